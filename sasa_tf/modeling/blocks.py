@@ -1,0 +1,87 @@
+"""The residual block and its parts; the spatial operation is an argument."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+# spatial(filters, strides=..., name=...) -> layer, [B, H, W, C] -> [B, ceil(H/strides), ..., filters]
+SpatialOperation = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+  """Makes the layers that all blocks of a network share, of one Keras and one setting.
+
+  Attributes:
+    keras: the Keras module.
+    activation: name of the non-linearity.
+    norm: arguments of every batch normalization.
+    kernel: arguments of every convolution and attention layer: initializer and regularizer.
+  """
+
+  keras: ModuleType
+  activation: str
+  norm: dict[str, Any]
+  kernel: dict[str, Any]
+
+  def convolution(self, filters: int, kernel_size: int, *, name: str, strides: int = 1) -> Any:
+    """Returns a convolution without bias, padded to keep the size; a `SpatialOperation` too."""
+    return self.keras.layers.Conv2D(
+      filters,
+      kernel_size,
+      strides=strides,
+      padding="same",
+      use_bias=False,
+      name=name,
+      **self.kernel,
+    )
+
+  def normalize(self, x: Any, *, name: str, activate: bool = True) -> Any:
+    """Applies batch norm and, if asked, the non-linearity."""
+    x = self.keras.layers.BatchNormalization(name=f"{name}_norm", **self.norm)(x)
+    return self.activate(x, name=name) if activate else x
+
+  def activate(self, x: Any, *, name: str) -> Any:
+    """Applies the non-linearity."""
+    return self.keras.layers.Activation(self.activation, name=f"{name}_activation")(x)
+
+
+def bottleneck_block(
+  x: Any,
+  parts: Parts,
+  spatial: SpatialOperation,
+  *,
+  filters: int,
+  strides: int,
+  project: bool,
+  name: str,
+) -> Any:
+  """Pointwise reduction, spatial operation, pointwise expansion, plus the shortcut.
+
+  Args:
+    x: symbolic [B, H, W, C].
+    parts: of the network.
+    spatial: the operation in the middle; it carries the stride (ResNet v1.5).
+    filters: width of the spatial operation; the output has four times as many channels.
+    strides: 1, or 2 to halve the resolution.
+    project: whether the shortcut is a strided pointwise convolution instead of the identity.
+    name: prefix of the layers' names.
+
+  Returns:
+    Symbolic [B, ceil(H / strides), ceil(W / strides), 4 * filters].
+  """
+  shortcut = x
+  if project:
+    shortcut = parts.convolution(4 * filters, 1, strides=strides, name=f"{name}_shortcut")(x)
+    shortcut = parts.normalize(shortcut, name=f"{name}_shortcut", activate=False)
+  x = parts.convolution(filters, 1, name=f"{name}_reduce")(x)
+  x = parts.normalize(x, name=f"{name}_reduce")
+  x = spatial(filters, strides=strides, name=f"{name}_spatial")(x)
+  x = parts.normalize(x, name=f"{name}_spatial")
+  x = parts.convolution(4 * filters, 1, name=f"{name}_expand")(x)
+  x = parts.normalize(x, name=f"{name}_expand", activate=False)
+  x = parts.keras.layers.Add(name=f"{name}_add")([x, shortcut])
+  return parts.activate(x, name=name)

@@ -1,0 +1,216 @@
+"""Local self-attention over two-dimensional feature maps: the public functions."""
+
+from __future__ import annotations
+
+import functools
+
+import tensorflow as tf
+
+from sasa_tf.ops import implementations, reference
+from sasa_tf.ops.geometry import WindowGeometry, window_geometry
+
+
+def _as_heads(name: str, tensor: tf.Tensor, like: tf.Tensor | None = None) -> tf.Tensor:
+  """Converts to a tensor of known heads and head width, or says what is wrong with it."""
+  tensor = tf.convert_to_tensor(tensor)
+  expected = "[B, H, W, N, D], with the N heads and their width D known when the graph is built"
+  if tensor.shape.rank != 5 or None in tensor.shape[3:].as_list():
+    raise ValueError(
+      f"{name} must have shape {expected}; received {tensor.shape}. Split the channels with "
+      "tf.reshape(x, [B, H, W, N, D])."
+    )
+  if not tensor.dtype.is_floating:
+    raise ValueError(f"{name} must be floating point; received {tensor.dtype.name}. Cast it first.")
+  if like is not None:
+    if not tensor.shape.is_compatible_with(like.shape):
+      raise ValueError(
+        f"query, key and value must have one shape {expected}; received query {like.shape} and "
+        f"{name} {tensor.shape}."
+      )
+    if tensor.dtype != like.dtype:
+      raise ValueError(
+        f"query, key and value must have one dtype; received query {like.dtype.name} and {name} "
+        f"{tensor.dtype.name}. Cast them to the same."
+      )
+  return tensor
+
+
+def _relative_tables(
+  relative_rows: tf.Tensor | None,
+  relative_columns: tf.Tensor | None,
+  head_dim: int,
+  geometry: WindowGeometry,
+  dtype: tf.DType,
+) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+  """Checks and casts both embedding tables; (None, None) where there are none."""
+  if relative_rows is None and relative_columns is None:
+    return None, None
+  if relative_rows is None or relative_columns is None:
+    missing = "relative_rows" if relative_rows is None else "relative_columns"
+    raise ValueError(
+      "relative_rows and relative_columns go together, as r is their concatenation (paper "
+      f"Sec. 3.1); {missing} is None. Pass both, or neither for attention without positions."
+    )
+  if head_dim % 2:
+    raise ValueError(
+      "the head width D must be even with relative positions, half of it for the row and half for "
+      f"the column (paper Sec. 3.1); received D = {head_dim}. Change the number of heads or "
+      "channels, or pass no relative tables."
+    )
+  tables = []
+  for name, table, size in (
+    ("relative_rows", relative_rows, geometry.kernel_size[0]),
+    ("relative_columns", relative_columns, geometry.kernel_size[1]),
+  ):
+    table = tf.convert_to_tensor(table)
+    if not table.shape.is_compatible_with([size, head_dim // 2]):
+      raise ValueError(
+        f"{name} must have shape [K, D/2] = {[size, head_dim // 2]} for kernel_size "
+        f"{geometry.kernel_size} and heads of width {head_dim}; received {table.shape}."
+      )
+    tables.append(tf.cast(table, dtype))
+  return tuple(tables)
+
+
+def _require_logits(key: tf.Tensor | None, relative_rows: tf.Tensor | None) -> None:
+  if key is None and relative_rows is None:
+    raise ValueError(
+      "attention without keys needs relative_rows and relative_columns, else every logit is "
+      "empty; received key=None and no relative tables. Pass the key or both tables."
+    )
+
+
+def _inside_image(pixels: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+  """Returns the pixels as int32, checked against the image when the graph runs."""
+  pixels = tf.convert_to_tensor(pixels)
+  if not pixels.dtype.is_integer or not pixels.shape.is_compatible_with([None, 2]):
+    raise ValueError(
+      "pixels must be integers of shape [P, 2], (row, column) of each query to look at; received "
+      f"{pixels.dtype.name} of shape {pixels.shape}."
+    )
+  pixels = tf.cast(pixels, tf.int32)
+  size = tf.shape(query)[1:3]
+  message = "pixels holds a (row, column) outside of the image"
+  with tf.control_dependencies(
+    [
+      tf.debugging.assert_non_negative(pixels, message=message),
+      tf.debugging.assert_less(pixels, size, message=message),
+    ]
+  ):
+    return tf.identity(pixels)
+
+
+def local_attention_2d(
+  query: tf.Tensor,
+  key: tf.Tensor | None,
+  value: tf.Tensor,
+  relative_rows: tf.Tensor | None = None,
+  relative_columns: tf.Tensor | None = None,
+  *,
+  kernel_size: int | tuple[int, int] = 7,
+  dilation_rate: int | tuple[int, int] = 1,
+  border: str = "zero",
+  scale: float = 1.0,
+  window_mask: bool = True,
+  implementation: str = "auto",
+) -> tf.Tensor:
+  """Attends from each pixel to the window around it (paper Sec. 3.1, Eq. 3).
+
+  `y_ij = sum_ab softmax_ab(q_ij . k_ab + q_ij . r_{a-i, b-j}) v_ab`, ab over the `kernel_size`
+  window centred on ij. B, H and W may be unknown when the graph is built; a window larger than the
+  feature map is allowed.
+
+  Args:
+    query: [B, H, W, N, D].
+    key: as `query`, or None to attend by position alone (q.r only, paper Table 6).
+    value: as `query`.
+    relative_rows: [K of the rows, D/2], one embedding for each row offset a - i from the topmost
+      to the lowest; None for attention without positions.
+    relative_columns: [K of the columns, D/2], likewise from the leftmost to the rightmost.
+    kernel_size: odd int, or (rows, columns) of odd ints.
+    dilation_rate: int or (rows, columns), in pixels.
+    border: what a neighbour outside of the image is. "zero": a zero key and a zero value, which
+      still takes part through q.r. "mask": it takes no part.
+    scale: multiplies the query, so both q.k and q.r. The paper has none.
+    window_mask: False lets every query of a block see all keys that the block has loaded
+      (HaloNet's relaxation); only for implementations that work in blocks.
+    implementation: "auto" or one of `available_implementations()`; all give the same result.
+
+  Returns:
+    [B, H, W, N, D] in value's dtype. Logits and softmax are computed in float32 (float64 for
+    float64 inputs).
+
+  Raises:
+    ValueError: shapes, dtypes or arguments that do not fit together; the message says which.
+  """
+  geometry = window_geometry(kernel_size, dilation_rate, border)
+  compute = implementations.select(implementation, window_mask=window_mask)
+  query = _as_heads("query", query)
+  key = None if key is None else _as_heads("key", key, like=query)
+  value = _as_heads("value", value, like=query)
+  dtype = reference.softmax_dtype(query.dtype)
+  rows, columns = _relative_tables(relative_rows, relative_columns, query.shape[4], geometry, dtype)
+  _require_logits(key, rows)
+  with tf.name_scope("local_attention_2d"):
+    result = compute(query, key, value, rows, columns, geometry, scale)
+    return tf.ensure_shape(result, query.shape)
+
+
+def local_attention_weights(
+  query: tf.Tensor,
+  key: tf.Tensor | None,
+  relative_rows: tf.Tensor | None = None,
+  relative_columns: tf.Tensor | None = None,
+  *,
+  kernel_size: int | tuple[int, int] = 7,
+  dilation_rate: int | tuple[int, int] = 1,
+  border: str = "zero",
+  scale: float = 1.0,
+  pixels: tf.Tensor | None = None,
+) -> tf.Tensor:
+  """Returns the softmax weights of `local_attention_2d`, to look at.
+
+  Args:
+    query: [B, H, W, N, D].
+    key: as `query`, or None for attention by position alone.
+    relative_rows: [K of the rows, D/2] or None.
+    relative_columns: [K of the columns, D/2] or None.
+    kernel_size: odd int, or (rows, columns).
+    dilation_rate: int or (rows, columns), in pixels.
+    border: "zero" or "mask".
+    scale: multiplies the query.
+    pixels: integers [P, 2], the (row, column) of the queries to look at. The windows of no other
+      pixel are computed, so that a few pixels of a large image cost little.
+
+  Returns:
+    [B, H, W, N, K, K] (window rows, window columns) without `pixels`, [B, P, N, K, K] with them;
+    float32, or float64 for float64 inputs. Every window sums to one; with border="zero" the share
+    of neighbours outside of the image is part of that sum.
+
+  Raises:
+    ValueError: shapes, dtypes or arguments that do not fit together; the message says which.
+    tf.errors.InvalidArgumentError: a pixel outside of the image.
+  """
+  geometry = window_geometry(kernel_size, dilation_rate, border)
+  query = _as_heads("query", query)
+  key = None if key is None else _as_heads("key", key, like=query)
+  dtype = reference.softmax_dtype(query.dtype)
+  rows, columns = _relative_tables(relative_rows, relative_columns, query.shape[4], geometry, dtype)
+  _require_logits(key, rows)
+  with tf.name_scope("local_attention_weights"):
+    if pixels is None:
+      queries = query
+      windows = functools.partial(reference.extract_windows, geometry=geometry)
+    else:
+      pixels = _inside_image(pixels, query)
+      queries = reference.gather_pixels(query, pixels)
+      windows = functools.partial(reference.gather_windows, pixels=pixels, geometry=geometry)
+    weights = reference.attention_weights(
+      tf.cast(queries, dtype) * scale,
+      None if key is None else windows(tf.cast(key, dtype)),
+      windows(tf.ones_like(query[..., :1, :1], dtype))[..., 0] if border == "mask" else None,
+      rows,
+      columns,
+    )
+    weights = tf.linalg.matrix_transpose(weights)  # [..., N, K*K]
+    return tf.reshape(weights, tf.concat([tf.shape(weights)[:-1], geometry.kernel_size], axis=0))

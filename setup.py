@@ -1,0 +1,58 @@
+"""Packaging of sasa_tf."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "sasa_tf/__init__.py").read_text())[1]
+PROGRAMS = ("train", "export_saved_model", "predict", "make_tfrecords")
+
+setuptools.setup(
+  name="sasa_tf",
+  version=VERSION,
+  description="Stand-alone self-attention in vision models, for Keras and TF Model Garden",
+  long_description=(ROOT / "README.md").read_text(),
+  long_description_content_type="text/markdown",
+  keywords=["self-attention", "vision", "tensorflow", "keras", "resnet", "retinanet"],
+  classifiers=[
+    "Development Status :: 3 - Alpha",
+    "Intended Audience :: Developers",
+    "Intended Audience :: Science/Research",
+    "Operating System :: POSIX :: Linux",
+    "Programming Language :: Python :: 3",
+    "Programming Language :: Python :: 3.10",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
+    "Topic :: Scientific/Engineering :: Image Recognition",
+  ],
+  python_requires=">=3.10,<3.14",
+  # The YAML files live beside the package in the checkout and inside of it when installed.
+  packages=[
+    *setuptools.find_packages(include=["sasa_tf", "sasa_tf.*"]),
+    "sasa_tf.official_configs",
+  ],
+  package_dir={"sasa_tf.official_configs": "official_configs"},
+  package_data={"sasa_tf": ["py.typed"], "sasa_tf.official_configs": ["**/*.yaml", "**/*.md"]},
+  # Ranges that the code can work with; constraints.txt holds the versions that are tested.
+  install_requires=[
+    "absl-py>=1.4",
+    "keras>=3.10",
+    "numpy>=2.0,<2.4",
+    "scikit-learn>=1.5",
+    "tensorflow>=2.20,<2.21",
+    "tensorflow-datasets>=4.9.7",
+    "tensorflow-metadata>=1.16",  # older ones, which some resolvers fall back to, break TFDS
+    "tf-keras>=2.20,<2.21",
+    "tf-models-official>=2.20,<2.21",
+    "tqdm>=4.66",
+  ],
+  extras_require={"dev": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.14"]},
+  entry_points={
+    "console_scripts": [
+      f"sasa-{name.replace('_', '-')}=sasa_tf.bin.{name}:run" for name in PROGRAMS
+    ]
+  },
+)

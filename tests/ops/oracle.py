@@ -1,0 +1,44 @@
+"""Eq. 3 of the paper as nested NumPy loops in float64: the ground truth of all tests."""
+
+import numpy as np
+
+
+def local_attention_weights(
+  query, key, rows, columns, *, kernel_size, dilation_rate=(1, 1), border="zero", scale=1.0
+):
+  """[B, H, W, N, K, K]; `key` None for no content term, `rows` and `columns` None for no relative."""
+  batch, height, width, heads, _ = query.shape
+  (row_kernel, column_kernel), (row_rate, column_rate) = kernel_size, dilation_rate
+  weights = np.zeros([batch, height, width, heads, row_kernel, column_kernel])
+  for b, i, j, n in np.ndindex(batch, height, width, heads):
+    q = scale * query[b, i, j, n].astype(np.float64)
+    logits = np.full([row_kernel, column_kernel], -np.inf)
+    for r, c in np.ndindex(row_kernel, column_kernel):
+      y = i + (r - row_kernel // 2) * row_rate
+      x = j + (c - column_kernel // 2) * column_rate
+      inside = 0 <= y < height and 0 <= x < width
+      if not inside and border == "mask":
+        continue
+      logit = 0.0
+      if key is not None and inside:
+        logit += q @ key[b, y, x, n].astype(np.float64)
+      if rows is not None:
+        logit += q @ np.concatenate([rows[r], columns[c]]).astype(np.float64)
+      logits[r, c] = logit
+    exponentials = np.exp(logits - logits.max())
+    weights[b, i, j, n] = exponentials / exponentials.sum()
+  return weights
+
+
+def local_attention(query, key, value, rows=None, columns=None, **geometry):
+  """[B, H, W, N, D]."""
+  weights = local_attention_weights(query, key, rows, columns, **geometry)
+  batch, height, width, heads, row_kernel, column_kernel = weights.shape
+  row_rate, column_rate = geometry.get("dilation_rate", (1, 1))
+  output = np.zeros(value.shape)
+  for b, i, j, n, r, c in np.ndindex(*weights.shape):
+    y = i + (r - row_kernel // 2) * row_rate
+    x = j + (c - column_kernel // 2) * column_rate
+    if 0 <= y < height and 0 <= x < width:
+      output[b, i, j, n] += weights[b, i, j, n, r, c] * value[b, y, x, n].astype(np.float64)
+  return output
