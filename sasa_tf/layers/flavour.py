@@ -34,6 +34,7 @@ class KerasBound:
   _keras: ModuleType
 
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    """Calls the layer, or raises a TypeError on a symbolic tensor of the other Keras."""
     # Without this check a layer of the other Keras becomes a constant in the graph: no error, and
     # none of its weights are trained.
     own = self._keras.__name__

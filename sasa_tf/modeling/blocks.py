@@ -7,7 +7,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-# spatial(filters, strides=..., name=...) -> layer, [B, H, W, C] -> [B, ceil(H/strides), ..., filters]
+# (filters, strides=..., name=...) -> a layer from [B, H, W, C] to [B, ceil(H / strides),
+# ceil(W / strides), filters].
 SpatialOperation = Callable[..., Any]
 
 

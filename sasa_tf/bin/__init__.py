@@ -1,0 +1,1 @@
+"""Programs: thin absl-flag front ends of the rooms."""

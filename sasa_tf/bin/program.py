@@ -1,0 +1,34 @@
+"""What every program does around its main function."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+from sasa_tf.errors import UserError
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+  """Runs `main` under absl; a `UserError` becomes one paragraph and exit status 2."""
+  # TensorFlow's notes on the processor and on missing GPUs, unless somebody asked for them.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+  def guarded(argv: list[str]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+      logging.set_verbosity(logging.WARNING)
+    try:
+      main(argv)
+    except UserError as error:
+      print(f"error: {error}", file=sys.stderr)
+      sys.exit(2)
+
+  app.run(guarded)
+
+
+def refuse_positional(argv: list[str]) -> None:
+  """Raises on arguments that are no flags, most often a flag without its dashes."""
+  if len(argv) > 1:
+    raise UserError(f"expected only flags; received {' '.join(argv[1:])!r}. See --help.")

@@ -1,0 +1,63 @@
+"""Trains and evaluates an experiment: TF Model Garden's train program with sasa_tf registered.
+
+python -m sasa_tf.bin.train --experiment=sasa_resnet_digits --mode=train_and_eval \
+    --model_dir=runs/digits
+"""
+
+from __future__ import annotations
+
+from absl import flags
+from official.common import flags as model_garden_flags
+
+from sasa_tf.bin import program
+
+FLAGS = flags.FLAGS
+
+model_garden_flags.define_flags()
+flags.DEFINE_bool("enable_async_checkpointing", True, "Write checkpoints beside the training.")
+flags.DEFINE_integer(
+  "num_logical_cpus",
+  0,
+  "Train on this many replicas on the processor: a dry run of distribution_strategy=mirrored.",
+  lower_bound=0,
+)
+flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
+
+
+def main(argv: list[str]) -> None:
+  """Runs the experiment of the flags."""
+  program.refuse_positional(argv)
+
+  from sasa_tf.training import strategy
+
+  if FLAGS.num_logical_cpus:
+    strategy.make_logical_cpus(FLAGS.num_logical_cpus)
+
+  import gin
+
+  from sasa_tf import registry_imports  # noqa: F401
+  from sasa_tf.training import experiment, report, run
+
+  gin.parse_config_files_and_bindings(FLAGS.gin_file, FLAGS.gin_params)
+  params = experiment.load_experiment(
+    FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
+  )
+  run.run_experiment(
+    FLAGS.experiment,
+    params,
+    mode=FLAGS.mode,
+    model_dir=FLAGS.model_dir,
+    num_logical_cpus=FLAGS.num_logical_cpus,
+    enable_async_checkpointing=FLAGS.enable_async_checkpointing,
+  )
+  if "train" in FLAGS.mode:
+    report.print_results(FLAGS.model_dir, params)
+
+
+def run() -> None:
+  """Console script."""
+  program.run(main)
+
+
+if __name__ == "__main__":
+  run()

@@ -1,0 +1,1 @@
+"""Model Garden configurations: data only, never the models they describe."""

@@ -1,0 +1,30 @@
+"""The backbone's configuration."""
+
+import dataclasses
+
+from official.modeling import hyperparams
+from official.vision.configs import backbones
+
+
+@dataclasses.dataclass
+class SASAResNet(hyperparams.Config):
+  """Arguments of `sasa_tf.tf_keras.SASAResNet` that a YAML file may set; see there."""
+
+  model_id: int = 50
+  stem: str = "conv"
+  attention_groups: list[int] = dataclasses.field(default_factory=lambda: [1, 2, 3, 4])
+  width_multiplier: float = 1.0
+  kernel_size: int = 7
+  num_heads: int = 8
+  positions: str = "relative"
+  content: bool = True
+  border: str = "zero"
+  implementation: str = "auto"
+
+
+@dataclasses.dataclass
+class Backbone(backbones.Backbone):
+  """Model Garden's choice of backbones, and ours."""
+
+  type: str | None = "sasa_resnet"
+  sasa_resnet: SASAResNet = dataclasses.field(default_factory=SASAResNet)

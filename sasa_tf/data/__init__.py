@@ -1,0 +1,1 @@
+"""Converters of image collections into the TFRecords that Model Garden reads."""

@@ -1,0 +1,129 @@
+"""Finding the images of a directory that holds one folder a class."""
+
+import collections
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sasa_tf.data.errors import DatasetError
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_LAYOUT = "Expected one folder a class: <input>/<class>/.../<image>.{jpg,jpeg,png}"
+_SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation", "eval"}
+
+
+class ImageFile(NamedTuple):
+  """An image file; the name is its path below the root, with / between its parts."""
+
+  name: str
+  label: int
+  num_bytes: int
+
+
+class ImageFolder(NamedTuple):
+  """What a root directory holds; a class's index in class_names is its label."""
+
+  root: str
+  class_names: tuple[str, ...]
+  files: list[ImageFile]
+  warnings: list[str]
+
+
+def scan_image_folder(root: str | os.PathLike) -> ImageFolder:
+  """Lists the images of a root directory without opening them.
+
+  Names that begin with a dot are passed over, links are followed.
+
+  Args:
+    root: the directory of the class folders.
+
+  Returns:
+    Its classes and images, and what a user should know about the rest.
+
+  Raises:
+    DatasetError: the directory cannot be read, or is not laid out as one folder a class.
+  """
+  root = os.fspath(root)
+  try:
+    folder, num_loose = _scan(root)
+  except OSError as error:
+    raise DatasetError(f"cannot read {error.filename}: {error.strerror}. {_LAYOUT}.") from error
+  if not folder.class_names:
+    found = f"{num_loose} images directly in it" if num_loose else "no folder in it"
+    raise DatasetError(f"{root} has {found}. {_LAYOUT}.")
+  if not folder.files:
+    raise DatasetError(f"the {len(folder.class_names)} folders of {root} hold no image. {_LAYOUT}.")
+  _refuse_splits_as_classes(folder)
+  return folder
+
+
+def _scan(root: str) -> tuple[ImageFolder, int]:
+  files: list[ImageFile] = []
+  classes, loose, other = [], 0, 0
+  for entry in _entries(root):
+    if entry.is_dir():
+      classes.append(entry.name)
+    elif _is_image(entry):
+      loose += 1
+    else:
+      other += 1
+  for label, class_name in enumerate(classes):
+    for name, entry in _walk(os.path.join(root, class_name), class_name, (os.path.realpath(root),)):
+      if _is_image(entry):
+        files.append(ImageFile(name, label, _size(entry)))
+      else:
+        other += 1
+  sizes = collections.Counter(file.label for file in files)
+  empty = [repr(name) for label, name in enumerate(classes) if not sizes[label]]
+  warnings = []
+  if empty:
+    warnings.append(f"no image in class folder {', '.join(empty)}; the class keeps its label.")
+  if loose:
+    warnings.append(f"ignored images directly in {root}, which belong to no class: {loose}.")
+  if other:
+    warnings.append(f"ignored files that are not named {', '.join(_SUFFIXES)}: {other}.")
+  return ImageFolder(root, tuple(classes), files, warnings), loose
+
+
+def _walk(
+  directory: str, prefix: str, above: tuple[str, ...]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+  """Yields the files below a directory with their names, each directory once in a chain."""
+  here = os.path.realpath(directory)
+  if here in above:
+    return  # a link to a directory above
+  for entry in _entries(directory):
+    name = f"{prefix}/{entry.name}"
+    if entry.is_dir():
+      yield from _walk(entry.path, name, (*above, here))
+    else:
+      yield name, entry
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+  with os.scandir(directory) as entries:
+    visible = [entry for entry in entries if not entry.name.startswith(".")]
+  return sorted(visible, key=lambda entry: entry.name)
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+  """Whether to convert a file: a broken link too, so that it is reported; no pipe, no device."""
+  is_candidate = entry.is_file() or not os.path.exists(entry.path)
+  return is_candidate and entry.name.lower().endswith(_SUFFIXES)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+  try:
+    return entry.stat().st_size
+  except OSError:
+    return 0  # a broken link
+
+
+def _refuse_splits_as_classes(folder: ImageFolder) -> None:
+  all_nested = all(file.name.count("/") > 1 for file in folder.files)
+  if all_nested and {name.lower() for name in folder.class_names} <= _SPLIT_NAMES:
+    inputs = ", ".join(f"--input={os.path.join(folder.root, n)}" for n in folder.class_names)
+    raise DatasetError(
+      f"the folders of {folder.root} are splits, not classes. Convert one at a time ({inputs}), as "
+      "--split=train or --split=validation."
+    )

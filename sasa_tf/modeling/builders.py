@@ -1,0 +1,39 @@
+"""Model Garden's builders: the only place where a configuration object becomes plain arguments."""
+
+from __future__ import annotations
+
+import tf_keras
+from official.modeling import hyperparams
+from official.vision.modeling.backbones import factory
+
+from sasa_tf.tf_keras import SASAResNet
+
+
+@factory.register_backbone_builder("sasa_resnet")
+def build_sasa_resnet(
+  input_specs: tf_keras.layers.InputSpec,
+  backbone_config: hyperparams.Config,
+  norm_activation_config: hyperparams.Config,
+  l2_regularizer: tf_keras.regularizers.Regularizer | None = None,
+) -> tf_keras.Model:
+  """Builds the backbone of type `sasa_resnet` for Model Garden.
+
+  Args:
+    input_specs: of the images, [B, H, W, C].
+    backbone_config: `sasa_tf.configs.backbones.Backbone` or any choice that holds `sasa_resnet`.
+    norm_activation_config: Model Garden's `NormActivation`.
+    l2_regularizer: of convolutions and projections.
+
+  Returns:
+    A model with the outputs "2" to "5" and `output_specs`.
+  """
+  config = backbone_config.get()
+  return SASAResNet(
+    **config.as_dict(),
+    input_shape=tuple(input_specs.shape[1:]),
+    activation=norm_activation_config.activation,
+    use_sync_bn=norm_activation_config.use_sync_bn,
+    norm_momentum=norm_activation_config.norm_momentum,
+    norm_epsilon=norm_activation_config.norm_epsilon,
+    kernel_regularizer=l2_regularizer,
+  )

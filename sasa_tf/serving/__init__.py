@@ -1,0 +1,1 @@
+"""Modules that a SavedModel is made of, and their clients."""

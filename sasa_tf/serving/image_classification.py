@@ -1,0 +1,77 @@
+"""The classification SavedModel: images in, probabilities out, by the evaluation's own parser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+from official.vision.dataloaders import classification_input
+from official.vision.serving import image_classification
+
+
+class ClassificationModule(image_classification.ClassificationModule):
+  """Model Garden's module, except that it prepares images exactly as the evaluation did.
+
+  The stock module crops by its own rule and, for encoded images, rounds to whole grey levels after
+  resizing, so its probabilities are not those that were evaluated.
+
+  Signatures take `image_tensor` uint8 [B, H, W, 3], `image_bytes` or `tf_example` strings [B], or
+  `tflite` float32 [B, H, W, 3] that are normalised already. They return `logits` and `probs`
+  [B, classes].
+  """
+
+  def __init__(self, params: Any, **kwargs: Any):
+    """Takes Model Garden's `ExportModule` arguments."""
+    super().__init__(params=params, **kwargs)
+    data = params.task.validation_data
+    self._image_key = params.task.train_data.image_field_key
+    self._label_key = params.task.train_data.label_field_key
+    self._parse = classification_input.Parser(
+      output_size=self._input_image_size,
+      num_classes=params.task.model.num_classes,
+      image_field_key=self._image_key,
+      label_field_key=self._label_key,
+      decode_jpeg_only=False,  # clients send what they have
+      aug_crop=data.aug_crop,
+      is_multilabel=False,
+      center_crop_fraction=data.center_crop_fraction,
+      tf_resize_method=data.tf_resize_method,
+    ).parse_fn(is_training=False)
+
+  def _prepare(self, image: tf.Tensor) -> tf.Tensor:
+    """One image, encoded (scalar string) or decoded (uint8 [H, W, 3]), as float32 [H, W, 3]."""
+    prepared, _ = self._parse({self._image_key: image, self._label_key: 0})
+    return prepared
+
+  def _classify(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    logits = self.inference_step(images)
+    multilabel = self.params.task.train_data.is_multilabel
+    probs = tf.math.sigmoid(logits) if multilabel else tf.nn.softmax(logits)
+    return {"logits": logits, "probs": probs}
+
+  def _serve_each(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    # Decoding and resizing have no GPU kernels.
+    with tf.device("cpu:0"):
+      images = tf.map_fn(
+        self._prepare,
+        inputs,
+        fn_output_signature=tf.TensorSpec([*self._input_image_size, 3], tf.float32),
+        parallel_iterations=32,
+      )
+    return self._classify(images)
+
+  def serve(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    """Classifies decoded images, or prepared ones for `tflite`."""
+    return self._classify(images) if self._input_type == "tflite" else self._serve_each(images)
+
+  @tf.function
+  def inference_from_image_bytes(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    """Classifies encoded images: strings [B], JPEG, PNG or BMP, of any sizes."""
+    return self._serve_each(inputs)
+
+  @tf.function
+  def inference_from_tf_example(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    """Classifies serialized `tf.train.Example`s: strings [B]."""
+    features = {self._image_key: tf.io.FixedLenFeature([], tf.string)}
+    return self._serve_each(tf.io.parse_example(inputs, features)[self._image_key])

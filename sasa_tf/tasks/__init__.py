@@ -1,0 +1,1 @@
+"""Model Garden tasks, where the stock one does not do."""

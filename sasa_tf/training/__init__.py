@@ -1,0 +1,1 @@
+"""A run around Model Garden's trainer: configuration, checks, strategy, progress."""

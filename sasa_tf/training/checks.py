@@ -1,0 +1,129 @@
+"""What can be known to fail before the first step is built: data and model directory."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+import yaml
+from official.core import config_definitions
+
+from sasa_tf.errors import UserError
+
+
+def check_data(name: str, data: config_definitions.DataConfig) -> None:
+  """Raises a `UserError` unless the configured data is named once, exists and is not empty.
+
+  Args:
+    name: of the field, "task.train_data" or "task.validation_data".
+    data: its value.
+  """
+  if bool(data.input_path) == bool(data.tfds_name):
+    raise UserError(
+      f"{name} needs exactly one of input_path (TFRecord files) and tfds_name (TensorFlow "
+      f"Datasets); received input_path={data.input_path!r} and tfds_name={data.tfds_name!r}. Set "
+      "the other to ''."
+    )
+  if data.input_path and data.file_type == "tfrecord":
+    _check_tfrecords(f"{name}.input_path", data.input_path)
+
+
+def _check_tfrecords(name: str, input_path: Any) -> None:
+  patterns = [input_path] if isinstance(input_path, str) else input_path
+  if not isinstance(patterns, (list, tuple)):
+    return  # a dictionary of weighted sources, which Model Garden checks
+  patterns = [p.strip() for part in patterns for p in part.split(",") if p.strip()]
+  files = []
+  for pattern in patterns:
+    matched = tf.io.gfile.glob(pattern)
+    if not matched:
+      raise UserError(
+        f"{name}={pattern}: no file matches (looked from {os.getcwd()}). Write TFRecords with "
+        "`python -m sasa_tf.bin.make_tfrecords` (digits for scikit-learn's digits, image_folder "
+        "for a folder of images), or set the path."
+      )
+    files.extend(matched)
+  if not any(tf.io.gfile.stat(file).length for file in files):
+    raise UserError(f"{name}={input_path}: all {len(files)} files are empty. Write them again.")
+
+
+def check_model_dir(
+  model_dir: str, params: config_definitions.ExperimentConfig, *, train: bool
+) -> None:
+  """Raises a `UserError` unless the directory can be written and continues the same model.
+
+  Args:
+    model_dir: of the run.
+    params: its configuration.
+    train: whether the run will write; an evaluation needs a checkpoint there instead.
+  """
+  checkpoint = tf.train.latest_checkpoint(model_dir)
+  if train:
+    _check_writable(model_dir)
+  elif checkpoint is None:
+    raise UserError(
+      f"--model_dir={model_dir} holds no checkpoint to evaluate. Train first, or name the "
+      "directory of a training."
+    )
+  if checkpoint is None:
+    return
+  saved = os.path.join(model_dir, "params.yaml")
+  if not tf.io.gfile.exists(saved):
+    raise UserError(
+      f"--model_dir={model_dir} holds the checkpoint {checkpoint}, but no params.yaml that says "
+      "of which model. Use another directory, or put params.yaml back."
+    )
+  with tf.io.gfile.GFile(saved) as file:
+    before = yaml.safe_load(_without_tuples(file.read()))
+  changes = list(_differences(before["task"]["model"], _plain(params.task.model.as_dict())))
+  if changes:
+    raise UserError(
+      f"--model_dir={model_dir} holds a checkpoint of another model ({checkpoint}). It differs "
+      f"in {'; '.join(changes[:5])}. Use an empty directory, or the configuration of that run "
+      f"({saved})."
+    )
+
+
+def _check_writable(model_dir: str) -> None:
+  try:
+    tf.io.gfile.makedirs(model_dir)
+    probe = os.path.join(model_dir, f".write_test.{os.getpid()}")
+    with tf.io.gfile.GFile(probe, "w") as file:
+      file.write("")
+    tf.io.gfile.remove(probe)
+  except (tf.errors.OpError, OSError) as error:
+    raise UserError(
+      f"--model_dir={model_dir} cannot be written: {getattr(error, 'message', error)}. Choose a "
+      "directory that you may write to."
+    ) from error
+
+
+def _without_tuples(text: str) -> str:
+  """Model Garden writes tuples with a Python tag that the safe loader refuses."""
+  return text.replace("!!python/tuple", "")
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {key: _plain(v) for key, v in value.items()}
+  return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _differences(before: Any, now: Any, path: str = "task.model") -> Iterator[str]:
+  """Yields 'path: before -> now' for every leaf that differs."""
+  if isinstance(before, Mapping) and isinstance(now, Mapping):
+    for key in sorted({*before, *now}):
+      yield from _differences(before.get(key), now.get(key), f"{path}.{key}")
+  elif before != now:
+    yield f"{path}: {before!r} there, {now!r} here"
+
+
+def labels_beside(input_path: Any) -> pathlib.Path | None:
+  """Returns the label file that `make_tfrecords` wrote beside these TFRecords, if any."""
+  if not isinstance(input_path, str) or not input_path:
+    return None
+  labels = pathlib.Path(input_path.split(",")[0].strip()).parent / "labels.txt"
+  return labels if labels.is_file() else None

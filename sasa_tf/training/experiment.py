@@ -1,0 +1,136 @@
+"""From an experiment's name, YAML files and overrides to its configuration, strictly."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from official.core import config_definitions, exp_factory
+from official.modeling.hyperparams import base_config, params_dict
+
+import sasa_tf
+from sasa_tf.errors import UserError
+
+# In a model_dir, beside params.yaml, which does not say which experiment it is of.
+RUN_FILE = "run.json"
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+  """Returns a sentence that offers the names closest to a misspelt one."""
+  names = sorted(map(str, names))
+  close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+  if close:
+    return f"Did you mean {' or '.join(map(repr, close))}?"
+  return f"Known: {', '.join(names)}."
+
+
+def load_experiment(
+  experiment: str, config_files: Iterable[str] = (), params_override: str | None = None
+) -> config_definitions.ExperimentConfig:
+  """Returns the locked configuration: experiment, then files in order, then overrides.
+
+  Args:
+    experiment: a name registered with Model Garden.
+    config_files: YAML or JSON files; a path that does not exist is looked up among the official
+      configs that come with the package, for example "digits/sasa_resnet26.yaml".
+    params_override: a YAML or JSON string or file, or "a.b=1,c.d=2".
+
+  Raises:
+    UserError: an unknown experiment, file or key; the nearest known names are offered.
+  """
+  try:
+    params = exp_factory.get_exp_config(experiment)
+  except LookupError:
+    # Model Garden has no public list of its experiments.
+    known = exp_factory._REGISTERED_CONFIGS
+    raise UserError(
+      f"no experiment is called {experiment!r}. {nearest(experiment, known)}"
+    ) from None
+  for file in config_files:
+    path = find_config_file(file)
+    _override(params, str(path), source=str(path))
+  if params_override:
+    _override(params, params_override, source="--params_override")
+  params.validate()
+  params.lock()
+  return params
+
+
+def load_trained_experiment(
+  model_dir: str | None,
+  experiment: str | None,
+  config_files: Iterable[str] = (),
+  params_override: str | None = None,
+) -> config_definitions.ExperimentConfig:
+  """Returns the configuration of a finished training, or the one that is named instead.
+
+  Args:
+    model_dir: directory of the training; its run.json and params.yaml are read unless `experiment`
+      is given.
+    experiment: name of an experiment, or None.
+    config_files: further overrides, see `load_experiment`.
+    params_override: further overrides.
+
+  Raises:
+    UserError: as `load_experiment`, or the directory does not say what was trained.
+  """
+  if experiment:
+    return load_experiment(experiment, config_files, params_override)
+  if not model_dir:
+    raise UserError("expected --model_dir of a training, or --experiment; received neither.")
+  run_file = pathlib.Path(model_dir, RUN_FILE)
+  if not run_file.is_file():
+    raise UserError(
+      f"--model_dir={model_dir} has no {RUN_FILE}, which `sasa_tf.bin.train` leaves there. Check "
+      "the directory, or name the --experiment (and --config_file) that was trained."
+    )
+  trained = json.loads(run_file.read_text())["experiment"]
+  files = [str(pathlib.Path(model_dir, "params.yaml")), *config_files]
+  return load_experiment(trained, files, params_override)
+
+
+def find_config_file(file: str) -> pathlib.Path:
+  """Returns the path of a file of the user's, or of an official config of that name."""
+  package = pathlib.Path(sasa_tf.__file__).parent
+  # Inside of the package when installed, beside it in a checkout.
+  roots = [package / "official_configs", package.parent / "official_configs"]
+  candidates = [pathlib.Path(file), *(root / file for root in roots)]
+  for path in candidates:
+    if path.is_file():
+      return path
+  official = {str(p.relative_to(root)) for root in roots for p in root.glob("**/*.yaml")}
+  raise UserError(
+    f"--config_file={file}: no such file, nor an official config of that name. "
+    f"{nearest(file, official)}"
+  )
+
+
+def _override(params: config_definitions.ExperimentConfig, override: str, source: str) -> None:
+  try:
+    parsed = params_dict.override_params_dict(
+      params_dict.ParamsDict(), override, is_strict=False
+    ).as_dict()
+  except Exception as error:
+    raise UserError(
+      f"{source}: expected YAML or JSON with nested keys, or 'a.b=1,c.d=2'; received "
+      f"{override!r}, which does not parse: {error}"
+    ) from error
+  _check_keys(params, parsed, source, path="")
+  params.override(parsed, is_strict=True)
+
+
+def _check_keys(
+  params: base_config.Config, override: Mapping[str, Any], source: str, path: str
+) -> None:
+  """Raises on the first key that the configuration does not have."""
+  known = params.as_dict()
+  for key, value in override.items():
+    if key not in known:
+      where = f"in {path}" if path else "at the top level"
+      raise UserError(f"{source}: no key {key!r} {where}. {nearest(str(key), known)}")
+    child = getattr(params, key)
+    if isinstance(child, base_config.Config) and isinstance(value, Mapping):
+      _check_keys(child, value, source, f"{path}.{key}" if path else key)

@@ -1,0 +1,62 @@
+"""Where a finished training left its results, and what to type next."""
+
+from __future__ import annotations
+
+import os
+
+import tensorflow as tf
+from official.core import config_definitions
+
+from sasa_tf.errors import UserError
+
+
+def best_checkpoint(model_dir: str, params: config_definitions.ExperimentConfig) -> str | None:
+  """Returns the checkpoint to export: the best one, else averaged weights, else the last one.
+
+  With an exponential moving average, `ckpt-N` holds the raw weights, while `best_ckpt` and
+  `ema_checkpoints` hold the averaged ones that were evaluated.
+  """
+  best = params.trainer.best_checkpoint_export_subdir
+  directories = [os.path.join(model_dir, best)] if best else []
+  if params.trainer.optimizer_config.ema:
+    directories.append(os.path.join(model_dir, "ema_checkpoints"))
+  directories.append(model_dir)
+  return next(filter(None, map(tf.train.latest_checkpoint, directories)), None)
+
+
+def find_checkpoint(
+  checkpoint_path: str | None, model_dir: str | None, params: config_definitions.ExperimentConfig
+) -> str:
+  """Returns the checkpoint that was named, or the best one of a training.
+
+  Args:
+    checkpoint_path: a checkpoint, or a directory whose latest is meant; None for the training's.
+    model_dir: directory of the training.
+    params: its configuration.
+
+  Raises:
+    UserError: there is none.
+  """
+  if checkpoint_path and tf.io.gfile.exists(f"{checkpoint_path}.index"):
+    return checkpoint_path
+  directory = checkpoint_path or model_dir
+  if not directory:
+    raise UserError("expected --checkpoint_path or --model_dir; received neither.")
+  found = (
+    tf.train.latest_checkpoint(directory) if checkpoint_path else best_checkpoint(directory, params)
+  )
+  if found is None:
+    raise UserError(f"{directory} holds no checkpoint. Name one, or the directory of a training.")
+  return found
+
+
+def print_results(model_dir: str, params: config_definitions.ExperimentConfig) -> None:
+  """Prints the paths of checkpoints and logs, and the next command."""
+  print(
+    f"\ncheckpoint to export  {best_checkpoint(model_dir, params)}"
+    f"\nlast checkpoint       {tf.train.latest_checkpoint(model_dir)}"
+    f"\nTensorBoard log       tensorboard --logdir {model_dir}"
+    f"\nnext                  python -m sasa_tf.bin.export_saved_model --model_dir={model_dir} "
+    f"--export_dir={os.path.join(model_dir, 'saved_model')}",
+    flush=True,
+  )

@@ -1,0 +1,135 @@
+import inspect
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from sasa_tf.bin import make_tfrecords
+from sasa_tf.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[2]
+PROGRAM = [sys.executable, "-m", "sasa_tf.bin.make_tfrecords"]
+
+
+def _run(*arguments):
+  values = flags.FlagValues()
+  make_tfrecords.define_flags(values)
+  return make_tfrecords.execute(values(["make_tfrecords", *map(str, arguments)]), values)
+
+
+@pytest.fixture
+def images(tmp_path):
+  encoded = tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8)).numpy()
+  for name in ("cat", "dog"):
+    (tmp_path / "images" / name).mkdir(parents=True)
+    for i in range(5):
+      (tmp_path / "images" / name / f"{i}.jpg").write_bytes(encoded)
+  return tmp_path / "images"
+
+
+def test_help_names_the_subcommands_and_loads_no_tensorflow():
+  program = (
+    "import runpy, sys\n"
+    "sys.argv = ['make_tfrecords', '--help']\n"
+    "try:\n"
+    "  runpy.run_module('sasa_tf.bin.make_tfrecords', run_name='__main__')\n"
+    "finally:\n"
+    "  assert 'tensorflow' not in sys.modules and 'sklearn' not in sys.modules\n"
+  )
+  result = subprocess.run(
+    [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert "AssertionError" not in result.stderr
+  assert "--validation_fraction: [image_folder]" in result.stdout
+  assert "--pictures: [digits]" in result.stdout
+
+
+@pytest.mark.parametrize("name", make_tfrecords.COMMANDS)
+def test_flags_and_converters_have_the_same_defaults(name):
+  values = flags.FlagValues()
+  make_tfrecords.define_flags(values)
+  for flag, parameter in make_tfrecords.COMMANDS[name].parameters.items():
+    if parameter.default is not inspect.Parameter.empty:
+      assert values[flag].default == parameter.default
+
+
+def test_converts_and_tells_what_comes_next(images, tmp_path, capsys):
+  arguments = ["--input", images, "--output", tmp_path / "out", "--num_processes=1"]
+  _run("image_folder", *arguments, "--validation_fraction=0.2", "--num_shards=2")
+  assert len(list((tmp_path / "out").glob("train-*-of-00002.tfrecord"))) == 2
+  assert len(list((tmp_path / "out").glob("validation-*-of-00002.tfrecord"))) == 2
+  report = capsys.readouterr().out
+  assert "train       8 examples, 2 classes, 2 shards" in report
+  assert "sasa_tf.bin.train --experiment=sasa_resnet_imagenet" in report
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    ([], "expected a subcommand, one of: image_folder, digits"),
+    (["cifar"], "unknown subcommand 'cifar', expected one of: image_folder, digits"),
+    (["digits"], "digits needs --output"),
+    (["image_folder", "--output=out"], "image_folder needs --input"),
+    (["digits", "--output=out", "--strict"], "--strict is no flag of digits, which has --output"),
+    (["digits", "out"], "unexpected arguments after the flags: out"),
+    (["image_folder", "--input=/nowhere", "--output=out"], "cannot read /nowhere"),
+  ],
+)
+def test_refuses_what_it_cannot_do(arguments, words, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match=words):
+    _run(*arguments)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_system_call_is_told_without_a_traceback(monkeypatch):
+  def convert(output):
+    raise OSError(28, "No space left on device", output)
+
+  monkeypatch.setitem(make_tfrecords.COMMANDS, "voc", make_tfrecords.Command(convert, "x"))
+  with pytest.raises(UserError, match="No space left on device: 'out'"):
+    _run("voc", "--output=out")
+
+
+def test_a_new_subcommand_is_one_entry(monkeypatch, capsys):
+  def convert(input, output, *, seed=0):
+    from sasa_tf.data.sharded_writer import DatasetSummary, SplitSummary
+
+    assert (input, output, seed) == ("in", "/nowhere", 7)
+    return DatasetSummary(output, {"train": SplitSummary(1, 1, 1, 0, {"jpeg": 1})}, 2.0, 1.0)
+
+  monkeypatch.setitem(make_tfrecords.COMMANDS, "voc", make_tfrecords.Command(convert, "x"))
+  _run("voc", "--input=in", "--output=/nowhere", "--seed=7")
+  assert "1 example, 1 class" in capsys.readouterr().out
+  with pytest.raises(UserError, match="--strict is no flag of voc"):
+    _run("voc", "--input=in", "--output=out", "--strict")
+
+
+def test_ctrl_c_ends_two_processes_in_one_line(images, tmp_path):
+  encoded = tf.io.encode_jpeg(tf.zeros([3000, 3000, 3], tf.uint8)).numpy()
+  (tmp_path / "large.jpg").write_bytes(encoded)
+  for i in range(400):  # About a minute of decoding, of which the first broken image is the sign.
+    (images / "cat" / f"large{i}.jpg").symlink_to(tmp_path / "large.jpg")
+    (images / "cat" / f"empty{i}.jpg").write_bytes(b"")
+  arguments = [f"--input={images}", f"--output={tmp_path}/out", "--num_shards=8"]
+  process = subprocess.Popen(
+    [*PROGRAM, "image_folder", *arguments, "--num_processes=2"],
+    cwd=ROOT,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+  for line in process.stderr:
+    if "Skipped" in line:
+      break
+  os.killpg(process.pid, signal.SIGINT)  # As a terminal does: to the workers too.
+  _, stderr = process.communicate()  # Returns once no process holds the pipe any more.
+  assert process.returncode == 130
+  assert stderr.splitlines()[-1] == "interrupted; nothing of this run is kept."
+  assert "Traceback" not in stderr
+  assert not (tmp_path / "out").exists()

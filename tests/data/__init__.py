@@ -1,0 +1,1 @@
+"""Tests of sasa_tf.data."""

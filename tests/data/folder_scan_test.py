@@ -1,0 +1,93 @@
+import os
+
+import pytest
+
+from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.folder_scan import ImageFile, scan_image_folder
+
+
+def _touch(root, *names):
+  for name in names:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text("12345")
+  return root
+
+
+def test_lists_images_by_class_in_sorted_order(tmp_path):
+  _touch(tmp_path, "dog/2.JPEG", "dog/1.png", "cat/deep/er/x.Jpg", "Zebra/z.jpeg")
+  folder = scan_image_folder(tmp_path)
+  assert folder.class_names == ("Zebra", "cat", "dog")
+  assert folder.files == [
+    ImageFile("Zebra/z.jpeg", 0, 5),
+    ImageFile("cat/deep/er/x.Jpg", 1, 5),
+    ImageFile("dog/1.png", 2, 5),
+    ImageFile("dog/2.JPEG", 2, 5),
+  ]
+  assert folder.warnings == []
+
+
+def test_warns_of_empty_classes_loose_images_and_other_files(tmp_path):
+  _touch(tmp_path, "cat/1.jpg", "cat/notes.txt", "README", "loose.jpg", "dog/x.gif")
+  folder = scan_image_folder(tmp_path)
+  assert folder.class_names == ("cat", "dog")
+  assert [file.name for file in folder.files] == ["cat/1.jpg"]
+  empty, loose, other = folder.warnings
+  assert "no image in class folder 'dog'" in empty
+  assert loose.endswith("belong to no class: 1.")
+  assert other.endswith(": 3.")
+
+
+def test_passes_over_hidden_names(tmp_path):
+  _touch(tmp_path, "cat/1.jpg", "cat/._1.jpg", ".git/1.jpg", "cat/.cache/2.jpg", ".DS_Store")
+  folder = scan_image_folder(tmp_path)
+  assert folder.class_names == ("cat",)
+  assert [file.name for file in folder.files] == ["cat/1.jpg"]
+  assert folder.warnings == []
+
+
+def test_follows_links_but_not_in_circles(tmp_path):
+  _touch(tmp_path, "elsewhere/deep/1.jpg", "root/dog/1.jpg")
+  (tmp_path / "root/cat").symlink_to(tmp_path / "elsewhere")
+  (tmp_path / "root/dog/up").symlink_to(tmp_path / "root")
+  (tmp_path / "elsewhere/deep/up").symlink_to(tmp_path / "elsewhere")
+  names = [file.name for file in scan_image_folder(tmp_path / "root").files]
+  assert names == ["cat/deep/1.jpg", "dog/1.jpg"]
+
+
+def test_a_broken_link_is_an_image_to_complain_of_and_a_pipe_is_none(tmp_path):
+  _touch(tmp_path, "cat/1.jpg")
+  (tmp_path / "cat/2.jpg").symlink_to("nowhere")
+  os.mkfifo(tmp_path / "cat/3.jpg")
+  (tmp_path / "cat/4.jpg").mkdir()
+  folder = scan_image_folder(tmp_path)
+  assert [(file.name, file.num_bytes) for file in folder.files] == [
+    ("cat/1.jpg", 5),
+    ("cat/2.jpg", 0),
+  ]
+  assert "ignored files" in folder.warnings[0]
+
+
+@pytest.mark.parametrize(
+  ("names", "words"),
+  [
+    (["1.jpg", "2.png", "notes.txt"], "2 images directly in it. Expected one folder a class"),
+    (["notes.txt"], "no folder in it"),
+    (["cat/notes.txt", "dog/x.gif"], "2 folders .* hold no image"),
+    (["train/cat/1.jpg", "Val/cat/2.jpg"], "are splits, not classes"),
+  ],
+)
+def test_refuses_other_layouts(tmp_path, names, words):
+  with pytest.raises(DatasetError, match=words):
+    scan_image_folder(_touch(tmp_path, *names))
+
+
+def test_a_class_may_be_called_train(tmp_path):
+  assert scan_image_folder(_touch(tmp_path, "train/1.jpg")).class_names == ("train",)
+
+
+def test_refuses_what_is_no_directory(tmp_path):
+  _touch(tmp_path, "file")
+  with pytest.raises(DatasetError, match=r"nowhere: No such file.*Expected one folder a class"):
+    scan_image_folder(tmp_path / "nowhere")
+  with pytest.raises(DatasetError, match="file: Not a directory"):
+    scan_image_folder(tmp_path / "file")

@@ -1,0 +1,206 @@
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.output_directory import OutputDirectory, opened_output
+
+
+def _write(path, split="train", classes=("a", "b"), shards=2, overwrite=False, skipped=()):
+  with opened_output(path, [split], classes, overwrite) as output:
+    for index in range(shards):
+      output.staged_shard(split, index).write_text(f"{split} {index} of {shards}")
+    output.commit({split: {"shards": shards}}, classes, {split: skipped})
+
+
+def _names(path):
+  return sorted(p.relative_to(path).as_posix() for p in path.rglob("*"))
+
+
+def test_a_commit_leaves_the_finished_files_and_no_other(tmp_path):
+  _write(tmp_path, skipped=["x: broken"])
+  assert _names(tmp_path) == [
+    "dataset.json",
+    "labels.txt",
+    "skipped-train.txt",
+    "train-00000-of-00002.tfrecord",
+    "train-00001-of-00002.tfrecord",
+  ]
+  assert (tmp_path / "train-00001-of-00002.tfrecord").read_text() == "train 1 of 2"
+  assert (tmp_path / "labels.txt").read_text() == "a\nb\n"
+  assert (tmp_path / "skipped-train.txt").read_text() == "x: broken\n"
+  assert json.loads((tmp_path / "dataset.json").read_text()) == {"train": {"shards": 2}}
+
+
+def test_before_the_commit_nothing_has_a_final_name(tmp_path):
+  with opened_output(tmp_path, ["train"], ["a"], False) as output:
+    output.staged_shard("train", 0).write_text("")
+    assert not list(tmp_path.rglob("train-*"))
+    assert not list(tmp_path.rglob("*.tfrecord"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DatasetError, OSError])
+def test_without_a_commit_all_is_as_before(tmp_path, error):
+  with pytest.raises(error), opened_output(tmp_path / "a/b", ["train"], ["a"], False) as output:
+    output.staged_shard("train", 0).write_text("")
+    raise error
+  assert _names(tmp_path) == []
+
+
+def test_a_failing_commit_leaves_nothing(tmp_path):
+  with (
+    pytest.raises(FileNotFoundError),
+    opened_output(tmp_path / "out", ["train"], ["a"], False) as output,
+  ):
+    output.staged_shard("train", 0).write_text("")
+    output.commit({"train": {"shards": 2}}, ["a"], {"train": []})
+  assert _names(tmp_path) == []
+
+
+def test_a_second_split_joins_the_first(tmp_path):
+  _write(tmp_path)
+  _write(tmp_path, "validation", shards=1)
+  assert OutputDirectory(tmp_path).records() == {
+    "train": {"shards": 2},
+    "validation": {"shards": 1},
+  }
+  assert len(OutputDirectory(tmp_path).shards("train")) == 2
+
+
+def test_a_finished_split_is_refused(tmp_path):
+  _write(tmp_path)
+  with pytest.raises(DatasetError, match=r"'train' is finished.*--overwrite"):
+    _write(tmp_path, shards=1)
+  assert (tmp_path / "train-00001-of-00002.tfrecord").read_text() == "train 1 of 2"
+
+
+def test_shards_of_unknown_origin_are_refused(tmp_path):
+  (tmp_path / "train-00000-of-00001.tfrecord").write_text("of another program")
+  with pytest.raises(DatasetError, match="'train' is finished"):
+    _write(tmp_path)
+  assert _names(tmp_path) == ["train-00000-of-00001.tfrecord"]
+
+
+def test_overwriting_replaces_all_of_the_split(tmp_path):
+  _write(tmp_path, shards=3, skipped=["x: broken"])
+  _write(tmp_path, classes=("c",), shards=2, overwrite=True)
+  assert _names(tmp_path) == [
+    "dataset.json",
+    "labels.txt",
+    "train-00000-of-00002.tfrecord",
+    "train-00001-of-00002.tfrecord",
+  ]
+  assert (tmp_path / "labels.txt").read_text() == "c\n"
+
+
+def test_a_failing_overwrite_keeps_the_old_split(tmp_path):
+  _write(tmp_path)
+  before = _names(tmp_path)
+  with pytest.raises(KeyboardInterrupt), opened_output(tmp_path, ["train"], ["c"], True):
+    raise KeyboardInterrupt
+  assert _names(tmp_path) == before
+  assert (tmp_path / "labels.txt").read_text() == "a\nb\n"
+
+
+@pytest.mark.parametrize(
+  ("classes", "words"),
+  [
+    (("a", "c"), "missing now: b; new: c"),
+    (("a",), "missing now: b"),
+    (("a", "b", "d"), "new: d"),
+    (("b", "a"), "another order"),
+    ([str(i) for i in range(30)], "new: 0, 1, .* and 20 more"),
+  ],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_another_split_must_have_the_same_classes(tmp_path, classes, words, overwrite):
+  _write(tmp_path)
+  with pytest.raises(DatasetError, match=words):
+    _write(tmp_path, "validation", classes=classes, overwrite=overwrite)
+  assert OutputDirectory(tmp_path).records() == {"train": {"shards": 2}}
+
+
+class _KilledError(BaseException):
+  """Stands for a kill before the n-th change of the file system."""
+
+
+def _kill_before(patches, change):
+  count = iter(range(change + 1))
+  changes = [(os, "replace"), (shutil, "rmtree")]
+  changes += [(pathlib.Path, name) for name in ("touch", "unlink", "rename", "write_bytes")]
+
+  def mortal(real):
+    def dying(*arguments, **options):
+      if next(count, None) in (change, None):
+        raise _KilledError
+      return real(*arguments, **options)
+
+    return dying
+
+  for owner, name in changes:
+    patches.setattr(owner, name, mortal(getattr(owner, name)))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_commit_killed_anywhere_is_mended_by_the_next_run(tmp_path, monkeypatch, overwrite):
+  for change in itertools.count():
+    path = tmp_path / str(change)
+    path.mkdir()
+    if overwrite:
+      _write(path, shards=3)
+    output = OutputDirectory(path)
+    output.stage("train")
+    for index in range(2):
+      output.staged_shard("train", index).write_text("new")
+    with monkeypatch.context() as patches:
+      _kill_before(patches, change)
+      try:
+        output.commit({"train": {"shards": 2}}, ["a", "b"], {"train": []})
+        break
+      except _KilledError:
+        pass
+    record = output.records().get("train")
+    if record:
+      with contextlib.suppress(OSError), opened_output(path, ["train"], ["a"], True):
+        raise OSError
+      assert len(output.shards("train")) == record["shards"]
+    _write(path, shards=1, overwrite=bool(record))
+    assert _names(path) == ["dataset.json", "labels.txt", "train-00000-of-00001.tfrecord"]
+  assert change > 8
+
+
+def test_two_conversions_at_once_are_refused(tmp_path):
+  with opened_output(tmp_path, ["train"], ["a"], False):
+    with (
+      pytest.raises(DatasetError, match="another conversion"),
+      opened_output(tmp_path, ["validation"], ["a"], False),
+    ):
+      pass
+    assert (tmp_path / ".train.incomplete").is_dir()
+  _write(tmp_path)
+
+
+@pytest.mark.parametrize("output", ["file", "file/below"])
+def test_a_file_in_the_way_is_told(tmp_path, output):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(DatasetError, match=f"cannot make the output directory .*{output}"):
+    _write(tmp_path / output)
+  assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_remote_output_is_refused():
+  with pytest.raises(DatasetError, match="must be a local directory, received gs:/"):
+    _write("gs://bucket/data")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_a_damaged_record_is_told(tmp_path, content):
+  (tmp_path / "dataset.json").write_text(content)
+  with pytest.raises(DatasetError, match=r"dataset\.json"):
+    _write(tmp_path)
+  assert _names(tmp_path) == ["dataset.json"]
