@@ -20,6 +20,7 @@ class SASAResNet(hyperparams.Config):
   content: bool = True
   border: str = "zero"
   implementation: str = "auto"
+  group_strides: list[int] = dataclasses.field(default_factory=lambda: [1, 2, 2, 2])
 
 
 @dataclasses.dataclass

@@ -169,11 +169,11 @@ def sasa_resnet_digits() -> config_definitions.ExperimentConfig:
   data = {"aug_crop": False, "aug_rand_hflip": False, "decode_jpeg_only": False}
   return _experiment(
     train_examples=DIGITS_TRAIN_EXAMPLES,
-    batch_size=64,
-    epochs=12,
+    batch_size=32,
+    epochs=20,
     warmup_epochs=1,
     optimizer={"type": "adam", "adam": {}},
-    learning_rate=2e-3,
+    learning_rate=3e-3,
     overrides={
       "runtime": {"enable_xla": False},
       "task": {
@@ -184,8 +184,10 @@ def sasa_resnet_digits() -> config_definitions.ExperimentConfig:
             "sasa_resnet": {
               "model_id": 26,
               "stem": "conv_small",
-              "width_multiplier": 0.125,
-              "num_heads": 4,
+              "width_multiplier": 0.25,
+              "kernel_size": 3,
+              "border": "mask",
+              "group_strides": [1, 1, 2, 1],
             }
           },
         },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sasa_tf.layers import KerasBound
@@ -41,8 +41,8 @@ class SASAResNetBase(KerasBound):
 
   Input: images [B, H, W, C]; `input_shape` may leave H and W unknown.
   Output: {"2": ..., "3": ..., "4": ..., "5": ...}, [B, H/2^level, W/2^level, 4 * width] with the
-  conv stem; with "conv_small" the level "2" has the input's resolution. `output_specs` holds their
-  shapes.
+  conv stem and the default strides; with "conv_small" the level "2" has the input's resolution.
+  `output_specs` holds their shapes.
 
   Example:
     >>> backbone = SASAResNet(model_id=26, input_shape=(224, 224, 3))
@@ -62,6 +62,7 @@ class SASAResNetBase(KerasBound):
     border: str = "zero",
     implementation: str = "auto",
     *,
+    group_strides: Sequence[int] = (1, 2, 2, 2),
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     activation: str = "relu",
     use_sync_bn: bool = False,
@@ -86,6 +87,8 @@ class SASAResNetBase(KerasBound):
       content: False for attention by relative position alone (paper Table 6).
       border: "zero" or "mask", what a neighbour outside of the image is.
       implementation: of the attention, "auto" or one of `sasa_tf.ops.available_implementations()`.
+      group_strides: stride of the first block of each group. ImageNet's default halves the
+        resolution three times; images of few pixels want less.
       input_shape: (H, W, C) of the images; H and W may be None.
       activation: name of the non-linearity.
       use_sync_bn: whether batch norm sees the batch of all replicas.
@@ -107,6 +110,12 @@ class SASAResNetBase(KerasBound):
       raise ValueError(
         "attention_groups must name groups among 1, 2, 3 and 4 (1 has the highest resolution); "
         f"received {attention_groups}. Use () for the convolutional baseline."
+      )
+    group_strides = tuple(group_strides)
+    if len(group_strides) != 4 or not set(group_strides) <= {1, 2}:
+      raise ValueError(
+        "group_strides must be four strides, each 1 or 2, one for each group; received "
+        f"{group_strides}."
       )
     if width_multiplier <= 0:
       raise ValueError(f"width_multiplier must be positive; received {width_multiplier!r}.")
@@ -148,7 +157,7 @@ class SASAResNetBase(KerasBound):
           parts,
           attention if group in attention_groups else convolution,
           filters=width,
-          strides=2 if block == 1 and group > 1 else 1,
+          strides=group_strides[group - 1] if block == 1 else 1,
           project=block == 1,
           name=f"group{group}_block{block}",
         )
@@ -168,6 +177,7 @@ class SASAResNetBase(KerasBound):
       content=content,
       border=border,
       implementation=implementation,
+      group_strides=group_strides,
       input_shape=tuple(input_shape),
       activation=activation,
       use_sync_bn=use_sync_bn,

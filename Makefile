@@ -1,0 +1,59 @@
+# `make quickstart` and `make test` each make their own environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+QUICKSTART := .quickstart
+
+.PHONY: help env quickstart test test-slow test-gpu lint format wheel-test constraints bazel clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/installed: setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v < (3, 14) and \
+	  f"error: sasa_tf needs Python 3.10 to 3.13, this is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+env: $(VENV)/installed ## make the environment in .venv
+
+quickstart: env ## train, evaluate, export and use an attention ResNet on handwritten digits
+	$(BIN)/python -m sasa_tf.bin.make_tfrecords digits --output=$(QUICKSTART)/data --overwrite
+	rm -rf $(QUICKSTART)/run
+	$(BIN)/python -m sasa_tf.bin.train --experiment=sasa_resnet_digits --mode=train_and_eval \
+	  --model_dir=$(QUICKSTART)/run --params_override="task.train_data.input_path=$(QUICKSTART)/data/train-*,task.validation_data.input_path=$(QUICKSTART)/data/validation-*"
+	$(BIN)/python -m sasa_tf.bin.export_saved_model --model_dir=$(QUICKSTART)/run \
+	  --export_dir=$(QUICKSTART)/run/saved_model
+	$(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/saved_model --top_k=2 \
+	  $(QUICKSTART)/data/pictures/*.png
+	@echo
+	@echo "data             $(QUICKSTART)/data"
+	@echo "checkpoint       $(QUICKSTART)/run/best_ckpt"
+	@echo "TensorBoard log  $(BIN)/tensorboard --logdir $(QUICKSTART)/run"
+	@echo "SavedModel       $(QUICKSTART)/run/saved_model"
+	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/saved_model YOUR_PICTURE.png"
+
+test: env ## all fast tests
+	$(BIN)/python -m pytest -q
+
+test-slow: env ## tests that take minutes
+	$(BIN)/python -m pytest -q -m slow
+
+test-gpu: env ## tests that need an NVIDIA GPU
+	$(BIN)/python -m pytest -q -m gpu
+
+lint: env ## ruff, format and rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+wheel-test: env ## build the wheel, install it in an empty environment, use it outside the checkout
+	PYTHON=$(PYTHON) bash tests/wheel_test.sh
+
+constraints: env ## renew the tested versions in constraints.txt
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile setup.py --extra dev --universal --python-version 3.10 --upgrade \
+	  --no-annotate --no-emit-index-url --custom-compile-command "make constraints" -o constraints.txt
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) $(QUICKSTART) build dist *.egg-info

@@ -1,0 +1,172 @@
+"""Every public layer and model keeps every promise, in both flavours.
+
+A layer joins by an entry in CASES; a public name without one fails `test_table_is_complete`.
+"""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.layers.flavours import FACES, both
+
+# Name -> (constructor arguments, channels of the input).
+CASES = {
+  "LocalSelfAttention2D": ({"filters": 8, "kernel_size": 5, "num_heads": 2, "strides": 2}, 3),
+  "SASAResNet": (
+    {"model_id": 26, "width_multiplier": 0.0625, "num_heads": 2, "stem": "conv_small"},
+    3,
+  ),
+}
+each = pytest.mark.parametrize("name", CASES)
+
+
+def make(flavour, name, **more):
+  _, face = FACES[flavour]
+  arguments, _ = CASES[name]
+  return getattr(face, name)(**arguments, **more)
+
+
+def batch(name, height=10, width=12, count=2):
+  _, channels = CASES[name]
+  rng = np.random.default_rng(0)
+  return rng.normal(size=(count, height, width, channels)).astype("float32")
+
+
+def flat(outputs):
+  return [np.asarray(tf.cast(x, tf.float32)) for x in tf.nest.flatten(outputs)]
+
+
+def assert_same(left, right, **tolerance):
+  for a, b in zip(flat(left), flat(right), strict=True):
+    np.testing.assert_allclose(a, b, **tolerance)
+
+
+def functional(flavour, name, size=(None, None), **more):
+  """A model of Keras's functional API around the layer."""
+  keras, _ = FACES[flavour]
+  inputs = keras.Input([*size, CASES[name][1]])
+  outputs = tf.nest.flatten(make(flavour, name, **more)(inputs))[-1]
+  outputs = keras.layers.GlobalAveragePooling2D()(outputs)
+  return keras.Model(inputs, keras.layers.Dense(3)(outputs))
+
+
+def test_table_is_complete():
+  for _, face in FACES.values():
+    assert set(face.__all__) == set(CASES)
+
+
+@both
+@each
+def test_config_round_trip(flavour, name):
+  layer = make(flavour, name)
+  copy = type(layer).from_config(layer.get_config())
+  assert copy.get_config() == layer.get_config()
+  x = batch(name)
+  layer(x), copy(x)
+  copy.set_weights(layer.get_weights())
+  assert_same(layer(x), copy(x))
+
+
+@both
+@each
+@pytest.mark.parametrize("size", [(10, 12), (None, None)])
+def test_trains_in_the_functional_api(flavour, name, size):
+  keras, _ = FACES[flavour]
+  model = functional(flavour, name, size)
+  model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+  before = [np.array(w) for w in model.trainable_weights]
+  history = model.fit(batch(name, count=4), np.array([0, 1, 2, 0]), verbose=0)
+  assert np.isfinite(history.history["loss"][0])
+  moved = [not np.allclose(b, a, atol=0) for b, a in zip(before, model.trainable_weights)]
+  assert np.mean(moved) > 0.9  # ReLU may keep a weight from moving in one step
+
+
+@both
+@each
+def test_unknown_size_serves_every_size(flavour, name):
+  model = functional(flavour, name)
+  assert model(batch(name, 10, 12)).shape == model(batch(name, 7, 5)).shape == (2, 3)
+
+
+@both
+@each
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_saves_and_loads(flavour, name, suffix, tmp_path):
+  keras, _ = FACES[flavour]
+  model, path, x = functional(flavour, name), str(tmp_path / f"model{suffix}"), batch(name)
+  if suffix == ".keras":
+    model.save(path)
+    loaded = keras.models.load_model(path)
+  else:
+    model.save_weights(path)
+    loaded = functional(flavour, name)
+    loaded.load_weights(path)
+  assert_same(model(x), loaded(x), atol=1e-6)
+
+
+@both
+@each
+def test_checkpoint(flavour, name, tmp_path):
+  model, copy, x = functional(flavour, name), functional(flavour, name), batch(name)
+  path = tf.train.Checkpoint(model=model).save(str(tmp_path / "ckpt"))
+  tf.train.Checkpoint(model=copy).restore(path).assert_existing_objects_matched()
+  assert_same(model(x), copy(x), atol=1e-6)
+
+
+@both
+@each
+def test_saved_model(flavour, name, tmp_path):
+  model, x = functional(flavour, name), batch(name)
+  model.export(str(tmp_path))
+  served = tf.saved_model.load(str(tmp_path)).serve(x)
+  assert_same(model(x), served, atol=1e-5)
+
+
+@both
+@each
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_function_equals_eager(flavour, name, jit_compile):
+  layer, x = make(flavour, name), batch(name)
+  eager = layer(x)
+  compiled = tf.function(lambda inputs: layer(inputs), jit_compile=jit_compile)(x)
+  assert_same(eager, compiled, atol=2e-4, rtol=2e-4)
+
+
+@both
+@each
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision(flavour, name, dtype):
+  keras, _ = FACES[flavour]
+  module = keras.mixed_precision
+  x = batch(name)
+  full = make(flavour, name)
+  expected = full(x)
+  before = module.global_policy() if flavour == "tf_keras" else module.dtype_policy()
+  module.set_global_policy(f"mixed_{dtype}")
+  try:
+    mixed = make(flavour, name)
+    mixed(x)
+    mixed.set_weights(full.get_weights())
+    result = mixed(x)
+  finally:
+    module.set_global_policy(before)
+  assert all(t.dtype == dtype for t in tf.nest.flatten(result))
+  assert all(tf.as_dtype(w.dtype) == tf.float32 for w in mixed.trainable_weights)
+  for a, b in zip(flat(expected), flat(result), strict=True):
+    assert np.abs(a - b).max() < 0.1 * np.abs(a).max()
+
+
+@both
+@each
+def test_every_weight_has_a_gradient(flavour, name):
+  layer, x = make(flavour, name), batch(name)
+  layer(x)
+  with tf.GradientTape() as tape:
+    outputs = layer(x, training=True) if name != "LocalSelfAttention2D" else layer(x)
+    loss = sum(tf.reduce_sum(tf.sin(t)) for t in tf.nest.flatten(outputs))
+  variables = [getattr(w, "value", w) if flavour == "keras" else w for w in layer.trainable_weights]
+  gradients = tape.gradient(loss, variables)
+  for weight, gradient in zip(layer.trainable_weights, gradients, strict=True):
+    assert gradient is not None, weight.name
+    assert np.isfinite(np.array(gradient)).all(), weight.name
+    assert np.abs(np.array(gradient)).max() > 0, weight.name

@@ -1,0 +1,12 @@
+"""Both faces of the library, for tests that hold for each."""
+
+import keras
+import pytest
+import tf_keras
+
+import sasa_tf.keras
+import sasa_tf.tf_keras
+
+FACES = {"keras": (keras, sasa_tf.keras), "tf_keras": (tf_keras, sasa_tf.tf_keras)}
+
+both = pytest.mark.parametrize("flavour", FACES)

@@ -1,0 +1,152 @@
+"""SASAResNet: the paper's parameter counts, shapes, switches."""
+
+import numpy as np
+import pytest
+
+from tests.layers.flavours import FACES, both
+
+CLASSIFIER = 2048 * 1000 + 1000
+ALL = (1, 2, 3, 4)
+
+# Trainable parameters with the 1,000-class classifier (paper Table 1, exact).
+PARAMETERS = {
+  (26, ()): 13_696_552,
+  (38, ()): 19_626_792,
+  (50, ()): 25_557_032,
+  (26, ALL): 10_331_264,
+  (38, ALL): 14_173_384,
+  (50, ALL): 18_015_504,
+}
+
+# Millions as printed in the paper's Table 3, conv stem, by attention groups.
+TABLE_3 = {
+  (1, 2, 3, 4): 18.0,
+  (2, 3, 4): 18.1,
+  (3, 4): 18.5,
+  (4,): 20.8,
+  (): 25.6,
+  (1,): 25.5,
+  (1, 2): 25.0,
+  (1, 2, 3): 22.7,
+}
+
+
+def count(model):
+  return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+@both
+@pytest.mark.parametrize(("model_id", "attention_groups"), PARAMETERS)
+def test_parameters_are_exactly_the_papers(flavour, model_id, attention_groups):
+  _, face = FACES[flavour]
+  found = count(face.SASAResNet(model_id, attention_groups=attention_groups)) + CLASSIFIER
+  print(f"{flavour:9} R{model_id} attention {attention_groups!s:13} {found:,}")
+  assert found == PARAMETERS[model_id, attention_groups]
+
+
+def test_parameters_of_every_group_combination_of_table_3():
+  _, face = FACES["keras"]
+  for groups, millions in TABLE_3.items():
+    found = (count(face.SASAResNet(50, attention_groups=groups)) + CLASSIFIER) / 1e6
+    print(f"attention groups {groups!s:13} {found:.3f} M, paper {millions} M")
+    assert abs(found - millions) < 0.1
+
+
+def test_position_free_table_5_and_content_free_table_6():
+  _, face = FACES["keras"]
+  for arguments, millions in (
+    ({"positions": "none"}, 18.0),
+    ({"positions": "absolute"}, 18.0),
+    ({"content": False}, 16.7),
+  ):
+    assert abs((count(face.SASAResNet(50, **arguments)) + CLASSIFIER) / 1e6 - millions) < 0.1
+
+
+@both
+def test_endpoints_and_output_specs(flavour):
+  _, face = FACES[flavour]
+  model = face.SASAResNet(26, input_shape=(64, 96, 3))
+  expected = {
+    "2": (None, 16, 24, 256),
+    "3": (None, 8, 12, 512),
+    "4": (None, 4, 6, 1024),
+    "5": (None, 2, 3, 2048),
+  }
+  assert {level: tuple(shape) for level, shape in model.output_specs.items()} == expected
+  outputs = model(np.zeros((1, 64, 96, 3), "float32"))
+  assert {level: tuple(x.shape[1:]) for level, x in outputs.items()} == {
+    level: shape[1:] for level, shape in expected.items()
+  }
+
+
+def test_small_stem_keeps_the_resolution():
+  _, face = FACES["keras"]
+  model = face.SASAResNet(26, "conv_small", width_multiplier=0.25, input_shape=(32, 32, 3))
+  assert tuple(model.output_specs["2"]) == (None, 32, 32, 64)
+  assert tuple(model.output_specs["5"]) == (None, 4, 4, 512)
+
+
+@pytest.mark.parametrize(
+  ("multiplier", "widths"),
+  [(1.0, (64, 128, 256, 512)), (0.25, (16, 32, 64, 128)), (0.4, (32, 48, 96, 208))],
+)
+def test_width_multiplier_rounds_to_even_heads(multiplier, widths):
+  _, face = FACES["keras"]
+  model = face.SASAResNet(26, width_multiplier=multiplier)
+  assert [model.output_specs[level][-1] for level in "2345"] == [4 * width for width in widths]
+
+
+def test_attention_stands_exactly_where_asked():
+  _, face = FACES["keras"]
+  model = face.SASAResNet(26, attention_groups=[4, 2])
+  spatial = {x.name: type(x).__name__ for x in model.layers if x.name.endswith("_spatial")}
+  assert {name for name, kind in spatial.items() if kind == "LocalSelfAttention2D"} == {
+    name for name in spatial if name.startswith(("group2", "group4"))
+  }
+  assert len(spatial) == 8
+
+
+def test_group_strides_keep_small_images_large():
+  _, face = FACES["keras"]
+  model = face.SASAResNet(
+    26, "conv_small", width_multiplier=0.25, group_strides=(1, 1, 2, 1), input_shape=(8, 8, 3)
+  )
+  assert [tuple(model.output_specs[level][1:3]) for level in "2345"] == [
+    (8, 8), (8, 8), (4, 4), (4, 4)
+  ]
+
+
+def test_every_block_halves_the_resolution_at_its_spatial_operation():
+  _, face = FACES["keras"]
+  model = face.SASAResNet(26)
+  strides = [x.strides for x in model.layers if x.name.endswith("block1_spatial")]
+  assert strides == [1, 2, 2, 2]
+
+
+@both
+def test_layers_start_out_different(flavour):
+  _, face = FACES[flavour]
+  model = face.SASAResNet(26, width_multiplier=0.25)
+  first, second = (
+    np.array(model.get_layer(f"group2_block{block}_spatial").query_kernel) for block in (1, 2)
+  )
+  assert first.shape == second.shape and not np.allclose(first, second)
+
+
+@both
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ({"model_id": 18}, r"model_id must be one of \(26, 38, 50\); received 18"),
+    ({"attention_groups": (0, 5)}, "groups among 1, 2, 3 and 4"),
+    ({"stem": "patch"}, "stem must be one of"),
+    ({"group_strides": (1, 2, 2)}, "four strides, each 1 or 2"),
+    ({"width_multiplier": 0}, "width_multiplier must be positive"),
+    ({"kernel_size": 8}, "must be odd"),
+    ({"positions": "learned"}, "positions must be one of"),
+  ],
+)
+def test_bad_arguments(flavour, arguments, message):
+  _, face = FACES[flavour]
+  with pytest.raises(ValueError, match=message):
+    face.SASAResNet(**arguments)

@@ -1,0 +1,40 @@
+"""The README's code runs and its commands name what exists."""
+
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_functional_api_example_runs():
+  (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+  names = {}
+  exec(compile(code, "README.md", "exec"), names)
+  assert names["model"].output_shape == (None, 10)
+  assert set(names["backbone"].output_specs) == {"2", "3", "4", "5"}
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make ([a-z-]+)", README, re.MULTILINE))
+def test_make_targets_exist(target):
+  assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_programs_and_links_exist():
+  programs = set(re.findall(r"python -m sasa_tf\.bin\.(\w+)", README))
+  assert programs == {"train", "make_tfrecords", "export_saved_model", "predict"}
+  for program in programs:
+    assert (ROOT / "sasa_tf" / "bin" / f"{program}.py").is_file()
+  for link in re.findall(r"\]\(([^):]+)\)", README):
+    assert (ROOT / link).exists(), link
+
+
+def test_experiments_of_the_table_are_registered():
+  from official.core import exp_factory
+
+  from sasa_tf import registry_imports  # noqa: F401
+
+  for name in re.findall(r"`(sasa_resnet_\w+)` \|", README):
+    assert exp_factory.get_exp_config(name)

@@ -1,0 +1,183 @@
+"""Experiments, strict overrides and checks before a run."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from official.core import exp_factory, task_factory
+
+from sasa_tf import registry_imports  # noqa: F401
+from sasa_tf.errors import UserError
+from sasa_tf.training import checks, experiment, progress, report, strategy
+
+EXPERIMENTS = ("sasa_resnet_imagenet", "sasa_resnet_cifar10", "sasa_resnet_digits")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_validate_and_build(name):
+  params = experiment.load_experiment(name)
+  model = task_factory.get_task(params.task).build_model()
+  assert model.output_shape == (None, params.task.model.num_classes)
+
+
+def test_imagenet_is_the_papers_recipe():
+  params = experiment.load_experiment("sasa_resnet_imagenet")
+  steps = 1_281_167 // 4096
+  optimizer = params.trainer.optimizer_config
+  assert params.trainer.train_steps == 130 * steps
+  assert optimizer.optimizer.sgd.nesterov and optimizer.optimizer.sgd.momentum == 0.9
+  assert optimizer.learning_rate.cosine.initial_learning_rate == 1.6
+  assert optimizer.learning_rate.cosine.decay_steps == 130 * steps
+  assert optimizer.warmup.linear.warmup_steps == 10 * steps
+  assert optimizer.ema.average_decay == 0.9999
+  assert params.task.model.norm_activation.norm_momentum == 0.9999
+  assert params.task.losses.label_smoothing == 0 and params.task.losses.l2_weight_decay == 1e-4
+  assert not params.task.validation_data.drop_remainder  # the last images count too
+  model = task_factory.get_task(params.task).build_model()
+  assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 18_015_504
+
+
+def test_the_parent_experiment_is_left_alone():
+  before = exp_factory.get_exp_config("resnet_imagenet").as_dict()
+  exp_factory.get_exp_config("sasa_resnet_digits")
+  assert exp_factory.get_exp_config("resnet_imagenet").as_dict() == before
+
+
+@pytest.mark.parametrize(
+  "override",
+  [
+    "task.model.backbone.sasa_resnet.attention_groups=[3,4]",
+    "{task: {model: {backbone: {sasa_resnet: {attention_groups: [3, 4]}}}}}",
+    json.dumps({"task": {"model": {"backbone": {"sasa_resnet": {"attention_groups": [3, 4]}}}}}),
+  ],
+)
+def test_overrides_reach_the_model(override):
+  params = experiment.load_experiment("sasa_resnet_digits", params_override=override)
+  backbone = task_factory.get_task(params.task).build_model().backbone
+  assert backbone.get_config()["attention_groups"] == (3, 4)
+
+
+def test_files_come_before_overrides(tmp_path):
+  file = tmp_path / "a.yaml"
+  file.write_text("trainer: {train_steps: 5, validation_steps: 7}")
+  params = experiment.load_experiment("sasa_resnet_digits", [str(file)], "trainer.train_steps=6")
+  assert (params.trainer.train_steps, params.trainer.validation_steps) == (6, 7)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (("sasa_resnet_digit",), "no experiment is called 'sasa_resnet_digit'.*'sasa_resnet_digits'"),
+    (
+      ("sasa_resnet_digits", (), "task.model.backbone.sasa_resnet.atention_groups=[1]"),
+      "no key 'atention_groups' in task.model.backbone.sasa_resnet. .*'attention_groups'",
+    ),
+    (("sasa_resnet_digits", (), "trainr.train_steps=1"), "no key 'trainr' at the top.*'trainer'"),
+    (("sasa_resnet_digits", ("cifar10/sasa_resnet62.yaml",)), "no such file.*sasa_resnet26"),
+    (("sasa_resnet_digits", (), "{a: ["), "does not parse"),
+  ],
+)
+def test_misspelt_names_are_refused_with_the_nearest(arguments, message):
+  with pytest.raises(UserError, match=message):
+    experiment.load_experiment(*arguments)
+
+
+def test_trained_experiment(tmp_path):
+  with pytest.raises(UserError, match=r"has no run\.json"):
+    experiment.load_trained_experiment(str(tmp_path), None)
+  with pytest.raises(UserError, match="received neither"):
+    experiment.load_trained_experiment(None, None)
+
+
+def digits_params(override=""):
+  return experiment.load_experiment("sasa_resnet_digits", params_override=override)
+
+
+def test_missing_and_empty_data(tmp_path):
+  pattern = f"{tmp_path}/train-*"
+  params = digits_params(f"task.train_data.input_path={pattern}")
+  with pytest.raises(UserError, match=r"no file matches.*make_tfrecords"):
+    checks.check_data("task.train_data", params.task.train_data)
+  (tmp_path / "train-0").touch()
+  with pytest.raises(UserError, match="all 1 files are empty"):
+    checks.check_data("task.train_data", params.task.train_data)
+  (tmp_path / "train-0").write_bytes(b"x")
+  checks.check_data("task.train_data", params.task.train_data)
+
+
+@pytest.mark.parametrize(
+  "override", ["task.train_data.tfds_name=cifar10", "task.train_data.input_path=''"]
+)
+def test_data_must_be_named_once(override):
+  with pytest.raises(UserError, match="exactly one of input_path"):
+    checks.check_data("task.train_data", digits_params(override).task.train_data)
+
+
+def test_unwritable_model_dir(tmp_path):
+  file = tmp_path / "file"
+  file.touch()
+  with pytest.raises(UserError, match="cannot be written"):
+    checks.check_model_dir(str(file / "run"), digits_params(), train=True)
+
+
+def test_evaluation_needs_a_checkpoint(tmp_path):
+  with pytest.raises(UserError, match="holds no checkpoint to evaluate"):
+    checks.check_model_dir(str(tmp_path), digits_params(), train=False)
+
+
+def test_model_dir_of_another_experiment(tmp_path):
+  from official.core import train_utils
+
+  tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
+  with pytest.raises(UserError, match=r"no params\.yaml"):
+    checks.check_model_dir(str(tmp_path), digits_params(), train=True)
+  train_utils.serialize_config(digits_params(), str(tmp_path))
+  checks.check_model_dir(str(tmp_path), digits_params("trainer.train_steps=1"), train=True)
+  with pytest.raises(UserError, match=r"another model.*attention_groups: \[1, 2, 3, 4\] there"):
+    other = digits_params("task.model.backbone.sasa_resnet.attention_groups=[1]")
+    checks.check_model_dir(str(tmp_path), other, train=True)
+
+
+def test_labels_beside(tmp_path):
+  assert checks.labels_beside(f"{tmp_path}/train-*") is None
+  (tmp_path / "labels.txt").write_text("a\n")
+  assert checks.labels_beside(f"{tmp_path}/train-*") == tmp_path / "labels.txt"
+
+
+def test_strategy_errors():
+  with pytest.raises(UserError, match="runtime.num_gpus=64, but TensorFlow sees"):
+    strategy.build_strategy(digits_params("runtime.num_gpus=64").runtime)
+  with pytest.raises(UserError, match="distribution_strategy='mirored'"):
+    strategy.build_strategy(digits_params("runtime.distribution_strategy=mirored").runtime)
+  with pytest.raises(UserError, match="--num_logical_cpus is a dry run of"):
+    strategy.build_strategy(digits_params("runtime.distribution_strategy=one_device").runtime, 2)
+
+
+def test_topology_line():
+  one = tf.distribute.OneDeviceStrategy("CPU:0")
+  assert strategy.describe(one, 6) == "OneDeviceStrategy, 1 replica, batch 6 (6 a replica)"
+
+
+def test_progress_lines(capsys):
+  step = iter([0, 5, 5, 10, 10])
+  lines = progress.Progress(10, lambda: next(step), seconds_between_lines=0)
+  lines.begin()
+  lines.on_train({"loss": tf.constant(0.5)})
+  lines.on_evaluate({"accuracy": np.float32(0.25), "image": np.zeros((2, 2))})
+  lines.on_train({})
+  printed = capsys.readouterr().out
+  assert "train step 5/10 (50%)" in printed and "ETA" in printed and "loss 0.5" in printed
+  assert "evaluation at step 5: accuracy 0.25\n" in printed and "10/10 (100%)" in printed
+  assert lines.evaluation == {"accuracy": 0.25}
+
+
+def test_best_checkpoint_prefers_best_then_averaged_then_last(tmp_path):
+  params = experiment.load_experiment("sasa_resnet_imagenet")
+  assert report.best_checkpoint(str(tmp_path), params) is None
+  with pytest.raises(UserError, match="holds no checkpoint"):
+    report.find_checkpoint(None, str(tmp_path), params)
+  for subdirectory in ("", "ema_checkpoints", "best_ckpt"):
+    path = tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / subdirectory / "ckpt"))
+    assert report.find_checkpoint(None, str(tmp_path), params) == path
+  assert report.find_checkpoint(path, None, params) == path

@@ -1,0 +1,172 @@
+"""The programs end to end, in processes as a user starts them: few, as each takes half a minute."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+SMALL = ",".join(
+  [
+    "trainer.train_steps=4",
+    "trainer.steps_per_loop=2",
+    "trainer.summary_interval=2",
+    "trainer.checkpoint_interval=2",
+    "trainer.validation_interval=4",
+  ]
+)
+
+
+def program(name, *arguments, check=True):
+  """Runs a program; returns its exit status and its output."""
+  done = subprocess.run(
+    [sys.executable, "-m", f"sasa_tf.bin.{name}", *map(str, arguments)],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=600,
+  )
+  assert not check or done.returncode == 0, done.stdout
+  return done.returncode, done.stdout
+
+
+def inputs(data):
+  return (
+    f"task.train_data.input_path={data}/train-*,"
+    f"task.validation_data.input_path={data}/validation-*"
+  )
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  output = tmp_path_factory.mktemp("digits")
+  program("make_tfrecords", "digits", f"--output={output}", "--pictures=10")
+  return output
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+  """A run on two replicas, which lie on logical CPU devices."""
+  model_dir = tmp_path_factory.mktemp("run")
+  _, output = program(
+    "train",
+    "--experiment=sasa_resnet_digits",
+    "--mode=train_and_eval",
+    f"--model_dir={model_dir}",
+    "--num_logical_cpus=2",
+    f"--params_override={inputs(data)},{SMALL}",
+  )
+  return model_dir, output
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+  model_dir, _ = trained
+  export_dir = tmp_path_factory.mktemp("export") / "saved_model"
+  program("export_saved_model", f"--model_dir={model_dir}", f"--export_dir={export_dir}")
+  return export_dir
+
+
+def test_training_reports_topology_progress_and_results(trained):
+  model_dir, output = trained
+  assert "MirroredStrategy, 2 replicas, batch" in output
+  assert "train step 4/4 (100%)" in output and "ETA" in output
+  assert "evaluation at step 4: accuracy" in output
+  for line in ("checkpoint to export", "TensorBoard log", "next"):
+    assert line in output
+  assert tf.train.latest_checkpoint(str(model_dir)).endswith("ckpt-4")
+  assert tf.train.latest_checkpoint(str(model_dir / "best_ckpt"))
+  assert list((model_dir / "train").glob("events.out.tfevents.*"))
+  assert json.loads((model_dir / "run.json").read_text())["experiment"] == "sasa_resnet_digits"
+  assert "Traceback" not in output
+
+
+def test_saved_model_gives_the_probabilities_that_were_evaluated(exported, data, trained):
+  from sasa_tf import registry_imports  # noqa: F401
+  from official.core import task_factory
+
+  from sasa_tf.training import experiment, report
+
+  model_dir, _ = trained
+  params = experiment.load_trained_experiment(str(model_dir), None)
+  task = task_factory.get_task(params.task)
+  model = task.build_model()
+  checkpoint = report.best_checkpoint(str(model_dir), params)
+  tf.train.Checkpoint(model=model).read(checkpoint).expect_partial()
+  images, _ = next(iter(task.build_inputs(params.task.validation_data)))
+  expected = tf.nn.softmax(model(images, training=False)).numpy()
+
+  records = list(tf.data.TFRecordDataset(sorted(map(str, data.glob("validation-*")))))
+  examples = [tf.train.Example.FromString(record.numpy()) for record in records]
+  encoded = [e.features.feature["image/encoded"].bytes_list.value[0] for e in examples]
+  served = tf.saved_model.load(str(exported)).signatures
+  by_bytes = served["image_bytes"](inputs=tf.constant(encoded))["probs"].numpy()
+  by_example = served["tf_example"](inputs=tf.stack(records))["probs"].numpy()
+  decoded = tf.stack([tf.io.decode_image(e, channels=3) for e in encoded])
+  by_tensor = served["serving_default"](inputs=decoded)["probs"].numpy()
+  np.testing.assert_allclose(by_bytes, by_example, atol=1e-6)
+  np.testing.assert_allclose(by_bytes, by_tensor, atol=1e-6)
+  # The reader interleaves the files, so compare as sets of rows.
+  distance = np.abs(expected[:, None] - by_bytes[None]).max(axis=-1).min(axis=1)
+  assert distance.max() < 1e-5
+
+
+def test_predict_prints_names_and_probabilities(exported, data):
+  pictures = sorted((data / "pictures").glob("*.png"))[:2]
+  _, output = program("predict", f"--saved_model={exported}", "--top_k=10", *pictures)
+  lines = output.splitlines()
+  for picture in pictures:
+    start = lines.index(str(picture)) + 1
+    rows = [line.split() for line in lines[start : start + 10]]
+    assert {row[1] for row in rows} == set("0123456789")
+    probabilities = [float(row[0].rstrip("%")) for row in rows]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert abs(sum(probabilities) - 100) < 1
+
+
+def test_serving_errors(exported, tmp_path):
+  from sasa_tf.errors import UserError
+  from sasa_tf.serving.client import Classifier
+
+  with pytest.raises(UserError, match="is no SavedModel"):
+    Classifier(str(tmp_path))
+  classifier = Classifier(str(exported))
+  with pytest.raises(UserError, match="No such file"):
+    classifier.predict(str(tmp_path / "missing.png"))
+  (tmp_path / "text.png").write_text("no picture")
+  with pytest.raises(UserError, match="cannot be decoded"):
+    classifier.predict(str(tmp_path / "text.png"))
+
+
+def test_finished_run_says_so_and_another_model_is_refused(trained, data):
+  model_dir, _ = trained
+  before = sorted(path.name for path in pathlib.Path(model_dir).iterdir())
+  status, output = program(
+    "train",
+    "--experiment=sasa_resnet_digits",
+    "--mode=train",
+    f"--model_dir={model_dir}",
+    f"--params_override={inputs(data)},{SMALL},task.model.num_classes=11",
+    check=False,
+  )
+  assert status == 2
+  assert "another model" in output and "num_classes: 10 there, 11 here" in output
+  assert "Traceback" not in output
+  assert sorted(path.name for path in pathlib.Path(model_dir).iterdir()) == before
+
+
+def test_label_outside_of_the_classes_stops_the_training(data, tmp_path):
+  status, output = program(
+    "train",
+    "--experiment=sasa_resnet_digits",
+    "--mode=train",
+    f"--model_dir={tmp_path}",
+    f"--params_override={inputs(data)},{SMALL},task.model.num_classes=9,task.evaluation.top_k=2",
+    check=False,
+  )
+  assert status == 2
+  assert "label outside of the model's classes: expected 0 to 8" in output
+  assert "Traceback" not in output
