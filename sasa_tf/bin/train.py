@@ -6,6 +6,8 @@ python -m sasa_tf.bin.train --experiment=sasa_resnet_digits --mode=train_and_eva
 
 from __future__ import annotations
 
+import os
+
 from absl import flags
 from official.common import flags as model_garden_flags
 
@@ -27,6 +29,11 @@ flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
 def main(argv: list[str]) -> None:
   """Runs the experiment of the flags."""
   program.refuse_positional(argv)
+
+  if FLAGS.num_logical_cpus:
+    # At the end of an evaluation a replica may get no image, and the convolution of TensorFlow
+    # 2.20's oneDNN gives an empty batch the wrong channels. Read when TensorFlow is imported.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
   from sasa_tf.training import strategy
 

@@ -202,6 +202,12 @@ class LocalSelfAttention2DBase(KerasBound):
 
   def _project(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
     """Returns query, key (None without content) and value, each [B, H, W, N, D]."""
+    channels = self.query_kernel.shape[0]
+    if inputs.shape[-1] != channels:  # tf_keras does not hold symbolic inputs to `input_spec`
+      raise ValueError(
+        f"{self.name} was built for {channels} channels; received inputs of shape {inputs.shape}. "
+        "Make another layer for other channels."
+      )
     if self.positions == "absolute":
       height, width = tf.unstack(tf.shape(inputs)[1:3])
       positions = ops.sinusoidal_positions(height, width, inputs.shape[-1])
@@ -218,10 +224,10 @@ class LocalSelfAttention2DBase(KerasBound):
     )
     if self.use_bias:
       projected += joined([self.query_bias, self.key_bias, self.value_bias])
-    heads = tf.reshape(
-      projected, tf.concat([tf.shape(inputs)[:3], [-1, self.num_heads, self.head_dim]], axis=0)
-    )
-    query, *key, value = tf.unstack(heads, num=3 if self.content else 2, axis=3)
+    parts = 3 if self.content else 2
+    # No -1 among the sizes, which an empty batch would leave undecided.
+    sizes = tf.concat([tf.shape(inputs)[:3], [parts, self.num_heads, self.head_dim]], axis=0)
+    query, *key, value = tf.unstack(tf.reshape(projected, sizes), axis=3)
     return query, key[0] if key else None, value
 
   def _window_arguments(self) -> dict[str, Any]:

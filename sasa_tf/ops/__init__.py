@@ -1,7 +1,7 @@
 """Local attention as pure functions of tensors; nothing but TensorFlow."""
 
 from sasa_tf.ops.geometry import WindowGeometry, window_geometry
-from sasa_tf.ops.implementations import available_implementations
+from sasa_tf.ops.implementations import available_implementations, use_implementation
 from sasa_tf.ops.local_attention import local_attention_2d, local_attention_weights
 from sasa_tf.ops.positions import sinusoidal_positions
 
@@ -11,5 +11,6 @@ __all__ = [
   "local_attention_2d",
   "local_attention_weights",
   "sinusoidal_positions",
+  "use_implementation",
   "window_geometry",
 ]

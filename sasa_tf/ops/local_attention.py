@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from sasa_tf.ops import implementations, reference
 from sasa_tf.ops.geometry import WindowGeometry, window_geometry
+from sasa_tf.ops.precision import softmax_dtype
 
 
 def _as_heads(name: str, tensor: tf.Tensor, like: tf.Tensor | None = None) -> tf.Tensor:
@@ -133,8 +134,12 @@ def local_attention_2d(
       still takes part through q.r. "mask": it takes no part.
     scale: multiplies the query, so both q.k and q.r. The paper has none.
     window_mask: False lets every query of a block see all keys that the block has loaded
-      (HaloNet's relaxation); only for implementations that work in blocks.
+      (HaloNet's relaxation, arXiv 2103.12731); only for implementations that work in blocks. Blocks
+      then are of the kernel's size, with half a kernel around them, and keys beyond the window
+      take the embedding of the window's edge.
     implementation: "auto" or one of `available_implementations()`; all give the same result.
+      `use_implementation` and the environment variable SASA_TF_IMPLEMENTATION decide what "auto"
+      is; the choice is logged by the standard library's logging, at level INFO.
 
   Returns:
     [B, H, W, N, D] in value's dtype. Logits and softmax are computed in float32 (float64 for
@@ -144,13 +149,14 @@ def local_attention_2d(
     ValueError: shapes, dtypes or arguments that do not fit together; the message says which.
   """
   geometry = window_geometry(kernel_size, dilation_rate, border)
-  compute = implementations.select(implementation, window_mask=window_mask)
   query = _as_heads("query", query)
   key = None if key is None else _as_heads("key", key, like=query)
   value = _as_heads("value", value, like=query)
-  dtype = reference.softmax_dtype(query.dtype)
+  dtype = softmax_dtype(query.dtype)
   rows, columns = _relative_tables(relative_rows, relative_columns, query.shape[4], geometry, dtype)
   _require_logits(key, rows)
+  request = implementations.Request(query, geometry, window_mask)
+  compute = implementations.select(implementation, request)
   with tf.name_scope("local_attention_2d"):
     result = compute(query, key, value, rows, columns, geometry, scale)
     return tf.ensure_shape(result, query.shape)
@@ -194,7 +200,7 @@ def local_attention_weights(
   geometry = window_geometry(kernel_size, dilation_rate, border)
   query = _as_heads("query", query)
   key = None if key is None else _as_heads("key", key, like=query)
-  dtype = reference.softmax_dtype(query.dtype)
+  dtype = softmax_dtype(query.dtype)
   rows, columns = _relative_tables(relative_rows, relative_columns, query.shape[4], geometry, dtype)
   _require_logits(key, rows)
   with tf.name_scope("local_attention_weights"):

@@ -9,14 +9,10 @@ from __future__ import annotations
 import tensorflow as tf
 
 from sasa_tf.ops.geometry import WindowGeometry
+from sasa_tf.ops.precision import softmax_dtype
 
 # Finite, so that no border arithmetic can produce NaN; exp(-1e9 - max) is exactly 0 in float32.
 MASKED_LOGIT = -1e9
-
-
-def softmax_dtype(dtype: tf.DType) -> tf.DType:
-  """The dtype in which logits and softmax are computed for inputs of `dtype`."""
-  return tf.float64 if dtype == tf.float64 else tf.float32
 
 
 def extract_windows(images: tf.Tensor, geometry: WindowGeometry) -> tf.Tensor:

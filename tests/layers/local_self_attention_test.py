@@ -52,9 +52,7 @@ def test_content_off_has_no_key_projection(flavour):
 
 
 @both
-@pytest.mark.parametrize(
-  ("positions", "weights"), [("relative", 5), ("absolute", 3), ("none", 3)]
-)
+@pytest.mark.parametrize(("positions", "weights"), [("relative", 5), ("absolute", 3), ("none", 3)])
 def test_positions_decide_the_weights(flavour, positions, weights):
   _, face = FACES[flavour]
   layer = face.LocalSelfAttention2D(8, 3, num_heads=2, positions=positions)
@@ -138,7 +136,9 @@ def test_regularizers_reach_projections_and_embeddings(flavour):
 @both
 def test_activation_is_applied_last(flavour):
   _, face = FACES[flavour]
-  assert np.min(face.LocalSelfAttention2D(8, 3, activation="relu", num_heads=2)(images(1, 5, 5, 3))) == 0
+  assert (
+    np.min(face.LocalSelfAttention2D(8, 3, activation="relu", num_heads=2)(images(1, 5, 5, 3))) == 0
+  )
 
 
 @both
@@ -149,7 +149,9 @@ def test_attention_weights_of_chosen_pixels(flavour):
   layer.build(x.shape)
   everything = layer.attention_weights(x)
   assert everything.shape == (2, 6, 5, 2, 3, 3)
-  np.testing.assert_allclose(tf.reduce_sum(everything, axis=[-2, -1]), np.ones((2, 6, 5, 2)), rtol=1e-5)
+  np.testing.assert_allclose(
+    tf.reduce_sum(everything, axis=[-2, -1]), np.ones((2, 6, 5, 2)), rtol=1e-5
+  )
   chosen = layer.attention_weights(x, pixels=[[0, 0], [3, 4]])
   np.testing.assert_allclose(chosen[:, 1], everything[:, 3, 4], atol=1e-6)
 
@@ -160,7 +162,7 @@ def test_wrong_flavour_names_the_right_import(flavour):
   (other,) = set(FACES) - {flavour}
   foreign, _ = FACES[other]
   with pytest.raises(TypeError, match=f"from sasa_tf.{other} import LocalSelfAttention2D"):
-    face.LocalSelfAttention2D(8)(foreign.Input([8, 8, 3]))
+    face.LocalSelfAttention2D(16)(foreign.Input([8, 8, 3]))
   with pytest.raises(TypeError, match=f"from sasa_tf.{other} import SASAResNet"):
     face.SASAResNet(26)(foreign.Input([32, 32, 3]))
 
@@ -191,13 +193,25 @@ def test_bad_arguments(flavour, arguments, message):
 def test_bad_inputs(flavour):
   keras, face = FACES[flavour]
   with pytest.raises(ValueError, match="expected ndim=4"):
-    face.LocalSelfAttention2D(8)(keras.Input([8, 3]))
+    face.LocalSelfAttention2D(16)(keras.Input([8, 3]))
   with pytest.raises(ValueError, match="needs to know the channels"):
-    face.LocalSelfAttention2D(8)(keras.Input([8, 8, None]))
+    face.LocalSelfAttention2D(16)(keras.Input([8, 8, None]))
   layer = face.LocalSelfAttention2D(8, num_heads=2)
   layer(keras.Input([8, 8, 3]))
-  with pytest.raises(ValueError, match="axis -1"):
+  with pytest.raises(ValueError, match="axis -1|was built for 3 channels"):
     layer(keras.Input([8, 8, 4]))
+
+
+@both
+@pytest.mark.parametrize("implementation", ops.available_implementations())
+@pytest.mark.parametrize("size", [(8, 8), (None, None)])
+def test_empty_batch(flavour, implementation, size):
+  """What a replica gets at the end of an evaluation."""
+  _, face = FACES[flavour]
+  layer = face.LocalSelfAttention2D(8, 3, num_heads=2, strides=2, implementation=implementation)
+  function = tf.function(layer, input_signature=[tf.TensorSpec([None, *size, 3])])
+  assert function(tf.zeros([4, 8, 8, 3])).shape == (4, 4, 4, 8)
+  assert function(tf.zeros([0, 8, 8, 3])).shape == (0, 4, 4, 8)
 
 
 def test_flavours_agree():

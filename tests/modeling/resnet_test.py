@@ -112,7 +112,10 @@ def test_group_strides_keep_small_images_large():
     26, "conv_small", width_multiplier=0.25, group_strides=(1, 1, 2, 1), input_shape=(8, 8, 3)
   )
   assert [tuple(model.output_specs[level][1:3]) for level in "2345"] == [
-    (8, 8), (8, 8), (4, 4), (4, 4)
+    (8, 8),
+    (8, 8),
+    (4, 4),
+    (4, 4),
   ]
 
 

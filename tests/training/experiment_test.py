@@ -11,7 +11,12 @@ from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.errors import UserError
 from sasa_tf.training import checks, experiment, progress, report, strategy
 
-EXPERIMENTS = ("sasa_resnet_imagenet", "sasa_resnet_cifar10", "sasa_resnet_digits")
+# Experiment -> trainable parameters of its model, classifier included.
+EXPERIMENTS = {
+  "sasa_resnet_imagenet": 18_015_504,  # paper Table 1
+  "sasa_resnet_cifar10": 2_087_254,
+  "sasa_resnet_digits": 528_328,
+}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -19,6 +24,7 @@ def test_experiments_validate_and_build(name):
   params = experiment.load_experiment(name)
   model = task_factory.get_task(params.task).build_model()
   assert model.output_shape == (None, params.task.model.num_classes)
+  assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == EXPERIMENTS[name]
 
 
 def test_imagenet_is_the_papers_recipe():
@@ -34,8 +40,6 @@ def test_imagenet_is_the_papers_recipe():
   assert params.task.model.norm_activation.norm_momentum == 0.9999
   assert params.task.losses.label_smoothing == 0 and params.task.losses.l2_weight_decay == 1e-4
   assert not params.task.validation_data.drop_remainder  # the last images count too
-  model = task_factory.get_task(params.task).build_model()
-  assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 18_015_504
 
 
 def test_the_parent_experiment_is_left_alone():
@@ -52,10 +56,31 @@ def test_the_parent_experiment_is_left_alone():
     json.dumps({"task": {"model": {"backbone": {"sasa_resnet": {"attention_groups": [3, 4]}}}}}),
   ],
 )
-def test_overrides_reach_the_model(override):
+def test_overrides_in_every_notation(override):
   params = experiment.load_experiment("sasa_resnet_digits", params_override=override)
-  backbone = task_factory.get_task(params.task).build_model().backbone
-  assert backbone.get_config()["attention_groups"] == (3, 4)
+  assert params.task.model.backbone.sasa_resnet.attention_groups == [3, 4]
+
+
+def test_every_field_of_the_backbone_reaches_the_model():
+  changes = {
+    "model_id": 26,
+    "stem": "conv_small",
+    "attention_groups": [4],
+    "width_multiplier": 0.0625,
+    "kernel_size": 5,
+    "num_heads": 2,
+    "positions": "none",
+    "border": "mask",
+    "implementation": "reference",
+    "group_strides": [1, 2, 1, 2],
+  }
+  default = exp_factory.get_exp_config("sasa_resnet_imagenet").task.model.backbone.sasa_resnet
+  assert set(default.as_dict()) == {*changes, "content"}
+  override = json.dumps({"task": {"model": {"backbone": {"sasa_resnet": changes}}}})
+  params = experiment.load_experiment("sasa_resnet_digits", params_override=override)
+  arguments = task_factory.get_task(params.task).build_model().backbone.get_config()
+  for name, value in changes.items():
+    assert arguments[name] == (tuple(value) if isinstance(value, list) else value)
 
 
 def test_files_come_before_overrides(tmp_path):
@@ -146,7 +171,7 @@ def test_labels_beside(tmp_path):
 
 
 def test_strategy_errors():
-  with pytest.raises(UserError, match="runtime.num_gpus=64, but TensorFlow sees"):
+  with pytest.raises(UserError, match="num_gpus=64, but TensorFlow sees"):
     strategy.build_strategy(digits_params("runtime.num_gpus=64").runtime)
   with pytest.raises(UserError, match="distribution_strategy='mirored'"):
     strategy.build_strategy(digits_params("runtime.distribution_strategy=mirored").runtime)

@@ -35,8 +35,7 @@ def program(name, *arguments, check=True):
 
 def inputs(data):
   return (
-    f"task.train_data.input_path={data}/train-*,"
-    f"task.validation_data.input_path={data}/validation-*"
+    f"task.train_data.input_path={data}/train-*,task.validation_data.input_path={data}/validation-*"
   )
 
 
@@ -85,9 +84,9 @@ def test_training_reports_topology_progress_and_results(trained):
 
 
 def test_saved_model_gives_the_probabilities_that_were_evaluated(exported, data, trained):
-  from sasa_tf import registry_imports  # noqa: F401
   from official.core import task_factory
 
+  from sasa_tf import registry_imports  # noqa: F401
   from sasa_tf.training import experiment, report
 
   model_dir, _ = trained
@@ -168,5 +167,5 @@ def test_label_outside_of_the_classes_stops_the_training(data, tmp_path):
     check=False,
   )
   assert status == 2
-  assert "label outside of the model's classes: expected 0 to 8" in output
+  assert "label outside of the model classes: expected 0 to 8" in output
   assert "Traceback" not in output

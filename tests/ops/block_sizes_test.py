@@ -1,0 +1,42 @@
+"""The sizes of blocks."""
+
+import pytest
+
+from sasa_tf import ops
+from sasa_tf.ops.block_sizes import block_size
+
+SEVEN = ops.window_geometry(7)
+
+
+@pytest.mark.parametrize(
+  "image, block",
+  [
+    ((56, 56), (4, 8)),
+    ((28, 28), (4, 8)),
+    ((14, 14), (14, 14)),
+    ((7, 7), (7, 7)),
+    ((1, 1), (1, 1)),
+    ((160, 100), (4, 8)),
+    ((17, 17), (4, 6)),
+    ((14, 40), (14, 8)),
+    ((None, None), (4, 8)),
+    ((None, 7), (4, 7)),
+  ],
+)
+def test_of_a_7_by_7_window(image, block):
+  assert block_size(image, SEVEN) == block
+
+
+def test_small_means_small_beside_the_window():
+  assert block_size((12, 12), ops.window_geometry(3)) == (4, 7)
+  assert block_size((12, 12), ops.window_geometry(7)) == (12, 12)
+
+
+def test_phases_count_not_pixels():
+  assert block_size((28, 27), ops.window_geometry(7, 2)) == (14, 14)
+
+
+@pytest.mark.parametrize("length", range(15, 200))
+def test_padding_to_whole_blocks_stays_small(length):
+  for block in block_size((length, length), SEVEN):
+    assert -(-length // block) * block <= 1.25 * length

@@ -1,0 +1,68 @@
+"""The task's inputs: TFDS and TFRecords through Model Garden's readers, and the label guard."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from official.core import exp_factory, task_factory
+
+from sasa_tf.configs import image_classification as configs
+from sasa_tf.tasks import image_classification
+
+
+def task_of(experiment, **data):
+  params = exp_factory.get_exp_config(experiment)
+  params.task.train_data.override(data)
+  params.task.validation_data.override(data)
+  return task_factory.get_task(params.task)
+
+
+def write_records(path, labels):
+  rng = np.random.default_rng(0)
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for label in labels:
+      image = tf.io.encode_png(rng.integers(0, 255, [8, 8, 1], dtype=np.uint8)).numpy()
+      features = {
+        "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
+        "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+      }
+      example = tf.train.Example(features=tf.train.Features(feature=features))
+      writer.write(example.SerializeToString())
+
+
+def test_our_config_gets_our_task():
+  params = exp_factory.get_exp_config("sasa_resnet_digits")
+  assert type(params.task) is configs.ImageClassificationTask
+  assert type(task_factory.get_task(params.task)) is image_classification.ImageClassificationTask
+
+
+@pytest.mark.parametrize(
+  ("experiment", "size"), [("sasa_resnet_cifar10", 32), ("sasa_resnet_imagenet", 224)]
+)
+@pytest.mark.parametrize("data", ["train_data", "validation_data"])
+def test_tfds(experiment, size, data):
+  task = task_of(experiment, global_batch_size=4, shuffle_buffer_size=4)
+  # Random images and labels under the data set's true name and features.
+  with tfds.testing.mock_data(num_examples=8):
+    images, labels = next(iter(task.build_inputs(getattr(task.task_config, data))))
+  assert images.shape == (4, size, size, 3) and images.dtype == tf.float32
+  assert labels.shape == (4,) and labels.dtype == tf.int32
+  assert 0 < np.std(images) < 5  # normalised
+
+
+def test_tfrecords_of_png(tmp_path):
+  write_records(tmp_path / "a", [3, 1, 2, 9, 0])
+  task = task_of("sasa_resnet_digits", input_path=str(tmp_path / "a"), global_batch_size=2)
+  batches = list(task.build_inputs(task.task_config.validation_data))
+  assert np.concatenate([labels for _, labels in batches]).tolist() == [3, 1, 2, 9, 0]
+  assert [images.shape[0] for images, _ in batches] == [2, 2, 1]  # the last ones count too
+
+
+@pytest.mark.parametrize("label", [10, -1])
+def test_label_outside_of_the_classes(tmp_path, label):
+  write_records(tmp_path / "a", [3, 1, label])
+  task = task_of("sasa_resnet_digits", input_path=str(tmp_path / "a"), global_batch_size=3)
+  dataset = task.build_inputs(task.task_config.validation_data)
+  message = f"{image_classification.LABEL_ERROR}: expected 0 to 9"
+  with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    next(iter(dataset))
