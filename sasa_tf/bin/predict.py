@@ -5,7 +5,7 @@ python -m sasa_tf.bin.predict --saved_model=runs/digits/saved_model picture.png 
 
 from __future__ import annotations
 
-from absl import flags
+from absl import flags, logging
 
 from sasa_tf.bin import program
 from sasa_tf.errors import UserError
@@ -23,6 +23,10 @@ def main(argv: list[str]) -> None:
     raise UserError("expected the paths of pictures after the flags; received none. See --help.")
 
   from sasa_tf.serving import client
+
+  if not FLAGS["verbosity"].present:
+    # An exported model has no gradients, of which TensorFlow warns when it is loaded.
+    logging.set_verbosity(logging.ERROR)
 
   print(client.predict_all(FLAGS.saved_model, images, FLAGS.top_k))
 

@@ -64,13 +64,17 @@ def export_classification(
   staged = target.with_name(f".{target.name}.incomplete")
   shutil.rmtree(staged, ignore_errors=True)
   try:
-    # The weights are in the module already, so no checkpoint is read again.
+    # Weights and signatures only: saving the Keras model writes each layer's functions as well.
+    servable = tf.Module()
+    servable.weights = module.model.variables
     tf.saved_model.save(
-      module,
+      servable,
       str(staged),
       signatures=module.get_inference_signatures(
         {name: "serving_default" if name == input_type else name for name in SIGNATURES}
       ),
+      # For inference alone; saved gradients would double the graph.
+      options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
     )
     train_utils.serialize_config(params, str(staged))
     if class_names is not None:
