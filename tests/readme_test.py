@@ -31,6 +31,20 @@ def test_programs_and_links_exist():
     assert (ROOT / link).exists(), link
 
 
+def test_overrides_of_the_commands_are_accepted():
+  from sasa_tf import registry_imports  # noqa: F401
+  from sasa_tf.training import checks, experiment
+
+  (override,) = re.findall(r'--params_override="(.*?)"', README)
+  params = experiment.load_experiment(
+    "sasa_resnet_cifar10", params_override=override.replace("=N,", "=3,")
+  )
+  assert params.task.model.num_classes == 3
+  for data in (params.task.train_data, params.task.validation_data):
+    with pytest.raises(checks.UserError, match="no file matches"):  # so it is named once
+      checks.check_data("data", data)
+
+
 def test_experiments_of_the_table_are_registered():
   from official.core import exp_factory
 

@@ -54,6 +54,7 @@ def _next_command(output: pathlib.Path, experiment: str) -> str:
       )
   overrides = [f"task.model.num_classes={records['train']['classes']}"]
   for split in ("train", "validation"):
+    overrides.append(f"task.{split}_data.tfds_name=''")  # which experiments name, too
     overrides.append(f"task.{split}_data.input_path='{output}/{split}-*.tfrecord'")
     if set(records[split]["formats"]) != {"jpeg"}:
       overrides.append(f"task.{split}_data.decode_jpeg_only=false")
