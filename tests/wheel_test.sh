@@ -10,6 +10,7 @@ git -C "$checkout" ls-files -z --cached --others --exclude-standard |
   (cd "$checkout" && xargs -0 cp --parents -t "$scratch" 2>/dev/null) || true
 "${PYTHON:-python3}" -m venv "$scratch/.env"
 pip=("$scratch/.env/bin/python" -m pip --disable-pip-version-check --quiet)
+"${pip[@]}" install --upgrade pip # that of Python 3.10 is too old for Model Garden's dependencies
 (cd "$scratch" && "${pip[@]}" wheel --no-deps --wheel-dir wheels .)
 "${pip[@]}" install -c "$checkout/constraints.txt" "$scratch"/wheels/sasa_tf-*.whl
 mkdir "$scratch/elsewhere" && cd "$scratch/elsewhere"
