@@ -11,6 +11,7 @@ import tensorflow as tf
 import yaml
 from official.core import config_definitions
 
+from sasa_tf.data.output_directory import LABELS_FILE
 from sasa_tf.errors import UserError
 
 
@@ -125,5 +126,5 @@ def labels_beside(input_path: Any) -> pathlib.Path | None:
   """Returns the label file that `make_tfrecords` wrote beside these TFRecords, if any."""
   if not isinstance(input_path, str) or not input_path:
     return None
-  labels = pathlib.Path(input_path.split(",")[0].strip()).parent / "labels.txt"
+  labels = pathlib.Path(input_path.split(",")[0].strip()).parent / LABELS_FILE
   return labels if labels.is_file() else None

@@ -16,7 +16,7 @@ def _scalars(output: Mapping[str, Any]) -> dict[str, float]:
   scalars = {}
   for name, value in output.items():
     value = utils.get_value(value)
-    if getattr(value, "ndim", 0) == 0 and isinstance(float(value), float):
+    if getattr(value, "ndim", 0) == 0:
       scalars[name] = float(value)
   return scalars
 
