@@ -40,7 +40,9 @@ setuptools.setup(
   install_requires=[
     "absl-py>=1.4",
     "keras>=3.10",
+    "matplotlib>=3.8",
     "numpy>=2.0,<2.4",
+    "rich>=13",
     "scikit-learn>=1.5",
     "tensorflow>=2.20,<2.21",
     "tensorflow-datasets>=4.9.7",

@@ -35,8 +35,13 @@ ROOMS = {
     {"configs", "data", "errors", "tasks"}, {"official", "orbit", "tensorflow", "tqdm", "yaml"}
   ),
   "serving": Room({"configs", "data", "errors"}, {"official", "tensorflow"}),
+  "analysis": Room(
+    {"errors", "keras", "layers", "modeling", "ops", "tf_keras"},
+    {"keras", "matplotlib", "numpy", "rich", "tensorflow", "tf_keras"},
+  ),
   "bin": Room(
     {
+      "analysis",
       "builders",
       "configs",
       "data",

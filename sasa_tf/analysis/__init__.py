@@ -1,0 +1,1 @@
+"""What models cost, in closed form and measured."""
