@@ -137,7 +137,7 @@ BUILDERS = "from sasa_tf.modeling import builders"
     ("sasa_tf/data/x.py", "from official.core import exp_factory", "data imports official.core."),
     ("sasa_tf/errors.py", "import sasa_tf.ops", "errors imports sasa_tf.ops of the room ops"),
     ("sasa_tf/__init__.py", "from sasa_tf import ops", "sasa_tf imports sasa_tf.ops of the room"),
-    ("sasa_tf/attic/x.py", "", "the room attic is not in ROOMS, which has bin, builders, configs"),
+    ("sasa_tf/attic/x.py", "", "the room attic is not in ROOMS, which has analysis, bin, builders"),
   ],
 )
 def test_a_forbidden_import_is_told_once(path, source, complaint):
