@@ -20,6 +20,10 @@ class SASAResNet(hyperparams.Config):
   content: bool = True
   border: str = "zero"
   implementation: str = "auto"
+  stem_variant: str = "mixture"
+  stem_num_heads: int = 4
+  stem_num_mixtures: int = 8
+  baseline: str = "conv"
   group_strides: list[int] = dataclasses.field(default_factory=lambda: [1, 2, 2, 2])
 
 

@@ -8,10 +8,23 @@ if keras.backend.backend() != "tensorflow":
     f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before importing keras."
   )
 
-from sasa_tf.layers import LocalSelfAttention2DBase
-from sasa_tf.modeling import SASAResNetBase
+from sasa_tf.layers import (
+  AttentionAugmentedConv2DBase,
+  AttentionStemBase,
+  LocalSelfAttention2DBase,
+  NonLocal2DBase,
+  SqueezeExcitation2DBase,
+)
+from sasa_tf.modeling import BaselineLayers, SASAResNetBase
 
-__all__ = ["LocalSelfAttention2D", "SASAResNet"]
+__all__ = [
+  "AttentionAugmentedConv2D",
+  "AttentionStem",
+  "LocalSelfAttention2D",
+  "NonLocal2D",
+  "SASAResNet",
+  "SqueezeExcitation2D",
+]
 
 _register = keras.saving.register_keras_serializable("sasa_tf")
 
@@ -23,7 +36,33 @@ class LocalSelfAttention2D(LocalSelfAttention2DBase, keras.layers.Layer):
 
 
 @_register
+class SqueezeExcitation2D(SqueezeExcitation2DBase, keras.layers.Layer):
+  __doc__ = SqueezeExcitation2DBase.__doc__
+  _keras = keras
+
+
+@_register
+class NonLocal2D(NonLocal2DBase, keras.layers.Layer):
+  __doc__ = NonLocal2DBase.__doc__
+  _keras = keras
+
+
+@_register
+class AttentionAugmentedConv2D(AttentionAugmentedConv2DBase, keras.layers.Layer):
+  __doc__ = AttentionAugmentedConv2DBase.__doc__
+  _keras = keras
+
+
+@_register
+class AttentionStem(AttentionStemBase, keras.layers.Layer):
+  __doc__ = AttentionStemBase.__doc__
+  _keras = keras
+
+
+@_register
 class SASAResNet(SASAResNetBase, keras.Model):
   __doc__ = SASAResNetBase.__doc__
   _keras = keras
   _attention = LocalSelfAttention2D
+  _baselines = BaselineLayers(SqueezeExcitation2D, NonLocal2D, AttentionAugmentedConv2D)
+  _attention_stem = AttentionStem

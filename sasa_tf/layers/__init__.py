@@ -1,6 +1,17 @@
 """Layers without a Keras: the logic that `sasa_tf.keras` and `sasa_tf.tf_keras` bind to theirs."""
 
+from sasa_tf.layers.attention_augmented import AttentionAugmentedConv2DBase
+from sasa_tf.layers.attention_stem import AttentionStemBase
 from sasa_tf.layers.flavour import KerasBound
 from sasa_tf.layers.local_self_attention import LocalSelfAttention2DBase
+from sasa_tf.layers.non_local import NonLocal2DBase
+from sasa_tf.layers.squeeze_excitation import SqueezeExcitation2DBase
 
-__all__ = ["KerasBound", "LocalSelfAttention2DBase"]
+__all__ = [
+  "AttentionAugmentedConv2DBase",
+  "AttentionStemBase",
+  "KerasBound",
+  "LocalSelfAttention2DBase",
+  "NonLocal2DBase",
+  "SqueezeExcitation2DBase",
+]

@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.layers.flavour import KerasBound
+from sasa_tf.layers.heads import head_width
+from sasa_tf.layers.inputs import checked_inputs, known_channels
 
 POSITIONS = ("relative", "absolute", "none")
 
@@ -88,22 +90,9 @@ class LocalSelfAttention2DBase(KerasBound):
       ValueError: an argument out of range; the message says which, and how to mend it.
     """
     super().__init__(**kwargs)
-    if (
-      not isinstance(filters, int) or not isinstance(num_heads, int) or min(filters, num_heads) < 1
-    ):
-      raise ValueError(
-        "filters and num_heads must be positive ints; received "
-        f"filters={filters!r}, num_heads={num_heads!r}."
-      )
-    if filters % num_heads:
-      raise ValueError(
-        f"filters must be a multiple of num_heads, as the heads split the channels evenly; "
-        f"received filters={filters} and num_heads={num_heads}. The nearest multiples are "
-        f"{filters // num_heads * num_heads} and {(filters // num_heads + 1) * num_heads}."
-      )
+    head_dim = head_width(filters, num_heads)
     if positions not in POSITIONS:
       raise ValueError(f"positions must be one of {POSITIONS}; received {positions!r}.")
-    head_dim = filters // num_heads
     if positions == "relative" and head_dim % 2:
       raise ValueError(
         "positions='relative' needs an even head width, half of it for the row and half for the "
@@ -148,13 +137,7 @@ class LocalSelfAttention2DBase(KerasBound):
 
   def build(self, input_shape):
     """Creates the weights for inputs of `input_shape` [B, H, W, C]."""
-    channels = tuple(input_shape)[-1]
-    if channels is None:
-      raise ValueError(
-        f"{type(self).__name__} needs to know the channels C of its input when it is built; "
-        f"received shape {tuple(input_shape)}. Give the last dimension, as in "
-        "Input([None, None, 64])."
-      )
+    channels = known_channels(type(self).__name__, input_shape)
     values = self.value_initializer or self.kernel_initializer
     self.query_kernel, self.query_bias = self._add_projection("query", channels)
     self.key_kernel, self.key_bias = (
@@ -202,12 +185,7 @@ class LocalSelfAttention2DBase(KerasBound):
 
   def _project(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
     """Returns query, key (None without content) and value, each [B, H, W, N, D]."""
-    channels = self.query_kernel.shape[0]
-    if inputs.shape[-1] != channels:  # tf_keras does not hold symbolic inputs to `input_spec`
-      raise ValueError(
-        f"{self.name} was built for {channels} channels; received inputs of shape {inputs.shape}. "
-        "Make another layer for other channels."
-      )
+    inputs = checked_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
     if self.positions == "absolute":
       height, width = tf.unstack(tf.shape(inputs)[1:3])
       positions = ops.sinusoidal_positions(height, width, inputs.shape[-1])

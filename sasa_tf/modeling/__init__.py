@@ -1,5 +1,6 @@
 """Models composed from the layers; they take the spatial operation of a block as an argument."""
 
+from sasa_tf.modeling.baselines import BaselineLayers
 from sasa_tf.modeling.resnet import SASAResNetBase
 
-__all__ = ["SASAResNetBase"]
+__all__ = ["BaselineLayers", "SASAResNetBase"]

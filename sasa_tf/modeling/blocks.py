@@ -1,4 +1,4 @@
-"""The residual block and its parts; the spatial operation is an argument."""
+"""The residual block and its parts; what it is made of is an argument."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from typing import Any
 # (filters, strides=..., name=...) -> a layer from [B, H, W, C] to [B, ceil(H / strides),
 # ceil(W / strides), filters].
 SpatialOperation = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Operations:
+  """What the blocks of a group are made of, beside pointwise convolutions.
+
+  Attributes:
+    spatial: the operation in the middle of a block.
+    recalibration: (name=...) -> a layer on the expansion's output, before the addition; or None.
+    context: (name=...) -> a layer after every second block; or None.
+  """
+
+  spatial: SpatialOperation
+  recalibration: Callable[..., Any] | None = None
+  context: Callable[..., Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +68,7 @@ class Parts:
 def bottleneck_block(
   x: Any,
   parts: Parts,
-  spatial: SpatialOperation,
+  operations: Operations,
   *,
   filters: int,
   strides: int,
@@ -65,7 +80,7 @@ def bottleneck_block(
   Args:
     x: symbolic [B, H, W, C].
     parts: of the network.
-    spatial: the operation in the middle; it carries the stride (ResNet v1.5).
+    operations: of the group; the spatial one carries the stride (ResNet v1.5).
     filters: width of the spatial operation; the output has four times as many channels.
     strides: 1, or 2 to halve the resolution.
     project: whether the shortcut is a strided pointwise convolution instead of the identity.
@@ -80,9 +95,11 @@ def bottleneck_block(
     shortcut = parts.normalize(shortcut, name=f"{name}_shortcut", activate=False)
   x = parts.convolution(filters, 1, name=f"{name}_reduce")(x)
   x = parts.normalize(x, name=f"{name}_reduce")
-  x = spatial(filters, strides=strides, name=f"{name}_spatial")(x)
+  x = operations.spatial(filters, strides=strides, name=f"{name}_spatial")(x)
   x = parts.normalize(x, name=f"{name}_spatial")
   x = parts.convolution(4 * filters, 1, name=f"{name}_expand")(x)
   x = parts.normalize(x, name=f"{name}_expand", activate=False)
+  if operations.recalibration:
+    x = operations.recalibration(name=f"{name}_recalibration")(x)
   x = parts.keras.layers.Add(name=f"{name}_add")([x, shortcut])
   return parts.activate(x, name=name)

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import functools
+import math
 import types
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from sasa_tf.layers import KerasBound
-from sasa_tf.modeling.blocks import Parts, bottleneck_block
+from sasa_tf.modeling.baselines import check_baseline, convolutional_group
+from sasa_tf.modeling.blocks import Operations, Parts, bottleneck_block
+from sasa_tf.modeling.stems import STEMS, build_stem
 
 # Bottleneck blocks in each of the four groups (paper Sec. 4.1).
 BLOCKS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3)}
 WIDTHS = (64, 128, 256, 512)
-STEMS = ("conv", "conv_small")
 
 
 def scaled_width(width: int, multiplier: float, unit: int) -> int:
   """Returns width * multiplier, rounded to the nearest positive multiple of `unit`."""
   return max(1, round(width * multiplier / unit)) * unit
-
-
-def _stem(images: Any, parts: Parts, stem: str, filters: int) -> Any:
-  """The layers before the first group, by their name in `STEMS`."""
-  kernel_size, strides = (7, 2) if stem == "conv" else (3, 1)
-  x = parts.convolution(filters, kernel_size, strides=strides, name="stem")(images)
-  x = parts.normalize(x, name="stem")
-  if stem == "conv":
-    x = parts.keras.layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
-  return x
 
 
 class SASAResNetBase(KerasBound):
@@ -41,7 +33,7 @@ class SASAResNetBase(KerasBound):
 
   Input: images [B, H, W, C]; `input_shape` may leave H and W unknown.
   Output: {"2": ..., "3": ..., "4": ..., "5": ...}, [B, H/2^level, W/2^level, 4 * width] with the
-  conv stem and the default strides; with "conv_small" the level "2" has the input's resolution.
+  default strides; with the stem "conv_small" the level "2" has the input's resolution.
   `output_specs` holds their shapes.
 
   Example:
@@ -62,6 +54,10 @@ class SASAResNetBase(KerasBound):
     border: str = "zero",
     implementation: str = "auto",
     *,
+    stem_variant: str = "mixture",
+    stem_num_heads: int = 4,
+    stem_num_mixtures: int = 8,
+    baseline: str = "conv",
     group_strides: Sequence[int] = (1, 2, 2, 2),
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     activation: str = "relu",
@@ -77,16 +73,27 @@ class SASAResNetBase(KerasBound):
     Args:
       model_id: 26, 38 or 50 layers, all of bottleneck blocks.
       stem: "conv" is a 7x7 convolution of stride 2 and a 3x3 max pool of stride 2; "conv_small", a
-        3x3 convolution of stride 1, suits images of about 32 pixels or fewer.
-      attention_groups: which of the groups 1 to 4 use attention; the others use 3x3 convolutions.
+        3x3 convolution of stride 1, suits images of about 32 pixels or fewer; "attention" is the
+        paper's attention inside of 4x4 blocks, batch norm and 4x4 max pool (Sec. 3.2).
+      attention_groups: which of the groups 1 to 4 use attention; the others are the `baseline`.
       width_multiplier: scales the channels of every layer (paper Fig. 5), rounded to the nearest
-        multiple of 2 * num_heads, so that every head has an even width.
+        multiple of 2 * num_heads, so that every head has an even width; that of an attention stem
+        to a multiple of 2 * stem_num_heads too.
       kernel_size: window of the attention layers, odd int or (rows, columns).
-      num_heads: heads of every attention layer.
-      positions: "relative", "absolute" or "none".
+      num_heads: heads of every attention layer, augmented convolutions' too.
+      positions: "relative", "absolute" or "none", of augmented convolutions too.
       content: False for attention by relative position alone (paper Table 6).
       border: "zero" or "mask", what a neighbour outside of the image is.
       implementation: of the attention, "auto" or one of `sasa_tf.ops.available_implementations()`.
+      baseline: what the groups without attention are made of. "conv": 3x3 convolutions;
+        "squeeze_excitation": with gates of ratio 16 at the end of each block; "non_local": with
+        a non-local block after every second block of the groups 2 and 3; "attention_augmented":
+        with global attention beside the 3x3 convolutions of the groups 2 to 4, which with
+        positions="relative" needs the H and W of `input_shape`.
+      stem_variant: of an attention stem's values, "mixture", "standalone" or "conv_values" (paper
+        Table 7); see `AttentionStem`.
+      stem_num_heads: heads of an attention stem.
+      stem_num_mixtures: value matrices that an attention stem mixes.
       group_strides: stride of the first block of each group. ImageNet's default halves the
         resolution three times; images of few pixels want less.
       input_shape: (H, W, C) of the images; H and W may be None.
@@ -105,18 +112,24 @@ class SASAResNetBase(KerasBound):
       raise ValueError(f"model_id must be one of {tuple(BLOCKS)}; received {model_id!r}.")
     if stem not in STEMS:
       raise ValueError(f"stem must be one of {STEMS}; received {stem!r}.")
-    attention_groups = tuple(sorted(set(attention_groups)))
-    if not set(attention_groups) <= {1, 2, 3, 4}:
+    if min(num_heads, stem_num_heads) < 1:
+      raise ValueError(
+        "num_heads and stem_num_heads must be positive; received "
+        f"num_heads={num_heads!r}, stem_num_heads={stem_num_heads!r}."
+      )
+    if not isinstance(attention_groups, Collection) or not set(attention_groups) <= {1, 2, 3, 4}:
       raise ValueError(
         "attention_groups must name groups among 1, 2, 3 and 4 (1 has the highest resolution); "
-        f"received {attention_groups}. Use () for the convolutional baseline."
+        f"received {attention_groups!r}. Use () for the convolutional baseline."
       )
+    attention_groups = tuple(sorted(set(attention_groups)))
     group_strides = tuple(group_strides)
     if len(group_strides) != 4 or not set(group_strides) <= {1, 2}:
       raise ValueError(
         "group_strides must be four strides, each 1 or 2, one for each group; received "
         f"{group_strides}."
       )
+    check_baseline(baseline, attention_groups)
     if width_multiplier <= 0:
       raise ValueError(f"width_multiplier must be positive; received {width_multiplier!r}.")
     keras = self._keras
@@ -144,23 +157,41 @@ class SASAResNetBase(KerasBound):
       implementation=implementation,
       **parts.kernel,
     )
-    convolution = functools.partial(parts.convolution, kernel_size=3)
     widths = [scaled_width(width, width_multiplier, 2 * num_heads) for width in WIDTHS]
+    stem_attention = functools.partial(
+      self._attention_stem,
+      num_heads=stem_num_heads,
+      num_mixtures=stem_num_mixtures,
+      variant=stem_variant,
+      **parts.kernel,
+    )
+    stem_heads = stem_num_heads if stem == "attention" else num_heads
+    stem_unit = 2 * math.lcm(num_heads, stem_heads)
+    stem_width = scaled_width(WIDTHS[0], width_multiplier, stem_unit)
 
     images = keras.Input(shape=tuple(input_shape), name="images")
-    x = _stem(images, parts, stem, widths[0])
+    x = build_stem(images, parts, stem, stem_width, stem_attention)
     endpoints = {}
     for group, (width, blocks) in enumerate(zip(widths, BLOCKS[model_id], strict=True), start=1):
+      operations = (
+        Operations(attention)
+        if group in attention_groups
+        else convolutional_group(
+          group, baseline, parts, self._baselines, num_heads=num_heads, positions=positions
+        )
+      )
       for block in range(1, blocks + 1):
         x = bottleneck_block(
           x,
           parts,
-          attention if group in attention_groups else convolution,
+          operations,
           filters=width,
           strides=group_strides[group - 1] if block == 1 else 1,
           project=block == 1,
           name=f"group{group}_block{block}",
         )
+        if operations.context and block % 2 == 0:
+          x = operations.context(name=f"group{group}_block{block}_context")(x)
       endpoints[str(group + 1)] = x
     super().__init__(inputs=images, outputs=endpoints, **kwargs)
 
@@ -177,6 +208,10 @@ class SASAResNetBase(KerasBound):
       content=content,
       border=border,
       implementation=implementation,
+      stem_variant=stem_variant,
+      stem_num_heads=stem_num_heads,
+      stem_num_mixtures=stem_num_mixtures,
+      baseline=baseline,
       group_strides=group_strides,
       input_shape=tuple(input_shape),
       activation=activation,

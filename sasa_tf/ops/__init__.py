@@ -1,16 +1,26 @@
-"""Local attention as pure functions of tensors; nothing but TensorFlow."""
+"""Attention as pure functions of tensors; nothing but TensorFlow."""
 
 from sasa_tf.ops.geometry import WindowGeometry, window_geometry
+from sasa_tf.ops.global_attention import global_attention_2d
 from sasa_tf.ops.implementations import available_implementations, use_implementation
 from sasa_tf.ops.local_attention import local_attention_2d, local_attention_weights
 from sasa_tf.ops.positions import sinusoidal_positions
+from sasa_tf.ops.target_device import use_target_device
+from sasa_tf.ops.value_mixture import spatial_mixture_weights, spatial_value_mixture
+from sasa_tf.ops.within_block import within_block_attention_2d, within_block_attention_weights
 
 __all__ = [
   "WindowGeometry",
   "available_implementations",
+  "global_attention_2d",
   "local_attention_2d",
   "local_attention_weights",
   "sinusoidal_positions",
+  "spatial_mixture_weights",
+  "spatial_value_mixture",
   "use_implementation",
+  "use_target_device",
   "window_geometry",
+  "within_block_attention_2d",
+  "within_block_attention_weights",
 ]

@@ -8,7 +8,8 @@ import functools
 BORDERS = ("zero", "mask")
 
 
-def _pair(name: str, value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+def int_pair(name: str, value: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+  """Returns (rows, columns) for a positive int or a pair of them; `name` is for the error."""
   pair = (value, value) if isinstance(value, int) else value
   valid = (
     isinstance(pair, (tuple, list))
@@ -91,4 +92,6 @@ def window_geometry(
   Raises:
     ValueError: a kernel that is even or not positive, or an unknown border.
   """
-  return _checked(_pair("kernel_size", kernel_size), _pair("dilation_rate", dilation_rate), border)
+  return _checked(
+    int_pair("kernel_size", kernel_size), int_pair("dilation_rate", dilation_rate), border
+  )

@@ -7,70 +7,9 @@ import functools
 import tensorflow as tf
 
 from sasa_tf.ops import implementations, reference
-from sasa_tf.ops.geometry import WindowGeometry, window_geometry
+from sasa_tf.ops.arguments import as_heads, relative_tables
+from sasa_tf.ops.geometry import window_geometry
 from sasa_tf.ops.precision import softmax_dtype
-
-
-def _as_heads(name: str, tensor: tf.Tensor, like: tf.Tensor | None = None) -> tf.Tensor:
-  """Converts to a tensor of known heads and head width, or says what is wrong with it."""
-  tensor = tf.convert_to_tensor(tensor)
-  expected = "[B, H, W, N, D], with the N heads and their width D known when the graph is built"
-  if tensor.shape.rank != 5 or None in tensor.shape[3:].as_list():
-    raise ValueError(
-      f"{name} must have shape {expected}; received {tensor.shape}. Split the channels with "
-      "tf.reshape(x, [B, H, W, N, D])."
-    )
-  if not tensor.dtype.is_floating:
-    raise ValueError(f"{name} must be floating point; received {tensor.dtype.name}. Cast it first.")
-  if like is not None:
-    if not tensor.shape.is_compatible_with(like.shape):
-      raise ValueError(
-        f"query, key and value must have one shape {expected}; received query {like.shape} and "
-        f"{name} {tensor.shape}."
-      )
-    if tensor.dtype != like.dtype:
-      raise ValueError(
-        f"query, key and value must have one dtype; received query {like.dtype.name} and {name} "
-        f"{tensor.dtype.name}. Cast them to the same."
-      )
-  return tensor
-
-
-def _relative_tables(
-  relative_rows: tf.Tensor | None,
-  relative_columns: tf.Tensor | None,
-  head_dim: int,
-  geometry: WindowGeometry,
-  dtype: tf.DType,
-) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-  """Checks and casts both embedding tables; (None, None) where there are none."""
-  if relative_rows is None and relative_columns is None:
-    return None, None
-  if relative_rows is None or relative_columns is None:
-    missing = "relative_rows" if relative_rows is None else "relative_columns"
-    raise ValueError(
-      "relative_rows and relative_columns go together, as r is their concatenation (paper "
-      f"Sec. 3.1); {missing} is None. Pass both, or neither for attention without positions."
-    )
-  if head_dim % 2:
-    raise ValueError(
-      "the head width D must be even with relative positions, half of it for the row and half for "
-      f"the column (paper Sec. 3.1); received D = {head_dim}. Change the number of heads or "
-      "channels, or pass no relative tables."
-    )
-  tables = []
-  for name, table, size in (
-    ("relative_rows", relative_rows, geometry.kernel_size[0]),
-    ("relative_columns", relative_columns, geometry.kernel_size[1]),
-  ):
-    table = tf.convert_to_tensor(table)
-    if not table.shape.is_compatible_with([size, head_dim // 2]):
-      raise ValueError(
-        f"{name} must have shape [K, D/2] = {[size, head_dim // 2]} for kernel_size "
-        f"{geometry.kernel_size} and heads of width {head_dim}; received {table.shape}."
-      )
-    tables.append(tf.cast(table, dtype))
-  return tuple(tables)
 
 
 def _require_logits(key: tf.Tensor | None, relative_rows: tf.Tensor | None) -> None:
@@ -149,11 +88,10 @@ def local_attention_2d(
     ValueError: shapes, dtypes or arguments that do not fit together; the message says which.
   """
   geometry = window_geometry(kernel_size, dilation_rate, border)
-  query = _as_heads("query", query)
-  key = None if key is None else _as_heads("key", key, like=query)
-  value = _as_heads("value", value, like=query)
-  dtype = softmax_dtype(query.dtype)
-  rows, columns = _relative_tables(relative_rows, relative_columns, query.shape[4], geometry, dtype)
+  query = as_heads("query", query)
+  key = None if key is None else as_heads("key", key, like=query)
+  value = as_heads("value", value, like=query)
+  rows, columns = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
   _require_logits(key, rows)
   request = implementations.Request(query, geometry, window_mask)
   compute = implementations.select(implementation, request)
@@ -198,10 +136,10 @@ def local_attention_weights(
     tf.errors.InvalidArgumentError: a pixel outside of the image.
   """
   geometry = window_geometry(kernel_size, dilation_rate, border)
-  query = _as_heads("query", query)
-  key = None if key is None else _as_heads("key", key, like=query)
+  query = as_heads("query", query)
+  key = None if key is None else as_heads("key", key, like=query)
   dtype = softmax_dtype(query.dtype)
-  rows, columns = _relative_tables(relative_rows, relative_columns, query.shape[4], geometry, dtype)
+  rows, columns = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
   _require_logits(key, rows)
   with tf.name_scope("local_attention_weights"):
     if pixels is None:

@@ -2,10 +2,23 @@
 
 import tf_keras
 
-from sasa_tf.layers import LocalSelfAttention2DBase
-from sasa_tf.modeling import SASAResNetBase
+from sasa_tf.layers import (
+  AttentionAugmentedConv2DBase,
+  AttentionStemBase,
+  LocalSelfAttention2DBase,
+  NonLocal2DBase,
+  SqueezeExcitation2DBase,
+)
+from sasa_tf.modeling import BaselineLayers, SASAResNetBase
 
-__all__ = ["LocalSelfAttention2D", "SASAResNet"]
+__all__ = [
+  "AttentionAugmentedConv2D",
+  "AttentionStem",
+  "LocalSelfAttention2D",
+  "NonLocal2D",
+  "SASAResNet",
+  "SqueezeExcitation2D",
+]
 
 _register = tf_keras.saving.register_keras_serializable("sasa_tf")
 
@@ -17,7 +30,33 @@ class LocalSelfAttention2D(LocalSelfAttention2DBase, tf_keras.layers.Layer):
 
 
 @_register
+class SqueezeExcitation2D(SqueezeExcitation2DBase, tf_keras.layers.Layer):
+  __doc__ = SqueezeExcitation2DBase.__doc__
+  _keras = tf_keras
+
+
+@_register
+class NonLocal2D(NonLocal2DBase, tf_keras.layers.Layer):
+  __doc__ = NonLocal2DBase.__doc__
+  _keras = tf_keras
+
+
+@_register
+class AttentionAugmentedConv2D(AttentionAugmentedConv2DBase, tf_keras.layers.Layer):
+  __doc__ = AttentionAugmentedConv2DBase.__doc__
+  _keras = tf_keras
+
+
+@_register
+class AttentionStem(AttentionStemBase, tf_keras.layers.Layer):
+  __doc__ = AttentionStemBase.__doc__
+  _keras = tf_keras
+
+
+@_register
 class SASAResNet(SASAResNetBase, tf_keras.Model):
   __doc__ = SASAResNetBase.__doc__
   _keras = tf_keras
   _attention = LocalSelfAttention2D
+  _baselines = BaselineLayers(SqueezeExcitation2D, NonLocal2D, AttentionAugmentedConv2D)
+  _attention_stem = AttentionStem

@@ -3,6 +3,8 @@
 A layer joins by an entry in CASES; a public name without one fails `test_table_is_complete`.
 """
 
+import inspect
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,7 +13,22 @@ from tests.layers.flavours import FACES, both
 
 # Name -> (constructor arguments, channels of the input).
 CASES = {
+  # With relative positions it needs inputs of known size: see attention_augmented_test.
+  "AttentionAugmentedConv2D": (
+    {
+      "filters": 8,
+      "key_filters": 6,
+      "value_filters": 4,
+      "num_heads": 2,
+      "positions": "absolute",
+      "strides": 2,
+    },
+    3,
+  ),
+  "AttentionStem": ({"filters": 8, "num_heads": 2, "num_mixtures": 3}, 3),
   "LocalSelfAttention2D": ({"filters": 8, "kernel_size": 5, "num_heads": 2, "strides": 2}, 3),
+  # As the zeros that it starts with would keep all other weights from moving.
+  "NonLocal2D": ({"gamma_initializer": "ones"}, 6),
   "SASAResNet": (
     {
       "model_id": 26,
@@ -22,6 +39,7 @@ CASES = {
     },
     3,
   ),
+  "SqueezeExcitation2D": ({"ratio": 2}, 32),
 }
 each = pytest.mark.parametrize("name", CASES)
 
@@ -169,8 +187,9 @@ def test_mixed_precision(flavour, name, dtype):
 def test_every_weight_has_a_gradient(flavour, name):
   layer, x = make(flavour, name), batch(name)
   layer(x)
+  training = {"training": True} if "training" in inspect.signature(layer.call).parameters else {}
   with tf.GradientTape() as tape:
-    outputs = layer(x, training=True) if name != "LocalSelfAttention2D" else layer(x)
+    outputs = layer(x, **training)
     loss = sum(tf.reduce_sum(tf.sin(t)) for t in tf.nest.flatten(outputs))
   variables = [getattr(w, "value", w) if flavour == "keras" else w for w in layer.trainable_weights]
   gradients = tape.gradient(loss, variables)

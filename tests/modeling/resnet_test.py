@@ -18,6 +18,9 @@ PARAMETERS = {
   (50, ALL): 18_015_504,
 }
 
+# The same with the attention stem in front, of 8 mixtures.
+FULL_ATTENTION_PARAMETERS = {26: 10_324_032, 38: 14_166_152, 50: 18_008_272}
+
 # Millions as printed in the paper's Table 3, conv stem, by attention groups.
 TABLE_3 = {
   (1, 2, 3, 4): 18.0,
@@ -42,6 +45,31 @@ def test_parameters_are_exactly_the_papers(flavour, model_id, attention_groups):
   found = count(face.SASAResNet(model_id, attention_groups=attention_groups)) + CLASSIFIER
   print(f"{flavour:9} R{model_id} attention {attention_groups!s:13} {found:,}")
   assert found == PARAMETERS[model_id, attention_groups]
+
+
+@both
+@pytest.mark.parametrize("model_id", FULL_ATTENTION_PARAMETERS)
+def test_parameters_of_full_attention_are_exactly_the_papers(flavour, model_id):
+  _, face = FACES[flavour]
+  found = count(face.SASAResNet(model_id, "attention")) + CLASSIFIER
+  print(f"{flavour:9} R{model_id} full attention {found:,}")
+  assert found == FULL_ATTENTION_PARAMETERS[model_id]
+
+
+@pytest.mark.parametrize(
+  ("arguments", "values"),
+  [
+    ({"stem_num_mixtures": 4}, 4 * 3 * 64 + (4 + 4 + 4) * 16),
+    ({"stem_variant": "standalone"}, 3 * 64 + (7 + 7) * 8),
+    ({"stem_variant": "conv_values"}, 4 * 4 * 3 * 64),
+    ({"stem_num_heads": 8}, 8 * 3 * 64 + (4 + 4 + 8) * 8),
+  ],
+)
+def test_parameters_of_the_stems_of_table_7(arguments, values):
+  _, face = FACES["keras"]
+  model = face.SASAResNet(26, "attention", **arguments)
+  stem = sum(count(layer) for layer in model.layers if layer.name.startswith("stem"))
+  assert stem == 2 * 3 * 64 + values + 2 * 64
 
 
 def test_parameters_of_every_group_combination_of_table_3():
@@ -77,6 +105,47 @@ def test_endpoints_and_output_specs(flavour):
   assert {level: tuple(x.shape[1:]) for level, x in outputs.items()} == {
     level: shape[1:] for level, shape in expected.items()
   }
+
+
+@both
+@pytest.mark.parametrize("variant", ["mixture", "standalone", "conv_values"])
+def test_attention_stem_quarters_every_size(flavour, variant):
+  keras, face = FACES[flavour]
+  model = face.SASAResNet(
+    26, "attention", stem_variant=variant, attention_groups=(), width_multiplier=0.25
+  )
+  stem = keras.Model(model.inputs[0], model.get_layer("stem_pool").output)
+  for height, width in ((32, 16), (30, 17), (3, 1)):
+    shape = stem(np.zeros((1, height, width, 3), "float32")).shape
+    assert tuple(shape) == (1, -(-height // 4), -(-width // 4), 16)
+
+
+def test_attention_stem_is_attention_batch_norm_and_pool():
+  _, face = FACES["keras"]
+  model = face.SASAResNet(26, "attention")
+  kinds = [(x.name, type(x).__name__) for x in model.layers[1:4]]
+  assert kinds == [
+    ("stem", "AttentionStem"),
+    ("stem_norm", "BatchNormalization"),
+    ("stem_pool", "MaxPooling2D"),
+  ]
+
+
+@pytest.mark.parametrize(
+  ("arguments", "width"),
+  [
+    ({}, 64),
+    ({"width_multiplier": 0.25}, 16),
+    ({"width_multiplier": 0.4}, 32),
+    ({"width_multiplier": 0.0625, "num_heads": 2}, 8),
+    ({"width_multiplier": 0.5, "num_heads": 6}, 24),
+  ],
+)
+def test_scaled_attention_stem_has_even_heads(arguments, width):
+  _, face = FACES["keras"]
+  stem = face.SASAResNet(26, "attention", stem_variant="standalone", **arguments).get_layer("stem")
+  assert (stem.filters, stem.num_heads) == (width, 4)
+  assert stem.head_dim % 2 == 0
 
 
 def test_small_stem_keeps_the_resolution():
@@ -141,8 +210,14 @@ def test_layers_start_out_different(flavour):
   ("arguments", "message"),
   [
     ({"model_id": 18}, r"model_id must be one of \(26, 38, 50\); received 18"),
-    ({"attention_groups": (0, 5)}, "groups among 1, 2, 3 and 4"),
+    ({"attention_groups": (0, 5)}, r"groups among 1, 2, 3 and 4 .*received \(0, 5\)"),
+    ({"attention_groups": 4}, "groups among 1, 2, 3 and 4 .*received 4"),
+    ({"attention_groups": ("1", 2)}, "groups among 1, 2, 3 and 4"),
     ({"stem": "patch"}, "stem must be one of"),
+    ({"stem": "attention", "stem_variant": "conv"}, "variant must be one of"),
+    ({"stem": "attention", "stem_num_mixtures": 0}, "num_mixtures must be a positive int"),
+    ({"stem": "attention", "stem_num_heads": 0}, "stem_num_heads must be positive"),
+    ({"num_heads": 0}, "num_heads and stem_num_heads must be positive"),
     ({"group_strides": (1, 2, 2)}, "four strides, each 1 or 2"),
     ({"width_multiplier": 0}, "width_multiplier must be positive"),
     ({"kernel_size": 8}, "must be odd"),

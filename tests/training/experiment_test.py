@@ -64,7 +64,10 @@ def test_overrides_in_every_notation(override):
 def test_every_field_of_the_backbone_reaches_the_model():
   changes = {
     "model_id": 26,
-    "stem": "conv_small",
+    "stem": "attention",
+    "stem_variant": "standalone",
+    "stem_num_heads": 2,
+    "stem_num_mixtures": 4,
     "attention_groups": [4],
     "width_multiplier": 0.0625,
     "kernel_size": 5,
@@ -72,6 +75,7 @@ def test_every_field_of_the_backbone_reaches_the_model():
     "positions": "none",
     "border": "mask",
     "implementation": "reference",
+    "baseline": "squeeze_excitation",
     "group_strides": [1, 2, 1, 2],
   }
   default = exp_factory.get_exp_config("sasa_resnet_imagenet").task.model.backbone.sasa_resnet

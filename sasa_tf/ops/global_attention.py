@@ -1,0 +1,127 @@
+"""Global attention: every pixel attends to all, the older way that the paper argues against."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from sasa_tf.ops.arguments import as_heads
+from sasa_tf.ops.precision import softmax_dtype
+
+
+def _checked_tables(
+  relative_rows: tf.Tensor | None, relative_columns: tf.Tensor | None, query: tf.Tensor
+) -> list[tf.Tensor]:
+  """Returns both tables in the dtype of the softmax, or [] where there are none."""
+  if relative_rows is None and relative_columns is None:
+    return []
+  if relative_rows is None or relative_columns is None:
+    missing = "relative_rows" if relative_rows is None else "relative_columns"
+    raise ValueError(
+      f"relative_rows and relative_columns are added to each other; {missing} is None. Pass both, "
+      "or neither for attention without positions."
+    )
+  tables = []
+  for name, table, size in (
+    ("relative_rows", relative_rows, query.shape[1]),
+    ("relative_columns", relative_columns, query.shape[2]),
+  ):
+    table = tf.convert_to_tensor(table)
+    expected = [None if size is None else 2 * size - 1, query.shape[4]]
+    if not table.shape.is_compatible_with(expected):
+      raise ValueError(
+        f"{name} must have one row for each offset in the image and the head's width, {expected} "
+        f"for a query of shape {query.shape}; received {table.shape}."
+      )
+    tables.append(tf.cast(table, softmax_dtype(query.dtype)))
+  return tables
+
+
+def _relative_logits(
+  query: tf.Tensor, relative_rows: tf.Tensor, relative_columns: tf.Tensor
+) -> tf.Tensor:
+  """q_ij . (row_{a-i} + column_{b-j}) for all queries (i, j) and keys (a, b).
+
+  Args:
+    query: [B, H, W, N, D].
+    relative_rows: [2H - 1, D]; row H - 1 + a - i belongs to an offset of a - i.
+    relative_columns: [2W - 1, D] likewise.
+
+  Returns:
+    [B, N, H, W, H, W].
+  """
+  height, width = tf.unstack(tf.shape(query)[1:3])
+
+  def of_pairs(table, size):  # [D, query, key]
+    places = tf.range(size)
+    offsets = places[None, :] - places[:, None] + size - 1
+    # Along the last axis, as the gradient along the first is IndexedSlices.
+    return tf.gather(tf.transpose(table), offsets, axis=1)
+
+  rows = tf.einsum("bijnd,dia->bnija", query, of_pairs(relative_rows, height))
+  columns = tf.einsum("bijnd,djc->bnijc", query, of_pairs(relative_columns, width))
+  return rows[..., :, None] + columns[..., None, :]
+
+
+def global_attention_2d(
+  query: tf.Tensor,
+  key: tf.Tensor,
+  value: tf.Tensor,
+  relative_rows: tf.Tensor | None = None,
+  relative_columns: tf.Tensor | None = None,
+  *,
+  scale: float = 1.0,
+) -> tf.Tensor:
+  """Multi-head attention of every pixel to all pixels.
+
+  y_ij = sum_ab softmax_ab(scale * q_ij . (k_ab + row_{a-i} + column_{b-j})) v_ab, separately in
+  each head. Time and memory grow with the square of the number of pixels: the logits are
+  [B, N, H, W, H', W'] in float32.
+
+  Args:
+    query: [B, H, W, N, D].
+    key: [B, H', W', N, D]; H', W' may differ from H, W without a relative term.
+    value: [B, H', W', N, V].
+    relative_rows: [2H - 1, D], shared by the heads, or None for no relative term.
+    relative_columns: [2W - 1, D], given with `relative_rows`.
+    scale: multiplies the query.
+
+  Returns:
+    [B, H, W, N, V] in value's dtype. Products and softmax are computed in float32.
+
+  Raises:
+    ValueError: shapes or dtypes that do not fit together; the message says which.
+  """
+  query, key, value = as_heads("query", query), as_heads("key", key), as_heads("value", value)
+  if (
+    not key.shape[:4].is_compatible_with(value.shape[:4])
+    or query.shape[3:] != key.shape[3:]
+    or not query.shape[:1].is_compatible_with(key.shape[:1])
+    or not query.dtype == key.dtype == value.dtype
+  ):
+    raise ValueError(
+      "query and key must have the same B, N and D, key and value the same B, H', W' and N, and "
+      f"all one dtype; received query {query.shape} of {query.dtype.name}, key {key.shape} of "
+      f"{key.dtype.name} and value {value.shape} of {value.dtype.name}."
+    )
+  tables = _checked_tables(relative_rows, relative_columns, query)
+  if tables:  # a table too small for an image of unknown size would be read beyond its end
+    sizes = [
+      None if length is None else (length + 1) // 2 for length in (t.shape[0] for t in tables)
+    ]
+    query = tf.ensure_shape(query, [None, *sizes, None, None])
+  dtype = softmax_dtype(query.dtype)
+
+  def heads_apart(images):  # [B, H, W, N, D] -> [B * N, H * W, D]
+    batch, height, width, heads, channels = tf.unstack(tf.shape(images))
+    images = tf.transpose(tf.cast(images, dtype), [0, 3, 1, 2, 4])
+    # No -1 among the sizes, which an empty batch would leave undecided.
+    return tf.reshape(images, [batch * heads, height * width, channels])
+
+  scaled = tf.cast(query, dtype) * scale
+  logits = tf.matmul(heads_apart(scaled), heads_apart(key), transpose_b=True)  # [B * N, HW, H'W']
+  if tables:
+    logits += tf.reshape(_relative_logits(scaled, *tables), tf.shape(logits))
+  attended = tf.matmul(tf.nn.softmax(logits), heads_apart(value))  # [B * N, HW, V]
+  batch, height, width, heads, _ = tf.unstack(tf.shape(query))
+  attended = tf.reshape(attended, [batch, heads, height, width, value.shape[-1]])
+  return tf.cast(tf.transpose(attended, [0, 2, 3, 1, 4]), value.dtype)

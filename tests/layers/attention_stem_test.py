@@ -1,0 +1,257 @@
+"""AttentionStem: its numbers, its variants, its errors."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.layers.flavours import FACES, both
+from tests.ops import stem_oracle
+
+VARIANTS = ("mixture", "standalone", "conv_values")
+each_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def images(*shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def convolved(x, kernel):
+  """Stride 1 and padding "same" by loops: of what a kernel of even size lacks, less is above."""
+  size = kernel.shape[0]
+  before, after = (size - 1) // 2, size // 2
+  padded = np.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
+  result = np.zeros([*x.shape[:3], kernel.shape[3]])
+  for a, b in np.ndindex(size, size):
+    result += padded[:, a : a + x.shape[1], b : b + x.shape[2]] @ kernel[a, b]
+  return result
+
+
+def expected_values(layer, x):
+  if layer.variant == "mixture":
+    weights = (
+      layer.value_kernels,
+      layer.embedding_rows,
+      layer.embedding_columns,
+      layer.mixture_vectors,
+    )
+    return stem_oracle.value_mixture(x, *map(np.array, weights))
+  kernel = np.array(layer.value_kernel)
+  return x @ kernel if layer.variant == "standalone" else convolved(x, kernel)
+
+
+@both
+@each_variant
+@pytest.mark.parametrize("size", [(8, 4), (6, 5), (1, 1)], ids=str)
+def test_equals_oracle_of_its_projections(flavour, variant, size):
+  _, face = FACES[flavour]
+  x = images(2, *size, 3)
+  layer = face.AttentionStem(8, num_heads=2, num_mixtures=3, variant=variant, scale=0.7)
+  result = layer(x)
+  query, key, value = (
+    part.reshape(2, *size, 2, 4)
+    for part in (
+      x @ np.array(layer.query_kernel),
+      x @ np.array(layer.key_kernel),
+      expected_values(layer, x),
+    )
+  )
+  tables = ()
+  if variant == "standalone":
+    tables = np.array(layer.relative_rows), np.array(layer.relative_columns)
+  arguments = {"block_size": (4, 4), "scale": 0.7}
+  expected = stem_oracle.within_block_attention(query, key, value, *tables, **arguments)
+  np.testing.assert_allclose(result, expected.reshape(2, *size, 8), atol=1e-5)
+  weights = stem_oracle.within_block_weights(query, key, *tables, **arguments)
+  np.testing.assert_allclose(layer.attention_weights(x), weights, atol=1e-5)
+
+
+@both
+@pytest.mark.parametrize(
+  ("variant", "shapes"),
+  [
+    (
+      "mixture",
+      {
+        "value_kernels": (8, 3, 64),
+        "embedding_rows": (4, 16),
+        "embedding_columns": (4, 16),
+        "mixture_vectors": (8, 16),
+      },
+    ),
+    (
+      "standalone",
+      {"value_kernel": (3, 64), "relative_rows": (7, 8), "relative_columns": (7, 8)},
+    ),
+    ("conv_values", {"value_kernel": (4, 4, 3, 64)}),
+  ],
+)
+def test_weights_of_each_variant(flavour, variant, shapes):
+  _, face = FACES[flavour]
+  layer = face.AttentionStem(variant=variant)
+  layer.build((None, None, None, 3))
+  found = {w.name.split("/")[-1].split(":")[0]: tuple(w.shape) for w in layer.trainable_weights}
+  assert found == {"query_kernel": (3, 64), "key_kernel": (3, 64), **shapes}
+
+
+@both
+@each_variant
+@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 1), (None, None)], ids=str)
+def test_with_its_pool_it_is_as_large_as_the_convolutional_stem(flavour, variant, size):
+  keras, face = FACES[flavour]
+  inputs = keras.Input([*size, 3])
+  x = face.AttentionStem(8, num_heads=2, variant=variant)(inputs)
+  assert tuple(x.shape) == (None, *size, 8)
+  model = keras.Model(inputs, keras.layers.MaxPooling2D(4, padding="same")(x))
+  for height, width in [size] if size[0] else [(8, 8), (7, 5), (1, 2)]:
+    assert model(images(2, height, width, 3)).shape == (2, -(-height // 4), -(-width // 4), 8)
+
+
+@both
+@pytest.mark.parametrize("size", [(6, 9), (5, 7)], ids=str)
+def test_its_pool_takes_each_block_as_a_whole(flavour, size):
+  """Changing one block's pixels changes one pixel of the pool."""
+  keras, face = FACES[flavour]
+  layer, pool = face.AttentionStem(8, num_heads=2), keras.layers.MaxPooling2D(4, padding="same")
+  x = images(1, *size, 3)
+  before = np.array(pool(layer(x)))
+  blocks = np.indices(size)
+  for axis in range(2):
+    blocks[axis] = [
+      [stem_oracle.block_and_place(p, size[axis], 4)[0] for p in line] for line in blocks[axis]
+    ]
+  for index in np.ndindex(*before.shape[1:3]):
+    own = (blocks[0] == index[0]) & (blocks[1] == index[1])
+    after = np.array(pool(layer(np.where(own[None, :, :, None], x + 1.0, x))))
+    changed = np.abs(after - before).max(axis=(0, 3)) > 0
+    assert set(zip(*np.nonzero(changed), strict=True)) == {index}
+
+
+@both
+@each_variant
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
+def test_every_precision_policy(flavour, variant, policy):
+  _, face = FACES[flavour]
+  x = images(2, 6, 9, 3)
+  full = face.AttentionStem(8, num_heads=2, variant=variant)
+  expected = np.array(full(x))
+  layer = face.AttentionStem(8, num_heads=2, variant=variant, dtype=policy)
+  layer.build(x.shape)
+  layer.set_weights(full.get_weights())
+  compute = policy.removeprefix("mixed_")
+  for jit_compile in (False, True):
+    result = tf.function(lambda x: layer(x), jit_compile=jit_compile)(tf.cast(x, compute))
+    assert result.dtype == compute
+    assert np.abs(tf.cast(result, tf.float32) - expected).max() < 0.03 * np.abs(expected).max()
+
+
+@both
+@each_variant
+def test_empty_batch(flavour, variant):
+  """What a replica gets at the end of an evaluation."""
+  _, face = FACES[flavour]
+  layer = face.AttentionStem(8, num_heads=2, variant=variant)
+  for size in ((8, 8), (None, None)):
+    function = tf.function(layer, input_signature=[tf.TensorSpec([None, *size, 3])])
+    assert function(tf.zeros([0, 8, 8, 3])).shape == (0, 8, 8, 8)
+
+
+@both
+def test_value_matrices_start_out_different_and_as_large_as_the_query(flavour):
+  _, face = FACES[flavour]
+  layer = face.AttentionStem()
+  layer.build((None, None, None, 3))
+  query, *values = (np.array(k) for k in (layer.query_kernel, *np.array(layer.value_kernels)))
+  deviations = [np.std(v) for v in values]
+  np.testing.assert_allclose(deviations, np.std(query), rtol=0.2)
+  assert len({float(v[0, 0]) for v in (query, *values)}) == 9
+
+
+@both
+def test_places_start_out_different_but_undecided(flavour):
+  _, face = FACES[flavour]
+  layer = face.AttentionStem()
+  layer.build((None, None, None, 3))
+  weights = np.array(layer.mixture_weights())
+  assert weights.shape == (4, 4, 8)
+  np.testing.assert_allclose(weights.sum(axis=-1), 1.0, rtol=1e-5)
+  assert np.std(weights, axis=(0, 1)).max() > 0.02
+  assert np.mean(weights.max(axis=-1)) < 0.7
+
+
+@both
+def test_value_and_embedding_initializers(flavour):
+  _, face = FACES[flavour]
+  layer = face.AttentionStem(
+    8, num_heads=2, value_initializer="ones", embedding_initializer="zeros", embedding_dim=6
+  )
+  layer.build((None, None, None, 3))
+  np.testing.assert_array_equal(layer.value_kernels, np.ones((8, 3, 8)))
+  np.testing.assert_array_equal(layer.mixture_vectors, np.zeros((8, 6)))
+  np.testing.assert_allclose(layer.mixture_weights(), np.full((4, 4, 8), 0.125))
+
+
+@both
+def test_regularizers_reach_projections_and_embeddings(flavour):
+  keras, face = FACES[flavour]
+  layer = face.AttentionStem(
+    8, num_heads=2, kernel_regularizer=keras.regularizers.L2(0.5), embedding_regularizer="l2"
+  )
+  layer.build((None, 4, 4, 3))
+  kernels = (layer.query_kernel, layer.key_kernel, layer.value_kernels)
+  embeddings = (layer.embedding_rows, layer.embedding_columns, layer.mixture_vectors)
+  expected = sum(0.5 * np.sum(np.square(k)) for k in kernels)
+  expected += sum(0.01 * np.sum(np.square(e)) for e in embeddings)
+  np.testing.assert_allclose(sum(map(float, layer.losses)), expected, rtol=1e-5)
+
+
+def test_flavours_agree():
+  x = images(2, 9, 6, 3)
+  for variant in VARIANTS:
+    layers = [face.AttentionStem(8, num_heads=2, variant=variant) for _, face in FACES.values()]
+    for layer in layers:
+      layer.build(x.shape)
+    layers[1].set_weights(layers[0].get_weights())
+    np.testing.assert_array_equal(layers[0](x), layers[1](x))
+
+
+@both
+def test_only_a_mixture_shows_its_weights(flavour):
+  _, face = FACES[flavour]
+  layer = face.AttentionStem(variant="conv_values")
+  with pytest.raises(
+    ValueError, match="expected variant='mixture', received variant='conv_values'"
+  ):
+    layer.mixture_weights()
+
+
+@both
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ({"filters": 12, "num_heads": 8}, "multiple of num_heads.*nearest multiples are 8 and 16"),
+    ({"filters": 0}, "positive ints"),
+    ({"block_size": 0}, "block_size must be a positive int; received 0"),
+    ({"block_size": (4, 4)}, r"block_size must be a positive int; received \(4, 4\)"),
+    ({"num_mixtures": 0}, "num_mixtures must be a positive int"),
+    ({"embedding_dim": 0}, "embedding_dim must be a positive int"),
+    ({"variant": "conv"}, "variant must be one of.*received 'conv'"),
+    ({"filters": 12, "variant": "standalone"}, "even head width.*12.*= 3.*multiple of 8"),
+  ],
+)
+def test_bad_arguments(flavour, arguments, message):
+  _, face = FACES[flavour]
+  with pytest.raises(ValueError, match=message):
+    face.AttentionStem(**arguments)
+
+
+@both
+def test_bad_inputs(flavour):
+  keras, face = FACES[flavour]
+  with pytest.raises(ValueError, match="expected ndim=4"):
+    face.AttentionStem(8)(keras.Input([8, 3]))
+  with pytest.raises(ValueError, match="needs to know the channels"):
+    face.AttentionStem(8)(keras.Input([8, 8, None]))
+  layer = face.AttentionStem(8)
+  layer(keras.Input([8, 8, 3]))
+  with pytest.raises(ValueError, match=r"axis -1|was built for"):
+    layer(keras.Input([8, 8, 4]))

@@ -1,0 +1,34 @@
+"""A configuration's fields reach the network."""
+
+import dataclasses
+import inspect
+
+import tf_keras
+from official.vision.configs import common
+
+from sasa_tf.configs import backbones
+from sasa_tf.modeling import builders
+from sasa_tf.tf_keras import SASAResNet
+
+
+def test_every_field_is_an_argument_of_the_same_default():
+  arguments = inspect.signature(SASAResNet).parameters
+  for name, value in dataclasses.asdict(backbones.SASAResNet()).items():
+    default = arguments[name].default
+    assert value == (list(default) if isinstance(default, tuple) else default), name
+
+
+def test_an_attention_stem_is_built_as_configured():
+  stem = {"stem": "attention", "stem_variant": "standalone", "stem_num_heads": 2}
+  config = backbones.Backbone(
+    sasa_resnet=backbones.SASAResNet(
+      model_id=26, width_multiplier=0.0625, num_heads=2, stem_num_mixtures=3, **stem
+    )
+  )
+  model = builders.build_sasa_resnet(
+    tf_keras.layers.InputSpec(shape=[None, 32, 48, 3]), config, common.NormActivation()
+  )
+  layer = model.get_layer("stem")
+  assert (layer.variant, layer.num_heads, layer.num_mixtures) == ("standalone", 2, 3)
+  assert model.output_specs["2"][1:3] == (8, 12)
+  assert {name: model.get_config()[name] for name in stem} == stem
