@@ -7,7 +7,14 @@ import setuptools
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "sasa_tf/__init__.py").read_text())[1]
-PROGRAMS = ("train", "export_saved_model", "predict", "make_tfrecords")
+PROGRAMS = (
+  "train",
+  "export_saved_model",
+  "predict",
+  "make_tfrecords",
+  "profile_model",
+  "benchmark",
+)
 
 setuptools.setup(
   name="sasa_tf",
@@ -35,7 +42,11 @@ setuptools.setup(
     "sasa_tf.official_configs",
   ],
   package_dir={"sasa_tf.official_configs": "official_configs"},
-  package_data={"sasa_tf": ["py.typed"], "sasa_tf.official_configs": ["**/*.yaml", "**/*.md"]},
+  package_data={
+    "sasa_tf": ["py.typed"],
+    "sasa_tf.native": ["*.cc", "*.cu", "*.cuh", "*.h"],  # built where they are installed
+    "sasa_tf.official_configs": ["**/*.yaml", "**/*.md"],
+  },
   # Ranges that the code can work with; constraints.txt holds the versions that are tested.
   install_requires=[
     "absl-py>=1.4",
@@ -51,7 +62,11 @@ setuptools.setup(
     "tf-models-official>=2.20,<2.21",
     "tqdm>=4.66",
   ],
-  extras_require={"dev": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.14"]},
+  extras_require={
+    "dev": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.14"],
+    # Exact, as the compiler is reached through what jax calls internal.
+    "tpu": ["jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52"],
+  },
   entry_points={
     "console_scripts": [
       f"sasa-{name.replace('_', '-')}=sasa_tf.bin.{name}:run" for name in PROGRAMS

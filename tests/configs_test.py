@@ -6,27 +6,101 @@ import shlex
 
 import numpy as np
 import pytest
-from official.core import task_factory
+from official.core import exp_factory, task_factory
 
 from sasa_tf import registry_imports  # noqa: F401
+from sasa_tf.analysis.classifiers import paper_cost
+from sasa_tf.analysis.paper_tables import MODELS, rows_of
 from sasa_tf.training import experiment
 
 ROOT = pathlib.Path(__file__).parent.parent / "official_configs"
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("**/*.yaml"))
+IMAGENET = {f"imagenet/{model}.yaml": model for model in MODELS}
+
+# Built by Model Garden whenever the tests run, one of each kind; the others are slow.
+BUILT = {"imagenet/resnet26.yaml", "imagenet/sasa_resnet26.yaml"}
+BUILT |= {name for name in FILES if name not in IMAGENET}
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_header(name):
-  header = re.findall(r"^# ([\w ]+): (.*)$", (ROOT / name).read_text(), re.MULTILINE)
-  values = dict(header)
+def read(name):
+  """Returns the header's values and the strictly loaded configuration."""
+  values = dict(re.findall(r"^# ([\w ]+): (.*)$", (ROOT / name).read_text(), re.MULTILINE))
   flags = dict(part[2:].split("=", 1) for part in shlex.split(values["run"]) if part[:2] == "--")
   assert flags["config_file"] == name
-  params = experiment.load_experiment(flags["experiment"], [flags["config_file"]])
+  return values, experiment.load_experiment(flags["experiment"], [flags["config_file"]])
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(f, marks=[] if f in BUILT else pytest.mark.slow) for f in FILES]
+)
+def test_parameters_are_those_of_the_built_model(name):
+  values, params = read(name)
   model = task_factory.get_task(params.task).build_model()
   found = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
   assert f"{found:,}" == values["parameters"]
 
 
+@pytest.mark.parametrize("name", IMAGENET)
+def test_imagenet_file_is_its_row(name):
+  _, params = read(name)
+  default = exp_factory.get_exp_config("sasa_resnet_imagenet")
+  arguments = {
+    key: list(value) if isinstance(value, tuple) else value
+    for key, value in MODELS[IMAGENET[name]].items()
+  }
+  expected = default.task.model.backbone.sasa_resnet.as_dict() | arguments
+  assert params.task.model.backbone.get().as_dict() == expected
+  assert params.task.model.input_size == [224, 224, 3] and params.task.model.num_classes == 1000
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_imagenet_header(name):
+  values, _ = read(name)
+  model = IMAGENET[name]
+  cost, rows = paper_cost(model), rows_of(model)
+  mac = cost.in_convention("mac").flops
+  assert values["parameters"] == f"{cost.parameters:,}"
+  assert values["flops"] == f"{cost.flops / 1e9:.3f} G (paper), {mac / 1e9:.3f} G (mac)"
+  assert values["paper flops"] == f"{rows[0][1].flops:.1f} G"
+  assert values["rows"] == "; ".join(f"Table {table.number}, {row.label}" for table, row in rows)
+  accuracies = re.findall(
+    r"([\d.]+) % \(Tables? ([\d, and]+)(?:, on a held-out)?", values["paper accuracy"]
+  )
+  found = {
+    (int(number), float(accuracy))
+    for accuracy, numbers in accuracies
+    for number in re.findall(r"\d+", numbers)
+  }
+  assert found == {(table.number, row.accuracy) for table, row in rows}
+  held_out = any("held-out" in table.split for table, _ in rows)
+  assert ("on a held-out 4 % of the training images" in values["paper accuracy"]) == held_out
+
+
+def test_every_row_has_a_file():
+  assert {name for name in FILES if name.startswith("imagenet/")} == set(IMAGENET)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_is_listed(name):
-  assert f"]({name})" in (ROOT / "README.md").read_text()
+  lines = (ROOT / "README.md").read_text().splitlines()
+  (line,) = [line for line in lines if f"]({name})" in line]
+  if name in IMAGENET:
+    values, _ = read(name)
+    paper, _ = values["flops"].split(" G (paper)")
+    printed = values["paper flops"].removesuffix(" G")
+    assert f" | {values['parameters']} | {paper} | {printed} | " in line
+    rows = rows_of(IMAGENET[name])
+    assert line.endswith(f" | {', '.join(str(table.number) for table, _ in rows)} |")
+    for _, row in rows:
+      assert f"{row.accuracy:.1f}" in line
+
+
+def test_held_out_split_of_the_list_is_accepted():
+  text = (ROOT / "README.md").read_text()
+  (command,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+  flags = dict(part[2:].split("=", 1) for part in shlex.split(command) if part[:2] == "--")
+  params = experiment.load_experiment(
+    flags["experiment"], [flags["config_file"]], flags["params_override"]
+  )
+  assert params.task.train_data.tfds_split == "train[:96%]"
+  assert params.task.validation_data.tfds_split == "train[96%:]"

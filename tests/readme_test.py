@@ -24,11 +24,36 @@ def test_make_targets_exist(target):
 
 def test_programs_and_links_exist():
   programs = set(re.findall(r"python -m sasa_tf\.bin\.(\w+)", README))
-  assert programs == {"train", "make_tfrecords", "export_saved_model", "predict"}
+  assert programs == {
+    "train",
+    "make_tfrecords",
+    "export_saved_model",
+    "predict",
+    "profile_model",
+    "benchmark",
+  }
   for program in programs:
     assert (ROOT / "sasa_tf" / "bin" / f"{program}.py").is_file()
   for link in re.findall(r"\]\(([^):]+)\)", README):
     assert (ROOT / link).exists(), link
+
+
+def test_costs_are_what_the_program_prints():
+  from sasa_tf.analysis.classifiers import paper_cost
+  from sasa_tf.analysis.paper_report import CLASSIFICATION, PaperReport
+
+  rows = PaperReport.of([1], paper_cost).markdown().splitlines()
+  rows = [line for line in rows if line.startswith("| ResNet")]
+  assert len(rows) == 9
+  for line in rows:
+    assert line in README
+  report = PaperReport.of(CLASSIFICATION, paper_cost)
+  agreement, (flops, parameters) = report.headline()[0], report.savings()
+  agree, of, largest = re.findall(r"([\d.]+) of (\d+) rows .*? ([\d.]+) G", agreement)[0]
+  text = " ".join(README.split())
+  assert f"Of all {of} rows, {agree} agree to the printed digit" in text
+  assert f"the largest difference is {largest} GFLOPs" in text
+  assert f"{flops:.1f} % fewer FLOPs and {parameters:.1f} % fewer parameters" in text
 
 
 def test_overrides_of_the_commands_are_accepted():

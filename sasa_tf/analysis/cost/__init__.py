@@ -1,0 +1,34 @@
+"""What models cost, in closed form."""
+
+# Importing a file of rules enters them.
+from sasa_tf.analysis.cost import (
+  attention_rules,
+  baseline_rules,
+  keras_rules,
+  operator_rules,
+  stem_rules,
+)
+from sasa_tf.analysis.cost.conventions import CONVENTIONS, KINDS, Convention, find_convention
+from sasa_tf.analysis.cost.facts import FREE, Facts, elements
+from sasa_tf.analysis.cost.model_cost import LayerCost, ModelCost
+from sasa_tf.analysis.cost.registry import layer_rule
+from sasa_tf.analysis.cost.walk import cost_model
+
+__all__ = [
+  "CONVENTIONS",
+  "FREE",
+  "KINDS",
+  "Convention",
+  "Facts",
+  "LayerCost",
+  "ModelCost",
+  "attention_rules",
+  "baseline_rules",
+  "cost_model",
+  "elements",
+  "find_convention",
+  "keras_rules",
+  "layer_rule",
+  "operator_rules",
+  "stem_rules",
+]

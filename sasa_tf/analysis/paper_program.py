@@ -1,0 +1,46 @@
+"""What `profile_model` does for the paper's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sasa_tf.analysis.classifiers import count_paper_models, paper_cost
+from sasa_tf.analysis.paper_plot import plot_paper, save_plot
+from sasa_tf.analysis.paper_report import PaperReport, check_numbers
+from sasa_tf.analysis.paper_tables import TABLES
+from sasa_tf.analysis.writing import write_report
+from sasa_tf.errors import UserError
+
+
+def profile_paper(
+  numbers: Sequence[str],
+  *,
+  convention: str = "paper",
+  form: str = "table",
+  output: str | None = None,
+  plot: str | None = None,
+) -> None:
+  """Prints tables of the paper beside ours, and draws the plot.
+
+  Args:
+    numbers: of the tables, as typed; none for the plot alone.
+    convention: of our FLOPs.
+    form: one of `writing.FORMATS`.
+    output: file of the report; None prints it.
+    plot: PNG file to write, or None.
+
+  Raises:
+    UserError: a table that is none of classifiers, or a file that cannot be written.
+  """
+  if not all(number.isdecimal() for number in numbers):
+    raise UserError(
+      f"--paper_tables expects numbers, for example 1,3; received {','.join(numbers)}."
+    )
+  tables = check_numbers(map(int, numbers)) if numbers else ()
+  drawn = [TABLES[1]] if plot else []
+  rows = [row for table in [*map(TABLES.get, tables), *drawn] for row in table.rows]
+  count_paper_models([*(row.model for row in rows), "resnet50", "sasa_resnet50"])
+  if tables:
+    write_report(PaperReport.of(tables, paper_cost, convention), form, output)
+  if plot:
+    save_plot(plot_paper(lambda name: paper_cost(name).in_convention(convention)), plot)

@@ -1,0 +1,47 @@
+"""The program once in a process; its logic is tested in tests/analysis."""
+
+import ast
+import inspect
+import json
+import pathlib
+import subprocess
+import sys
+
+from sasa_tf.modeling import SASAResNetBase
+
+SOURCE = pathlib.Path(__file__).parents[2] / "sasa_tf" / "bin" / "profile_model.py"
+
+
+def test_a_configuration_is_counted_as_its_header_says():
+  done = subprocess.run(
+    [
+      sys.executable,
+      "-m",
+      "sasa_tf.bin.profile_model",
+      "--config_file=cifar10/sasa_resnet26.yaml",
+      "--convention=mac",
+      "--format=json",
+    ],
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 0, done.stderr
+  value = json.loads(done.stdout)
+  assert value["parameters"] == 528_328
+  assert value["input_shapes"] == [[32, 32, 3]]
+  assert value["profiler"]["flops"] > 0
+
+
+def test_flags_are_the_models_arguments():
+  flags = {
+    node.args[0].value
+    for statement in ast.parse(SOURCE.read_text()).body
+    if isinstance(statement, ast.Assign) and statement.targets[0].id == "_MODEL_FLAGS"
+    for node in statement.value.elts
+  }
+  arguments = set(inspect.signature(SASAResNetBase.__init__).parameters)
+  # What costs nothing, what other flags say, and how it is trained.
+  unused = {"self", "kwargs", "border", "input_shape", "activation", "use_sync_bn"}
+  unused |= {"norm_momentum", "norm_epsilon", "kernel_initializer", "kernel_regularizer"}
+  assert flags == (arguments - unused) | {"num_classes"}
