@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUICKSTART := .quickstart
 
-.PHONY: help env quickstart test test-slow test-gpu lint format wheel-test constraints bazel clean
+.PHONY: help env quickstart test test-slow test-gpu lint format native sanitize tpu-check wheel-test constraints bazel clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,7 +20,10 @@ $(VENV)/installed: setup.py pyproject.toml constraints.txt
 
 env: $(VENV)/installed ## make the environment in .venv
 
-quickstart: env ## train, evaluate, export and use an attention ResNet on handwritten digits
+native: env ## build the compiled kernels, where there is a C++ compiler
+	$(BIN)/python -m sasa_tf.native.build --if_possible
+
+quickstart: env native ## train, evaluate, export and use an attention ResNet on handwritten digits
 	$(BIN)/python -m sasa_tf.bin.make_tfrecords digits --output=$(QUICKSTART)/data --overwrite
 	rm -rf $(QUICKSTART)/run
 	$(BIN)/python -m sasa_tf.bin.train --experiment=sasa_resnet_digits --mode=train_and_eval \
@@ -36,18 +39,28 @@ quickstart: env ## train, evaluate, export and use an attention ResNet on handwr
 	@echo "SavedModel       $(QUICKSTART)/run/saved_model"
 	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/saved_model YOUR_PICTURE.png"
 
-test: env ## all fast tests
+test: env native ## all fast tests
 	$(BIN)/python -m pytest -q
 
-test-slow: env ## tests that take minutes
+test-slow: env native ## tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
-test-gpu: env ## tests that need an NVIDIA GPU
+test-gpu: env native ## tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m gpu
+
+sanitize: env ## the compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(BIN)/python -m tests.native.sanitize
 
 lint: env ## ruff, format and rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+$(VENV)/tpu-installed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tpu]'
+	touch $@
+
+tpu-check: $(VENV)/tpu-installed ## compile layers and model for a TPU v5e core, without a TPU
+	$(BIN)/python -m sasa_tf.bin.tpu_check
 
 wheel-test: env ## build the wheel, install it in an empty environment, use it outside the checkout
 	PYTHON=$(PYTHON) bash tests/wheel_test.sh

@@ -14,6 +14,7 @@ PROGRAMS = (
   "make_tfrecords",
   "profile_model",
   "benchmark",
+  "tpu_check",
 )
 
 setuptools.setup(

@@ -17,18 +17,19 @@ class Room(NamedTuple):
 
 
 # Each room may import the package root too, which holds the version and imports nothing. Keep
-# BUILD's deps the same. Rooms are folders of sasa_tf, files of it, and modeling/builders.py.
+# BUILD's deps the same. Rooms are folders of sasa_tf, files of it, and modeling/builders.
 ROOMS = {
   "sasa_tf": Room(set(), set()),  # sasa_tf/__init__.py
   "errors": Room(set(), set()),
-  "ops": Room(set(), {"tensorflow"}),
+  "native": Room({"errors"}, {"tensorflow"}),
+  "ops": Room({"native"}, {"tensorflow"}),
   "layers": Room({"ops"}, {"tensorflow"}),  # no Keras: the faces bind theirs
-  "modeling": Room({"layers"}, {"tensorflow"}),  # without builders.py
+  "modeling": Room({"layers"}, {"tensorflow"}),  # without builders
   "keras": Room({"layers", "modeling"}, {"keras"}),
   "tf_keras": Room({"layers", "modeling"}, {"tf_keras"}),
   "configs": Room(set(), {"official"}),
-  "builders": Room({"configs", "tf_keras"}, {"official", "tf_keras"}),
-  "tasks": Room({"builders", "configs"}, {"official", "tensorflow"}),
+  "builders": Room({"configs", "tf_keras"}, {"official", "tensorflow", "tf_keras"}),
+  "tasks": Room({"builders", "configs", "errors"}, {"numpy", "official", "tensorflow", "tf_keras"}),
   "registry_imports": Room({"builders", "configs", "tasks"}, {"official"}),
   "data": Room({"errors"}, {"numpy", "sklearn", "tensorflow", "tqdm"}),
   "training": Room(
@@ -37,7 +38,18 @@ ROOMS = {
   "serving": Room({"configs", "data", "errors"}, {"official", "tensorflow"}),
   "analysis": Room(
     {"errors", "keras", "layers", "modeling", "ops", "tf_keras"},
-    {"keras", "matplotlib", "numpy", "rich", "tensorflow", "tf_keras"},
+    {
+      "jax",
+      "jaxlib",
+      "keras",
+      "libtpu",
+      "matplotlib",
+      "numpy",
+      "rich",
+      "tensorflow",
+      "tf_keras",
+      "tqdm",
+    },
   ),
   "bin": Room(
     {
@@ -70,7 +82,7 @@ def sources(*folders):
 def room_of_file(path):
   """Returns the room of a file of sasa_tf, whether the table has it or not."""
   parts = pathlib.PurePosixPath(path).with_suffix("").parts
-  if parts[1:] == ("modeling", "builders"):
+  if parts[1:3] == ("modeling", "builders"):
     return "builders"
   return parts[0] if parts[1] == "__init__" else parts[1]
 

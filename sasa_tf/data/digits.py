@@ -2,10 +2,10 @@
 
 import os
 import pathlib
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.pictures import write_pictures
 from sasa_tf.data.sharded_writer import DatasetSummary, plan_split, write_dataset
 from sasa_tf.data.splits import hold_out, shuffled
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 CLASS_NAMES = tuple("0123456789")
 _VALIDATION_FRACTION = 0.2
 _SIDE = 8
-_PICTURES = "pictures"
+PICTURES = "pictures"
+_OURS = r"\d-\d{4}\.png"
 
 
 class Digit(NamedTuple):
@@ -44,10 +45,7 @@ def convert(
   Raises:
     DatasetError: nothing was written, and why.
   """
-  digits = load_digits()
-  train, validation = hold_out(
-    digits, _VALIDATION_FRACTION, seed, _filename, lambda digit: digit.label
-  )
+  train, validation = divided_digits(seed)
   if not 0 <= pictures <= len(validation):
     raise DatasetError(
       f"--pictures must lie between 0 and the {len(validation)} held-out digits, received "
@@ -64,8 +62,20 @@ def convert(
     num_processes=1,
     overwrite=overwrite,
   )
-  _write_pictures(pathlib.Path(output) / _PICTURES, _one_of_each_first(validation)[:pictures])
+  chosen = _one_of_each_first(validation)[:pictures]
+  write_pictures(
+    pathlib.Path(output) / PICTURES, {_filename(digit): _png(digit) for digit in chosen}, _OURS
+  )
   return summary
+
+
+def divided_digits(seed: int) -> tuple[list[Digit], list[Digit]]:
+  """Returns the digits of training and the fifth of each class that is held out.
+
+  Raises:
+    DatasetError: scikit-learn is not installed.
+  """
+  return hold_out(load_digits(), _VALIDATION_FRACTION, seed, _filename, lambda digit: digit.label)
 
 
 def load_digits() -> list[Digit]:
@@ -115,13 +125,3 @@ def _one_of_each_first(digits: list[Digit]) -> list[Digit]:
     rounds[digit.label] = rounds.get(digit.label, -1) + 1
     turns.append((rounds[digit.label], digit.label, digit))
   return [digit for _, _, digit in sorted(turns)]
-
-
-def _write_pictures(directory: pathlib.Path, digits: list[Digit]) -> None:
-  if directory.is_dir():  # Pictures of another seed may be training images of this one.
-    for old in directory.iterdir():
-      if re.fullmatch(r"\d-\d{4}\.png", old.name):
-        old.unlink()
-  for digit in digits:
-    directory.mkdir(exist_ok=True)
-    (directory / _filename(digit)).write_bytes(_png(digit))

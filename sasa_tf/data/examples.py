@@ -5,14 +5,24 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from sasa_tf.data.boxes import CheckedImage, Problem
 from sasa_tf.data.images import inspect_image
 
 
 class EncodedExample(NamedTuple):
-  """A serialized tf.train.Example and the format of its image, for the tally."""
+  """A serialized tf.train.Example, and what is to be told of it.
+
+  Attributes:
+    serialized: the example.
+    image_format: the format of its image, for the tally.
+    problems: what was wrong with its annotations.
+    image: the boxes that it holds, for the annotation file; None without boxes.
+  """
 
   serialized: bytes
   image_format: str
+  problems: Sequence[Problem] = ()
+  image: CheckedImage | None = None
 
 
 def classification_example(

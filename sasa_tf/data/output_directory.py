@@ -4,6 +4,7 @@
   dataset.json                      {split: figures}, the record of the finished splits
   train-00000-of-00008.tfrecord     the shards
   skipped-train.txt                 what was left out and why, if anything was
+  train.json, problems-train.txt    further files of the split, named in its record
   .train.incomplete/                shards of a split being written, and what a kill leaves
 
 A file system cannot rename many files at once, so a kill in the milliseconds of `commit` may leave
@@ -64,6 +65,10 @@ class OutputDirectory:
     """Where to write a shard before it is committed; the name fits no `<split>-*` pattern."""
     return self._stage(split) / f"{index:05d}"
 
+  def staged_file(self, split: str, name: str) -> pathlib.Path:
+    """Where to write a further file of the split before it is committed."""
+    return self._stage(split) / name
+
   def commit(
     self,
     records: Mapping[str, dict[str, Any]],
@@ -73,14 +78,16 @@ class OutputDirectory:
     """Makes the staged splits the finished ones.
 
     Args:
-      records: {split: figures}; figures["shards"] is the number of staged shards.
+      records: {split: figures}; figures["shards"] is the number of staged shards, and
+        figures["files"], if there, the names of further staged files.
       class_names: content of labels.txt.
       skipped: {split: complaints}.
     """
     with ignored_interrupts():
-      for split in records:
-        (self._stage(split) / _MARKER).touch()
       before = self.records()
+      for split, record in records.items():
+        names = {*_files(record), *_files(before.get(split))}
+        self._marker(split).write_bytes(_json(sorted(names)).encode())
       others = {name: record for name, record in before.items() if name not in records}
       if others != before:
         self._replace(RECORD_FILE, _json(others))
@@ -90,6 +97,10 @@ class OutputDirectory:
         for index in range(record["shards"]):
           name = f"{split}-{index:05d}-of-{record['shards']:05d}.tfrecord"
           self.staged_shard(split, index).rename(self.path / name)
+        for name in _files(before.get(split)):
+          (self.path / name).unlink(missing_ok=True)
+        for name in _files(record):
+          self.staged_file(split, name).rename(self.path / name)
         self._write_skipped(split, skipped[split])
       with self._replacement(LABELS_FILE) as temporary:
         write_labels(temporary, class_names)
@@ -107,6 +118,17 @@ class OutputDirectory:
           "choose another --split or --output."
         )
 
+  def refuse_foreign_files(self, files: Mapping[str, Sequence[str]]) -> None:
+    """Raises DatasetError where a file to be written, {split: names}, is not this program's."""
+    records = self.records()
+    for split, names in files.items():
+      for name in sorted({*names} - {*_files(records.get(split)), *self._marked(split)}):
+        if (self.path / name).exists():
+          raise DatasetError(
+            f"{self.path / name} is not of this program and would be overwritten. Move it, or "
+            "choose another --output."
+          )
+
   def refuse_other_classes(self, class_names: Sequence[str]) -> None:
     """Raises DatasetError where labels.txt says otherwise."""
     path = self.path / LABELS_FILE
@@ -115,7 +137,7 @@ class OutputDirectory:
     raise DatasetError(
       f"the class names differ from those in {path}: {_difference(existing, class_names)}. Every "
       "split must have the same classes: make the class folders equal (an empty folder counts), "
-      "or choose another --output."
+      f"for boxes pass --classes={path}, or choose another --output."
     )
 
   def stage(self, split: str) -> None:
@@ -128,6 +150,8 @@ class OutputDirectory:
     if self._marker(split).exists() and split not in self.records():
       for path in self.shards(split):
         path.unlink()
+      for name in self._marked(split):
+        (self.path / name).unlink(missing_ok=True)
     shutil.rmtree(self._stage(split), ignore_errors=True)
 
   def _stage(self, split: str) -> pathlib.Path:
@@ -135,6 +159,13 @@ class OutputDirectory:
 
   def _marker(self, split: str) -> pathlib.Path:
     return self._stage(split) / _MARKER
+
+  def _marked(self, split: str) -> list[str]:
+    """The further files that a commit which was killed may have left."""
+    try:
+      return json.loads(self._marker(split).read_text())
+    except (FileNotFoundError, ValueError):  # ValueError: killed before the marker was complete.
+      return []
 
   def _write_skipped(self, split: str, complaints: Sequence[str]) -> None:
     name = f"skipped-{split}.txt"
@@ -159,7 +190,11 @@ class OutputDirectory:
 
 @contextlib.contextmanager
 def opened_output(
-  path: str | os.PathLike, splits: Sequence[str], class_names: Sequence[str], overwrite: bool
+  path: str | os.PathLike,
+  splits: Sequence[str],
+  class_names: Sequence[str],
+  overwrite: bool,
+  files: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[OutputDirectory]:
   """Prepares and locks a directory for new splits; without a commit, leaves it as it was.
 
@@ -168,12 +203,14 @@ def opened_output(
     splits: splits about to be written.
     class_names: class names in the order of their labels.
     overwrite: whether finished splits of these names may be replaced.
+    files: {split: names of files that may be written beside its shards}.
 
   Yields:
     The directory, with an empty stage for every split.
 
   Raises:
-    DatasetError: the directory cannot be used, is in use, holds a finished split or other classes.
+    DatasetError: the directory cannot be used, is in use, holds a finished split, other classes or
+      files of these names that are not of this program.
   """
   output = OutputDirectory(path)
   made = _make(output.path)
@@ -181,6 +218,7 @@ def opened_output(
     with _locked(output.path):
       if not overwrite:
         output.refuse_finished(splits)
+      output.refuse_foreign_files(files or {})
       if not overwrite or output.records().keys() - set(splits):
         output.refuse_other_classes(class_names)
       try:
@@ -229,6 +267,11 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
     yield
   finally:
     os.close(descriptor)
+
+
+def _files(record: Mapping[str, Any] | None) -> list[str]:
+  """Names of the files beside the shards of a finished split, or of none."""
+  return record.get("files", []) if record else []
 
 
 def _difference(existing: Sequence[str], received: Sequence[str]) -> str:

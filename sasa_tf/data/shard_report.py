@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from sasa_tf.data.boxes import CheckedImage, Problem
+
 
 class ShardProgress(NamedTuple):
   """Items finished since the last report, and a complaint for each broken one among them.
@@ -14,7 +16,16 @@ class ShardProgress(NamedTuple):
 
 
 class ShardResult(NamedTuple):
-  """Examples written, by image format, and a complaint for each item skipped, in order."""
+  """What became of a shard's items, in order.
+
+  Attributes:
+    formats: number of examples written, by image format.
+    complaints: one for each item skipped.
+    problems: what was wrong with annotations of the examples.
+    images: the boxes of each example, if it has boxes at all.
+  """
 
   formats: dict[str, int]
   complaints: list[str]
+  problems: list[Problem]
+  images: list[CheckedImage]

@@ -14,6 +14,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sasa_tf.data.box_figures import BoxFigures, box_figures
+from sasa_tf.data.box_files import box_file_names, stage_box_files
+from sasa_tf.data.boxes import Problem
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.labels import check_class_names
 from sasa_tf.data.output_directory import opened_output
@@ -32,21 +35,40 @@ _LEAST_ITEMS_A_SHARD = 64
 
 @dataclasses.dataclass(frozen=True)
 class SplitPlan:
-  """A split's items in their final order, and the number of files to divide them among."""
+  """What a split is to hold.
+
+  Attributes:
+    items: its items in their final order.
+    num_shards: the number of files to divide them among.
+    problems: what is known already to be wrong with its annotations.
+  """
 
   items: Sequence[Any]
   num_shards: int
+  problems: Sequence[Problem] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitSummary:
-  """Figures of a finished split; `formats` counts the examples by image format."""
+  """Figures of a finished split.
+
+  Attributes:
+    examples: number of examples written.
+    shards: number of files that they are in.
+    classes: number of lines of labels.txt.
+    skipped: number of broken images left out.
+    formats: {image format: number of examples}.
+    boxes: figures of its boxes, None where images have none by nature.
+    files: names of the files beside its shards.
+  """
 
   examples: int
   shards: int
   classes: int
   skipped: int
   formats: dict[str, int]
+  boxes: BoxFigures | None = None
+  files: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +125,7 @@ def write_dataset(
   class_names: Sequence[str],
   encode: Callable[[Any], "EncodedExample"],
   *,
+  categories: Sequence[dict[str, Any]] | None = None,
   num_processes: int = 0,
   strict: bool = False,
   overwrite: bool = False,
@@ -116,8 +139,10 @@ def write_dataset(
     splits: {split: plan}.
     class_names: class names in the order of their labels.
     encode: picklable; makes an item's example, or raises BrokenImageError to have it skipped.
+    categories: {"id": label, "name": class name} for every class of boxes, where `encode` brings
+      boxes: a COCO annotation file `<split>.json` is written too.
     num_processes: worker processes; 0 for one a core, where so many pay off; 1 for this process.
-    strict: whether a broken image is fatal rather than skipped.
+    strict: whether a broken image or a faulty annotation is fatal rather than skipped.
     overwrite: whether to replace splits of these names.
 
   Returns:
@@ -133,7 +158,8 @@ def write_dataset(
   check_class_names(class_names)
   start = time.monotonic()
   num_items = sum(len(plan.items) for plan in splits.values())
-  with opened_output(output, list(splits), class_names, overwrite) as directory:
+  files = {name: [] if categories is None else box_file_names(name) for name in splits}
+  with opened_output(output, list(splits), class_names, overwrite, files) as directory:
     tasks = [
       _ShardTask(os.fspath(directory.staged_shard(name, index)), items, encode, strict)
       for name, plan in splits.items()
@@ -146,6 +172,14 @@ def write_dataset(
     for name, plan in splits.items():
       of_split = [next(results) for _ in range(plan.num_shards)]
       summaries[name], skipped[name] = _summarize(name, of_split, len(class_names))
+      if categories is not None:
+        problems = [*plan.problems, *itertools.chain.from_iterable(r.problems for r in of_split)]
+        images = [image for result in of_split for image in result.images]
+        summaries[name] = dataclasses.replace(
+          summaries[name],
+          boxes=box_figures(images, problems, categories),
+          files=stage_box_files(directory, name, images, problems, categories),
+        )
     directory.commit(
       {name: dataclasses.asdict(summary) for name, summary in summaries.items()},
       class_names,

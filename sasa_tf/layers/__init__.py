@@ -6,6 +6,7 @@ from sasa_tf.layers.flavour import KerasBound
 from sasa_tf.layers.local_self_attention import LocalSelfAttention2DBase
 from sasa_tf.layers.non_local import NonLocal2DBase
 from sasa_tf.layers.squeeze_excitation import SqueezeExcitation2DBase
+from sasa_tf.layers.upsample_add import UpsampleAdd2DBase
 
 __all__ = [
   "AttentionAugmentedConv2DBase",
@@ -14,4 +15,5 @@ __all__ = [
   "LocalSelfAttention2DBase",
   "NonLocal2DBase",
   "SqueezeExcitation2DBase",
+  "UpsampleAdd2DBase",
 ]

@@ -106,11 +106,7 @@ class LocalSelfAttention2DBase(KerasBound):
       )
     if not isinstance(strides, int) or strides < 1:
       raise ValueError(f"strides must be a positive int; received {strides!r}.")
-    implementations = ("auto", *ops.available_implementations())
-    if implementation not in implementations:
-      raise ValueError(
-        f"implementation must be one of {implementations}; received {implementation!r}."
-      )
+    ops.check_implementation(implementation)
     geometry = ops.window_geometry(kernel_size, dilation_rate, border)
     keras = self._keras
     self.filters = filters

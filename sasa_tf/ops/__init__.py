@@ -2,7 +2,11 @@
 
 from sasa_tf.ops.geometry import WindowGeometry, window_geometry
 from sasa_tf.ops.global_attention import global_attention_2d
-from sasa_tf.ops.implementations import available_implementations, use_implementation
+from sasa_tf.ops.implementations import (
+  available_implementations,
+  check_implementation,
+  use_implementation,
+)
 from sasa_tf.ops.local_attention import local_attention_2d, local_attention_weights
 from sasa_tf.ops.positions import sinusoidal_positions
 from sasa_tf.ops.target_device import use_target_device
@@ -12,6 +16,7 @@ from sasa_tf.ops.within_block import within_block_attention_2d, within_block_att
 __all__ = [
   "WindowGeometry",
   "available_implementations",
+  "check_implementation",
   "global_attention_2d",
   "local_attention_2d",
   "local_attention_weights",

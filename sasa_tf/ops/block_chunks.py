@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-# Logits that exist at a time. On a CPU they stay in its cache; an accelerator wants to be filled.
+from sasa_tf.ops.target_device import target_device
+
+# Logits that exist at a time. On a CPU they stay in its cache, on a TPU in its 128 MB of vector
+# memory; a GPU wants to be filled.
 _CPU_LOGITS = 2**21
 _ACCELERATOR_LOGITS = 2**28
+_TPU_LOGITS = 2**22
 
 
 def chunk_count(blocks: int | tf.Tensor, logits: int) -> int:
@@ -21,8 +26,8 @@ def chunk_count(blocks: int | tf.Tensor, logits: int) -> int:
   """
   if not isinstance(blocks, int):
     return 1
-  on_cpu = all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
-  wanted = -(-blocks * logits // (_CPU_LOGITS if on_cpu else _ACCELERATOR_LOGITS))
+  limits = {"CPU": _CPU_LOGITS, "GPU": _ACCELERATOR_LOGITS, "TPU": _TPU_LOGITS}
+  wanted = -(-blocks * logits // limits[target_device()])
   if wanted <= 1:
     return 1
   divisors = [n for n in range(1, min(4 * wanted, blocks) + 1) if blocks % n == 0]
@@ -43,28 +48,37 @@ def in_chunks(function: Callable[..., Any], arguments: Any, like: Any, chunks: i
     return function(*arguments)
   leaves, results = tf.nest.flatten(arguments), tf.nest.flatten(like)
   blocks = max(leaf.shape[0] for leaf in leaves if leaf is not None)
+  size = blocks // chunks
+  flat = target_device() == "TPU"  # which pads the last dimension in memory to 128 numbers
+
+  def stored(shape):
+    return [math.prod(shape)] if flat else list(shape)
 
   def cut(leaf):
     leaf = tf.broadcast_to(leaf, [blocks, *leaf.shape[1:]])
-    return tf.reshape(leaf, [chunks, blocks // chunks, *leaf.shape[1:]])
+    return tf.reshape(leaf, [chunks, size, *stored(leaf.shape[1:])])
 
   def one_chunk(present):
     present = iter(present)
-    restored = [None if leaf is None else next(present) for leaf in leaves]
-    result = function(*tf.nest.pack_sequence_as(arguments, restored))
-    return [leaf for leaf in tf.nest.flatten(result) if leaf is not None]
+    restored = [
+      None if leaf is None else tf.reshape(next(present), [size, *leaf.shape[1:]])
+      for leaf in leaves
+    ]
+    result = tf.nest.flatten(function(*tf.nest.pack_sequence_as(arguments, restored)))
+    return [
+      tf.reshape(leaf, [size, *stored(leaf.shape[1:])]) for leaf in result if leaf is not None
+    ]
 
   computed = tf.map_fn(
     one_chunk,
     [cut(leaf) for leaf in leaves if leaf is not None],
     fn_output_signature=[
-      tf.TensorSpec([blocks // chunks, *leaf.shape], leaf.dtype)
-      for leaf in results
-      if leaf is not None
+      tf.TensorSpec([size, *stored(leaf.shape)], leaf.dtype) for leaf in results if leaf is not None
     ],
     parallel_iterations=1,
   )
-  joined = iter([tf.reshape(leaf, [blocks, *leaf.shape[2:]]) for leaf in computed])
-  return tf.nest.pack_sequence_as(
-    like, [None if leaf is None else next(joined) for leaf in results]
-  )
+  computed = iter(computed)
+  joined = [
+    None if leaf is None else tf.reshape(next(computed), [blocks, *leaf.shape]) for leaf in results
+  ]
+  return tf.nest.pack_sequence_as(like, joined)

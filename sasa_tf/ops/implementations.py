@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-from sasa_tf.ops import blocked, reference
+from sasa_tf.native import library
+from sasa_tf.ops import blocked, fused, reference
+from sasa_tf.ops.exporting import being_exported
 from sasa_tf.ops.geometry import WindowGeometry
 
 LocalAttention = Callable[..., tf.Tensor]
@@ -20,6 +22,7 @@ LocalAttention = Callable[..., tf.Tensor]
 _IMPLEMENTATIONS: dict[str, LocalAttention] = {
   "reference": reference.local_attention,
   "blocked": blocked.local_attention,
+  "fused": fused.local_attention,
 }
 
 # Names that the public function takes.
@@ -34,11 +37,24 @@ _logger = logging.getLogger(__name__)
 
 
 def available_implementations() -> tuple[str, ...]:
-  """Returns the names that `implementation=` takes besides "auto", the specification first."""
-  return tuple(_IMPLEMENTATIONS)
+  """Returns the names that `implementation=` takes besides "auto", the specification first.
+
+  "fused" is among them where its kernels have been built (`python -m sasa_tf.native.build`).
+  """
+  built = bool(library.load().platforms)
+  return tuple(name for name in _IMPLEMENTATIONS if name != "fused" or built)
 
 
-def _check_name(source: str, name: str) -> None:
+def check_implementation(name: str, source: str = "implementation") -> None:
+  """Checks a name alone: whether the implementation is available shows when it is to compute.
+
+  Args:
+    name: "auto" or the name of an implementation.
+    source: where the name comes from, for the message.
+
+  Raises:
+    ValueError: an unknown name.
+  """
   if name not in CHOICES:
     raise ValueError(f"{source} must be one of {CHOICES}; received {name!r}.")
 
@@ -56,7 +72,7 @@ def use_implementation(name: str) -> Iterator[None]:
   Raises:
     ValueError: an unknown name.
   """
-  _check_name("use_implementation(name)", name)
+  check_implementation(name, "use_implementation(name)")
   token = _context.set(name)
   try:
     yield
@@ -76,7 +92,7 @@ def _forced() -> tuple[str, str] | None:
   if name is not None:
     return None if name == "auto" else (name, "use_implementation says so")
   name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
-  _check_name(f"the environment variable {ENVIRONMENT_VARIABLE}", name)
+  check_implementation(name, f"the environment variable {ENVIRONMENT_VARIABLE}")
   return None if name == "auto" else (name, f"{ENVIRONMENT_VARIABLE} says so")
 
 
@@ -101,12 +117,20 @@ def _eager_and_small(request: Request) -> bool:
   return request.query.shape.num_elements() * request.geometry.size < 2**20
 
 
+def _fused_refusal(request: Request) -> str | None:
+  """Why "auto" is not "fused"; None if it may be."""
+  if being_exported():
+    return "exported models use TensorFlow's own operations"
+  return fused.refusal(request.query, request.geometry, request.window_mask)
+
+
 # The first rung whose condition holds is "auto". Measured on a CPU, forward and with the backward
 # pass, from 4 x 4 to 56 x 56 pixels, heads 2 to 64 wide, windows of 3 to 7, with and without XLA.
 _LADDER: tuple[tuple[Callable[[Request], bool], str, str], ...] = (
   (lambda r: not r.window_mask, "blocked", "only blocks can do without the window mask"),
   (lambda r: r.geometry.size == 1, "reference", "windows of one pixel share nothing"),
   (_eager_and_small, "reference", "few eager operations, on few numbers"),
+  (lambda r: _fused_refusal(r) is None, "fused", "one compiled kernel forward, one backward"),
   (lambda r: True, "blocked", "matrix products, without K x K copies of keys and values"),
 )
 
@@ -117,7 +141,13 @@ def choose(request: Request) -> tuple[str, str]:
   Raises:
     ValueError: an unknown name in the environment variable.
   """
-  return _forced() or next((name, reason) for holds, name, reason in _LADDER if holds(request))
+  forced = _forced()
+  if forced:
+    return forced
+  name, reason = next((name, reason) for holds, name, reason in _LADDER if holds(request))
+  if reason == _LADDER[-1][2]:
+    reason += f" (and not 'fused': {_fused_refusal(request)})"
+  return name, reason
 
 
 def select(implementation: str, request: Request) -> LocalAttention:
@@ -130,11 +160,19 @@ def select(implementation: str, request: Request) -> LocalAttention:
   Raises:
     ValueError: an unknown name, or a request that the implementation does not serve.
   """
-  _check_name("implementation", implementation)
+  check_implementation(implementation)
   name = implementation
   if implementation == "auto":
     name, reason = choose(request)
     _log_choice(name, reason)
+  if name == "fused":
+    refusal = fused.refusal(request.query, request.geometry, request.window_mask)
+    if refusal is None:
+      return fused.local_attention
+    raise ValueError(
+      f"implementation='fused' cannot compute this: {refusal}. Use implementation='auto', which "
+      "takes another where need be, or 'blocked'."
+    )
   if name == "reference":
     if request.window_mask:
       return reference.local_attention

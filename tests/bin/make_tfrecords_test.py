@@ -1,4 +1,5 @@
 import inspect
+import json
 import os
 import pathlib
 import signal
@@ -45,8 +46,9 @@ def test_help_names_the_subcommands_and_loads_no_tensorflow():
     [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
   )
   assert "AssertionError" not in result.stderr
-  assert "--validation_fraction: [image_folder]" in result.stdout
-  assert "--pictures: [digits]" in result.stdout
+  assert "--validation_fraction: [image_folder, voc, coco]" in result.stdout
+  assert "--pictures: [digits, scenes]" in result.stdout
+  assert "--annotations: [voc, coco]" in result.stdout
 
 
 @pytest.mark.parametrize("name", make_tfrecords.COMMANDS)
@@ -68,11 +70,41 @@ def test_converts_and_tells_what_comes_next(images, tmp_path, capsys):
   assert "sasa_tf.bin.train --experiment=sasa_resnet_imagenet" in report
 
 
+def test_draws_scenes_and_tells_what_comes_next(tmp_path, capsys):
+  counts = ["--train_images=3", "--validation_images=2", "--pictures=1", "--size=64"]
+  _run("scenes", "--output", tmp_path / "out", *counts)
+  report = capsys.readouterr().out
+  assert "train       3 examples, 10 classes and background, 1 shard" in report
+  assert "task.model.num_classes=11" in report
+  assert f"task.annotation_file='{tmp_path}/out/validation.json'" in report
+
+
+def test_after_one_split_of_boxes_the_command_for_the_other_is_complete(tmp_path, capsys):
+  (tmp_path / "images").mkdir()
+  (tmp_path / "images/1.jpg").write_bytes(tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8)).numpy())
+  content = {
+    "images": [{"id": 1, "file_name": "1.jpg"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 1, 20, 3]}],
+    "categories": [{"id": 2, "name": "cat"}],
+  }
+  (tmp_path / "a.json").write_text(json.dumps(content))
+  inputs = ["--input", tmp_path / "images", "--annotations", tmp_path / "a.json"]
+  _run("coco", *inputs, "--output", tmp_path / "out")
+  report = capsys.readouterr().out
+  assert "Faulty annotations: partly outside of the picture 1" in report
+  again = f"coco --input=... --annotations=... --output={tmp_path}/out --split=validation"
+  assert report.rstrip().endswith(again)
+
+
 @pytest.mark.parametrize(
   ("arguments", "words"),
   [
-    ([], "expected a subcommand, one of: image_folder, digits"),
+    ([], "expected a subcommand, one of: image_folder, digits, voc, coco, scenes"),
     (["cifar"], "unknown subcommand 'cifar', expected one of: image_folder, digits"),
+    (["coco", "--input=in", "--output=out"], "coco needs --annotations"),
+    (["coco", "--input=in", "--output=out", "--first_pixel=0"], "--first_pixel is no flag of coco"),
+    (["coco", "--input=in", "--output=out", "--annotations=x.json"], r"cannot read x\.json"),
+    (["voc", "--input=/nowhere", "--output=out"], "cannot read /nowhere"),
     (["digits"], "digits needs --output"),
     (["image_folder", "--output=out"], "image_folder needs --input"),
     (["digits", "--output=out", "--strict"], "--strict is no flag of digits, which has --output"),
@@ -91,9 +123,9 @@ def test_a_failing_system_call_is_told_without_a_traceback(monkeypatch):
   def convert(output):
     raise OSError(28, "No space left on device", output)
 
-  monkeypatch.setitem(make_tfrecords.COMMANDS, "voc", make_tfrecords.Command(convert, "x"))
+  monkeypatch.setitem(make_tfrecords.COMMANDS, "new", make_tfrecords.Command(convert, "x"))
   with pytest.raises(UserError, match="No space left on device: 'out'"):
-    _run("voc", "--output=out")
+    _run("new", "--output=out")
 
 
 def test_a_new_subcommand_is_one_entry(monkeypatch, capsys):
@@ -103,11 +135,11 @@ def test_a_new_subcommand_is_one_entry(monkeypatch, capsys):
     assert (input, output, seed) == ("in", "/nowhere", 7)
     return DatasetSummary(output, {"train": SplitSummary(1, 1, 1, 0, {"jpeg": 1})}, 2.0, 1.0)
 
-  monkeypatch.setitem(make_tfrecords.COMMANDS, "voc", make_tfrecords.Command(convert, "x"))
-  _run("voc", "--input=in", "--output=/nowhere", "--seed=7")
+  monkeypatch.setitem(make_tfrecords.COMMANDS, "new", make_tfrecords.Command(convert, "x"))
+  _run("new", "--input=in", "--output=/nowhere", "--seed=7")
   assert "1 example, 1 class" in capsys.readouterr().out
-  with pytest.raises(UserError, match="--strict is no flag of voc"):
-    _run("voc", "--input=in", "--output=out", "--strict")
+  with pytest.raises(UserError, match="--strict is no flag of new"):
+    _run("new", "--input=in", "--output=out", "--strict")
 
 
 def test_ctrl_c_ends_two_processes_in_one_line(images, tmp_path):

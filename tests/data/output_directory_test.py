@@ -11,11 +11,16 @@ from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.output_directory import OutputDirectory, opened_output
 
 
-def _write(path, split="train", classes=("a", "b"), shards=2, overwrite=False, skipped=()):
-  with opened_output(path, [split], classes, overwrite) as output:
+def _write(
+  path, split="train", classes=("a", "b"), shards=2, overwrite=False, skipped=(), files=()
+):
+  with opened_output(path, [split], classes, overwrite, {split: files}) as output:
     for index in range(shards):
       output.staged_shard(split, index).write_text(f"{split} {index} of {shards}")
-    output.commit({split: {"shards": shards}}, classes, {split: skipped})
+    for name in files:
+      output.staged_file(split, name).write_text(f"{name} of {shards}")
+    record = {"shards": shards, **({"files": list(files)} if files else {})}
+    output.commit({split: record}, classes, {split: skipped})
 
 
 def _names(path):
@@ -98,6 +103,25 @@ def test_overwriting_replaces_all_of_the_split(tmp_path):
   assert (tmp_path / "labels.txt").read_text() == "c\n"
 
 
+def test_files_beside_the_shards_come_and_go_with_their_split(tmp_path):
+  _write(tmp_path, files=["train.json", "problems.txt"])
+  assert (tmp_path / "problems.txt").read_text() == "problems.txt of 2"
+  _write(tmp_path, shards=1, overwrite=True, files=["train.json"])
+  assert (tmp_path / "train.json").read_text() == "train.json of 1"
+  assert not (tmp_path / "problems.txt").exists()
+  _write(tmp_path, overwrite=True)
+  assert not (tmp_path / "train.json").exists()
+
+
+def test_files_of_others_are_not_overwritten(tmp_path):
+  (tmp_path / "train.json").write_text("mine")
+  with pytest.raises(DatasetError, match=r"train\.json is not of this program .* Move it"):
+    _write(tmp_path, overwrite=True, files=["train.json"])
+  assert _names(tmp_path) == ["train.json"]
+  _write(tmp_path)
+  assert (tmp_path / "train.json").read_text() == "mine"
+
+
 def test_a_failing_overwrite_keeps_the_old_split(tmp_path):
   _write(tmp_path)
   before = _names(tmp_path)
@@ -152,15 +176,17 @@ def test_a_commit_killed_anywhere_is_mended_by_the_next_run(tmp_path, monkeypatc
     path = tmp_path / str(change)
     path.mkdir()
     if overwrite:
-      _write(path, shards=3)
+      _write(path, shards=3, files=["train.json", "old.txt"])
     output = OutputDirectory(path)
     output.stage("train")
     for index in range(2):
       output.staged_shard("train", index).write_text("new")
+    output.staged_file("train", "train.json").write_text("new")
     with monkeypatch.context() as patches:
       _kill_before(patches, change)
       try:
-        output.commit({"train": {"shards": 2}}, ["a", "b"], {"train": []})
+        record = {"shards": 2, "files": ["train.json"]}
+        output.commit({"train": record}, ["a", "b"], {"train": []})
         break
       except _KilledError:
         pass
@@ -169,8 +195,14 @@ def test_a_commit_killed_anywhere_is_mended_by_the_next_run(tmp_path, monkeypatc
       with contextlib.suppress(OSError), opened_output(path, ["train"], ["a"], True):
         raise OSError
       assert len(output.shards("train")) == record["shards"]
-    _write(path, shards=1, overwrite=bool(record))
-    assert _names(path) == ["dataset.json", "labels.txt", "train-00000-of-00001.tfrecord"]
+      assert all((path / name).exists() for name in record["files"])
+    _write(path, shards=1, overwrite=bool(record), files=["new.txt"])
+    assert _names(path) == [
+      "dataset.json",
+      "labels.txt",
+      "new.txt",
+      "train-00000-of-00001.tfrecord",
+    ]
   assert change > 8
 
 

@@ -1,6 +1,7 @@
 import pytest
 import tensorflow as tf
 
+from sasa_tf.data.boxes import CheckedImage, Problem
 from sasa_tf.data.errors import BrokenImageError, DatasetError
 from sasa_tf.data.examples import EncodedExample
 from sasa_tf.data.shard import write_shard
@@ -48,3 +49,19 @@ def test_strict_stops_at_the_first_broken_item(tmp_path):
 def test_a_full_disk_is_told():
   with pytest.raises(DatasetError, match="No space left on device"):
     write_shard("/dev/full", [1, 2], _encode, False, lambda report: None)
+
+
+def _encode_boxes(item):
+  problems = [Problem("empty", f"box of {item} is empty, dropped")] if item % 2 else []
+  return EncodedExample(b"x", "jpeg", problems, CheckedImage(item, "n", 1, 1, ()))
+
+
+def test_boxes_and_their_problems_are_handed_on_in_order(tmp_path):
+  result = write_shard(tmp_path / "shard", [1, 2, 3], _encode_boxes, False, lambda report: None)
+  assert [image.source_id for image in result.images] == [1, 2, 3]
+  assert [problem.message[:8] for problem in result.problems] == ["box of 1", "box of 3"]
+
+
+def test_strict_stops_at_the_first_problem_of_an_annotation(tmp_path):
+  with pytest.raises(DatasetError, match=r"box of 3 is empty, dropped\nMend .* no --strict"):
+    write_shard(tmp_path / "shard", [2, 3, 5], _encode_boxes, True, lambda report: None)

@@ -1,4 +1,5 @@
 import functools
+import json
 import os
 import pathlib
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import pytest
 import tensorflow as tf
 
+from sasa_tf.data.box_figures import BoxFigures
+from sasa_tf.data.boxes import Box, CheckedImage, Problem
 from sasa_tf.data.errors import BrokenImageError, DatasetError
 from sasa_tf.data.examples import EncodedExample
 from sasa_tf.data.sharded_writer import SplitPlan, SplitSummary, plan_split, write_dataset
@@ -126,6 +129,34 @@ def test_class_names_are_checked_before_the_work(tmp_path):
     write_dataset(tmp_path / "out", {"train": SplitPlan([1], 1)}, ["a", "a"], None)
 
 
+def _encode_boxes(item):
+  if item < 0:
+    raise BrokenImageError(f"item {item} is broken")
+  image = CheckedImage(item, f"{item}.jpg", 9, 9, (Box(0.0, 1.0, 2.0, 3.0, 1, 4.0),) * (item % 3))
+  return EncodedExample(b"x", "jpeg", [Problem("empty", f"{item}: empty")] * (item == 4), image)
+
+
+def test_splits_with_boxes_get_an_annotation_file_and_figures(tmp_path):
+  known = Problem("lost", "7: lost")
+  summary = write_dataset(
+    tmp_path,
+    {"train": SplitPlan([5, -1, 2, 3], 2), "test": SplitPlan([4], 1, [known])},
+    ["background", "a"],
+    _encode_boxes,
+    categories=[{"id": 1, "name": "a"}],
+    num_processes=1,
+  )
+  train, test = summary.splits["train"], summary.splits["test"]
+  assert train.boxes == BoxFigures({"a": 4}, 0, 1, 2, {})
+  assert test.boxes == BoxFigures({"a": 1}, 0, 0, 1, {"empty": 1, "lost": 1})
+  assert (train.files, test.files) == (["train.json"], ["test.json", "problems-test.txt"])
+  content = json.loads((tmp_path / "train.json").read_text())
+  assert [image["id"] for image in content["images"]] == [2, 3, 5]
+  assert (tmp_path / "problems-test.txt").read_text() == "7: lost\n4: empty\n"
+  record = json.loads((tmp_path / "dataset.json").read_text())["test"]
+  assert record["boxes"]["problems"] == {"empty": 1, "lost": 1}
+
+
 def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
   items = [*range(50), -1, *range(50, 100)]
   for num_processes in (1, 2):
@@ -143,8 +174,8 @@ def encode(item):
   from sasa_tf.data.examples import EncodedExample
   if item == 70:
     print("here", flush=True)
-    with open(sys.argv[2]) as gate:
-      gate.read()
+    with open(sys.argv[2], "rb", buffering=0) as gate:
+      gate.read(1)
   return EncodedExample(b"x", "jpeg")
 
 if __name__ == "__main__":
@@ -159,9 +190,10 @@ def blocked_conversion(tmp_path):
   program, gate, output = tmp_path / "program.py", tmp_path / "gate", tmp_path / "out"
   program.write_text(_BLOCKING_PROGRAM)
   os.mkfifo(gate)
+  ours = os.open(gate, os.O_RDWR)  # Open from the start, so that it is never early or late.
 
   def resume():
-    os.close(os.open(gate, os.O_RDWR))  # Lets a reader go on, and does not wait for one.
+    os.write(ours, b"go")
 
   with subprocess.Popen(
     [sys.executable, program, output, gate],
@@ -175,6 +207,7 @@ def blocked_conversion(tmp_path):
     finally:
       process.kill()
       resume()
+      os.close(ours)
 
 
 def test_a_kill_leaves_no_final_name_no_worker_and_no_obstacle(blocked_conversion):

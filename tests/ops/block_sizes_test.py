@@ -40,3 +40,19 @@ def test_phases_count_not_pixels():
 def test_padding_to_whole_blocks_stays_small(length):
   for block in block_size((length, length), SEVEN):
     assert -(-length // block) * block <= 1.25 * length
+
+
+@pytest.mark.parametrize(
+  ("image", "expected"),
+  [
+    ((56, 56), (4, 4)),
+    ((28, 28), (4, 4)),
+    ((14, 14), (2, 14)),
+    ((7, 7), (7, 7)),
+    ((5, 56), (5, 4)),
+    ((None, None), (4, 4)),
+  ],
+)
+def test_on_a_gpu_blocks_are_small(image, expected):
+  with ops.use_target_device("GPU"):
+    assert block_size(image, SEVEN) == expected

@@ -52,6 +52,11 @@ FEW = ("wide-zero", "primes-mask", "one_block_one_way-zero", "dilated-mask")
 TOLERANCE = {tf.float64: 1e-10, tf.float32: 1e-5, tf.float16: 4e-3, tf.bfloat16: 2e-2}
 
 
+def finest(implementation: str) -> tf.DType:
+  """The most precise dtype that an implementation takes."""
+  return tf.float32 if implementation == "fused" else tf.float64
+
+
 def inputs(case: Case, dtype: tf.DType = tf.float64, seed: int = 0) -> list[tf.Tensor]:
   """Query, key, value, relative_rows, relative_columns and an upstream gradient."""
   generator = np.random.default_rng(seed)

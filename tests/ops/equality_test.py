@@ -13,6 +13,7 @@ from tests.ops.cases import (
   Case,
   assert_close,
   attention,
+  finest,
   inputs,
   output_and_gradients,
 )
@@ -42,6 +43,8 @@ def _run(case, implementation, tensors, mode="eager", **arguments):
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("implementation", OTHERS)
 def test_eager(implementation, name, dtype):
+  if dtype.size > finest(implementation).size:
+    pytest.skip(f"{implementation} does not take {dtype.name}")
   tensors = inputs(CASES[name], dtype)
   actual = _run(CASES[name], implementation, tensors)
   assert actual[0].dtype == dtype
@@ -83,19 +86,19 @@ def test_half_precision(implementation, name, dtype, mode):
 @pytest.mark.parametrize("implementation", OTHERS)
 @pytest.mark.parametrize("shape", [(2, 5, 6, 2, 3), (1, 17, 16, 1, 3)], ids=str)
 def test_no_relative_term_and_an_odd_head_width(implementation, border, shape):
-  case = Case(shape, (5, 5), (1, 1), border)
-  query, key, value, _, _, upstream = inputs(case)
+  case, dtype = Case(shape, (5, 5), (1, 1), border), finest(implementation)
+  query, key, value, _, _, upstream = inputs(case, dtype)
   tensors = [query, key, value, upstream]
   actual = _run(case, implementation, tensors, scale=0.3)
-  assert_close(actual, _expected(case, tensors, scale=0.3), 1e-10)
+  assert_close(actual, _expected(case, tensors, scale=0.3), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("border", ["zero", "mask"])
 @pytest.mark.parametrize("implementation", OTHERS)
 @pytest.mark.parametrize("shape", [(2, 5, 6, 2, 4), (1, 17, 16, 1, 4)], ids=str)
 def test_no_key(implementation, border, shape):
-  case = Case(shape, (5, 5), (1, 1), border)
-  query, _, *rest = inputs(case)
+  case, dtype = Case(shape, (5, 5), (1, 1), border), finest(implementation)
+  query, _, *rest = inputs(case, dtype)
 
   def without_key(name):
     return lambda query, *others: attention(case, name, scale=2.0)(query, None, *others)
@@ -103,14 +106,15 @@ def test_no_key(implementation, border, shape):
   results = [
     output_and_gradients(without_key(n), [query, *rest]) for n in (implementation, "reference")
   ]
-  assert_close(*results, 1e-10)
+  assert_close(*results, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("implementation", OTHERS)
 @pytest.mark.parametrize("mode", ["eager", "function"])
 def test_second_derivatives(implementation, mode):
   case = Case((1, 4, 5, 1, 2), (3, 3))
-  tensors = inputs(case)
+  dtype = finest(implementation)
+  tensors = inputs(case, dtype)
 
   def penalty_gradient(name, tensors):
     with tf.GradientTape() as tape:
@@ -121,7 +125,7 @@ def test_second_derivatives(implementation, mode):
 
   compute = functools.partial(penalty_gradient, implementation)
   actual = (tf.function(compute) if mode == "function" else compute)(tensors)
-  assert_close(actual, penalty_gradient("reference", tensors), 1e-9)
+  assert_close(actual, penalty_gradient("reference", tensors), 10 * TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

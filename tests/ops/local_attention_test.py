@@ -19,7 +19,7 @@ TABLE = tf.zeros([3, 2])
     ([X, X, X], {"kernel_size": 0}, "positive int or a pair"),
     ([X, X, X], {"dilation_rate": (1, 2, 3)}, "dilation_rate must be a positive int or a pair"),
     ([X, X, X], {"border": "reflect"}, "border must be one of.*'reflect'"),
-    ([X, X, X], {"implementation": "fused"}, "implementation must be one of.*'fused'"),
+    ([X, X, X], {"implementation": "fastest"}, "implementation must be one of.*'fastest'"),
     (
       [X, X, X],
       {"window_mask": False, "implementation": "reference"},

@@ -5,31 +5,40 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from tests.ops.cases import Case, assert_close, attention, inputs, output_and_gradients
+from tests.ops.cases import (
+  TOLERANCE,
+  Case,
+  assert_close,
+  attention,
+  finest,
+  inputs,
+  output_and_gradients,
+)
 
 pytestmark = pytest.mark.parametrize("implementation", ops.available_implementations())
 
 
 def test_a_window_of_one_pixel_returns_the_value(implementation):
   case = Case((2, 5, 9, 2, 4), (1, 1))
-  query, key, value, rows, columns, _ = inputs(case)
+  query, key, value, rows, columns, _ = inputs(case, finest(implementation))
   result = attention(case, implementation)(query, key, value, rows, columns)
-  np.testing.assert_allclose(result, value, rtol=1e-12)
+  assert_close([result], [value], TOLERANCE[value.dtype])
 
 
 def test_the_interior_is_equivariant_to_translation(implementation):
   case = Case((1, 23, 21, 1, 4), (5, 3))
-  *tensors, _ = inputs(case)
+  *tensors, _ = inputs(case, finest(implementation))
   moved = [tf.roll(t, [3, 2], axis=[1, 2]) for t in tensors[:3]] + tensors[3:]
   result, after = (attention(case, implementation)(*t) for t in (tensors, moved))
-  np.testing.assert_allclose(after[:, 5:-2, 3:-1], result[:, 2:-5, 1:-3], rtol=1e-10)
+  tolerance = TOLERANCE[finest(implementation)]
+  assert_close([after[:, 5:-2, 3:-1]], [result[:, 2:-5, 1:-3]], tolerance)
 
 
 @pytest.mark.parametrize("pixel", [(0, 0), (8, 7), (16, 19)])
 def test_gradients_are_zero_outside_of_the_window(implementation, pixel):
   case = Case((1, 17, 20, 1, 2), (5, 3), (2, 1))
-  *tensors, _ = inputs(case)
-  upstream = np.zeros(case.shape)
+  *tensors, _ = inputs(case, finest(implementation))
+  upstream = np.zeros(case.shape, tensors[0].dtype.as_numpy_dtype)
   upstream[0, pixel[0], pixel[1]] = 1.0
   gradients = output_and_gradients(attention(case, implementation), [*tensors, upstream])
   rows, columns = np.indices([17, 20])
@@ -43,33 +52,34 @@ def test_gradients_are_zero_outside_of_the_window(implementation, pixel):
 
 def test_a_window_over_the_whole_image_is_global_attention(implementation):
   case = Case((2, 5, 7, 2, 4), (9, 13), border="mask")
-  query, key, value, *_ = inputs(case)
+  query, key, value, *_ = inputs(case, finest(implementation))
   flat = [tf.einsum("bhwnd->bnhwd", t) for t in (query, key, value)]
   q, k, v = (tf.reshape(t, [2, 2, 35, 4]) for t in flat)
   expected = tf.matmul(tf.nn.softmax(tf.matmul(q, k, transpose_b=True)), v)
   expected = tf.einsum("bnhwd->bhwnd", tf.reshape(expected, [2, 2, 5, 7, 4]))
-  np.testing.assert_allclose(attention(case, implementation)(query, key, value), expected, 1e-10)
+  result = attention(case, implementation)(query, key, value)
+  assert_close([result], [expected], TOLERANCE[query.dtype])
 
 
 def test_a_masked_border_is_the_image_cut_from_a_larger_one(implementation):
   """With border="mask" a whole-image window cannot tell the image from one that is alone."""
   case = Case((1, 11, 18, 1, 4), (3, 5), border="mask")
-  query, key, value, rows, columns, _ = inputs(case)
+  query, key, value, rows, columns, _ = inputs(case, finest(implementation))
   whole = attention(case, implementation)(query, key, value, rows, columns)
   cut = [t[:, :, :9] for t in (query, key, value)]
   part = attention(case, implementation)(*cut, rows, columns)
-  np.testing.assert_allclose(part[:, :, :7], whole[:, :, :7], rtol=1e-10)
+  assert_close([part[:, :, :7]], [whole[:, :, :7]], TOLERANCE[query.dtype])
   assert float(tf.reduce_max(tf.abs(part[:, :, 7:] - whole[:, :, 7:9]))) > 1e-3
 
 
 def test_images_and_heads_do_not_mix(implementation):
   case = Case((2, 9, 17, 2, 4), (3, 3))
-  query, key, value, rows, columns, _ = inputs(case)
+  query, key, value, rows, columns, _ = inputs(case, finest(implementation))
   result = attention(case, implementation)(query, key, value, rows, columns)
   alone = attention(case, implementation)(
     *[t[1:, :, :, 1:] for t in (query, key, value)], rows, columns
   )
-  np.testing.assert_allclose(alone, result[1:, :, :, 1:], rtol=1e-10)
+  assert_close([alone], [result[1:, :, :, 1:]], TOLERANCE[query.dtype])
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -85,12 +95,13 @@ def test_twice_is_bit_equal(implementation, jit):
 
 def test_scale_multiplies_the_query(implementation):
   case = Case((1, 5, 9, 1, 4), (3, 3))
-  query, *rest = inputs(case)[:-1]
+  query, *rest = inputs(case, finest(implementation))[:-1]
   scaled = attention(case, implementation, scale=0.25)(query, *rest)
-  assert_close([scaled], [attention(case, implementation)(0.25 * query, *rest)], 1e-12)
+  unscaled = attention(case, implementation)(0.25 * query, *rest)
+  assert_close([scaled], [unscaled], TOLERANCE[query.dtype])
 
 
 def test_no_images(implementation):
   case = Case((0, 5, 17, 1, 4), (3, 3))
-  *tensors, _ = inputs(case)
+  *tensors, _ = inputs(case, finest(implementation))
   assert attention(case, implementation)(*tensors).shape == case.shape

@@ -1,0 +1,96 @@
+"""The machine, its devices and the versions: what a figure means nothing without."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import re
+import subprocess
+from typing import Any
+
+import tensorflow as tf
+
+import sasa_tf
+
+_PACKAGES = ("tensorflow", "keras", "tf_keras", "numpy")
+# Prefixes and names of the variables that change what is measured.
+_VARIABLES = re.compile(
+  r"(TF_|XLA_|CUDA_|NVIDIA_TF32|OMP_|MKL_|ONEDNN_|DNNL_|SASA_TF_|KERAS_BACKEND|LD_PRELOAD)"
+)
+_NO_MATTER = ("TF_CLI_CONFIG_FILE", "TF_CPP_MIN_LOG_LEVEL", "CUDA_HOME", "CUDA_PATH")
+
+
+def _first(pattern: str, file: str) -> str | None:
+  try:
+    found = re.search(pattern, pathlib.Path(file).read_text())
+  except OSError:
+    return None
+  return found and found[1].strip()
+
+
+def _version(package: str) -> str | None:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return None
+
+
+def _commit() -> str | None:
+  """The checkout's commit, with a plus where files differ from it; None outside of a checkout."""
+  root = pathlib.Path(sasa_tf.__file__).parent.parent
+  if not (root / ".git").exists():
+    return None
+  try:
+    described = subprocess.run(
+      ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--dirty=+"],
+      capture_output=True,
+      text=True,
+    )
+  except OSError:
+    return None
+  return described.stdout.strip() or None
+
+
+def gpu_name() -> str | None:
+  """Returns the name of the first GPU, or None without one."""
+  gpus = tf.config.list_physical_devices("GPU")
+  if not gpus:
+    return None
+  return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+
+
+def set_threads(count: int) -> None:
+  """Lets an operation on the CPU use so many threads, 0 for all; before TensorFlow's first one."""
+  tf.config.threading.set_intra_op_parallelism_threads(count)
+
+
+def describe_environment() -> dict[str, Any]:
+  """Returns the facts, ready for JSON."""
+  build = tf.sysconfig.get_build_info()
+  memory = _first(r"MemTotal:\s+(\d+) kB", "/proc/meminfo")
+  return {
+    "machine": _first(r"model name\s*: (.+)", "/proc/cpuinfo") or platform.processor(),
+    "architecture": platform.machine(),
+    "system": f"{platform.system()} {platform.release()}",
+    "cores": len(os.sched_getaffinity(0)),
+    "memory_bytes": memory and 1024 * int(memory),
+    "load_average": round(os.getloadavg()[0], 2),
+    "device": gpu_name() or "CPU",
+    "driver": _first(r"Kernel Module.*?\s(\d+\.[\d.]+)\s", "/proc/driver/nvidia/version"),
+    "cuda": build.get("cuda_version") if gpu_name() else None,
+    "cudnn": build.get("cudnn_version") if gpu_name() else None,
+    "threads": tf.config.threading.get_intra_op_parallelism_threads() or "all",
+    "python": platform.python_version(),
+    "sasa_tf": sasa_tf.__version__,
+    "commit": _commit(),
+    "packages": {name: _version(name) for name in _PACKAGES},
+    "variables": {
+      name: value
+      for name, value in sorted(os.environ.items())
+      if _VARIABLES.match(name) and name not in _NO_MATTER
+    },
+    "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+  }

@@ -1,0 +1,34 @@
+// The CUDA kernels as functions of the host: two families, and what both end with.
+#ifndef SASA_TF_NATIVE_CUDA_LAUNCH_H_
+#define SASA_TF_NATIVE_CUDA_LAUNCH_H_
+
+#include <cuda_runtime.h>
+
+#include "local_attention.h"
+
+namespace sasa {
+
+// Runs of queries in ordinary arithmetic: every type, windows of 3 to 11 columns, head widths up to
+// 128 in fours.
+bool RunsCan(const Problem& problem);
+void RunsForward(const Problem& problem, const ForwardArrays& arrays, cudaStream_t stream);
+void RunsBackward(const Problem& problem, const BackwardArrays& arrays, cudaStream_t stream);
+
+// Tiles of queries on the tensor cores: half precision, windows of 7 x 7, head widths 8 to 64.
+bool TilesCan(const Problem& problem);
+void TilesForward(const Problem& problem, const ForwardArrays& arrays, cudaStream_t stream);
+void TilesBackward(const Problem& problem, const BackwardArrays& arrays, cudaStream_t stream);
+
+// Sums the workers' gradients of the tables, each in its part of the scratch memory, times
+// `factor`.
+void SumTables(const Problem& problem, const BackwardArrays& arrays, int workers, float factor,
+               cudaStream_t stream);
+
+// The workers' part of the scratch memory.
+inline float* TablePartials(const Problem& p, const BackwardArrays& arrays) {
+  return arrays.scratch + p.batch * p.height * p.width * p.heads;
+}
+
+}  // namespace sasa
+
+#endif  // SASA_TF_NATIVE_CUDA_LAUNCH_H_

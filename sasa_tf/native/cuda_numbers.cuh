@@ -1,0 +1,80 @@
+// Numbers of the CUDA kernels: loads, stores, conversions and sums over lanes.
+#ifndef SASA_TF_NATIVE_CUDA_NUMBERS_CUH_
+#define SASA_TF_NATIVE_CUDA_NUMBERS_CUH_
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace sasa {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Logits are in units of log2 inside of the kernels.
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr float kLn2 = 0.6931471805599453f;
+
+constexpr float kMasked = -1e30f;  // logit of what takes no part
+constexpr float kAbsent = 1e30f;   // log-sum-exp of a query that is not there: weights of zero
+
+// 2 to the x; denormal results are zero.
+__device__ inline float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+__device__ inline float2 Widen(uint32_t two, __nv_bfloat16) {
+  return make_float2(__uint_as_float(two << 16), __uint_as_float(two & 0xffff0000u));
+}
+__device__ inline float2 Widen(uint32_t two, __half) {
+  return __half22float2(*reinterpret_cast<__half2*>(&two));
+}
+
+// Two numbers of T in a word, the first in its lower half.
+template <typename T>
+__device__ inline uint32_t Pack(float low, float high);
+template <>
+__device__ inline uint32_t Pack<__half>(float low, float high) {
+  uint32_t two;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(two) : "f"(high), "f"(low));
+  return two;
+}
+template <>
+__device__ inline uint32_t Pack<__nv_bfloat16>(float low, float high) {
+  uint32_t two;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(two) : "f"(high), "f"(low));
+  return two;
+}
+
+// Sums over the lanes of a warp whose numbers are equal modulo kLanes.
+template <int kLanes>
+__device__ inline float WarpSum(float x) {
+#pragma unroll
+  for (int distance = kWarp / 2; distance >= kLanes; distance /= 2) {
+    x += __shfl_xor_sync(kAllLanes, x, distance);
+  }
+  return x;
+}
+
+// Thread blocks that take turns on the work: as many as run at a time.
+template <typename Kernel>
+int Workers(Kernel kernel, int work, int threads, int bytes, int limit) {
+  int device = 0, processors = 1, blocks = 1;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, bytes);
+  const int most = processors * (blocks > 0 ? blocks : 1);
+  const int workers = work < most ? work : most;
+  return workers < limit ? workers : limit;
+}
+
+inline int CeilDiv(int a, int b) { return (a + b - 1) / b; }
+
+}  // namespace sasa
+
+#endif  // SASA_TF_NATIVE_CUDA_NUMBERS_CUH_

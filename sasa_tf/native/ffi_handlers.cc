@@ -1,0 +1,239 @@
+// The kernels as XLA custom calls (typed FFI), for the processor and, with SASA_TF_WITH_CUDA, for GPUs.
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "cpu_attention.h"
+#include "local_attention.h"
+#include "xla/ffi/api/c_api.h"
+#include "xla/ffi/api/ffi.h"
+
+extern "C" const XLA_FFI_Api* XLA_FFI_GetApi();  // of libtensorflow_framework
+
+namespace sasa {
+namespace {
+
+namespace ffi = xla::ffi;
+using Array = ffi::AnyBuffer;
+using Result = ffi::Result<ffi::AnyBuffer>;
+
+// Tasks on XLA's thread pool. The calling thread works too, and waits for what others have begun
+// only, so that it never waits for a pool whose threads all wait likewise.
+class PoolLoop {
+ public:
+  static void Run(void* threads, int64_t count, void (*task)(void*, int64_t), void* context) {
+    ffi::ThreadPool& pool = *static_cast<ffi::ThreadPool*>(threads);
+    const int64_t helpers = std::min(pool.num_threads(), count) - 1;
+    auto loop = std::make_shared<PoolLoop>(count, task, context);
+    for (int64_t i = 0; i < helpers; ++i) {
+      pool.Schedule([loop] { loop->Work(); });
+    }
+    loop->Work();
+    loop->Wait();
+  }
+
+  PoolLoop(int64_t count, void (*task)(void*, int64_t), void* context)
+      : count_(count), task_(task), context_(context), left_(count) {}
+
+ private:
+  void Work() {
+    for (int64_t i = next_++; i < count_; i = next_++) {
+      task_(context_, i);
+      if (--left_ == 0) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        ended_.notify_all();
+      }
+    }
+  }
+
+  void Wait() {
+    std::unique_lock<std::mutex> lock(mutex_);
+    ended_.wait(lock, [this] { return left_ == 0; });
+  }
+
+  const int64_t count_;
+  void (*const task_)(void*, int64_t);
+  void* const context_;
+  std::atomic<int64_t> next_{0};
+  std::atomic<int64_t> left_;
+  std::mutex mutex_;
+  std::condition_variable ended_;
+};
+
+struct Window {
+  int64_t kernel_rows, kernel_columns, dilation_rows, dilation_columns;
+  bool mask_border, has_key, has_relative;
+  float scale;
+};
+
+ffi::ErrorOr<Problem> MakeProblem(const Array& query, const Window& window) {
+  const auto sizes = query.dimensions();
+  if (sizes.size() != 5) {
+    return ffi::Unexpected(ffi::Error::InvalidArgument("query must have shape [B, H, W, N, D]"));
+  }
+  Problem problem = {sizes[0],
+                     sizes[1],
+                     sizes[2],
+                     sizes[3],
+                     sizes[4],
+                     static_cast<int32_t>(window.kernel_rows),
+                     static_cast<int32_t>(window.kernel_columns),
+                     static_cast<int32_t>(window.dilation_rows),
+                     static_cast<int32_t>(window.dilation_columns),
+                     window.mask_border,
+                     window.has_key,
+                     window.has_relative,
+                     window.scale,
+                     Type::kFloat32};
+  switch (query.element_type()) {
+    case ffi::DataType::F32: break;
+    case ffi::DataType::BF16: problem.type = Type::kBfloat16; break;
+    case ffi::DataType::F16: problem.type = Type::kFloat16; break;
+    default:
+      return ffi::Unexpected(
+          ffi::Error::InvalidArgument("query must be float32, bfloat16 or float16"));
+  }
+  return problem;
+}
+
+ffi::Error AsError(const char* reason) {
+  return reason == nullptr ? ffi::Error::Success() : ffi::Error::Internal(reason);
+}
+
+const float* Floats(const Array& array) { return static_cast<const float*>(array.untyped_data()); }
+float* Floats(Result& array) { return static_cast<float*>(array->untyped_data()); }
+
+// On the processor, with XLA's threads.
+const char* Compute(const Problem& problem, const ForwardArrays& arrays, ffi::ThreadPool pool) {
+  return CpuForward(problem, arrays, {PoolLoop::Run, &pool});
+}
+const char* Compute(const Problem& problem, const BackwardArrays& arrays, ffi::ThreadPool pool) {
+  return CpuBackward(problem, arrays, {PoolLoop::Run, &pool});
+}
+
+#ifdef SASA_TF_WITH_CUDA
+// On a GPU, in a stream of it.
+const char* Compute(const Problem& problem, const ForwardArrays& arrays, void* stream) {
+  return CudaForward(problem, arrays, stream);
+}
+const char* Compute(const Problem& problem, const BackwardArrays& arrays, void* stream) {
+  return CudaBackward(problem, arrays, stream);
+}
+#endif
+
+template <typename Where>
+ffi::Error Forward(Array query, Array key, Array value, Array rows, Array columns, Result output,
+                   Result log_sum, Window window, Where where) {
+  const auto problem = MakeProblem(query, window);
+  if (!problem.has_value()) return problem.error();
+  const ForwardArrays arrays{query.untyped_data(), key.untyped_data(), value.untyped_data(),
+                             Floats(rows),         Floats(columns),    output->untyped_data(),
+                             Floats(log_sum)};
+  return AsError(Compute(*problem, arrays, where));
+}
+
+template <typename Where>
+ffi::Error Backward(Array query, Array key, Array value, Array rows, Array columns, Array output,
+                    Array log_sum, Array upstream, Result query_gradient, Result key_gradient,
+                    Result value_gradient, Result rows_gradient, Result columns_gradient,
+                    Result scratch, Window window, Where where) {
+  const auto problem = MakeProblem(query, window);
+  if (!problem.has_value()) return problem.error();
+  if (static_cast<int64_t>(scratch->element_count()) < ScratchFloats(*problem)) {
+    return ffi::Error::InvalidArgument("the scratch is smaller than ScratchFloats says");
+  }
+  const BackwardArrays arrays{query.untyped_data(),
+                              key.untyped_data(),
+                              value.untyped_data(),
+                              Floats(rows),
+                              Floats(columns),
+                              output.untyped_data(),
+                              Floats(log_sum),
+                              upstream.untyped_data(),
+                              query_gradient->untyped_data(),
+                              key_gradient->untyped_data(),
+                              value_gradient->untyped_data(),
+                              Floats(rows_gradient),
+                              Floats(columns_gradient),
+                              Floats(scratch)};
+  return AsError(Compute(*problem, arrays, where));
+}
+
+}  // namespace
+}  // namespace sasa
+
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
+    sasa::Window, xla::ffi::StructMember<int64_t>("kernel_rows"),
+    xla::ffi::StructMember<int64_t>("kernel_columns"),
+    xla::ffi::StructMember<int64_t>("dilation_rows"),
+    xla::ffi::StructMember<int64_t>("dilation_columns"),
+    xla::ffi::StructMember<bool>("mask_border"), xla::ffi::StructMember<bool>("has_key"),
+    xla::ffi::StructMember<bool>("has_relative"), xla::ffi::StructMember<float>("scale"));
+
+namespace sasa {
+namespace {
+
+auto BindForward() {
+  return ffi::Ffi::Bind()
+      .Arg<Array>().Arg<Array>().Arg<Array>()  // query, key, value
+      .Arg<Array>().Arg<Array>()               // tables
+      .Ret<Array>().Ret<Array>()               // output, log-sum-exp
+      .Attrs<Window>();
+}
+
+auto BindBackward() {
+  return ffi::Ffi::Bind()
+      .Arg<Array>().Arg<Array>().Arg<Array>()  // query, key, value
+      .Arg<Array>().Arg<Array>()               // tables
+      .Arg<Array>().Arg<Array>().Arg<Array>()  // output, log-sum-exp, upstream
+      .Ret<Array>().Ret<Array>().Ret<Array>()  // gradients, as the first five
+      .Ret<Array>().Ret<Array>()
+      .Ret<Array>()                            // scratch
+      .Attrs<Window>();
+}
+
+XLA_FFI_DEFINE_HANDLER(kHostForward, Forward<ffi::ThreadPool>,
+                       BindForward().Ctx<ffi::ThreadPool>());
+XLA_FFI_DEFINE_HANDLER(kHostBackward, Backward<ffi::ThreadPool>,
+                       BindBackward().Ctx<ffi::ThreadPool>());
+#ifdef SASA_TF_WITH_CUDA
+XLA_FFI_DEFINE_HANDLER(kCudaForward, Forward<void*>,
+                       BindForward().Ctx<ffi::PlatformStream<void*>>());
+XLA_FFI_DEFINE_HANDLER(kCudaBackward, Backward<void*>,
+                       BindBackward().Ctx<ffi::PlatformStream<void*>>());
+#endif
+
+// Keeps the first error in `message`.
+void Register(const char* name, const char* platform, XLA_FFI_Handler* handler,
+              XLA_FFI_Handler_Traits traits, std::string& message) {
+  const XLA_FFI_Api* api = XLA_FFI_GetApi();
+  XLA_FFI_Error* error = ffi::Ffi::RegisterStaticHandler(api, name, platform, handler, traits);
+  if (error == nullptr) return;
+  if (message.empty()) message = ffi::internal::GetErrorMessage(api, error);
+  ffi::internal::DestroyError(api, error);
+}
+
+}  // namespace
+}  // namespace sasa
+
+// Makes the handlers known to XLA. Returns "", or the reason why not.
+extern "C" __attribute__((visibility("default"))) const char* sasa_tf_register() {
+  static const std::string message = [] {
+    constexpr char forward[] = "sasa_tf_local_attention_forward";
+    constexpr char backward[] = "sasa_tf_local_attention_backward";
+    std::string message;
+    sasa::Register(forward, "Host", sasa::kHostForward, 0, message);
+    sasa::Register(backward, "Host", sasa::kHostBackward, 0, message);
+#ifdef SASA_TF_WITH_CUDA
+    constexpr auto capturable = XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE;
+    sasa::Register(forward, "CUDA", sasa::kCudaForward, capturable, message);
+    sasa::Register(backward, "CUDA", sasa::kCudaBackward, capturable, message);
+#endif
+    return message;
+  }();
+  return message.c_str();
+}

@@ -1,0 +1,169 @@
+"""The `fused` implementation: one compiled kernel forward and one backward, called through XLA.
+
+The kernels are XLA custom calls (see sasa_tf/native), so that a function compiled by XLA stays one
+program. A call is a module of StableHLO for any batch and image size; XLA fills in the sizes.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla  # TensorFlow has no public name for this
+
+from sasa_tf.native import library
+from sasa_tf.ops import blocked
+from sasa_tf.ops.fused_module import KernelCall
+from sasa_tf.ops.geometry import WindowGeometry
+from sasa_tf.ops.target_device import target_device
+
+_ELEMENT_TYPES = {tf.float32: "f32", tf.bfloat16: "bf16", tf.float16: "f16"}
+_LARGEST_KERNEL = 11
+_LARGEST_HEAD = 128
+
+# Version of tf.XlaCallModule's contract, the oldest that TensorFlow 2.20 and later keep.
+_CALL_VERSION = 9
+
+
+def _platform_refusal(platform: str, width: int, geometry: WindowGeometry) -> str | None:
+  """Returns why the kernels of a platform do not serve heads of this width and this window."""
+  if width > _LARGEST_HEAD:
+    return f"the compiled kernels take heads up to {_LARGEST_HEAD} wide, not {width}"
+  if platform != "CUDA":
+    return None
+  if width % 4:
+    return f"the compiled kernels for GPUs take heads of a width divisible by 4, not {width}"
+  if min(geometry.kernel_size) < 3:
+    return f"the compiled kernels for GPUs take windows of 3 or more, not {geometry.kernel_size}"
+  return None
+
+
+def _platforms(query: tf.Tensor, geometry: WindowGeometry) -> tuple[str, ...]:
+  """Platforms on which the loaded kernels serve this call."""
+  return tuple(
+    platform
+    for platform in library.load().platforms
+    if _platform_refusal(platform, query.shape[4], geometry) is None
+  )
+
+
+def refusal(query: tf.Tensor, geometry: WindowGeometry, window_mask: bool) -> str | None:
+  """Returns why the compiled kernels do not serve this call, or None if they do.
+
+  Args:
+    query: [B, H, W, N, D].
+    geometry: the window.
+    window_mask: whether a query sees its window only.
+  """
+  if not window_mask:
+    return "window_mask=False needs an implementation that works in blocks of queries"
+  if query.dtype not in _ELEMENT_TYPES:
+    names = ", ".join(dtype.name for dtype in _ELEMENT_TYPES)
+    return f"the compiled kernels take {names}, not {query.dtype.name}"
+  if max(geometry.kernel_size) > _LARGEST_KERNEL:
+    return (
+      f"the compiled kernels take windows of up to {_LARGEST_KERNEL} rows and columns, not "
+      f"{geometry.kernel_size}"
+    )
+  loaded = library.load()
+  if not loaded.platforms:
+    return loaded.reason
+  device = target_device()
+  platform = {"GPU": "CUDA"}.get(device, device)
+  if platform in loaded.platforms:
+    return _platform_refusal(platform, query.shape[4], geometry)
+  return loaded.reason or f"there are no compiled kernels for a {device}"
+
+
+def _call(module: str, platforms: tuple[str, ...], arguments, results) -> list[tf.Tensor]:
+  """Calls a module; `results` are (dtype, static shape) of what it returns."""
+  return xla.call_module(
+    arguments,
+    version=_CALL_VERSION,
+    module=module,
+    Tout=[dtype for dtype, _ in results],
+    Sout=[shape for _, shape in results],
+    platforms=platforms,
+  )
+
+
+def local_attention(
+  query: tf.Tensor,
+  key: tf.Tensor | None,
+  value: tf.Tensor,
+  relative_rows: tf.Tensor | None,
+  relative_columns: tf.Tensor | None,
+  geometry: WindowGeometry,
+  scale: float,
+) -> tf.Tensor:
+  """As `reference.local_attention`, where `refusal` has no objection.
+
+  First derivatives are a compiled kernel too; second ones are those of `blocked`.
+
+  Args:
+    query: [B, H, W, N, D].
+    key: as `query`, or None.
+    value: as `query`.
+    relative_rows: [K of the rows, D/2] float32, or None.
+    relative_columns: [K of the columns, D/2] likewise, or None.
+    geometry: the window.
+    scale: multiplies the query.
+
+  Returns:
+    [B, H, W, N, D] in value's dtype.
+  """
+  platforms = _platforms(query, geometry)
+  kernel = KernelCall(
+    element=_ELEMENT_TYPES[query.dtype],
+    heads=query.shape[3],
+    depth=query.shape[4],
+    geometry=geometry,
+    scale=scale,
+    has_key=key is not None,
+    has_relative=relative_rows is not None,
+    platforms=platforms,
+  )
+  maps, tables = (query.dtype, query.shape), [(tf.float32, s) for s in kernel.table_shapes]
+  logs = (tf.float32, query.shape[:4])
+  optional = (query, key, value, relative_rows, relative_columns)
+
+  def restored(present):
+    present = iter(present)
+    return [None if argument is None else next(present) for argument in optional]
+
+  def operands(present):
+    """What the kernel takes in the place of what is absent is never read."""
+    query, key, value, *given = restored(present)
+    if not kernel.has_relative:
+      given = [tf.zeros(shape) for shape in kernel.table_shapes]
+    return [query, value if key is None else key, value, *given]
+
+  @tf.custom_gradient
+  def attend(*inputs):
+    output, log_sum = _call(kernel.forward, platforms, operands(inputs), [maps, logs])
+
+    @tf.custom_gradient
+    def gradient(*arguments):
+      *inputs, upstream = arguments
+      *gradients, _ = _call(
+        kernel.backward,
+        platforms,
+        [*operands(inputs), output, log_sum, upstream],
+        [maps, maps if kernel.has_key else (tf.float32, [0]), maps, *tables, (tf.float32, [None])],
+      )
+      gradients = [
+        g for g, argument in zip(gradients, optional, strict=True) if argument is not None
+      ]
+
+      def second_gradient(*upstreams):
+        with tf.GradientTape() as tape:
+          tape.watch(arguments)
+          with tf.GradientTape() as inner:
+            inner.watch(inputs)
+            result = blocked.local_attention(*restored(inputs), geometry, scale)
+          gradients = inner.gradient(result, inputs, upstream)
+        return tape.gradient(gradients, arguments, upstreams)
+
+      return gradients, second_gradient
+
+    return output, lambda upstream: gradient(*inputs, upstream)
+
+  return attend(*[argument for argument in optional if argument is not None])

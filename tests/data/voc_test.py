@@ -1,0 +1,274 @@
+import pathlib
+import tarfile
+
+import pytest
+
+from sasa_tf.data import voc
+from sasa_tf.data.errors import DatasetError
+
+from . import box_data
+from .annotation_file_test import evaluated, perfect_detections
+from .box_data import voc_object, voc_xml
+
+BCCD = pathlib.Path(__file__).parents[3] / "shared/data/bccd.tar.xz"
+FILES = {
+  "a": voc_xml(voc_object("dog", (1, 1, 40, 24)), voc_object("cat", (3, 5, 20, 15), difficult=1)),
+  "b": voc_xml(voc_object("cat", (2, 2, 9, 9))),
+  "c": voc_xml(),
+  "d": voc_xml(voc_object("dog", (11, 11, 30, 20))),
+}
+LISTS = {"train": "ac", "val": "b", "test": "d", "trainval": "abc", "cat_train": "ac"}
+
+
+def _convert(root, output, **options):
+  return voc.convert(root, output, **{"num_processes": 1, **options})
+
+
+def _boxes(output, split="train"):
+  content = box_data.annotations(output, split)
+  names = {image["id"]: image["file_name"] for image in content["images"]}
+  return [(names[a["image_id"]], a["category_id"], a["bbox"]) for a in content["annotations"]]
+
+
+@pytest.fixture
+def root(tmp_path):
+  return box_data.write_voc(tmp_path / "voc", FILES, LISTS)
+
+
+def test_lists_become_splits(root, tmp_path):
+  summary = _convert(root, tmp_path / "out")
+  assert {name: split.examples for name, split in summary.splits.items()} == {
+    "train": 2,
+    "validation": 1,
+    "test": 1,
+  }
+  assert box_data.examples(tmp_path / "out", "train").keys() == {"a.jpg", "c.jpg"}
+  assert box_data.examples(tmp_path / "out", "test").keys() == {"d.jpg"}
+  assert (tmp_path / "out/labels.txt").read_text() == "background\ncat\ndog\n"
+
+
+def test_records_and_annotation_file_hold_the_boxes(root, tmp_path):
+  _convert(root, tmp_path / "out")
+  example = box_data.examples(tmp_path / "out")["a.jpg"]
+  assert example["encoded"] == [(root / "JPEGImages/a.jpg").read_bytes()]
+  assert example["source_id"] == [b"1"]
+  assert example["object/class/label"] == [2, 1]
+  # The first and the last pixel become edges: 1 to 40 of 40 is everything.
+  assert example["object/bbox/xmin"] == pytest.approx([0, 2 / 40])
+  assert example["object/bbox/xmax"] == pytest.approx([1, 20 / 40])
+  assert example["object/bbox/ymin"] == pytest.approx([0, 4 / 24])
+  assert example["object/bbox/ymax"] == pytest.approx([1, 15 / 24])
+  assert _boxes(tmp_path / "out") == [("a.jpg", 2, [0, 0, 40, 24]), ("a.jpg", 1, [2, 4, 18, 11])]
+  assert box_data.annotations(tmp_path / "out")["categories"] == [
+    {"id": 1, "name": "cat"},
+    {"id": 2, "name": "dog"},
+  ]
+
+
+def test_difficult_objects_are_crowds(root, tmp_path):
+  summary = _convert(root, tmp_path / "out")
+  assert box_data.examples(tmp_path / "out")["a.jpg"]["object/is_crowd"] == [0, 1]
+  assert summary.splits["train"].boxes.crowds == 1
+
+
+def test_images_without_objects_are_kept(root, tmp_path):
+  summary = _convert(root, tmp_path / "out")
+  assert "object/class/label" not in box_data.examples(tmp_path / "out")["c.jpg"]
+  assert summary.splits["train"].boxes.images_without == 1
+  assert len(box_data.annotations(tmp_path / "out")["images"]) == 2
+
+
+def test_counts_by_class(root, tmp_path):
+  boxes = _convert(root, tmp_path / "out").splits["train"].boxes
+  assert boxes.by_class == {"cat": 1, "dog": 1}
+  assert (boxes.most_in_an_image, boxes.problems) == (2, {})
+  assert not (tmp_path / "out/problems-train.txt").exists()
+
+
+def test_numbers_of_images_are_unique_in_all_splits(root, tmp_path):
+  _convert(root, tmp_path / "out")
+  ids = {
+    name: example["source_id"]
+    for split in ("train", "validation", "test")
+    for name, example in box_data.examples(tmp_path / "out", split).items()
+  }
+  assert ids == {"a.jpg": [b"1"], "b.jpg": [b"2"], "c.jpg": [b"3"], "d.jpg": [b"4"]}
+
+
+def test_perfect_detections_reach_an_average_precision_of_one(root, tmp_path):
+  _convert(root, tmp_path / "out", image_sets="trainval:train")
+  path = tmp_path / "out/train.json"
+  assert evaluated(path, perfect_detections(path))[0] == pytest.approx(1.0)
+
+
+def test_other_lists_may_be_named(root, tmp_path, capsys):
+  summary = _convert(root, tmp_path / "out", image_sets="trainval:train, val")
+  assert {name: split.examples for name, split in summary.splits.items()} == {
+    "train": 3,
+    "validation": 1,
+  }
+  assert "Warning: images in both train and validation: 1." in capsys.readouterr().err
+
+
+def test_pixels_may_count_from_zero(root, tmp_path):
+  _convert(root, tmp_path / "out", first_pixel=0)
+  assert _boxes(tmp_path / "out")[1] == ("a.jpg", 1, [3, 5, 17, 10])
+
+
+def test_classes_may_be_chosen_and_ordered(root, tmp_path, capsys):
+  _convert(root, tmp_path / "out", classes="dog,cow")
+  assert (tmp_path / "out/labels.txt").read_text() == "background\ndog\ncow\n"
+  assert [box[:2] for box in _boxes(tmp_path / "out")] == [("a.jpg", 1)]
+  assert len(box_data.examples(tmp_path / "out")) == 2
+  stderr = capsys.readouterr().err
+  assert "Warning: no box of class 'cow'." in stderr
+  assert "Left out, as --classes says: boxes of 'cat'." in stderr
+
+
+def test_a_folder_without_lists_is_one_split_or_two(tmp_path):
+  names = [f"{i:02d}" for i in range(20)]
+  files = {n: voc_xml(voc_object("rare" if n < "02" else "cat")) for n in names}
+  root = box_data.write_voc(tmp_path / "voc", files)
+  summary = _convert(root, tmp_path / "one", split="all")
+  assert summary.splits["all"].examples == 20
+  summary = _convert(root, tmp_path / "two", validation_fraction=0.2)
+  assert [split.examples for split in summary.splits.values()] == [16, 4]
+  assert all(split.boxes.by_class["rare"] == 1 for split in summary.splits.values())
+
+
+def test_a_fraction_overrules_the_lists(root, tmp_path):
+  summary = _convert(root, tmp_path / "out", validation_fraction=0.25)
+  assert summary.splits.keys() == {"train", "validation"}
+  assert sum(split.examples for split in summary.splits.values()) == 4
+
+
+def test_pictures_and_xml_files_may_share_a_folder(tmp_path):
+  box_data.write_picture(tmp_path / "a.png")
+  (tmp_path / "a.xml").write_text(FILES["b"])
+  summary = _convert(tmp_path, tmp_path / "out")
+  assert summary.splits["train"].formats == {"png": 1}
+  assert _boxes(tmp_path / "out") == [("a.png", 1, [1, 1, 8, 8])]
+
+
+FAULTY_BOXES = {
+  "swapped corners": voc_object("cat", (20, 5, 3, 15)),
+  "empty": voc_object("cat", (3, 5, 3, 5)),
+  "outside of the picture": voc_object("cat", (50, 5, 60, 15)),
+  "partly outside of the picture": voc_object("cat", (30, 5, 60, 15)),
+  "not a finite number": voc_object("cat", ("nan", 5, 60, 15)),
+  "without a readable box": voc_object("cat", ("left", 5, 60, 15)),
+  "without a class": voc_object("", (3, 5, 20, 15)),
+}
+
+
+def test_faulty_boxes_are_listed_and_dropped_or_clipped(tmp_path):
+  files = {"a": voc_xml(*FAULTY_BOXES.values(), voc_object("cat")), "b": FILES["b"]}
+  root = box_data.write_voc(tmp_path / "voc", files)
+  summary = _convert(root, tmp_path / "out")
+  assert summary.splits["train"].boxes.problems == dict.fromkeys(FAULTY_BOXES, 1)
+  assert [box[2] for box in _boxes(tmp_path / "out") if box[0] == "a.jpg"] == [
+    [29, 4, 11, 11],
+    [2, 4, 18, 11],
+  ]
+  lines = box_data.problems(tmp_path / "out")
+  assert len(lines) == len(FAULTY_BOXES)
+  assert all(line.startswith(f"{root}/Annotations/a.xml: object ") for line in lines)
+
+
+@pytest.mark.parametrize("kind", FAULTY_BOXES)
+def test_strict_stops_at_any_faulty_box(tmp_path, kind):
+  root = box_data.write_voc(tmp_path / "voc", {"a": voc_xml(FAULTY_BOXES[kind], voc_object())})
+  with pytest.raises(
+    DatasetError, match=f"a.xml: object 1.*: {kind}, (dropped|clipped)\n.*no --strict"
+  ):
+    _convert(root, tmp_path / "out", strict=True)
+  assert not (tmp_path / "out").exists()
+
+
+def _broken_images(root):
+  """Breaks images of a data set and returns {part of the path: part of the complaint}."""
+  (root / "JPEGImages/b.jpg").unlink()
+  (root / "JPEGImages/c.jpg").write_bytes(b"no picture")
+  (root / "Annotations/e.xml").write_text(voc_xml(height=25))
+  box_data.write_picture(root / "JPEGImages/e.jpg")
+  box_data.write_picture(root / "JPEGImages/f.jpg")
+  (root / "Annotations/g.xml").write_text("<annotation>")
+  box_data.write_picture(root / "JPEGImages/d.png")
+  (root / "ImageSets/Main/train.txt").write_text("\n".join("abcdefgh"))
+  return {
+    "Annotations/b.xml": "no picture of that name in",
+    "JPEGImages/c.jpg": "neither JPEG nor PNG",
+    "Annotations/d.xml": "d.jpg and d.png of that name",
+    "JPEGImages/e.jpg": "the annotation is for 40x25 pixels, the picture has 40x24",
+    "Annotations/f.xml": "no such annotation, not even one without objects",
+    "Annotations/g.xml": "damaged XML",
+    "Annotations/h.xml": "no such annotation",
+  }
+
+
+def test_broken_images_are_skipped_by_path(root, tmp_path):
+  broken = _broken_images(root)
+  summary = _convert(root, tmp_path / "out", image_sets="train")
+  assert summary.splits["train"].skipped == len(broken)
+  assert [image["file_name"] for image in box_data.annotations(tmp_path / "out")["images"]] == [
+    "a.jpg"
+  ]
+  lines = (tmp_path / "out/skipped-train.txt").read_text().splitlines()
+  complaints = dict(line.split(": ", 1) for line in lines)
+  assert complaints.keys() == {str(root / name) for name in broken}
+  for name, complaint in broken.items():
+    assert complaint in complaints[str(root / name)]
+
+
+def test_strict_stops_at_a_broken_image(root, tmp_path):
+  _broken_images(root)
+  with pytest.raises(DatasetError, match="no --strict"):
+    _convert(root, tmp_path / "out", image_sets="train", strict=True)
+  assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+  ("options", "words"),
+  [
+    ({"first_pixel": 2}, "0 or 1, received 2"),
+    ({"image_sets": "nothing"}, "Lists there: cat_train, test, train"),
+    ({"image_sets": "train,trainval:train"}, "names a split twice"),
+    ({"split": "mine"}, r"has train, val, test\. Pass --image_sets=LIST:mine\."),
+    ({"validation_fraction": 0.2, "split": "validation"}, "another name than validation"),
+    ({"validation_fraction": 2.0}, "between 0 and 1"),
+    ({"classes": "cat,cat"}, "occurs twice"),
+  ],
+)
+def test_refuses_settings_that_cannot_be(root, tmp_path, options, words):
+  with pytest.raises(DatasetError, match=words):
+    _convert(root, tmp_path / "out", **options)
+  assert not (tmp_path / "out").exists()
+
+
+def test_other_classes_in_another_split_are_refused_with_the_cure(root, tmp_path):
+  _convert(root, tmp_path / "out", image_sets="train")
+  with pytest.raises(DatasetError, match=r"missing now: dog.*--classes=.*/out/labels\.txt"):
+    _convert(root, tmp_path / "out", image_sets="val")
+  _convert(root, tmp_path / "out", image_sets="val", classes=f"{tmp_path}/out/labels.txt")
+  assert _boxes(tmp_path / "out", "validation") == [("b.jpg", 1, [1, 1, 8, 8])]
+
+
+@pytest.mark.skipif(
+  not BCCD.exists(), reason=f"needs the BCCD images, {BCCD.name}, beside the checkout"
+)
+def test_converts_blood_cells(tmp_path):
+  with tarfile.open(BCCD) as archive:
+    archive.extractall(tmp_path, filter="data")
+  summary = _convert(tmp_path / "BCCD", tmp_path / "out")
+  figures = {name: split.boxes for name, split in summary.splits.items()}
+  assert {name: split.examples for name, split in summary.splits.items()} == {
+    "train": 205,
+    "validation": 87,
+    "test": 72,
+  }
+  assert figures["train"].by_class == {"Platelets": 209, "RBC": 2381, "WBC": 214}
+  assert figures["validation"].by_class == {"Platelets": 83, "RBC": 967, "WBC": 87}
+  assert figures["test"].by_class == {"Platelets": 69, "RBC": 805, "WBC": 71}
+  assert [boxes.problems for boxes in figures.values()] == [{"empty": 1}, {"empty": 1}, {}]
+  path = tmp_path / "out/test.json"
+  assert evaluated(path, perfect_detections(path))[0] == pytest.approx(1.0)

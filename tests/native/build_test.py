@@ -1,0 +1,99 @@
+"""The build: where it puts the library, when it builds anew, and what it says when it cannot."""
+
+import concurrent.futures
+import ctypes
+import json
+
+import pytest
+
+from sasa_tf.errors import UserError
+from sasa_tf.native import build, cache, library
+from tests.native.toy import REGISTER, toy  # noqa: F401
+
+try:
+  build.find_compilers()
+  COMPILER = True
+except UserError:
+  COMPILER = False
+needs_compiler = pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler")
+
+
+@needs_compiler
+def test_where_there_is_a_compiler_the_kernels_have_been_built():
+  """So that no test of them is skipped for want of `make native`."""
+  loaded = library.load()
+  expected = {"CPU", "CUDA"} if build.find_compilers().nvcc else {"CPU"}
+  assert set(loaded.platforms) == expected, loaded.reason
+
+
+def test_the_sources_are_in_the_package():
+  names = {path.name for path in cache.sources(".cc", ".h")}
+  assert {"cpu_kernels.cc", "ffi_handlers.cc", "local_attention.h"} <= names
+
+
+def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
+  monkeypatch.delenv(cache.ENVIRONMENT_VARIABLE, raising=False)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+  assert cache.cache_directory() == tmp_path / "xdg" / "sasa_tf"
+  monkeypatch.delenv("XDG_CACHE_HOME")
+  monkeypatch.setenv("HOME", str(tmp_path / "home"))
+  assert cache.cache_directory() == tmp_path / "home" / ".cache" / "sasa_tf"
+  monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(tmp_path / "own"))
+  assert cache.cache_directory() == tmp_path / "own"
+
+
+@needs_compiler
+def test_builds_once_for_each_state_of_the_sources(toy):  # noqa: F811
+  lines = []
+  first = build.build(report=lines.append)
+  assert [line.split()[0] for line in lines] == ["compiling", "built"]
+  assert sorted(path.name for path in first.parent.iterdir()) == [cache.RECORD, cache.LIBRARY]
+  assert build.build(report=lines.append) == first
+  assert lines[-1].startswith("already built")
+  toy.write_text(f'{REGISTER} {{ return "changed"; }}\n')
+  second = build.build(report=lines.append)
+  assert second != first
+  assert first.exists() and second.exists()
+
+
+@needs_compiler
+def test_another_compiler_builds_anew_in_the_same_place(toy):  # noqa: F811
+  path = build.build(report=lambda line: None)
+  record = path.with_name(cache.RECORD)
+  record.write_text(json.dumps({**json.loads(record.read_text()), "compilers": {"g++": "1.0"}}))
+  lines = []
+  assert build.build(report=lines.append) == path
+  assert lines[-1].startswith("built in")
+  assert list(cache.cache_directory().iterdir()) == [path.parent]
+
+
+@needs_compiler
+def test_several_may_build_at_once(toy):  # noqa: F811
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    paths = list(pool.map(lambda _: build.build(force=True, report=lambda line: None), range(4)))
+  assert len(set(paths)) == 1
+  assert list(cache.cache_directory().iterdir()) == [paths[0].parent]
+  ctypes.CDLL(str(paths[0])).sasa_tf_register()
+
+
+@needs_compiler
+def test_a_failure_has_the_compilers_words_and_leaves_nothing(toy, capsys):  # noqa: F811
+  toy.write_text("nonsense;\n")
+  with pytest.raises(UserError, match=r"(?s)cannot be built.*toy\.cc.*nonsense"):
+    build.build(report=lambda line: None)
+  assert list(cache.cache_directory().iterdir()) == []
+  assert build.main([]) == 1
+  assert "error: the compiled kernels cannot be built" in capsys.readouterr().err
+  assert build.main(["--if_possible"]) == 0
+
+
+def test_a_missing_compiler_is_told_with_what_is_lost(toy, monkeypatch, capsys):  # noqa: F811
+  monkeypatch.setenv("PATH", "")
+  monkeypatch.delenv("CXX", raising=False)
+  assert build.main(["--if_possible"]) == 0
+  told = capsys.readouterr().err
+  assert told.count("\n") == 1
+  assert "there is no g++. Install g++" in told
+  assert "runs on TensorFlow's own operations" in told
+  assert build.main([]) == 1
+  assert not cache.cache_directory().exists()

@@ -1,0 +1,276 @@
+// Compares the processor's kernels with nested loops in double precision, over ragged problems.
+// Backward results must have the same bits with any number of threads. Exits with 1 at the first
+// difference; `make sanitize` runs it under the sanitizers.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "cpu_attention.h"
+
+namespace {
+
+using sasa::Problem;
+
+
+// In double precision, [B, H, W, N, D] and the tables as the kernels have them.
+struct Arrays {
+  std::vector<double> query, key, value, rows, columns, output, log_sum, upstream;
+  std::vector<double> query_gradient, key_gradient, value_gradient, rows_gradient, columns_gradient;
+};
+
+void Naive(const Problem& p, Arrays& a) {
+  const int64_t depth = p.depth, half = depth / 2, window = p.kernel_rows * p.kernel_columns;
+  const auto at = [&](int64_t b, int64_t y, int64_t x, int64_t n) {
+    return (((b * p.height + y) * p.width + x) * p.heads + n) * depth;
+  };
+  std::vector<double> weights(window), products(window), logits(window);
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t y = 0; y < p.height; ++y)
+      for (int64_t x = 0; x < p.width; ++x)
+        for (int64_t n = 0; n < p.heads; ++n) {
+          const int64_t q = at(b, y, x, n);
+          const auto neighbour = [&](int64_t w) -> int64_t {
+            const int64_t ky =
+                y + (w / p.kernel_columns - p.kernel_rows / 2) * p.dilation_rows;
+            const int64_t kx =
+                x + (w % p.kernel_columns - p.kernel_columns / 2) * p.dilation_columns;
+            const bool inside = ky >= 0 && ky < p.height && kx >= 0 && kx < p.width;
+            return inside ? at(b, ky, kx, n) : -1;
+          };
+          double most = -INFINITY, sum = 0, delta = 0;
+          for (int64_t w = 0; w < window; ++w) {
+            const int64_t k = neighbour(w), r = w / p.kernel_columns, c = w % p.kernel_columns;
+            logits[w] = k < 0 && p.mask_border ? -INFINITY : 0;
+            for (int64_t d = 0; d < depth; ++d) {
+              const double scaled = p.scale * a.query[q + d];
+              if (p.has_key && k >= 0) logits[w] += scaled * a.key[k + d];
+              if (p.has_relative) {
+                logits[w] += scaled * (d < half ? a.rows[r * half + d]
+                                                : a.columns[c * half + d - half]);
+              }
+            }
+            most = std::fmax(most, logits[w]);
+          }
+          for (int64_t w = 0; w < window; ++w) sum += std::exp(logits[w] - most);
+          a.log_sum[q / depth] = most + std::log(sum);
+          for (int64_t w = 0; w < window; ++w) {
+            const int64_t k = neighbour(w);
+            weights[w] = std::exp(logits[w] - most) / sum;
+            products[w] = 0;
+            for (int64_t d = 0; k >= 0 && d < depth; ++d) {
+              a.output[q + d] += weights[w] * a.value[k + d];
+              a.value_gradient[k + d] += weights[w] * a.upstream[q + d];
+              products[w] += a.upstream[q + d] * a.value[k + d];
+            }
+            delta += weights[w] * products[w];
+          }
+          for (int64_t w = 0; w < window; ++w) {
+            const int64_t k = neighbour(w), r = w / p.kernel_columns, c = w % p.kernel_columns;
+            const double gradient = weights[w] * (products[w] - delta) * p.scale;
+            for (int64_t d = 0; d < depth; ++d) {
+              if (p.has_key && k >= 0) {
+                a.query_gradient[q + d] += gradient * a.key[k + d];
+                a.key_gradient[k + d] += gradient * a.query[q + d];
+              }
+              if (p.has_relative) {
+                const int64_t i = d < half ? r * half + d : c * half + d - half;
+                a.query_gradient[q + d] += gradient * (d < half ? a.rows : a.columns)[i];
+                (d < half ? a.rows_gradient : a.columns_gradient)[i] += gradient * a.query[q + d];
+              }
+            }
+          }
+        }
+}
+
+// An array as the kernels take it, exactly as large as they may touch.
+struct Typed {
+  std::vector<char> bytes;
+  sasa::Type type;
+
+  Typed(sasa::Type type, size_t count) : bytes(count * Size(type)), type(type) {}
+
+  static size_t Size(sasa::Type type) { return type == sasa::Type::kFloat32 ? 4 : 2; }
+
+  void* data() { return bytes.data(); }
+  size_t size() const { return bytes.size() / Size(type); }
+
+  double Get(size_t i) const {
+    if (type == sasa::Type::kFloat32) {
+      float x;
+      std::memcpy(&x, &bytes[i * 4], 4);
+      return x;
+    }
+    uint16_t bits;
+    std::memcpy(&bits, &bytes[i * 2], 2);
+    if (type == sasa::Type::kBfloat16) {
+      const uint32_t wide = uint32_t{bits} << 16;
+      float x;
+      std::memcpy(&x, &wide, 4);
+      return x;
+    }
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const double magnitude = exponent == 0 ? std::ldexp(fraction, -24)
+                                           : std::ldexp(1024 + fraction, exponent - 25);
+    return bits & 0x8000 ? -magnitude : magnitude;
+  }
+
+  // Numbers that every type holds exactly.
+  void Fill(std::mt19937& random, std::vector<double>& copy) {
+    std::uniform_int_distribution<int> sixteenths(-32, 32);
+    copy.resize(size());
+    for (size_t i = 0; i < size(); ++i) {
+      const float x = sixteenths(random) / 16.0f;
+      copy[i] = x;
+      if (type == sasa::Type::kFloat32) {
+        std::memcpy(&bytes[i * 4], &x, 4);
+        continue;
+      }
+      uint32_t wide;
+      std::memcpy(&wide, &x, 4);
+      uint16_t bits = wide >> 16;
+      if (type == sasa::Type::kFloat16) {
+        const int exponent = (wide >> 23 & 255) - 112;
+        bits = x == 0 ? 0 : (wide >> 16 & 0x8000) | exponent << 10 | (wide >> 13 & 1023);
+      }
+      std::memcpy(&bytes[i * 2], &bits, 2);
+    }
+  }
+};
+
+bool Same(const char* name, const Typed& actual, const std::vector<double>& expected,
+          double tolerance, double most = 1) {
+  double error = 0;
+  for (double x : expected) most = std::fmax(most, std::fabs(x));
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double difference = std::fabs(actual.Get(i) - expected[i]);
+    error = difference <= error ? error : difference;  // also of NaN
+  }
+  if (error <= tolerance * most) return true;
+  std::printf("%s differs by %g of %g\n", name, error, most);
+  return false;
+}
+
+void RunInThreads(void* threads, int64_t count, void (*task)(void*, int64_t), void* context) {
+  std::vector<std::thread> running;
+  for (int64_t t = 0; t < *static_cast<int64_t*>(threads); ++t) {
+    running.emplace_back([=] {
+      for (int64_t i = t; i < count; i += *static_cast<int64_t*>(threads)) task(context, i);
+    });
+  }
+  for (std::thread& thread : running) thread.join();
+}
+
+bool Check(const Problem& p, std::mt19937& random) {
+  const auto single = sasa::Type::kFloat32;
+  const int64_t size = p.batch * p.height * p.width * p.heads * p.depth, half = p.depth / 2;
+  const int64_t row_size = p.has_relative ? p.kernel_rows * half : 0;
+  const int64_t column_size = p.has_relative ? p.kernel_columns * half : 0;
+  const int64_t key_size = p.has_key ? size : 0;
+  Typed query(p.type, size), key(p.type, key_size), value(p.type, size), upstream(p.type, size);
+  Typed rows(single, row_size), columns(single, column_size);
+  Typed output(p.type, size), log_sum(single, size / p.depth);
+  Arrays a;
+  query.Fill(random, a.query);
+  key.Fill(random, a.key);
+  value.Fill(random, a.value);
+  upstream.Fill(random, a.upstream);
+  rows.Fill(random, a.rows);
+  columns.Fill(random, a.columns);
+  a.output.resize(size);
+  a.log_sum.resize(size / p.depth);
+  a.query_gradient.resize(size);
+  a.key_gradient.resize(key_size);
+  a.value_gradient.resize(size);
+  a.rows_gradient.resize(row_size);
+  a.columns_gradient.resize(column_size);
+  Naive(p, a);
+
+  int64_t threads = 1;
+  const sasa::Tasks tasks{RunInThreads, &threads};
+  const auto floats = [](Typed& array) { return static_cast<float*>(array.data()); };
+  const char* error = sasa::CpuForward(
+      p,
+      {query.data(), key.data(), value.data(), floats(rows), floats(columns), output.data(),
+       floats(log_sum)},
+      tasks);
+  if (error != nullptr) return std::puts(error), false;
+  const double tolerance = p.type == single ? 2e-5 : p.type == sasa::Type::kFloat16 ? 2e-3 : 1e-2;
+  bool same = Same("output", output, a.output, tolerance) &
+              Same("log_sum", log_sum, a.log_sum, 1e-5);
+
+  Typed query_gradient(p.type, size), key_gradient(p.type, key_size), value_gradient(p.type, size);
+  Typed rows_gradient(single, row_size), columns_gradient(single, column_size);
+  Typed scratch(single, sasa::ScratchFloats(p));
+  std::vector<char> before;
+  for (threads = 3; threads > 0; threads -= 2) {
+    error = sasa::CpuBackward(
+        p,
+        {query.data(), key.data(), value.data(), floats(rows), floats(columns), output.data(),
+         floats(log_sum), upstream.data(), query_gradient.data(), key_gradient.data(),
+         value_gradient.data(), floats(rows_gradient), floats(columns_gradient), floats(scratch)},
+        tasks);
+    if (error != nullptr) return std::puts(error), false;
+    std::vector<char> bytes;
+    for (const Typed* array : {&query_gradient, &key_gradient, &value_gradient, &rows_gradient,
+                               &columns_gradient}) {
+      bytes.insert(bytes.end(), array->bytes.begin(), array->bytes.end());
+    }
+    if (threads == 1 && bytes != before) {
+      std::puts("the gradients depend on the number of threads");
+      same = false;
+    }
+    before = bytes;
+  }
+  same &= Same("query_gradient", query_gradient, a.query_gradient, tolerance);
+  same &= Same("key_gradient", key_gradient, a.key_gradient, tolerance);
+  same &= Same("value_gradient", value_gradient, a.value_gradient, tolerance);
+  // Of a window of one row, the rows' gradient is nothing but rounding of the output.
+  double most = 1;
+  for (double x : a.rows_gradient) most = std::fmax(most, std::fabs(x));
+  for (double x : a.columns_gradient) most = std::fmax(most, std::fabs(x));
+  same &= Same("rows_gradient", rows_gradient, a.rows_gradient, tolerance, most);
+  same &= Same("columns_gradient", columns_gradient, a.columns_gradient, tolerance, most);
+  if (!same) {
+    std::printf("[%ld, %ld, %ld, %ld, %ld] kernel %d x %d, dilation %d x %d, mask %d, key %d, "
+                "relative %d, type %d\n",
+                long(p.batch), long(p.height), long(p.width), long(p.heads), long(p.depth),
+                p.kernel_rows, p.kernel_columns, p.dilation_rows, p.dilation_columns,
+                p.mask_border, p.has_key, p.has_relative, int(p.type));
+  }
+  return same;
+}
+
+Problem Random(std::mt19937& random) {
+  const auto upto = [&](int most) { return 1 + int(random() % most); };
+  Problem p = {};
+  p.batch = upto(2);
+  p.height = upto(random() % 4 == 0 ? 40 : 12);
+  p.width = upto(random() % 4 == 0 ? 70 : 18);
+  p.heads = upto(3);
+  p.depth = random() % 8 == 0 ? upto(128) : upto(17);
+  p.kernel_rows = 2 * upto(6) - 1;
+  p.kernel_columns = 2 * upto(6) - 1;
+  p.dilation_rows = random() % 3 ? 1 : upto(4);
+  p.dilation_columns = random() % 3 ? 1 : upto(4);
+  p.mask_border = random() % 2;
+  p.has_relative = p.depth % 2 == 0 && random() % 4;
+  p.has_key = !p.has_relative || random() % 4;
+  p.scale = random() % 2 ? 1.0f : 0.5f;
+  p.type = static_cast<sasa::Type>(random() % 3);
+  return p;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int count = argc > 1 ? std::atoi(argv[1]) : 300;
+  std::mt19937 random(1);
+  for (int i = 0; i < count; ++i) {
+    if (!Check(Random(random), random)) return 1;
+  }
+  std::printf("%d problems agree, with vectors of %d floats\n", count,
+              int(sasa::ChosenCpuKernels().lanes));
+}

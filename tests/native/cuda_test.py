@@ -1,0 +1,116 @@
+"""The CUDA kernels: how they are built, what they refuse, and that they compute the same."""
+
+import shutil
+import subprocess
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf import ops
+from sasa_tf.native import build, cache, library
+from sasa_tf.ops import fused
+
+NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+GPU = bool(tf.config.list_physical_devices("GPU"))
+
+
+def test_each_architecture_is_compiled_for_and_newer_gpus_can_run_the_last(tmp_path):
+  compilers = build.Compilers("/usr/bin/g++", "/usr/bin/nvcc", (80, 90))
+  commands = build.compile_commands(compilers, tmp_path)
+  cuda = [command for command in commands.values() if command[0] == compilers.nvcc]
+  assert len(cuda) == len(cache.sources(".cu")) >= 3
+  for command in cuda:
+    assert [part for part in command if part.startswith("arch=")] == [
+      "arch=compute_80,code=sm_80",
+      "arch=compute_90,code=sm_90",
+      "arch=compute_90,code=compute_90",
+    ]
+
+
+@pytest.mark.skipif(GPU, reason="this host has a GPU to compile for")
+def test_without_a_gpu_nothing_is_compiled_for_one():
+  assert build.find_compilers().nvcc is None
+
+
+def test_too_old_gpus_are_refused(capsys):
+  with pytest.raises(SystemExit):
+    build.main(["--cuda_architectures=70,80"])
+  assert "compute capability 8.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("width", "kernel", "reason"),
+  [
+    (8, 7, None),
+    (128, 11, None),
+    (12, 3, None),
+    (6, 7, "divisible by 4, not 6"),
+    (8, (1, 3), "windows of 3 or more"),
+    (132, 7, "up to 128 wide"),
+  ],
+)
+def test_what_gpus_do_not_serve_goes_elsewhere_with_a_reason(monkeypatch, width, kernel, reason):
+  monkeypatch.setattr(library, "load", lambda: library.Library(("CPU", "CUDA")))
+  query = tf.zeros([1, 2, 2, 1, width])
+  with ops.use_target_device("GPU"):
+    said = fused.refusal(query, ops.window_geometry(kernel), True)
+  assert said is None if reason is None else reason in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
+@pytest.mark.parametrize("source", [path.name for path in cache.sources(".cu")])
+def test_sources_compile(tmp_path, source):
+  command = build.compile_commands(build.Compilers("g++", NVCC, (90,)), tmp_path)[
+    tmp_path / f"{source.removesuffix('.cu')}.o"
+  ]
+  result = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert result.returncode == 0, result.stderr
+
+
+# [B, H, W, N, D], kernel, dilation, border. Heads 8 to 64 wide with windows of 7 take the tensor
+# cores in half precision, the others do not.
+CASES = [
+  ((2, 9, 13, 3, 8), 7, 1, "zero"),
+  ((1, 14, 14, 8, 32), 7, 1, "mask"),
+  ((3, 1, 1, 1, 16), 7, 2, "zero"),
+  ((1, 23, 8, 2, 64), 7, (2, 1), "mask"),
+  ((2, 5, 6, 2, 12), 5, 1, "mask"),
+  ((1, 7, 19, 2, 128), (3, 11), 1, "zero"),
+]
+TOLERANCES = {tf.float32: 2e-5, tf.float16: 4e-3, tf.bfloat16: 2e-2}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU")
+@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize(("shape", "kernel", "dilation", "border"), CASES)
+def test_equals_the_reference(shape, kernel, dilation, border, dtype, mode):
+  generator = tf.random.Generator.from_seed(1)
+  rows, columns = ops.window_geometry(kernel).kernel_size
+  *maps, upstream = (tf.cast(generator.normal(shape), dtype) for _ in range(4))
+  tables = [0.3 * generator.normal([size, shape[-1] // 2]) for size in (rows, columns)]
+
+  def results(arguments, upstream, implementation):
+    with tf.GradientTape() as tape:
+      tape.watch(arguments)
+      output = ops.local_attention_2d(
+        *arguments,
+        kernel_size=kernel,
+        dilation_rate=dilation,
+        border=border,
+        implementation=implementation,
+      )
+    return [output, *tape.gradient(output, arguments, upstream)]
+
+  exact = [tf.cast(x, tf.float64) for x in (*maps, *tables)]
+  expected = results(exact, tf.cast(upstream, tf.float64), "reference")
+  run = results if mode == "eager" else tf.function(results, jit_compile=mode == "jit")
+  found = run([*maps, *tables], upstream, "fused")
+  for name, a, b in zip(("output", "q", "k", "v", "rows", "columns"), found, expected, strict=True):
+    size = tf.norm(b) + 1e-3 * tf.sqrt(tf.cast(tf.size(b), tf.float64))
+    error = float(tf.norm(tf.cast(a, tf.float64) - b) / size)
+    assert error < TOLERANCES[dtype], name
+  again = run([*maps, *tables], upstream, "fused")
+  assert all(bool(tf.reduce_all(a == b)) for a, b in zip(found, again, strict=True))

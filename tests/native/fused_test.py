@@ -1,0 +1,243 @@
+"""What only `fused` promises: threads, instruction sets, random shapes, SavedModels, strategies."""
+
+import json
+import os
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from sasa_tf import ops
+from sasa_tf.ops import implementations
+from tests.ops.cases import (
+  TOLERANCE,
+  Case,
+  assert_close,
+  attention,
+  inputs,
+  output_and_gradients,
+)
+
+pytestmark = pytest.mark.skipif(
+  "fused" not in ops.available_implementations(), reason="the compiled kernels have not been built"
+)
+
+CASE = Case((2, 17, 19, 3, 8), (7, 5), border="mask")
+
+
+@st.composite
+def problems(draw):
+  """A case, its dtype, and what is left out: "key", "tables" or nothing."""
+  size = st.integers(1, 9) | st.integers(10, 24)
+  kernel, rate = st.sampled_from([1, 3, 5, 7, 9, 11]), st.sampled_from([1, 1, 2, 3])
+  left_out = draw(st.sampled_from(["", "", "key", "tables"]))
+  depth = draw(st.integers(1, 12) | st.sampled_from([16, 20, 32, 64, 128]))
+  case = Case(
+    (draw(st.integers(1, 2)), draw(size), draw(size), draw(st.integers(1, 3)), depth),
+    (draw(kernel), draw(kernel)),
+    (draw(rate), draw(rate)),
+    draw(st.sampled_from(["zero", "mask"])),
+  )
+  dtype = draw(st.sampled_from([tf.float32, tf.float32, tf.bfloat16, tf.float16]))
+  return case, dtype, "tables" if depth % 2 else left_out
+
+
+def _agrees_with_the_reference(problem):
+  case, dtype, left_out = problem
+  query, key, value, *tables, upstream = inputs(case, dtype)
+  scale = case.shape[4] ** -0.5
+  tables = [] if left_out == "tables" else [tf.cast(t, tf.float32) for t in tables]
+
+  def compute(implementation, tensors):
+    attend = attention(case, implementation, scale=scale)
+    if left_out == "key":
+      return output_and_gradients(lambda q, *rest: attend(q, None, *rest), tensors)
+    return output_and_gradients(attend, tensors)
+
+  tensors = [query, *([] if left_out == "key" else [key]), value, *tables, upstream]
+  actual = compute("fused", tensors)
+  expected = compute("reference", [tf.cast(t, tf.float64) for t in tensors])
+  # Both tables as one: of a window of one row, the row's gradient is nothing but rounding.
+  maps = len(tensors) - len(tables)
+  actual, expected = (
+    [*results[:maps], *([tf.concat(results[maps:], axis=0)] if tables else [])]
+    for results in (actual, expected)
+  )
+  assert_close(actual, expected, TOLERANCE[dtype])
+
+
+@hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
+@hypothesis.given(problems())
+def test_random_problems(problem):
+  _agrees_with_the_reference(problem)
+
+
+@pytest.mark.slow
+@hypothesis.settings(max_examples=1000, deadline=None)
+@hypothesis.given(problems())
+def test_many_random_problems(problem):
+  _agrees_with_the_reference(problem)
+
+
+# Prints the bytes of output and gradients, computed in the process and in two replicas of it.
+PROGRAM = """
+import hashlib, json, sys
+import tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+cpus = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+from tests.native import fused_test
+from tests.ops.cases import attention, inputs, output_and_gradients
+tensors = inputs(fused_test.CASE, tf.float32)
+compute = lambda: output_and_gradients(attention(fused_test.CASE, "fused"), tensors)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+replicas = [strategy.experimental_local_results(t)
+            for t in tf.function(lambda: strategy.run(tf.function(compute, jit_compile=True)))()]
+results = [compute(), *zip(*replicas)]
+print(json.dumps([fused_test.digest(r) for r in results]))
+"""
+
+
+def digest(tensors):
+  """The bytes of tensors, as one number."""
+  return hash(b"".join(t.numpy().tobytes() for t in tensors))
+
+
+def _in_another_process(threads, **environment):
+  output = subprocess.check_output(
+    [sys.executable, "-c", PROGRAM, str(threads)],
+    env={**os.environ, "PYTHONHASHSEED": "0", **environment},
+    text=True,
+  )
+  return json.loads(output.splitlines()[-1])
+
+
+def test_neither_threads_nor_replicas_change_a_bit():
+  one, three = _in_another_process(1), _in_another_process(3)
+  assert len(one) == 3
+  assert set(one) == set(three) and len(set(one)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["plain", "avx2", "avx512"])
+def test_every_instruction_set(variant):
+  """Those of this processor; a lesser one takes the place of those that it lacks."""
+  program = "import pytest; raise SystemExit(pytest.main(['-q', 'tests/native/fused_test.py', "
+  program += "'-k', 'test_random_problems']))"
+  environment = {**os.environ, "SASA_TF_NATIVE_CPU": variant}
+  subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+def test_sizes_at_run_time_in_one_function():
+  tensors = [
+    inputs(Case((b, h, w, 2, 4), (5, 5)), tf.float32) for b, h, w in ((1, 9, 7), (3, 4, 11))
+  ]
+  maps, table = tf.TensorSpec([None, None, None, 2, 4]), tf.TensorSpec([5, 2])
+  compute = tf.function(
+    lambda *t: output_and_gradients(attention(Case((0, 0, 0, 2, 4), (5, 5)), "fused"), t),
+    input_signature=[maps, maps, maps, table, table, maps],
+    jit_compile=True,
+  )
+  for few in tensors:
+    expected = output_and_gradients(attention(Case((0, 0, 0, 2, 4), (5, 5)), "reference"), few)
+    assert_close(compute(*few), expected, TOLERANCE[tf.float32])
+  assert compute.experimental_get_tracing_count() == 1
+
+
+def test_a_jacobian():
+  case = Case((1, 3, 4, 1, 2), (3, 3))
+  *tensors, _ = inputs(case, tf.float32)
+
+  def jacobian(name):
+    with tf.GradientTape(persistent=True) as tape:
+      tape.watch(tensors)
+      output = attention(case, name)(*tensors)
+    return tape.jacobian(output, tensors)
+
+  assert_close(jacobian("fused"), jacobian("reference"), 1e-5)
+
+
+def test_compiled_by_xla_there_is_one_call_each_way():
+  tensors = inputs(CASE, tf.float32)
+  compute = tf.function(
+    lambda t: output_and_gradients(attention(CASE, "fused"), t), jit_compile=True
+  )
+  text = compute.experimental_get_compiler_ir(tensors)(stage="optimized_hlo")
+  assert text.count("custom_call_target=") == 2
+
+
+def test_a_saved_model_trains_on(tmp_path):
+  class Module(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 2, 4])])
+    def attend(self, x):
+      return ops.local_attention_2d(x, x, x, kernel_size=3, implementation="fused")
+
+  tf.saved_model.save(Module(), str(tmp_path))
+  assert b"XlaCallModule" in (tmp_path / "saved_model.pb").read_bytes()
+  loaded, x = (
+    tf.saved_model.load(str(tmp_path)),
+    inputs(Case((2, 5, 6, 2, 4), (3, 3)), tf.float32)[0],
+  )
+
+  def gradient(attend):
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      loss = tf.reduce_sum(attend(x) ** 2)
+    return tape.gradient(loss, x)
+
+  assert_close([gradient(loaded.attend)], [gradient(Module().attend)], 1e-6)
+
+
+def test_exported_models_use_stock_operations(tmp_path):
+  class Module(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 2, 8])])
+    def attend(self, x):
+      return ops.local_attention_2d(x, x, x)
+
+  tf.saved_model.save(Module(), str(tmp_path / "auto"))
+  assert b"XlaCallModule" not in (tmp_path / "auto" / "saved_model.pb").read_bytes()
+  with ops.use_implementation("fused"):
+    tf.saved_model.save(Module(), str(tmp_path / "asked"))
+  assert b"XlaCallModule" in (tmp_path / "asked" / "saved_model.pb").read_bytes()
+  traced = Module().attend.get_concrete_function()  # for use here
+  assert any(node.op == "XlaCallModule" for node in traced.graph.as_graph_def().node)
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ({"dtype": tf.float64}, "take float32, bfloat16, float16, not float64"),
+    ({"kernel_size": 13}, r"windows of up to 11 rows and columns, not \(13, 13\)"),
+    ({"window_mask": False}, "window_mask=False needs an implementation that works in blocks"),
+    ({"width": 132}, "heads up to 128 wide, not 132"),
+  ],
+)
+def test_refuses(arguments, message):
+  arguments = dict(arguments)
+  x = tf.zeros([2, 16, 16, 1, arguments.pop("width", 8)], arguments.pop("dtype", tf.float32))
+  with pytest.raises(ValueError, match=f"implementation='fused' cannot compute this: .*{message}"):
+    ops.local_attention_2d(x, x, x, implementation="fused", **arguments)
+  geometry = ops.window_geometry(arguments.get("kernel_size", 7))
+  request = implementations.Request(x, geometry, arguments.get("window_mask", True))
+  assert implementations.choose(request)[0] != "fused"
+
+
+@pytest.mark.parametrize("device", ["GPU", "TPU"])
+def test_is_not_chosen_for_a_device_without_kernels(monkeypatch, device):
+  monkeypatch.setattr("sasa_tf.ops.fused.target_device", lambda: device)
+  monkeypatch.setattr("sasa_tf.ops.fused._platforms", lambda query: ("CPU",))
+  request = implementations.Request(tf.zeros([2, 16, 16, 8, 8]), ops.window_geometry(7), True)
+  name, reason = implementations.choose(request)
+  assert name == "blocked" and "not 'fused': " in reason
+
+
+def test_not_a_number_is_not_hidden():
+  query = np.ones([1, 9, 9, 1, 4], np.float32)
+  query[0, 4, 4] = np.nan
+  output = attention(Case(query.shape, (3, 3)), "fused")(query, np.ones_like(query), query)
+  assert np.isnan(output[0, 3:6, 3:6]).all()
+  assert not np.isnan(output[0, :3]).any()

@@ -1,0 +1,39 @@
+"""Runs the processor's kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
+
+`python -m tests.native.sanitize [PROBLEMS]` compiles check_cpu_kernels.cc and the kernels for every
+instruction set and compares them with nested loops over that many ragged problems.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from sasa_tf.native import build, cache
+
+FLAGS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def main(problems: str = "300") -> int:
+  sources = cache.sources(".cc")[0].parent
+  compiler = build.find_compilers(architectures=())
+  with tempfile.TemporaryDirectory() as scratch:
+    program = os.path.join(scratch, "check")
+    commands = build.compile_commands(compiler, pathlib.Path(scratch))
+    objects = {p: c for p, c in commands.items() if not p.name.startswith("ffi")}
+    for command in objects.values():
+      subprocess.run([*command, *FLAGS], check=True)
+    check = str(pathlib.Path(__file__).with_name("check_cpu_kernels.cc"))
+    command = [compiler.cxx, "-std=c++17", *FLAGS, f"-I{sources}", check, *map(str, objects)]
+    subprocess.run([*command, "-o", program, "-lpthread"], check=True)
+    for variant in build.CPU_VARIANTS:
+      environment = {**os.environ, "SASA_TF_NATIVE_CPU": variant}
+      status = subprocess.run([program, problems], env=environment, check=False).returncode
+      if status:
+        return status
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(*sys.argv[1:]))

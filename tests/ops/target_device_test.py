@@ -1,0 +1,42 @@
+"""The device that operations are made for, and what depends on it."""
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf import ops
+from sasa_tf.ops import block_chunks
+from sasa_tf.ops.target_device import target_device
+
+
+@pytest.mark.parametrize(
+  ("present", "expected"), [("C", "CPU"), ("CG", "GPU"), ("CT", "TPU"), ("GCT", "TPU"), ("", "CPU")]
+)
+def test_the_best_device_of_the_process_is_the_target(monkeypatch, present, expected):
+  devices = [tf.config.LogicalDevice(f"/device:{kind}PU:0", f"{kind}PU") for kind in present]
+  monkeypatch.setattr(tf.config, "list_logical_devices", lambda: devices)
+  assert target_device() == expected
+
+
+def test_a_named_target_goes_before_the_devices_of_the_process():
+  own = target_device()
+  with ops.use_target_device("TPU"):
+    with ops.use_target_device("CPU"):
+      assert target_device() == "CPU"
+    assert target_device() == "TPU"
+  with pytest.raises(RuntimeError), ops.use_target_device("TPU"):
+    raise RuntimeError
+  assert target_device() == own
+
+
+def test_an_unknown_target_is_refused():
+  with (
+    pytest.raises(ValueError, match=r"must be one of .*'TPU'.*; received 'tpu'"),
+    ops.use_target_device("tpu"),
+  ):
+    pass
+
+
+@pytest.mark.parametrize(("device", "chunks"), [("CPU", 8), ("GPU", 1), ("TPU", 4)])
+def test_chunks_are_those_of_the_target(device, chunks):
+  with ops.use_target_device(device):
+    assert block_chunks.chunk_count(64, 2**18) == chunks
