@@ -12,6 +12,7 @@ import dataclasses
 import tensorflow as tf
 
 from sasa_tf.ops.geometry import WindowGeometry
+from sasa_tf.ops.target_device import target_device
 
 Size = int | tf.Tensor
 
@@ -32,6 +33,15 @@ def _swap(tensor: tf.Tensor, shape: list[Size]) -> tf.Tensor:
 def _is(size: Size, number: int) -> bool:
   """Whether the size is known to be `number`."""
   return isinstance(size, int) and size == number
+
+
+def _column_unit(depth: int) -> int:
+  """Returns into how many entries of an axis the D numbers of a pixel go.
+
+  A TPU pads the last dimension in memory to 128 numbers, so there D joins the one before. Other
+  devices copy whole pixels faster.
+  """
+  return depth if target_device() == "TPU" else 1
 
 
 def _at_most(number: int, size: Size) -> Size:
@@ -167,7 +177,9 @@ class BlockLayout:
     if not self.whole[0]:
       tiles = self._overlap(tf.reshape(tiles, [-1, rows, columns * depth]), 0)
     if not self.whole[1]:
-      tiles = self._overlap(tf.reshape(tiles, [-1, columns, depth]), 1)
+      unit = _column_unit(depth)
+      tiles = tf.reshape(tiles, [-1, columns * unit, depth // unit])
+      tiles = self._overlap(tiles, 1, unit)
     if not _is(column_blocks, 1):
       tiles = _swap(tiles, [-1, tile_rows, column_blocks, tile_columns * depth])
     return tf.reshape(tiles, [-1, tile_rows * tile_columns, depth])
@@ -187,27 +199,34 @@ class BlockLayout:
     if not _is(column_blocks, 1):
       tiles = _swap(tiles, [-1, column_blocks, tile_rows, tile_columns * depth])
     if not self.whole[1]:
-      tiles = self._fold(tf.reshape(tiles, [-1, tile_columns, depth]), 1)
+      unit = _column_unit(depth)
+      tiles = tf.reshape(tiles, [-1, tile_columns * unit, depth // unit])
+      tiles = self._fold(tiles, 1, unit)
     if not self.whole[0]:
       tiles = self._fold(tf.reshape(tiles, [-1, tile_rows, columns * depth]), 0)
     return self._from_phases(tf.reshape(tiles, [-1, rows, columns, depth]), heads)
 
-  def _overlap(self, lines: tf.Tensor, axis: int) -> tf.Tensor:
-    """[A, blocks * block, D] -> [A * blocks, tile, D], zeros beyond the ends."""
-    block, halo, tile, count = self.block[axis], self.halo[axis], self.tile[axis], self.counts[axis]
+  def _extents(self, axis: int, unit: int) -> list[Size]:
+    """Block, halo, tile and phase of an axis, in entries of `unit` a pixel."""
+    pixels = (self.block, self.halo, self.tile, self._phase_size())
+    return [extent[axis] * unit for extent in pixels]
+
+  def _overlap(self, lines: tf.Tensor, axis: int, unit: int = 1) -> tf.Tensor:
+    """[A, phase * unit, D] -> [A * blocks, tile * unit, D], zeros beyond the ends."""
+    block, halo, tile, length = self._extents(axis, unit)
     width = sizes(lines)[-1]
     after = -(-tile // block) * block - block - halo
     lines = tf.pad(lines, [[0, 0], [halo, after], [0, 0]])
     parts = []
     for start in range(0, tile, block):
-      part = tf.reshape(lines[:, start : start + count * block], [-1, block, width])
+      part = tf.reshape(lines[:, start : start + length], [-1, block, width])
       parts.append(part[:, : tile - start])
     return tf.concat(parts, axis=1)
 
-  def _fold(self, tiles: tf.Tensor, axis: int) -> tf.Tensor:
-    """[A * blocks, tile, D] -> [A, blocks * block, D], the transpose of `_overlap`."""
-    block, halo, tile, count = self.block[axis], self.halo[axis], self.tile[axis], self.counts[axis]
-    width, length = sizes(tiles)[-1], count * block
+  def _fold(self, tiles: tf.Tensor, axis: int, unit: int = 1) -> tf.Tensor:
+    """[A * blocks, tile * unit, D] -> [A, phase * unit, D], the transpose of `_overlap`."""
+    block, halo, tile, length = self._extents(axis, unit)
+    width = sizes(tiles)[-1]
     shifted = []
     for start in range(0, tile, block):
       part = tiles[:, start : start + block]

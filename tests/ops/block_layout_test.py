@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.ops.block_layout import BlockLayout
+from sasa_tf.ops.target_device import DEVICES, use_target_device
 
 LAYOUTS = {
   "padded": BlockLayout(ops.window_geometry((3, 5)), (5, 9), (2, 4), (False, False)),
@@ -44,6 +45,8 @@ def test_blocks_and_tiles_hold_their_pixels(name):
         np.testing.assert_array_equal(tiles[index, :, 0], expected)
         index += 1
   assert index == len(blocks) == len(tiles)
+  with use_target_device("TPU"):
+    np.testing.assert_array_equal(layout.split_keys(images), tiles)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -53,13 +56,15 @@ def test_join_undoes_split(name):
   np.testing.assert_array_equal(layout.join_queries(layout.split_queries(images), 3), images)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_fold_is_the_transpose_of_split(name):
+def test_fold_is_the_transpose_of_split(name, device):
   layout = LAYOUTS[name]
   images = tf.random.stateless_normal([2, *layout.image, 3, 2], [0, 1], dtype=tf.float64)
-  with tf.GradientTape() as tape:
-    tape.watch(images)
-    tiles = layout.split_keys(images)
-  upstream = tf.random.stateless_normal(tiles.shape, [2, 3], dtype=tf.float64)
-  expected = tape.gradient(tiles, images, upstream)
-  np.testing.assert_allclose(layout.fold_keys(upstream, 3), expected, rtol=1e-12)
+  with use_target_device(device):
+    with tf.GradientTape() as tape:
+      tape.watch(images)
+      tiles = layout.split_keys(images)
+    upstream = tf.random.stateless_normal(tiles.shape, [2, 3], dtype=tf.float64)
+    expected = tape.gradient(tiles, images, upstream)
+    np.testing.assert_allclose(layout.fold_keys(upstream, 3), expected, rtol=1e-12)

@@ -1,0 +1,1 @@
+"""What a TPU's compiler says about layers and models, without a TPU."""

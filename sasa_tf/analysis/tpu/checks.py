@@ -1,0 +1,138 @@
+"""What is compiled for a TPU to see that it can be: the layer of each stage, and a whole model."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+from sasa_tf.analysis.tpu import compiler
+from sasa_tf.tf_keras import LocalSelfAttention2D, SASAResNet
+
+IMPLEMENTATION = "blocked"  # the one for TPUs; "auto" may find kernels of this machine
+TARGETS = ("layer", "model")
+POLICIES = {"bfloat16": "mixed_bfloat16", "float32": "float32"}  # of the computation
+# (H and W, C) of the attention layers in ResNet's four groups, at 224 pixels.
+STAGES = ((56, 64), (28, 128), (14, 256), (7, 512))
+IMAGE_SIZE = 224
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+  """One program to compile.
+
+  Attributes:
+    name: what it is.
+    make: returns a function of tensors, which may use variables, and the specs of its arguments.
+  """
+
+  name: str
+  make: Callable[[], tuple[Callable[..., Any], list[tf.TensorSpec]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """What came of a check.
+
+  Attributes:
+    name: of the check.
+    seconds: that tracing and compiling took.
+    memory: of the program, None where there is none.
+    error: what the compiler said against it, None where it compiled.
+  """
+
+  name: str
+  seconds: float
+  memory: compiler.Memory | None
+  error: str | None
+
+  @property
+  def passed(self) -> bool:
+    """Whether a TPU can run it."""
+    return self.memory is not None and self.memory.fits
+
+
+def layer_check(size: int, channels: int, batch_size: int, dtype: str) -> Check:
+  """Forward and backward pass of the layer as the models use it: 8 heads, window 7.
+
+  Args:
+    size: H and W.
+    channels: C and the filters.
+    batch_size: B.
+    dtype: of the computation, key of `POLICIES`.
+  """
+  shape = [batch_size, size, size, channels]
+
+  def make():
+    layer = LocalSelfAttention2D(
+      channels, kernel_size=7, num_heads=8, implementation=IMPLEMENTATION, dtype=POLICIES[dtype]
+    )
+    layer.build(shape)
+
+    def step(inputs: tf.Tensor, upstream: tf.Tensor) -> Any:
+      with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = layer(inputs)
+      return outputs, tape.gradient(outputs, [inputs, *layer.trainable_variables], upstream)
+
+    return step, [tf.TensorSpec(shape, dtype)] * 2
+
+  name = f"layer {size}x{size}x{channels}, forward + backward, batch {batch_size}, {dtype}"
+  return Check(name, make)
+
+
+def model_check(stem: str, batch_size: int, dtype: str) -> Check:
+  """Forward pass of ResNet-50 with attention in all groups, at 224 pixels.
+
+  Args:
+    stem: "conv" or "attention".
+    batch_size: B.
+    dtype: of the computation, key of `POLICIES`.
+  """
+
+  def make():
+    before = tf_keras.mixed_precision.global_policy()
+    tf_keras.mixed_precision.set_global_policy(POLICIES[dtype])
+    try:
+      model = SASAResNet(
+        50, stem, implementation=IMPLEMENTATION, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3)
+      )
+    finally:
+      tf_keras.mixed_precision.set_global_policy(before)
+    images = tf.TensorSpec([batch_size, IMAGE_SIZE, IMAGE_SIZE, 3])
+    return lambda images: model(images, training=False)["5"], [images]
+
+  name = f"SASAResNet-50, {stem} stem, forward, batch {batch_size}, {dtype}"
+  return Check(name, make)
+
+
+def all_checks(targets: Sequence[str], dtypes: Sequence[str], batch_size: int) -> list[Check]:
+  """Returns every check of the targets (of `TARGETS`) and dtypes (keys of `POLICIES`)."""
+  checks = []
+  for dtype in dtypes:
+    if "layer" in targets:
+      checks += [layer_check(*stage, batch_size, dtype) for stage in STAGES]
+    if "model" in targets:
+      checks += [model_check(stem, batch_size, dtype) for stem in ("conv", "attention")]
+  return checks
+
+
+def run_checks(checks: Sequence[Check]) -> Iterator[Result]:
+  """Compiles one check after the other.
+
+  Raises:
+    UserError: the compiler is not installed.
+  """
+  compiler.require_compiler()
+  for check in checks:
+    start = time.perf_counter()
+    memory = error = None
+    try:
+      memory = compiler.compile_for_tpu(*check.make())
+    except compiler.CompileError as refusal:
+      error = str(refusal)
+    yield Result(check.name, time.perf_counter() - start, memory, error)

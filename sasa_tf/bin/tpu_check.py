@@ -1,0 +1,57 @@
+"""Compiles the attention layers and SASAResNet-50 for a TPU v5e core, on a machine without TPU.
+
+  python -m sasa_tf.bin.tpu_check
+  python -m sasa_tf.bin.tpu_check --targets=layer --dtypes=bfloat16 --batch_size=128
+
+Prints how much of the core's memory each program takes; exits with status 1 if one does not
+compile or fit. It needs the optional packages of the extra `tpu`; `make tpu-check` installs them.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from absl import flags
+
+from sasa_tf.bin import program
+from sasa_tf.errors import UserError
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_list(
+  "targets",
+  ["layer", "model"],
+  "layer: forward and backward pass at ResNet's four stages; model: forward pass of ResNet-50.",
+)
+flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "Of the computation.")
+flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
+
+
+def main(argv: list[str]) -> None:
+  """Compiles what the flags say."""
+  program.refuse_positional(argv)
+
+  from sasa_tf.analysis.tpu import checks, compiler, report
+
+  for flag, known in (("targets", checks.TARGETS), ("dtypes", tuple(checks.POLICIES))):
+    if not FLAGS[flag].value or not set(FLAGS[flag].value) <= set(known):
+      raise UserError(
+        f"--{flag}: expected some of {', '.join(known)}; received {','.join(FLAGS[flag].value)!r}."
+      )
+  compiler.require_compiler()
+  print(report.header(), flush=True)
+  passed = True
+  for result in checks.run_checks(checks.all_checks(FLAGS.targets, FLAGS.dtypes, FLAGS.batch_size)):
+    print(report.line(result), flush=True)
+    passed &= result.passed
+  if not passed:
+    sys.exit(1)
+
+
+def run() -> None:
+  """Console script."""
+  program.run(main)
+
+
+if __name__ == "__main__":
+  run()

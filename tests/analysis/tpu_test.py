@@ -1,0 +1,99 @@
+"""What is handed to a TPU's compiler, and what is said of its answer."""
+
+import contextlib
+import re
+import sys
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf.analysis.tpu import checks, compiler, report
+from sasa_tf.errors import UserError
+
+GIB = 2**30
+
+
+def memory(**bytes_of):
+  nothing = {"arguments": 0, "outputs": 0, "shared": 0, "temporaries": 0, "code": 0}
+  return compiler.Memory(**nothing | bytes_of)
+
+
+def test_every_stage_both_stems_and_both_dtypes_are_checked():
+  names = [check.name for check in checks.all_checks(checks.TARGETS, ["bfloat16", "float32"], 32)]
+  assert len(names) == len(set(names)) == 12
+  for dtype in ("bfloat16", "float32"):
+    for stage in ("56x56x64", "28x28x128", "14x14x256", "7x7x512"):
+      assert f"layer {stage}, forward + backward, batch 32, {dtype}" in names
+    for stem in ("conv", "attention"):
+      assert f"SASAResNet-50, {stem} stem, forward, batch 32, {dtype}" in names
+  (layer, *_), models = (checks.all_checks([target], ["float32"], 8) for target in checks.TARGETS)
+  assert "layer" in layer.name and all("SASAResNet" in model.name for model in models)
+
+
+def parameters(function, specs):
+  """Returns the types of the lowered program's arguments."""
+  text = compiler.lower(function, specs, stage="stablehlo")
+  (signature,) = re.findall(r"func\.func (?:public )?@main\((.*?)\) ->", text)
+  return re.findall(r"tensor<(\S+?)>", signature)
+
+
+@pytest.mark.parametrize(("dtype", "short"), [("bfloat16", "bf16"), ("float32", "f32")])
+def test_weights_of_a_layer_are_arguments_of_the_program(dtype, short):
+  maps = f"2x7x7x32x{short}"
+  kernels, tables = ["32x32xf32"] * 3, ["7x2xf32"] * 2
+  assert parameters(*checks.layer_check(7, 32, 2, dtype).make()) == [maps, maps, *kernels, *tables]
+
+
+def test_the_program_is_made_for_a_tpu(monkeypatch):
+  check = checks.layer_check(28, 16, 4, "float32")
+  assert "stablehlo.while" not in compiler.lower(*check.make(), stage="stablehlo")
+  monkeypatch.setattr(compiler, "use_target_device", lambda _: contextlib.nullcontext())
+  assert "stablehlo.while" in compiler.lower(*check.make(), stage="stablehlo")
+
+
+def test_an_operation_that_xla_lacks_is_told():
+  with pytest.raises(compiler.CompileError, match=r"(?s)unsupported operations.*Eig"):
+    compiler.lower(lambda x: tf.linalg.eigvals(x), [tf.TensorSpec([4, 4])])
+
+
+def test_what_is_shared_is_counted_once():
+  assert memory(arguments=5, outputs=4, shared=3, temporaries=20, code=100).total == 126
+  assert memory(temporaries=16 * 10**9).fits
+  assert not memory(temporaries=16 * 10**9, code=1).fits
+
+
+def test_lines_of_the_report():
+  fits = checks.Result("a layer", 3.2, memory(arguments=GIB, temporaries=2 * GIB), None)
+  assert fits.passed
+  assert re.search(r"^a layer +3 +1,024 +0 +2,048 +0 +3,072  fits$", report.line(fits))
+  large = checks.Result("a model", 3.2, memory(arguments=16 * GIB), None)
+  assert not large.passed
+  assert report.line(large).endswith("16,384  does not fit 16 GB")
+  refused = checks.Result("a model", 3.2, None, "Ran out of memory")
+  assert not refused.passed
+  assert report.line(refused).endswith("does not compile or fit:\nRan out of memory")
+  assert report.header().index("argument") < report.header().index("total MiB")
+
+
+def test_a_refusal_does_not_end_the_checks(monkeypatch):
+  def compile_for_tpu(function, specs):
+    if specs == ["large"]:
+      raise compiler.CompileError("out of memory")
+    return memory(code=1)
+
+  monkeypatch.setattr(compiler, "require_compiler", lambda: None)
+  monkeypatch.setattr(compiler, "compile_for_tpu", compile_for_tpu)
+  large, small = checks.run_checks(
+    [checks.Check(name, lambda name=name: (None, [name])) for name in ("large", "small")]
+  )
+  assert (large.name, large.memory, large.error) == ("large", None, "out of memory")
+  assert (small.name, small.memory, small.error) == ("small", memory(code=1), None)
+
+
+@pytest.mark.parametrize("package", ["libtpu", "jax.experimental"])
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch, package):
+  monkeypatch.setitem(sys.modules, package, None)
+  monkeypatch.setattr(compiler.os, "environ", {})
+  compiler._core.cache_clear()
+  with pytest.raises(UserError, match=r"pip install -e '\.\[tpu\]' -c constraints\.txt"):
+    compiler.require_compiler()
