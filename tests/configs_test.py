@@ -9,17 +9,25 @@ import pytest
 from official.core import exp_factory, task_factory
 
 from sasa_tf import registry_imports  # noqa: F401
+from sasa_tf.analysis import cost_model
 from sasa_tf.analysis.classifiers import paper_cost
-from sasa_tf.analysis.paper_tables import MODELS, rows_of
+from sasa_tf.analysis.detection_report import DetectionReport
+from sasa_tf.analysis.detectors import paper_detector_cost
+from sasa_tf.analysis.paper_tables import DETECTORS, MODELS, rows_of
 from sasa_tf.training import experiment
 
 ROOT = pathlib.Path(__file__).parent.parent / "official_configs"
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("**/*.yaml"))
 IMAGENET = {f"imagenet/{model}.yaml": model for model in MODELS}
+COCO = {f"coco/{detector}.yaml": detector for detector in DETECTORS}
 
 # Built by Model Garden whenever the tests run, one of each kind; the others are slow.
-BUILT = {"imagenet/resnet26.yaml", "imagenet/sasa_resnet26.yaml"}
-BUILT |= {name for name in FILES if name not in IMAGENET}
+BUILT = {
+  "imagenet/resnet26.yaml",
+  "imagenet/sasa_resnet26.yaml",
+  "coco/retinanet_resnet50.yaml",
+}
+BUILT |= {name for name in FILES if name not in {*IMAGENET, *COCO}}
 
 
 def read(name):
@@ -38,6 +46,7 @@ def test_parameters_are_those_of_the_built_model(name):
   model = task_factory.get_task(params.task).build_model()
   found = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
   assert f"{found:,}" == values["parameters"]
+  assert cost_model(model, params.task.model.input_size).parameters == found
 
 
 @pytest.mark.parametrize("name", IMAGENET)
@@ -76,8 +85,47 @@ def test_imagenet_header(name):
   assert ("on a held-out 4 % of the training images" in values["paper accuracy"]) == held_out
 
 
+@pytest.fixture(scope="module")
+def counted():
+  """{name in DETECTORS: its row of the paper and what it costs here}."""
+  report = DetectionReport.of(paper_detector_cost)
+  return {detector.name: detector for detector in report.detectors}
+
+
+@pytest.mark.parametrize("name", COCO)
+def test_coco_file_is_its_row(name):
+  _, params = read(name)
+  detector, model = DETECTORS[COCO[name]], params.task.model
+  default = exp_factory.get_exp_config("retinanet_sasa_coco").task.model
+  arguments = {
+    key: list(value) if isinstance(value, tuple) else value
+    for key, value in MODELS[detector.backbone].items()
+  }
+  assert model.backbone.get().as_dict() == default.backbone.sasa_resnet.as_dict() | arguments
+  pyramid = default.decoder.sasa_fpn.as_dict() | {"spatial": detector.pyramid}
+  assert model.decoder.get().as_dict() == pyramid
+  assert model.head.as_dict() == default.head.as_dict() | {"spatial": detector.heads}
+  assert model.input_size == [640, 640, 3] and model.num_classes == 91
+
+
+@pytest.mark.parametrize("name", COCO)
+def test_coco_header(counted, name):
+  values, _ = read(name)
+  detector = counted[COCO[name]]
+  assert values["row"] == f"Table 2, {detector.row.label}"
+  assert values["reading"] == DETECTORS[detector.name].reading
+  assert values["parameters"] == f"{detector.cost.parameters:,}"
+  assert values["without batch norm of pyramid and heads"] == f"{detector.bare_parameters:,}"
+  flops = (f"{flops / 1e9:.1f} G ({name})" for name, flops in detector.flops().items())
+  assert values["flops"] == ", ".join(flops)
+  assert values["paper flops"] == f"{detector.row.flops:.0f} G"
+  printed = tuple(map(float, re.findall(r"\d+\.\d", values["paper mAP"])))
+  assert printed == detector.row.average_precision
+
+
 def test_every_row_has_a_file():
-  assert {name for name in FILES if name.startswith("imagenet/")} == set(IMAGENET)
+  for folder, names in (("imagenet/", IMAGENET), ("coco/", COCO)):
+    assert {name for name in FILES if name.startswith(folder)} == set(names)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -93,6 +141,13 @@ def test_is_listed(name):
     assert line.endswith(f" | {', '.join(str(table.number) for table, _ in rows)} |")
     for _, row in rows:
       assert f"{row.accuracy:.1f}" in line
+  elif name in COCO:
+    values, _ = read(name)
+    flops = values["flops"].partition(" G ")[0]
+    printed = values["paper flops"].removesuffix(" G")
+    average_precision = values["paper mAP"].partition(" %")[0]
+    end = f" | {values['parameters']} | {flops} | {printed} | {average_precision} |"
+    assert line.endswith(end)
 
 
 def test_held_out_split_of_the_list_is_accepted():

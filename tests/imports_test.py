@@ -152,7 +152,7 @@ def test_a_forbidden_import_is_told_once(path, source, complaint):
     ("sasa_tf/ops/x.py", "import math, tensorflow as tf\nfrom sasa_tf.ops import geometry"),
     ("sasa_tf/ops/x.py", "from . import geometry\nimport sasa_tf\nprint(sasa_tf.__version__)"),
     ("sasa_tf/layers/x.py", "from sasa_tf import ops\nops.local_attention_2d()"),
-    ("sasa_tf/modeling/builders.py", "import tf_keras\nfrom sasa_tf.tf_keras import SASAResNet"),
+    ("sasa_tf/modeling/builders/x.py", "import tf_keras\nfrom sasa_tf.tf_keras import SASAResNet"),
     ("sasa_tf/bin/x.py", f"from absl import app\n{BUILDERS}\nimport sasa_tf.ops"),
   ],
 )

@@ -31,6 +31,7 @@ def test_programs_and_links_exist():
     "predict",
     "profile_model",
     "benchmark",
+    "tpu_check",
   }
   for program in programs:
     assert (ROOT / "sasa_tf" / "bin" / f"{program}.py").is_file()
@@ -75,5 +76,5 @@ def test_experiments_of_the_table_are_registered():
 
   from sasa_tf import registry_imports  # noqa: F401
 
-  for name in re.findall(r"`(sasa_resnet_\w+)` \|", README):
+  for name in re.findall(r"^\| `(\w*sasa_\w+)` \|", README, re.MULTILINE):
     assert exp_factory.get_exp_config(name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sasa_tf.analysis import detection_report
 from sasa_tf.analysis.classifiers import count_paper_models, paper_cost
+from sasa_tf.analysis.detectors import paper_detector_cost
 from sasa_tf.analysis.paper_plot import plot_paper, save_plot
 from sasa_tf.analysis.paper_report import PaperReport, check_numbers
 from sasa_tf.analysis.paper_tables import TABLES
@@ -30,12 +32,17 @@ def profile_paper(
     plot: PNG file to write, or None.
 
   Raises:
-    UserError: a table that is none of classifiers, or a file that cannot be written.
+    UserError: a table that does not exist, that of detectors beside others or with a plot, or a
+      file that cannot be written.
   """
   if not all(number.isdecimal() for number in numbers):
     raise UserError(
       f"--paper_tables expects numbers, for example 1,3; received {','.join(numbers)}."
     )
+  if list(map(int, numbers)) == [detection_report.NUMBER] and not plot:
+    report = detection_report.DetectionReport.of(paper_detector_cost)
+    write_report(report, form, output)
+    return
   tables = check_numbers(map(int, numbers)) if numbers else ()
   drawn = [TABLES[1]] if plot else []
   rows = [row for table in [*map(TABLES.get, tables), *drawn] for row in table.rows]

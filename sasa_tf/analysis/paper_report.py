@@ -122,7 +122,7 @@ def check_numbers(numbers: Iterable[int]) -> tuple[int, ...]:
   """Returns the numbers of tables of classifiers, each once.
 
   Raises:
-    UserError: there is no such table, or no model yet for its rows.
+    UserError: there is no such table, or it is that of detectors.
   """
   numbers = tuple(dict.fromkeys(numbers))
   unknown = [number for number in numbers if number not in TABLES]
@@ -133,9 +133,8 @@ def check_numbers(numbers: Iterable[int]) -> tuple[int, ...]:
     )
   if _DETECTION in numbers:
     raise UserError(
-      f"Table {_DETECTION} is of detectors ({TABLES[_DETECTION].title}), which sasa_tf does not "
-      "build yet. Its rows as printed are in sasa_tf.analysis.paper_tables; choose among "
-      f"{', '.join(map(str, CLASSIFICATION))}."
+      f"Table {_DETECTION} is of detectors ({TABLES[_DETECTION].title}) and has columns of its "
+      f"own: ask for it alone, --paper_tables={_DETECTION}, without --plot."
     )
   return numbers
 

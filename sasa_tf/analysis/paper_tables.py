@@ -63,6 +63,46 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Detector:
+  """A RetinaNet of Table 2.
+
+  Attributes:
+    backbone: key of `MODELS`.
+    pyramid: "conv" or "attention", in the place of the pyramid's 3x3 convolutions.
+    heads: the same of the heads.
+  """
+
+  backbone: str
+  pyramid: str
+  heads: str
+
+  @property
+  def reading(self) -> str:
+    """Where it has attention beside the backbone, of which the paper may be read in two ways."""
+    if self.heads == "conv":
+      return "conv heads and FPN"
+    return "attention heads" if self.pyramid == "conv" else "attention heads and FPN"
+
+  @property
+  def label(self) -> str:
+    """Reading and backbone."""
+    return f"{self.reading}, {self.backbone.replace('_', ' ')}"
+
+
+_TABLE_2 = ("resnet50", "sasa_resnet50_conv_stem", "sasa_resnet50")
+
+# Name -> the detector. Each has a file official_configs/coco/NAME.yaml.
+DETECTORS: Mapping[str, Detector] = {
+  **{f"retinanet_{name}": Detector(name, "conv", "conv") for name in _TABLE_2},
+  **{
+    f"retinanet_{name}_attention_{part}": Detector(name, pyramid, "attention")
+    for part, pyramid in (("heads", "conv"), ("heads_fpn", "attention"))
+    for name in _TABLE_2[1:]
+  },
+}
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
   """A row of a table.
 
@@ -259,6 +299,9 @@ TABLES: Mapping[int, PaperTable] = {
 # What the abstract says of ResNet-50, full attention against convolution.
 FLOPS_SAVED = 12  # per cent
 PARAMETERS_SAVED = 29  # per cent
+# And of RetinaNet.
+DETECTION_FLOPS_SAVED = 39  # per cent
+DETECTION_PARAMETERS_SAVED = 34  # per cent
 
 
 def rows_of(model: str) -> list[tuple[PaperTable, Row]]:

@@ -14,16 +14,25 @@ from sasa_tf.layers import (
   LocalSelfAttention2DBase,
   NonLocal2DBase,
   SqueezeExcitation2DBase,
+  UpsampleAdd2DBase,
 )
-from sasa_tf.modeling import BaselineLayers, SASAResNetBase
+from sasa_tf.modeling import (
+  BaselineLayers,
+  RetinaNetHeadBase,
+  SASAFPNBase,
+  SASAResNetBase,
+)
 
 __all__ = [
+  "SASAFPN",
   "AttentionAugmentedConv2D",
   "AttentionStem",
   "LocalSelfAttention2D",
   "NonLocal2D",
+  "RetinaNetHead",
   "SASAResNet",
   "SqueezeExcitation2D",
+  "UpsampleAdd2D",
 ]
 
 _register = keras.saving.register_keras_serializable("sasa_tf")
@@ -66,3 +75,24 @@ class SASAResNet(SASAResNetBase, keras.Model):
   _attention = LocalSelfAttention2D
   _baselines = BaselineLayers(SqueezeExcitation2D, NonLocal2D, AttentionAugmentedConv2D)
   _attention_stem = AttentionStem
+
+
+@_register
+class UpsampleAdd2D(UpsampleAdd2DBase, keras.layers.Layer):
+  __doc__ = UpsampleAdd2DBase.__doc__
+  _keras = keras
+
+
+@_register
+class SASAFPN(SASAFPNBase, keras.Model):
+  __doc__ = SASAFPNBase.__doc__
+  _keras = keras
+  _attention = LocalSelfAttention2D
+  _upsample_add = UpsampleAdd2D
+
+
+@_register
+class RetinaNetHead(RetinaNetHeadBase, keras.Model):
+  __doc__ = RetinaNetHeadBase.__doc__
+  _keras = keras
+  _attention = LocalSelfAttention2D

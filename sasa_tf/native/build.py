@@ -14,6 +14,8 @@ import json
 import os
 import pathlib
 import platform
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -202,9 +204,8 @@ def _compile(compilers: Compilers, folder: pathlib.Path, report: Callable[[str],
     list(pool.map(_run, commands.values()))
   runtime = []
   if compilers.nvcc:
-    toolkit = pathlib.Path(compilers.nvcc).resolve().parent.parent
     # Before TensorFlow's libraries, which export stubs of an older CUDA.
-    runtime = [f"-L{toolkit / 'lib64'}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+    runtime = [*_cuda_library_flags(compilers), "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
   hidden = ["-Wl,--exclude-libs,ALL", "-Wl,-Bsymbolic"]
   command = [compilers.cxx, "-shared", "-o", str(folder / cache.LIBRARY), *map(str, commands)]
   _run([*command, *runtime, *tf.sysconfig.get_link_flags(), *hidden])
@@ -227,6 +228,14 @@ def _put_in_place(staged: pathlib.Path, target: pathlib.Path) -> None:
         raise
     finally:
       shutil.rmtree(old, ignore_errors=True)
+
+
+def _cuda_library_flags(compilers: Compilers) -> list[str]:
+  """-L flags of the toolkit, which only nvcc knows: what is called may be a script elsewhere."""
+  command = [compilers.nvcc, "--dryrun", str(cache.sources(".cu")[0])]
+  told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+  (flags,) = re.findall(r"^#\$ LIBRARIES=(.*)$", told, re.MULTILINE)
+  return shlex.split(flags)
 
 
 def _cuda_version(compilers: Compilers) -> str | None:

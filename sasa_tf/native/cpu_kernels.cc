@@ -14,6 +14,7 @@ typedef float Vector __attribute__((vector_size(4 * SASA_LANES)));
 typedef int32_t Integers __attribute__((vector_size(4 * SASA_LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * SASA_LANES), aligned(4), may_alias));
 typedef float Four __attribute__((vector_size(16)));
+typedef int32_t FourIndices __attribute__((vector_size(16)));
 typedef float UnalignedFour __attribute__((vector_size(16), aligned(4), may_alias));
 
 inline Vector Load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
@@ -136,27 +137,60 @@ struct Float16 {
   }
 };
 
+#ifdef __clang__
+#define SASA_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SASA_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, FourIndices{__VA_ARGS__})
+#endif
+
 inline void Transpose(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
-  Four in[4];
-  for (int i = 0; i < 4; ++i) in[i] = *reinterpret_cast<const UnalignedFour*>(from + i * from_stride);
-  for (int i = 0; i < 4; ++i) {
-    *reinterpret_cast<UnalignedFour*>(to + i * to_stride) = Four{in[0][i], in[1][i], in[2][i], in[3][i]};
+  const auto row = [&](int i) {
+    return *reinterpret_cast<const UnalignedFour*>(from + i * from_stride);
+  };
+  const auto store = [&](int i, Four column) {
+    *reinterpret_cast<UnalignedFour*>(to + i * to_stride) = column;
+  };
+  const Four low_01 = SASA_SHUFFLE(row(0), row(1), 0, 4, 1, 5);
+  const Four low_23 = SASA_SHUFFLE(row(2), row(3), 0, 4, 1, 5);
+  const Four high_01 = SASA_SHUFFLE(row(0), row(1), 2, 6, 3, 7);
+  const Four high_23 = SASA_SHUFFLE(row(2), row(3), 2, 6, 3, 7);
+  store(0, SASA_SHUFFLE(low_01, low_23, 0, 1, 4, 5));
+  store(1, SASA_SHUFFLE(low_01, low_23, 2, 3, 6, 7));
+  store(2, SASA_SHUFFLE(high_01, high_23, 0, 1, 4, 5));
+  store(3, SASA_SHUFFLE(high_01, high_23, 2, 3, 6, 7));
+}
+
+// planes[d * plane + i] = pixels[i * stride + d].
+inline void ToPlanes(const float* pixels, int64_t stride, int64_t count, int64_t channels,
+                     float* planes, int64_t plane) {
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const float* from = pixels + i * stride;
+    int64_t d = 0;
+    for (; d + 4 <= channels; d += 4) Transpose(from + d, stride, planes + d * plane + i, plane);
+    for (; d < channels; ++d) {
+      for (int64_t j = 0; j < 4; ++j) planes[d * plane + i + j] = from[j * stride + d];
+    }
+  }
+  for (; i < count; ++i) {
+    for (int64_t d = 0; d < channels; ++d) planes[d * plane + i] = pixels[i * stride + d];
   }
 }
 
-// to[j * to_stride + i] = from[i * from_stride + j] for i < rows, j < columns.
-inline void TransposeAll(const float* from, int64_t from_stride, float* to, int64_t to_stride,
-                         int64_t rows, int64_t columns) {
-  const int64_t whole_rows = rows & ~int64_t{3}, whole_columns = columns & ~int64_t{3};
-  for (int64_t i = 0; i < whole_rows; i += 4) {
-    for (int64_t j = 0; j < whole_columns; j += 4) {
-      Transpose(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
+// The way back.
+inline void FromPlanes(const float* planes, int64_t plane, int64_t count, int64_t channels,
+                       float* pixels, int64_t stride) {
+  int64_t i = 0;
+  for (; i + 4 <= count; i += 4) {
+    float* to = pixels + i * stride;
+    int64_t d = 0;
+    for (; d + 4 <= channels; d += 4) Transpose(planes + d * plane + i, plane, to + d, stride);
+    for (; d < channels; ++d) {
+      for (int64_t j = 0; j < 4; ++j) to[j * stride + d] = planes[d * plane + i + j];
     }
   }
-  for (int64_t i = 0; i < rows; ++i) {
-    for (int64_t j = i < whole_rows ? whole_columns : 0; j < columns; ++j) {
-      to[j * to_stride + i] = from[i * from_stride + j];
-    }
+  for (; i < count; ++i) {
+    for (int64_t d = 0; d < channels; ++d) pixels[i * stride + d] = planes[d * plane + i];
   }
 }
 
@@ -176,12 +210,12 @@ template <typename Type>
 void LoadPixels(const typename Type::Stored* from, int64_t stride, int64_t count, int64_t depth,
                 float* to, int64_t plane, float* row) {
   if constexpr (sizeof(*from) == 4) {
-    TransposeAll(from, stride, to, plane, count, depth);
+    ToPlanes(from, stride, count, depth, to, plane);
   } else {
     for (int64_t i = 0; i < count; ++i) {
       for (int64_t d = 0; d < depth; ++d) row[i * depth + d] = Type::Load(from[i * stride + d]);
     }
-    TransposeAll(row, depth, to, plane, count, depth);
+    ToPlanes(row, depth, count, depth, to, plane);
   }
 }
 
@@ -189,9 +223,9 @@ template <typename Type>
 void StorePixels(const float* from, int64_t plane, int64_t count, int64_t depth,
                  typename Type::Stored* to, int64_t stride, float* row) {
   if constexpr (sizeof(*to) == 4) {
-    TransposeAll(from, plane, to, stride, depth, count);
+    FromPlanes(from, plane, count, depth, to, stride);
   } else {
-    TransposeAll(from, plane, row, depth, depth, count);
+    FromPlanes(from, plane, count, depth, row, depth);
     for (int64_t i = 0; i < count; ++i) {
       for (int64_t d = 0; d < depth; ++d) to[i * stride + d] = Type::Round(row[i * depth + d]);
     }
@@ -205,9 +239,11 @@ struct Piece {
   int64_t keys_begin, keys_end;  // rows of keys that are in memory, those outside of the image too
 
   Piece(const Plan& plan, int64_t index) {
-    const int64_t band = index % plan.bands;
-    head = index / plan.bands % plan.problem.heads;
-    image = index / plan.bands / plan.problem.heads;
+    // Pieces that run at once follow each other: of the same head, lest two processors write into
+    // the same cache lines, as a pixel's heads share them.
+    image = index % plan.problem.batch;
+    const int64_t band = index / plan.problem.batch % plan.bands;
+    head = index / plan.problem.batch / plan.bands;
     begin = band * plan.band_rows;
     end = Least(begin + plan.band_rows, plan.problem.height);
     keys_begin = begin - plan.halo_rows;

@@ -19,6 +19,9 @@ _ELEMENT_TYPES = {tf.float32: "f32", tf.bfloat16: "bf16", tf.float16: "f16"}
 _LARGEST_KERNEL = 11
 _LARGEST_HEAD = 128
 
+# Device -> what XLA calls its programs' platform.
+_PLATFORMS = {"CPU": "CPU", "GPU": "CUDA"}
+
 # Version of tf.XlaCallModule's contract, the oldest that TensorFlow 2.20 and later keep.
 _CALL_VERSION = 9
 
@@ -67,10 +70,11 @@ def refusal(query: tf.Tensor, geometry: WindowGeometry, window_mask: bool) -> st
   if not loaded.platforms:
     return loaded.reason
   device = target_device()
-  platform = {"GPU": "CUDA"}.get(device, device)
-  if platform in loaded.platforms:
-    return _platform_refusal(platform, query.shape[4], geometry)
-  return loaded.reason or f"there are no compiled kernels for a {device}"
+  if device not in _PLATFORMS:
+    return f"there are no compiled kernels for a {device}"
+  if _PLATFORMS[device] in loaded.platforms:
+    return _platform_refusal(_PLATFORMS[device], query.shape[4], geometry)
+  return loaded.reason
 
 
 def _call(module: str, platforms: tuple[str, ...], arguments, results) -> list[tf.Tensor]:

@@ -7,9 +7,7 @@ from official.core import config_definitions, task_factory
 from official.vision.tasks import image_classification
 
 from sasa_tf.configs.image_classification import ImageClassificationTask as Config
-
-# How `sasa_tf.training` recognises the error among others of the input pipeline.
-LABEL_ERROR = "label outside of the model classes"
+from sasa_tf.tasks.labels import LABEL_ERROR
 
 
 @task_factory.register_task_cls(Config)

@@ -8,16 +8,25 @@ from sasa_tf.layers import (
   LocalSelfAttention2DBase,
   NonLocal2DBase,
   SqueezeExcitation2DBase,
+  UpsampleAdd2DBase,
 )
-from sasa_tf.modeling import BaselineLayers, SASAResNetBase
+from sasa_tf.modeling import (
+  BaselineLayers,
+  RetinaNetHeadBase,
+  SASAFPNBase,
+  SASAResNetBase,
+)
 
 __all__ = [
+  "SASAFPN",
   "AttentionAugmentedConv2D",
   "AttentionStem",
   "LocalSelfAttention2D",
   "NonLocal2D",
+  "RetinaNetHead",
   "SASAResNet",
   "SqueezeExcitation2D",
+  "UpsampleAdd2D",
 ]
 
 _register = tf_keras.saving.register_keras_serializable("sasa_tf")
@@ -60,3 +69,24 @@ class SASAResNet(SASAResNetBase, tf_keras.Model):
   _attention = LocalSelfAttention2D
   _baselines = BaselineLayers(SqueezeExcitation2D, NonLocal2D, AttentionAugmentedConv2D)
   _attention_stem = AttentionStem
+
+
+@_register
+class UpsampleAdd2D(UpsampleAdd2DBase, tf_keras.layers.Layer):
+  __doc__ = UpsampleAdd2DBase.__doc__
+  _keras = tf_keras
+
+
+@_register
+class SASAFPN(SASAFPNBase, tf_keras.Model):
+  __doc__ = SASAFPNBase.__doc__
+  _keras = tf_keras
+  _attention = LocalSelfAttention2D
+  _upsample_add = UpsampleAdd2D
+
+
+@_register
+class RetinaNetHead(RetinaNetHeadBase, tf_keras.Model):
+  __doc__ = RetinaNetHeadBase.__doc__
+  _keras = tf_keras
+  _attention = LocalSelfAttention2D

@@ -14,6 +14,9 @@ from official.core import config_definitions
 from sasa_tf.data.output_directory import LABELS_FILE
 from sasa_tf.errors import UserError
 
+# Model Garden's, in a model_dir.
+PARAMS_FILE = "params.yaml"
+
 
 def check_data(name: str, data: config_definitions.DataConfig) -> None:
   """Raises a `UserError` unless the configured data is named once, exists and is not empty.
@@ -71,21 +74,63 @@ def check_model_dir(
     )
   if checkpoint is None:
     return
-  saved = os.path.join(model_dir, "params.yaml")
+  saved = os.path.join(model_dir, PARAMS_FILE)
   if not tf.io.gfile.exists(saved):
     raise UserError(
       f"--model_dir={model_dir} holds the checkpoint {checkpoint}, but no params.yaml that says "
       "of which model. Use another directory, or put params.yaml back."
     )
-  with tf.io.gfile.GFile(saved) as file:
-    before = yaml.safe_load(_without_tuples(file.read()))
-  changes = list(_differences(before["task"]["model"], _plain(params.task.model.as_dict())))
+  before = _load_params(saved)["task"]["model"]
+  changes = list(_differences(before, _plain(params.task.model.as_dict())))
   if changes:
     raise UserError(
       f"--model_dir={model_dir} holds a checkpoint of another model ({checkpoint}). It differs "
       f"in {'; '.join(changes[:5])}. Use an empty directory, or the configuration of that run "
       f"({saved})."
     )
+
+
+def check_init_checkpoint(task: config_definitions.TaskConfig) -> None:
+  """Raises a `UserError` unless the checkpoint to start from exists and has the same backbone.
+
+  Args:
+    task: its `init_checkpoint` may be None. Where the training of that checkpoint left its
+      configuration beside it, or one folder up, backbones are compared.
+  """
+  path = task.init_checkpoint
+  if not path:
+    return
+  if not tf.io.gfile.isdir(path) and not tf.io.gfile.exists(f"{path}.index"):
+    raise UserError(
+      f"task.init_checkpoint={path}: no such checkpoint. Name the directory of a training, or a "
+      "checkpoint in it without its suffix, for example runs/imagenet/best_ckpt."
+    )
+  beside = path if tf.io.gfile.isdir(path) else os.path.dirname(path)
+  for folder in (beside, os.path.dirname(beside.rstrip("/"))):
+    saved = os.path.join(folder, PARAMS_FILE)
+    if tf.io.gfile.exists(saved):
+      before = _backbone(_load_params(saved)["task"]["model"])
+      now = _backbone(_plain(task.model.as_dict()))
+      changes = list(_differences(before, now, "task.model.backbone"))
+      if changes:
+        raise UserError(
+          f"task.init_checkpoint={path} is of another backbone ({saved}). It differs in "
+          f"{'; '.join(changes[:5])}. Configure the same, or use another checkpoint."
+        )
+      return
+
+
+def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the type and the settings of the backbone that a model's configuration chooses."""
+  kind = model["backbone"]["type"]
+  settings = dict(model["backbone"][kind])
+  settings.pop("implementation", None)  # weights do not depend on it
+  return {"type": kind, kind: settings}
+
+
+def _load_params(path: str) -> dict[str, Any]:
+  with tf.io.gfile.GFile(path) as file:
+    return yaml.safe_load(_without_tuples(file.read()))
 
 
 def _check_writable(model_dir: str) -> None:

@@ -7,6 +7,7 @@ import os
 import tensorflow as tf
 from official.core import config_definitions
 
+from sasa_tf.configs.image_classification import ImageClassificationTask
 from sasa_tf.errors import UserError
 
 
@@ -52,11 +53,14 @@ def find_checkpoint(
 
 def print_results(model_dir: str, params: config_definitions.ExperimentConfig) -> None:
   """Prints the paths of checkpoints and logs, and the next command."""
-  print(
-    f"\ncheckpoint to export  {best_checkpoint(model_dir, params)}"
-    f"\nlast checkpoint       {tf.train.latest_checkpoint(model_dir)}"
-    f"\nTensorBoard log       tensorboard --logdir {model_dir}"
-    f"\nnext                  python -m sasa_tf.bin.export_saved_model --model_dir={model_dir} "
-    f"--export_dir={os.path.join(model_dir, 'saved_model')}",
-    flush=True,
-  )
+  lines = [
+    f"checkpoint to export  {best_checkpoint(model_dir, params)}",
+    f"last checkpoint       {tf.train.latest_checkpoint(model_dir)}",
+    f"TensorBoard log       tensorboard --logdir {model_dir}",
+  ]
+  if isinstance(params.task, ImageClassificationTask):
+    lines.append(
+      f"next                  python -m sasa_tf.bin.export_saved_model --model_dir={model_dir} "
+      f"--export_dir={os.path.join(model_dir, 'saved_model')}"
+    )
+  print("", *lines, sep="\n", flush=True)

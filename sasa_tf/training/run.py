@@ -13,11 +13,15 @@ from official.modeling import performance
 from official.vision.utils import summary_manager
 
 import sasa_tf
+from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.errors import UserError
-from sasa_tf.tasks.image_classification import LABEL_ERROR
+from sasa_tf.tasks.labels import LABEL_ERROR
 from sasa_tf.training import checks, strategy
 from sasa_tf.training.experiment import RUN_FILE
 from sasa_tf.training.progress import Progress
+
+# TensorFlow's words for a string that should be a number, as ids of images should.
+_NO_NUMBER = "StringToNumberOp could not correctly convert string"
 
 
 def run_experiment(
@@ -51,6 +55,8 @@ def run_experiment(
   if "eval" in mode:
     checks.check_data("task.validation_data", params.task.validation_data)
   _refuse_float16_with_ema(params)
+  if train:
+    checks.check_init_checkpoint(params.task)
   checks.check_model_dir(model_dir, params, train=train)
   distribution = strategy.build_strategy(params.runtime, num_logical_cpus)
   print(strategy.describe(distribution, params.task.train_data.global_batch_size), flush=True)
@@ -92,6 +98,8 @@ def run_experiment(
     except tf.errors.InvalidArgumentError as error:
       if LABEL_ERROR in error.message:
         raise UserError(_label_message(error.message, params)) from error
+      if _NO_NUMBER in error.message:
+        raise UserError(_source_id_message(error.message)) from error
       raise
     finally:
       progress.close()
@@ -126,8 +134,22 @@ def _label_message(message: str, params: config_definitions.ExperimentConfig) ->
   """The assertion's message down to the values it saw."""
   start = message.index(LABEL_ERROR)
   seen = " ".join(message[start:].split("[[", maxsplit=1)[0].split())
+  told = f"{seen}. task.model.num_classes is {params.task.model.num_classes}"
+  if isinstance(params.task, RetinaNetTask):
+    return (
+      f"{told}, background counted as class 0; set it to 1 more than the highest class of the data "
+      "(91 for COCO, also through TFDS), or correct the data."
+    )
   return (
-    f"{seen}. task.model.num_classes is {params.task.model.num_classes}; set it to the number of "
-    "classes of the data, or correct the data (TFRecords of ImageNet from Model Garden's script "
-    "count from 1 and need 1001)."
+    f"{told}; set it to the number of classes of the data, or correct the data (TFRecords of "
+    "ImageNet from Model Garden's script count from 1 and need 1001)."
+  )
+
+
+def _source_id_message(message: str) -> str:
+  start = message.index(_NO_NUMBER)
+  return (
+    f"an image's id is no number ({message[start:].splitlines()[0]}). COCO's evaluation wants "
+    "image/source_id to be a number written as a string; write the TFRecords again, or set "
+    "task.train_data.decoder.simple_decoder.regenerate_source_id and that of task.validation_data."
   )

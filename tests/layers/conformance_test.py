@@ -11,7 +11,17 @@ import tensorflow as tf
 
 from tests.layers.flavours import FACES, both
 
-# Name -> (constructor arguments, channels of the input).
+# Of a network on the levels of a pyramid, the finest first.
+LEVELS = {"3": 4, "4": 6}
+SMALL_ATTENTION = {
+  "num_filters": 8,
+  "kernel_size": 3,
+  "num_heads": 2,
+  "implementation": "reference",  # the quickest to trace
+}
+
+# Name -> (constructor arguments, channels of the input). Of several inputs, each is half as large
+# as the one before; a list of inputs goes from the coarsest to the finest.
 CASES = {
   # With relative positions it needs inputs of known size: see attention_augmented_test.
   "AttentionAugmentedConv2D": (
@@ -29,6 +39,24 @@ CASES = {
   "LocalSelfAttention2D": ({"filters": 8, "kernel_size": 5, "num_heads": 2, "strides": 2}, 3),
   # As the zeros that it starts with would keep all other weights from moving.
   "NonLocal2D": ({"gamma_initializer": "ones"}, 6),
+  "RetinaNetHead": (
+    {
+      "input_specs": {level: (None, None, None, 8) for level in LEVELS},
+      "num_classes": 3,
+      "num_anchors": 2,
+      "num_layers": 1,
+      **SMALL_ATTENTION,
+    },
+    dict.fromkeys(LEVELS, 8),
+  ),
+  "SASAFPN": (
+    {
+      "input_specs": {level: (None, None, None, c) for level, c in LEVELS.items()},
+      "max_level": 6,
+      **SMALL_ATTENTION,
+    },
+    LEVELS,
+  ),
   "SASAResNet": (
     {
       "model_id": 26,
@@ -40,6 +68,7 @@ CASES = {
     3,
   ),
   "SqueezeExcitation2D": ({"ratio": 2}, 32),
+  "UpsampleAdd2D": ({}, [3, 3]),
 }
 each = pytest.mark.parametrize("name", CASES)
 
@@ -50,10 +79,25 @@ def make(flavour, name):
   return getattr(face, name)(**arguments)
 
 
+def each_input(channels, make_input):
+  """Maps (channels, by how much smaller than the first) to inputs, structured as `channels`."""
+  if isinstance(channels, dict):
+    return {
+      level: make_input(c, 2**halvings) for halvings, (level, c) in enumerate(channels.items())
+    }
+  if isinstance(channels, list):
+    return [make_input(c, 2**halvings) for halvings, c in enumerate(channels)][::-1]
+  return make_input(channels, 1)
+
+
 def batch(name, height=10, width=12, count=2):
-  _, channels = CASES[name]
   rng = np.random.default_rng(0)
-  return rng.normal(size=(count, height, width, channels)).astype("float32")
+
+  def make_input(channels, smaller):
+    size = (count, -(-height // smaller), -(-width // smaller), channels)
+    return rng.normal(size=size).astype("float32")
+
+  return each_input(CASES[name][1], make_input)
 
 
 def flat(outputs):
@@ -68,10 +112,11 @@ def assert_same(left, right, **tolerance):
 def functional(flavour, name):
   """A model of Keras's functional API around the layer; it does not know the images' size."""
   keras, _ = FACES[flavour]
-  inputs = keras.Input([None, None, CASES[name][1]])
-  outputs = tf.nest.flatten(make(flavour, name)(inputs))[-1]
-  outputs = keras.layers.GlobalAveragePooling2D()(outputs)
-  return keras.Model(inputs, keras.layers.Dense(3)(outputs))
+  inputs = each_input(CASES[name][1], lambda channels, _: keras.Input([None, None, channels]))
+  outputs = tf.nest.flatten(make(flavour, name)(inputs))
+  pooled = [keras.layers.GlobalAveragePooling2D()(x) for x in outputs]
+  features = keras.layers.Concatenate()(pooled) if len(pooled) > 1 else pooled[0]
+  return keras.Model(inputs, keras.layers.Dense(3)(features))
 
 
 def test_table_is_complete():
@@ -145,7 +190,9 @@ def test_saved_model(flavour, name, tmp_path):
   model, x = functional(flavour, name), batch(name)
   model.export(str(tmp_path))
   served = tf.saved_model.load(str(tmp_path))
-  assert_same(model(x), served.serve(x), atol=1e-5)
+  # Of a dictionary of inputs tf_keras exports a list.
+  inputs = tf.nest.flatten(x) if flavour == "tf_keras" and isinstance(x, dict) else x
+  assert_same(model(x), served.serve(inputs), atol=1e-5)
 
 
 @both

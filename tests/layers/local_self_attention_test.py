@@ -214,6 +214,18 @@ def test_empty_batch(flavour, implementation, size):
   assert function(tf.zeros([0, 8, 8, 3])).shape == (0, 4, 4, 8)
 
 
+@both
+def test_exported_models_use_stock_operations(flavour, tmp_path):
+  keras, face = FACES[flavour]
+  inputs = keras.Input([24, 24, 4])
+  model = keras.Model(inputs, face.LocalSelfAttention2D(32, num_heads=4)(inputs))
+  model.export(str(tmp_path))
+  assert b"XlaCallModule" not in (tmp_path / "saved_model.pb").read_bytes()
+  traced = tf.function(model).get_concrete_function(tf.TensorSpec([None, 24, 24, 4]))
+  compiled = any(node.op == "XlaCallModule" for node in traced.graph.as_graph_def().node)
+  assert compiled == ("fused" in ops.available_implementations())
+
+
 def test_flavours_agree():
   x = images(2, 9, 6, 5)
   layers = [face.LocalSelfAttention2D(8, 5, num_heads=2) for _, face in FACES.values()]

@@ -12,6 +12,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from sasa_tf import ops
+from sasa_tf.native import library
 from sasa_tf.ops import implementations
 from tests.ops.cases import (
   TOLERANCE,
@@ -226,13 +227,17 @@ def test_refuses(arguments, message):
   assert implementations.choose(request)[0] != "fused"
 
 
-@pytest.mark.parametrize("device", ["GPU", "TPU"])
-def test_is_not_chosen_for_a_device_without_kernels(monkeypatch, device):
+@pytest.mark.parametrize(
+  ("device", "why"), [("GPU", "built without nvcc"), ("TPU", "there are no compiled kernels for a")]
+)
+def test_is_not_chosen_for_a_device_without_kernels(monkeypatch, device, why):
   monkeypatch.setattr("sasa_tf.ops.fused.target_device", lambda: device)
-  monkeypatch.setattr("sasa_tf.ops.fused._platforms", lambda query: ("CPU",))
+  processors = library.Library(("CPU",), "built without nvcc")
+  monkeypatch.setattr("sasa_tf.native.library.load", lambda: processors)
   request = implementations.Request(tf.zeros([2, 16, 16, 8, 8]), ops.window_geometry(7), True)
   name, reason = implementations.choose(request)
-  assert name == "blocked" and "not 'fused': " in reason
+  assert name == "blocked"
+  assert f"and not 'fused': {why}" in reason
 
 
 def test_not_a_number_is_not_hidden():

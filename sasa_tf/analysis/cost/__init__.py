@@ -6,6 +6,7 @@ from sasa_tf.analysis.cost import (
   baseline_rules,
   keras_rules,
   operator_rules,
+  pyramid_rules,
   stem_rules,
 )
 from sasa_tf.analysis.cost.conventions import CONVENTIONS, KINDS, Convention, find_convention
@@ -30,5 +31,6 @@ __all__ = [
   "keras_rules",
   "layer_rule",
   "operator_rules",
+  "pyramid_rules",
   "stem_rules",
 ]

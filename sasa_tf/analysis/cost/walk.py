@@ -41,7 +41,9 @@ def cost_model(
 
   Args:
     model: a functional or built sequential model of Keras 3 or tf_keras, models within it included:
-      `SASAResNet`, Model Garden's `ClassificationModel`, or any that uses our layers.
+      `SASAResNet`, Model Garden's `ClassificationModel`, or any that uses our layers. Or a
+      detector with `backbone`, `decoder` and `head`, as ours of Model Garden's `RetinaNetModel`,
+      which counts up to the class logits and boxes of all anchors.
     input_shape: (H, W, C), or what else follows the batch; a sequence of such shapes for a model
       of several inputs. None for the model's own, with 224 for a size that it leaves open. The
       model need not have been built for this size.
@@ -57,18 +59,15 @@ def cost_model(
     TypeError: not a model whose calls can be walked.
     ValueError: a shape that the model cannot take, an unknown convention or dtype.
   """
-  graph = graph_of(model)
-  if graph is None:
-    raise TypeError(
-      f"cost_model needs a functional model, or a sequential one that is built; received "
-      f"{type(model).__name__}, whose calls cannot be walked. Wrap it: "
-      "keras.Model(inputs, layer(inputs)) with inputs = keras.Input((224, 224, 3))."
-    )
+  stages = _stages(model)
+  graphs = list(map(_walkable, stages))
   if not isinstance(batch_size, int) or batch_size < 1:
     raise ValueError(f"batch_size must be a positive int; received {batch_size!r}.")
-  shapes = _input_shapes(model, input_shape)
+  shapes = _input_shapes(stages[0], input_shape)
   walker = _Walker(find_convention(convention), batch_size, _size_of(dtype))
-  walker.walk(graph, [(1, *shape) for shape in shapes])
+  maps = [(1, *shape) for shape in shapes]
+  for stage, graph in zip(stages, graphs, strict=True):
+    maps = walker.walk(graph, maps, f"{stage.name}/" if len(stages) > 1 else "")
   return ModelCost(
     model=model.name,
     input_shapes=shapes,
@@ -77,6 +76,26 @@ def cost_model(
     dtype=tf.as_dtype(dtype).name,
     layers=tuple(walker.layers),
   )
+
+
+def _stages(model: Any) -> list[Any]:
+  """Returns the models that a model consists of, in the order in which they are called."""
+  if graph_of(model) or not all(hasattr(model, part) for part in ("backbone", "decoder", "head")):
+    return [model]
+  # Ours within Model Garden's.
+  head = getattr(model.head, "head", model.head)
+  return [part for part in (model.backbone, model.decoder, head) if part is not None]
+
+
+def _walkable(model: Any) -> Graph:
+  graph = graph_of(model)
+  if graph is None:
+    raise TypeError(
+      f"cost_model needs a functional model, or a sequential one that is built; received "
+      f"{type(model).__name__}, whose calls cannot be walked. Wrap it: "
+      "keras.Model(inputs, layer(inputs)) with inputs = keras.Input((224, 224, 3))."
+    )
+  return graph
 
 
 def _size_of(dtype: str) -> int:

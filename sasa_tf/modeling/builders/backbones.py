@@ -1,4 +1,4 @@
-"""Model Garden's builders: the only place where a configuration object becomes plain arguments."""
+"""The backbone `sasa_resnet` in Model Garden's registry."""
 
 from __future__ import annotations
 

@@ -1,0 +1,7 @@
+"""Model Garden's builders: the only place where a configuration object becomes plain arguments."""
+
+from sasa_tf.modeling.builders.backbones import build_sasa_resnet
+from sasa_tf.modeling.builders.decoders import build_sasa_fpn
+from sasa_tf.modeling.builders.retinanet import build_retinanet
+
+__all__ = ["build_retinanet", "build_sasa_fpn", "build_sasa_resnet"]

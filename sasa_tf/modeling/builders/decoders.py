@@ -1,0 +1,44 @@
+"""The decoder `sasa_fpn` in Model Garden's registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+import tf_keras
+from official.modeling import hyperparams
+from official.vision.modeling.decoders import factory
+
+from sasa_tf.tf_keras import SASAFPN
+
+
+@factory.register_decoder_builder("sasa_fpn")
+def build_sasa_fpn(
+  input_specs: Mapping[str, tf.TensorShape],
+  model_config: hyperparams.Config,
+  l2_regularizer: tf_keras.regularizers.Regularizer | None = None,
+) -> tf_keras.Model:
+  """Builds the decoder of type `sasa_fpn` for Model Garden.
+
+  Args:
+    input_specs: {level: [B, H, W, C]} of the backbone.
+    model_config: of a model with the fields `decoder`, `min_level`, `max_level` and
+      `norm_activation`; its decoder `sasa_tf.configs.decoders.Decoder`, or any choice that holds
+      `sasa_fpn`.
+    l2_regularizer: of convolutions and projections.
+
+  Returns:
+    A model with the outputs from `min_level` to `max_level` and `output_specs`.
+  """
+  norm_activation = model_config.norm_activation
+  return SASAFPN(
+    input_specs,
+    **model_config.decoder.get().as_dict(),
+    min_level=model_config.min_level,
+    max_level=model_config.max_level,
+    activation=norm_activation.activation,
+    use_sync_bn=norm_activation.use_sync_bn,
+    norm_momentum=norm_activation.norm_momentum,
+    norm_epsilon=norm_activation.norm_epsilon,
+    kernel_regularizer=l2_regularizer,
+  )

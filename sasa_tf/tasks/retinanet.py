@@ -1,0 +1,121 @@
+"""Model Garden's RetinaNet task with our model, guarded against what it passes over in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from official.core import task_factory
+from official.vision.configs.retinanet import DataConfig
+from official.vision.tasks import retinanet
+
+from sasa_tf.configs.retinanet import RetinaNetTask as Config
+from sasa_tf.errors import UserError
+from sasa_tf.modeling.builders import build_retinanet
+from sasa_tf.tasks.coco_categories import COCO_IDS
+from sasa_tf.tasks.coco_evaluator import COCOEvaluator
+from sasa_tf.tasks.labels import LABEL_ERROR
+
+# In targets and padded ground truth: no object.
+_NOTHING = -1
+
+
+@task_factory.register_task_cls(Config)
+class RetinaNetTask(retinanet.RetinaNetTask):
+  """As Model Garden's, with these differences.
+
+  * The model may have attention in backbone, pyramid and head.
+  * Class 0 is background. TFDS counts classes from 0, so that the stock task trains the first one,
+    "person" of COCO, as background; here labels of TFDS become COCO's ids, or one more.
+  * A class that the model does not have is an error; the stock task trains on nothing instead.
+  * A checkpoint that does not fit says so in one sentence.
+  """
+
+  def build_model(self) -> tf_keras.Model:
+    """Builds Model Garden's `RetinaNetModel` with our parts."""
+    config = self.task_config
+    # Half, as in Model Garden, whose weight decay is that of tf.nn.l2_loss.
+    decay = config.losses.l2_weight_decay / 2
+    model = build_retinanet(
+      tf_keras.layers.InputSpec(shape=[None, *config.model.input_size]),
+      config.model,
+      tf_keras.regularizers.L2(decay) if decay else None,
+    )
+    if config.freeze_backbone:
+      model.backbone.trainable = False
+    return model
+
+  def initialize(self, model: tf_keras.Model) -> None:
+    """Reads `init_checkpoint` into the parts that `init_checkpoint_modules` names.
+
+    Raises:
+      UserError: there is none, or it is of another model.
+    """
+    path = self.task_config.init_checkpoint
+    if not path:
+      return
+    if tf.io.gfile.isdir(path) and not tf.train.latest_checkpoint(path):
+      raise UserError(f"task.init_checkpoint={path} holds no checkpoint. Name one.")
+    try:
+      super().initialize(model)
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+      modules = self.task_config.init_checkpoint_modules
+      backbone = self.task_config.model.backbone
+      raise UserError(
+        f"task.init_checkpoint={path} does not hold the weights of "
+        f"task.init_checkpoint_modules={modules} of this model, whose backbone is {backbone.type} "
+        f"{backbone.get().as_dict()}: {str(error).splitlines()[0]} Configure the backbone that was "
+        "trained (its depth, stem, groups and widths), or use another checkpoint."
+      ) from error
+
+  def build_inputs(
+    self, params: DataConfig, input_context: tf.distribute.InputContext | None = None
+  ) -> tf.data.Dataset:
+    """Builds the dataset of (images [B, H, W, 3], labels of every anchor)."""
+    dataset = super().build_inputs(params, input_context)
+    classes = self.task_config.model.num_classes
+    from_tfds = _classes_of_tfds(params.tfds_name) if params.tfds_name else None
+
+    def convert(labels):
+      if from_tfds is not None:
+        ids = tf.gather(tf.constant(from_tfds, labels.dtype), tf.maximum(labels, 0))
+        labels = tf.where(labels == _NOTHING, labels, ids)
+      message = f"{LABEL_ERROR}: expected 1 to {classes - 1}"
+      seen = tf.boolean_mask(labels, labels != _NOTHING)
+      with tf.control_dependencies(
+        [
+          tf.debugging.assert_positive(seen, message=message),
+          tf.debugging.assert_less(seen, tf.cast(classes, seen.dtype), message=message),
+        ]
+      ):
+        return tf.identity(labels)
+
+    def converted(images, labels):
+      labels = {**labels, "cls_targets": tf.nest.map_structure(convert, labels["cls_targets"])}
+      if "groundtruths" in labels:
+        truth = labels["groundtruths"]
+        labels["groundtruths"] = {**truth, "classes": convert(truth["classes"])}
+      return images, labels
+
+    return dataset.map(converted, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+  def build_metrics(self, training: bool = True) -> list[Any]:
+    """Returns the means of the losses; for an evaluation prepares COCO's metrics too."""
+    config = self.task_config
+    if config.use_wod_metrics:
+      raise UserError("task.use_wod_metrics must be False: sasa_tf has COCO's metrics only.")
+    if not training and config.use_coco_metrics:
+      self.coco_metric = COCOEvaluator(
+        annotation_file=config.annotation_file,
+        include_mask=False,
+        per_category_metrics=config.per_category_metrics,
+        max_num_eval_detections=config.max_num_eval_detections,
+      )
+    return super().build_metrics(training=True)  # the losses, of both
+
+
+def _classes_of_tfds(name: str) -> tuple[int, ...] | range:
+  """Returns the class of each label of a TFDS data set."""
+  # Beyond COCO, Model Garden reads one data set, of 365 classes.
+  return COCO_IDS if name.partition("/")[0] == "coco" else range(1, 366)

@@ -1,0 +1,205 @@
+"""Pyramid and head: parameters of the paper's Table 2, shapes, switches, first predictions."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.layers.flavours import FACES, both
+
+# Trainable parameters of the backbones without classifier, which resnet_test holds.
+BACKBONES = {
+  "resnet50": 25_557_032 - 2_049_000,
+  "sasa_resnet50_conv_stem": 18_015_504 - 2_049_000,
+  "sasa_resnet50": 18_008_272 - 2_049_000,
+}
+# (backbone, pyramid, head) -> trainable parameters with and without the batch norm of pyramid and
+# head, of which the paper says nothing, and millions as it prints them (Table 2).
+TABLE_2 = {
+  ("resnet50", "conv", "conv"): (33_420_404, 33_397_364, 33.4),
+  ("sasa_resnet50_conv_stem", "conv", "conv"): (25_878_876, 25_855_836, 25.9),
+  ("sasa_resnet50", "conv", "conv"): (25_871_644, 25_848_604, 25.9),
+  ("sasa_resnet50_conv_stem", "conv", "attention"): (21_971_484, 21_948_444, 22.0),
+  ("sasa_resnet50", "conv", "attention"): (21_964_252, 21_941_212, 22.0),
+  # The other reading of the last two rows.
+  ("sasa_resnet50_conv_stem", "attention", "attention"): (20_005_244, 19_982_204, None),
+  ("sasa_resnet50", "attention", "attention"): (19_998_012, 19_974_972, None),
+}
+R50 = {str(level): (None, None, None, 64 * 2**level) for level in (2, 3, 4, 5)}
+SMALL = {str(level): (None, None, None, 4 * level) for level in (2, 3, 4, 5)}
+TINY = {"num_filters": 8, "kernel_size": 3, "num_heads": 2, "implementation": "reference"}
+SPATIAL = pytest.mark.parametrize("spatial", ["conv", "attention"])
+
+
+def count(model):
+  return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+@pytest.fixture(scope="module")
+def parts():
+  """{(spatial, use_batch_norm): parameters} of pyramids and of heads."""
+  _, face = FACES["keras"]
+  pyramids, heads = {}, {}
+  for key in [(spatial, norm) for spatial in ("conv", "attention") for norm in (True, False)]:
+    spatial, norm = key
+    pyramid = face.SASAFPN(R50, spatial=spatial, use_batch_norm=norm)
+    specs = pyramid.output_specs
+    head = face.RetinaNetHead(specs, 90, 6, spatial=spatial, use_batch_norm=norm)
+    pyramids[key], heads[key] = count(pyramid), count(head)
+  return pyramids, heads
+
+
+@pytest.mark.parametrize("row", TABLE_2, ids="-".join)
+def test_parameters_of_table_2(parts, row):
+  pyramids, heads = parts
+  backbone, pyramid, head = row
+  *expected, printed = TABLE_2[row]
+  found = [
+    BACKBONES[backbone] + pyramids[pyramid, norm] + heads[head, norm] for norm in (True, False)
+  ]
+  assert found == expected
+  for parameters in found:
+    assert printed is None or abs(parameters / 1e6 - printed) < 0.06
+
+
+def test_parameters_do_not_depend_on_the_flavour():
+  sizes = set()
+  for _, face in FACES.values():
+    pyramid = face.SASAFPN(SMALL, **TINY)
+    head = face.RetinaNetHead(pyramid.output_specs, 3, 2, num_layers=1, **TINY)
+    sizes.add((count(pyramid), count(head)))
+  assert len(sizes) == 1
+
+
+def features(height, width, specs=SMALL):
+  rng = np.random.default_rng(0)
+  return {
+    level: rng.normal(
+      size=(2, -(-height // 2 ** int(level)), -(-width // 2 ** int(level)), c)
+    ).astype("float32")
+    for level, (*_, c) in specs.items()
+  }
+
+
+@both
+@SPATIAL
+def test_shapes_on_all_levels_of_images_of_any_size(flavour, spatial):
+  _, face = FACES[flavour]
+  pyramid = face.SASAFPN(SMALL, spatial=spatial, **TINY)
+  head = face.RetinaNetHead(pyramid.output_specs, 3, 2, num_layers=1, spatial=spatial, **TINY)
+  assert {level: tuple(s) for level, s in pyramid.output_specs.items()} == {
+    str(level): (None, None, None, 8) for level in range(3, 8)
+  }
+  for height, width in ((128, 256), (100, 37)):
+    scores, boxes = head(pyramid(features(height, width)))
+    for outputs, channels in ((scores, 2 * 3), (boxes, 2 * 4)):
+      assert {level: tuple(x.shape) for level, x in outputs.items()} == {
+        str(n): (2, math.ceil(height / 2**n), math.ceil(width / 2**n), channels)
+        for n in range(3, 8)
+      }
+
+
+@both
+@SPATIAL
+def test_classes_start_at_the_prior_and_boxes_at_the_anchors(flavour, spatial):
+  _, face = FACES[flavour]
+  specs = {"3": (None, None, None, 8), "4": (None, None, None, 8)}
+  head = face.RetinaNetHead(specs, 3, 2, num_layers=1, spatial=spatial, **TINY)
+  bias = np.array(head.get_layer("classes_predictor").bias)
+  np.testing.assert_allclose(bias, -math.log(0.99 / 0.01), rtol=1e-6)
+  assert not np.array(head.get_layer("boxes_predictor").bias).any()
+  scores, boxes = head(features(32, 32, specs))
+  np.testing.assert_allclose(1 / (1 + np.exp(-np.array(scores["3"]))), 0.01, rtol=0.2)
+  assert np.abs(boxes["3"]).max() < 0.2
+
+
+@both
+def test_values_of_attention_in_heads_start_small(flavour):
+  _, face = FACES[flavour]
+  specs = {"3": (None, None, None, 64), "4": (None, None, None, 64)}
+  head = face.RetinaNetHead(specs, 3, 2, num_layers=1, **{**TINY, "num_filters": 64})
+  for name in ("classes_1", "boxes_1", "classes_predictor_spatial"):
+    layer = head.get_layer(name)
+    assert abs(np.std(layer.value_kernel) - 0.01) < 0.001
+    assert np.std(layer.query_kernel) > 0.05
+  assert abs(np.std(head.get_layer("boxes_predictor").kernel) - 0.01) < 0.002
+  first, second = (np.array(head.get_layer(n).value_kernel) for n in ("classes_1", "boxes_1"))
+  assert not np.allclose(first, second)
+
+
+def test_towers_share_their_kernels_and_have_batch_norm_of_each_level():
+  _, face = FACES["keras"]
+  specs = {level: (None, None, None, 8) for level in "34"}
+  head = face.RetinaNetHead(specs, 3, 2, num_layers=2, **TINY)
+  kinds = {}
+  for layer in head.layers:
+    kinds.setdefault(type(layer).__name__, []).append(layer.name)
+  assert sorted(kinds["LocalSelfAttention2D"]) == sorted(
+    f"{net}_{part}" for net in ("classes", "boxes") for part in ("1", "2", "predictor_spatial")
+  )
+  assert sorted(kinds["BatchNormalization"]) == sorted(
+    f"{net}_{i}_level_{level}_norm" for net in ("classes", "boxes") for i in "12" for level in "34"
+  )
+  assert head.get_layer("classes_predictor").kernel_size == (1, 1)
+  assert "BatchNormalization" not in {
+    type(x).__name__ for x in face.RetinaNetHead(specs, 3, 2, use_batch_norm=False, **TINY).layers
+  }
+
+
+def test_attention_stands_where_convolutions_stood():
+  _, face = FACES["keras"]
+  attention, conv = (
+    {x.name: x for x in face.SASAFPN(SMALL, spatial=spatial, **TINY).layers}
+    for spatial in ("attention", "conv")
+  )
+  assert attention.keys() == conv.keys()
+  changed = {name for name in conv if type(conv[name]) is not type(attention[name])}
+  assert changed == {"post_hoc_3", "post_hoc_4", "post_hoc_5", "coarser_6", "coarser_7"}
+  assert all(conv[name].kernel_size == (3, 3) for name in changed)
+  assert [attention[f"coarser_{level}"].strides for level in (6, 7)] == [2, 2]
+
+
+@pytest.mark.parametrize(("min_level", "max_level"), [(2, 4), (3, 3), (5, 8)])
+def test_levels_of_the_pyramid(min_level, max_level):
+  _, face = FACES["keras"]
+  pyramid = face.SASAFPN(SMALL, min_level, max_level, **TINY)
+  outputs = pyramid(features(64, 64))
+  assert list(outputs) == [str(level) for level in range(min_level, max_level + 1)]
+
+
+@both
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ({"spatial": "convolution"}, r"spatial must be one of \('conv', 'attention'\)"),
+    ({"min_level": 1}, r"min_level must be among .* min_level=1.*\(2, 3, 4, 5\)"),
+    ({"max_level": 2}, "max_level no finer; received min_level=3, max_level=2"),
+    ({"input_specs": {"a": (None, None, None, 3)}}, r"consecutive levels.*\['a'\]"),
+    ({"input_specs": {"3": SMALL["3"], "5": SMALL["5"]}}, r"consecutive levels.*\['3', '5'\]"),
+    ({"num_filters": 12, "num_heads": 8}, "filters must be a multiple of num_heads"),
+  ],
+)
+def test_bad_arguments_of_the_pyramid(flavour, arguments, message):
+  _, face = FACES[flavour]
+  with pytest.raises(ValueError, match=message):
+    face.SASAFPN(**{"input_specs": SMALL, **TINY, **arguments})
+
+
+@both
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ({"num_classes": 0}, "num_classes must be a positive int; received 0"),
+    ({"num_anchors": 2.0}, r"num_anchors must be a positive int; received 2\.0"),
+    ({"num_layers": -1}, "num_layers must be 0 or a positive int; received -1"),
+    ({"input_specs": SMALL}, "same known number of channels"),
+    ({"spatial": None}, "spatial must be one of"),
+  ],
+)
+def test_bad_arguments_of_the_head(flavour, arguments, message):
+  _, face = FACES[flavour]
+  specs = {"3": (None, None, None, 8)}
+  with pytest.raises(ValueError, match=message):
+    face.RetinaNetHead(
+      **{"input_specs": specs, "num_classes": 3, "num_anchors": 2, **TINY, **arguments}
+    )

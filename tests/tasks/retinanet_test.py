@@ -1,0 +1,256 @@
+"""The detection task: labels, one step of training and evaluation, COCO's metrics, checkpoints."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+import tf_keras
+from official.core import exp_factory, task_factory
+
+from sasa_tf.configs import retinanet as configs
+from sasa_tf.errors import UserError
+from sasa_tf.tasks import retinanet
+from sasa_tf.tasks.coco_categories import COCO_IDS
+from tests.tasks.detection_records import SCENES, write_annotations, write_scenes
+
+SMALL = {
+  "model": {
+    "num_classes": 4,
+    "input_size": [64, 64, 3],
+    "max_level": 5,
+    "backbone": {
+      "sasa_resnet": {"model_id": 26, "width_multiplier": 0.125, "attention_groups": [4]}
+    },
+    # The implementation that is the quickest to trace.
+    "decoder": {"sasa_fpn": {"num_filters": 16, "implementation": "reference"}},
+    "head": {"num_filters": 16, "num_convs": 1, "implementation": "reference"},
+    "norm_activation": {"use_sync_bn": False},
+  },
+  "train_data": {"tfds_name": "", "global_batch_size": 3, "shuffle_buffer_size": 3},
+  "validation_data": {"tfds_name": "", "global_batch_size": 2},
+}
+
+
+def task_of(records="", **changes):
+  task = exp_factory.get_exp_config("retinanet_sasa_coco").task
+  task.override(SMALL)
+  task.override({name: {"input_path": records} for name in ("train_data", "validation_data")})
+  task.override(changes)
+  return task_factory.get_task(task)
+
+
+def dataset(task, name="validation_data"):
+  return task.build_inputs(getattr(task.task_config, name))
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+  return write_scenes(tmp_path_factory.mktemp("records") / "a")
+
+
+@pytest.fixture(scope="module")
+def built(records):
+  task = task_of(records, per_category_metrics=True)
+  return task, task.build_model()
+
+
+def test_our_config_gets_our_task():
+  params = exp_factory.get_exp_config("retinanet_sasa_coco")
+  assert type(params.task) is configs.RetinaNetTask
+  assert type(task_factory.get_task(params.task)) is retinanet.RetinaNetTask
+
+
+@pytest.fixture(scope="module")
+def train_step(built):
+  """(a batch of a task) -> the losses of one step, and which weights of each part it moved."""
+  task, model = built
+  # Moves every weight that has a gradient, however small: by SGD those vanish in rounding.
+  optimizer = tf_keras.optimizers.Adam(1e-3, epsilon=1e-12)
+  metrics = task.build_metrics()
+
+  @tf.function
+  def step(inputs):
+    return task.train_step(inputs, model, optimizer)
+
+  def run(inputs):
+    parts = model.checkpoint_items
+    before = {name: [w.numpy() for w in part.trainable_weights] for name, part in parts.items()}
+    loss = step(inputs)["loss"].numpy()
+    after = {name: [w.numpy() for w in part.trainable_weights] for name, part in parts.items()}
+    assert all(np.isfinite(w).all() for weights in after.values() for w in weights)
+    moved = {
+      name: [(a != b).any() for a, b in zip(before[name], after[name], strict=True)]
+      for name in before
+    }
+    return loss, {name: np.mean(changes) for name, changes in moved.items()}
+
+  assert {metric.name for metric in metrics} >= {"total_loss", "cls_loss", "box_loss"}
+  return run
+
+
+def test_one_step_of_training_moves_every_part(built, train_step):
+  task, _ = built
+  (batch,) = dataset(task, "train_data").take(1)
+  loss, moved = train_step(batch)
+  assert np.isfinite(loss) and loss > 0
+  assert moved.keys() == {"backbone", "decoder", "head"}
+  assert min(moved.values()) > 0.8  # ReLU may keep a weight from moving in one step
+
+
+def test_images_without_boxes_train(train_step, tmp_path):
+  task = task_of(write_scenes(tmp_path / "a", [[], [], []]))
+  (batch,) = dataset(task, "train_data").take(1)
+  assert not batch[1]["box_weights"].numpy().any()
+  loss, moved = train_step(batch)
+  assert np.isfinite(loss) and loss > 0  # of the classes
+  assert moved["backbone"] > 0.8
+
+
+def test_one_evaluation(built):
+  task, model = built
+  metrics = task.build_metrics(training=False)
+  step = tf.function(lambda inputs: task.validation_step(inputs, model, metrics))
+  state = None
+  for inputs in dataset(task):
+    state = task.aggregate_logs(state, step(inputs))
+  result = task.reduce_aggregated_logs(state)
+  assert {"AP", "AP50", "APs", "ARmax100", "AP/1", "AP50/3"} <= set(result)
+  assert all(-1 <= value <= 1 for value in result.values())
+  assert {metric.name for metric in metrics} >= {"total_loss", "cls_loss", "box_loss"}
+  assert all(np.isfinite(metric.result()) for metric in metrics)
+
+
+def perfect(labels, scores):
+  """Returns the ground truth as the model would detect it, in pixels of the resized image."""
+  truth = labels["groundtruths"]
+  scale = tf.tile(labels["image_info"][:, 2:3, :], [1, 1, 2])
+  found = tf.reshape(truth["num_detections"], [-1])
+  exists = tf.sequence_mask(found, tf.shape(truth["classes"])[1])
+  return truth, {
+    "detection_boxes": truth["boxes"] * scale,
+    "detection_scores": tf.where(exists, scores, 0.0),
+    "detection_classes": tf.where(exists, tf.cast(truth["classes"], tf.int32), 0),
+    "num_detections": found,
+    "source_id": truth["source_id"],
+    "image_info": labels["image_info"],
+  }
+
+
+def evaluate(task, change=lambda detections: detections):
+  task.build_metrics(training=False)
+  state = None
+  for _, labels in dataset(task):
+    truth, detections = perfect(labels, scores=0.9)
+    state = task.aggregate_logs(state, {task.coco_metric.name: (truth, change(detections))})
+  return task.reduce_aggregated_logs(state)
+
+
+@pytest.mark.parametrize("annotated", [False, True])
+def test_average_precision_of_perfect_detections(records, tmp_path, annotated):
+  file = write_annotations(tmp_path / "a.json") if annotated else None
+  task = task_of(records, annotation_file=file, per_category_metrics=True)
+  result = evaluate(task)
+  names = ("ant", "bee", "cat") if annotated else (1, 2, 3)
+  for name in ("AP", "AP50", "AP75", "ARmax100", *(f"AP/{n}" for n in names)):
+    assert result[name] == pytest.approx(1), name
+
+  def shift(detections):  # by 16 pixels of 64, so that one overlap of three is above one half
+    return {**detections, "detection_boxes": detections["detection_boxes"] + [0, 16, 0, 16]}
+
+  assert evaluate(task, shift)["AP"] < 0.2
+
+
+def test_every_image_is_evaluated_once(records):
+  batches = [labels["groundtruths"]["source_id"].numpy() for _, labels in dataset(task_of(records))]
+  assert np.concatenate(batches).tolist() == [1, 2, 3]  # the last one too
+
+
+def test_annotations_of_other_images_are_refused(records, tmp_path):
+  file = write_annotations(tmp_path / "a.json", first_id=3)
+  with pytest.raises(UserError, match=r"no images of the ids 1, 2, which .* \(2 of 3 images\)"):
+    evaluate(task_of(records, annotation_file=file))
+
+
+@pytest.mark.parametrize("name", ["train_data", "validation_data"])
+def test_labels_of_tfrecords_stay(records, name):
+  task = task_of(records)
+  seen = set()
+  for _, labels in dataset(task, name).take(2):
+    for targets in labels["cls_targets"].values():
+      seen |= set(np.unique(targets))
+  assert seen == {-1, 1, 2, 3}
+
+
+@pytest.mark.parametrize("name", ["train_data", "validation_data"])
+def test_tfds_labels_become_cocos_own(name):
+  data = {"tfds_name": "coco/2017", "tfds_split": "train", "input_path": "", "global_batch_size": 4}
+  task = task_of(model={"num_classes": 91}, **{name: data})
+  # As in the data set: person is 0, toothbrush 79; in COCO's files they are 1 and 90.
+  with tfds.testing.mock_data(num_examples=4, as_dataset_fn=people_and_toothbrushes):
+    _, labels = next(iter(dataset(task, name)))
+  seen = {int(x) for targets in labels["cls_targets"].values() for x in np.unique(targets)}
+  assert seen == {-1, 1, 90}
+  if name == "validation_data":
+    assert labels["groundtruths"]["classes"][:, :3].numpy().tolist() == [[1, 90, -1]] * 4
+
+
+def people_and_toothbrushes(builder, *_, **__):
+  assert builder.info.features["objects"]["label"].num_classes == len(COCO_IDS) == 80
+  return tf.data.Dataset.from_tensors(
+    {
+      "image": tf.zeros([64, 64, 3], tf.uint8),
+      "image/filename": "a",
+      "image/id": tf.constant(7, tf.int64),
+      "objects": {
+        "area": tf.constant([1, 1], tf.int64),
+        "bbox": [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]],
+        "id": tf.constant([1, 2], tf.int64),
+        "is_crowd": [False, False],
+        "label": tf.constant([0, 79], tf.int64),
+      },
+    }
+  ).repeat(4)
+
+
+@pytest.mark.parametrize("label", [0, 4])
+@pytest.mark.parametrize("name", ["train_data", "validation_data"])
+def test_label_outside_of_the_classes(tmp_path, label, name):
+  records = write_scenes(tmp_path / "a", [*SCENES, [([0, 0, 48, 64], label)]])
+  task = task_of(records, train_data={"global_batch_size": 4})
+  message = f"{retinanet.LABEL_ERROR}: expected 1 to 3"
+  with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    list(dataset(task, name).take(2))
+
+
+def test_backbone_of_a_classifier(built, tmp_path):
+  _, model = built
+  path = save_backbone(tmp_path, model)
+  start = {"init_checkpoint": str(tmp_path), "init_checkpoint_modules": "backbone"}
+  task = task_of(**start)
+  other = task.build_model()
+  assert not same(model.backbone, other.backbone)
+  head = [w.numpy() for w in other.head.weights]
+  task.initialize(other)
+  assert same(model.backbone, other.backbone)
+  assert all((a == b.numpy()).all() for a, b in zip(head, other.head.weights, strict=True))
+
+  deeper = task_of(**start, model={"backbone": {"sasa_resnet": {"model_id": 38}}})
+  with pytest.raises(UserError, match=f"init_checkpoint={tmp_path} does not hold.*'model_id': 38"):
+    deeper.initialize(deeper.build_model())
+  with pytest.raises(UserError, match="holds no checkpoint"):
+    task_of(init_checkpoint=path.rpartition("/")[0] + "/..").initialize(model)
+
+
+def save_backbone(folder, model):
+  """Saves as the trainer does for a classifier, whose `checkpoint_items` have the backbone."""
+  return tf.train.Checkpoint(backbone=model.backbone).save(f"{folder}/ckpt")
+
+
+def same(left, right):
+  pairs = zip(left.weights, right.weights, strict=True)
+  return all(np.allclose(a.numpy(), b.numpy()) for a, b in pairs)
+
+
+def test_waymo_metrics_are_refused():
+  with pytest.raises(UserError, match="use_wod_metrics must be False"):
+    task_of(use_wod_metrics=True).build_metrics()
