@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sasa_tf.layers import KerasBound
+from sasa_tf.modeling.configured import ConfiguredModel
 from sasa_tf.modeling.levels import level_inputs, sorted_levels
 from sasa_tf.modeling.spatial import spatial_operation
 
 
-class SASAFPNBase(KerasBound):
+class SASAFPNBase(ConfiguredModel):
   """Feature pyramid network (Lin et al. 2017) with RetinaNet's coarser levels.
 
   With spatial="conv" it computes what Model Garden's `FPN` does. With "attention" every 3x3
@@ -129,8 +128,7 @@ class SASAFPNBase(KerasBound):
     super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
     self.output_specs = {level: x.shape for level, x in outputs.items()}
-    # Not a dict, which both Kerases would wrap and track.
-    self._arguments = types.SimpleNamespace(
+    self._remember(
       input_specs={level: tuple(shape) for level, shape in input_specs.items()},
       min_level=min_level,
       max_level=max_level,
@@ -144,13 +142,3 @@ class SASAFPNBase(KerasBound):
       norm_epsilon=norm_epsilon,
       **kernel,
     )
-
-  def get_config(self) -> dict[str, Any]:
-    """Returns the constructor's arguments, serialised."""
-    return {"name": self.name, "trainable": self.trainable, **vars(self._arguments)}
-
-  @classmethod
-  def from_config(cls, config: dict[str, Any], custom_objects: Any = None):
-    """Builds the pyramid from `get_config`'s result."""
-    del custom_objects  # the arguments name none
-    return cls(**config)

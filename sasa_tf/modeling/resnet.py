@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-import types
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sasa_tf.layers import KerasBound
 from sasa_tf.modeling.baselines import check_baseline, convolutional_group
 from sasa_tf.modeling.blocks import Operations, Parts, bottleneck_block
+from sasa_tf.modeling.configured import ConfiguredModel
 from sasa_tf.modeling.stems import STEMS, build_stem
 
 # Bottleneck blocks in each of the four groups (paper Sec. 4.1).
@@ -23,7 +22,7 @@ def scaled_width(width: int, multiplier: float, unit: int) -> int:
   return max(1, round(width * multiplier / unit)) * unit
 
 
-class SASAResNetBase(KerasBound):
+class SASAResNetBase(ConfiguredModel):
   """ResNet v1.5 with attention in the place of the 3x3 convolutions of chosen groups.
 
   With `attention_groups=()` it is the convolutional baseline, with (1, 2, 3, 4) the paper's fully
@@ -196,8 +195,7 @@ class SASAResNetBase(KerasBound):
     super().__init__(inputs=images, outputs=endpoints, **kwargs)
 
     self.output_specs = {level: endpoint.shape for level, endpoint in endpoints.items()}
-    # Not a dict, which both Kerases would wrap and track.
-    self._arguments = types.SimpleNamespace(
+    self._remember(
       model_id=model_id,
       stem=stem,
       attention_groups=attention_groups,
@@ -221,13 +219,3 @@ class SASAResNetBase(KerasBound):
       kernel_initializer=initializer,
       kernel_regularizer=regularizer,
     )
-
-  def get_config(self) -> dict[str, Any]:
-    """Returns the constructor's arguments, serialised."""
-    return {"name": self.name, "trainable": self.trainable, **vars(self._arguments)}
-
-  @classmethod
-  def from_config(cls, config: dict[str, Any], custom_objects: Any = None):
-    """Builds the network from `get_config`'s result."""
-    del custom_objects  # the arguments name none
-    return cls(**config)

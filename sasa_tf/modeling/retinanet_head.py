@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sasa_tf.layers import KerasBound
+from sasa_tf.modeling.configured import ConfiguredModel
 from sasa_tf.modeling.levels import level_inputs, sorted_levels
 from sasa_tf.modeling.spatial import spatial_operation
 
@@ -19,7 +18,7 @@ STDDEV = 0.01
 BOX_PARAMETERS = 4
 
 
-class RetinaNetHeadBase(KerasBound):
+class RetinaNetHeadBase(ConfiguredModel):
   """Class scores and boxes for every anchor: two towers, each shared by all levels.
 
   A tower is `num_layers` times a spatial operation, batch norm and a non-linearity, then the
@@ -157,8 +156,7 @@ class RetinaNetHeadBase(KerasBound):
     boxes = tower("boxes", num_anchors * BOX_PARAMETERS, 0.0, inputs)
     super().__init__(inputs=inputs, outputs=(scores, boxes), **kwargs)
 
-    # Not a dict, which both Kerases would wrap and track.
-    self._arguments = types.SimpleNamespace(
+    self._remember(
       input_specs={str(level): tuple(input_specs[str(level)]) for level in levels},
       num_classes=num_classes,
       num_anchors=num_anchors,
@@ -173,13 +171,3 @@ class RetinaNetHeadBase(KerasBound):
       norm_epsilon=norm_epsilon,
       kernel_regularizer=regularizer,
     )
-
-  def get_config(self) -> dict[str, Any]:
-    """Returns the constructor's arguments, serialised."""
-    return {"name": self.name, "trainable": self.trainable, **vars(self._arguments)}
-
-  @classmethod
-  def from_config(cls, config: dict[str, Any], custom_objects: Any = None):
-    """Builds the head from `get_config`'s result."""
-    del custom_objects  # the arguments name none
-    return cls(**config)
