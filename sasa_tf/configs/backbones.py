@@ -25,6 +25,7 @@ class SASAResNet(hyperparams.Config):
   stem_num_mixtures: int = 8
   baseline: str = "conv"
   group_strides: list[int] = dataclasses.field(default_factory=lambda: [1, 2, 2, 2])
+  zero_init_residual: bool = True
 
 
 @dataclasses.dataclass

@@ -35,12 +35,14 @@ class Parts:
     keras: the Keras module.
     activation: name of the non-linearity.
     norm: arguments of every batch normalization.
+    last_gamma: initializer of the gamma of every residual branch's last batch normalization.
     kernel: arguments of every convolution and attention layer: initializer and regularizer.
   """
 
   keras: ModuleType
   activation: str
   norm: dict[str, Any]
+  last_gamma: str
   kernel: dict[str, Any]
 
   def convolution(self, filters: int, kernel_size: int, *, name: str, strides: int = 1) -> Any:
@@ -55,9 +57,13 @@ class Parts:
       **self.kernel,
     )
 
-  def normalize(self, x: Any, *, name: str, activate: bool = True) -> Any:
+  def normalize(
+    self, x: Any, *, name: str, activate: bool = True, gamma_initializer: str = "ones"
+  ) -> Any:
     """Applies batch norm and, if asked, the non-linearity."""
-    x = self.keras.layers.BatchNormalization(name=f"{name}_norm", **self.norm)(x)
+    x = self.keras.layers.BatchNormalization(
+      gamma_initializer=gamma_initializer, name=f"{name}_norm", **self.norm
+    )(x)
     return self.activate(x, name=name) if activate else x
 
   def activate(self, x: Any, *, name: str) -> Any:
@@ -98,7 +104,9 @@ def bottleneck_block(
   x = operations.spatial(filters, strides=strides, name=f"{name}_spatial")(x)
   x = parts.normalize(x, name=f"{name}_spatial")
   x = parts.convolution(4 * filters, 1, name=f"{name}_expand")(x)
-  x = parts.normalize(x, name=f"{name}_expand", activate=False)
+  x = parts.normalize(
+    x, name=f"{name}_expand", activate=False, gamma_initializer=parts.last_gamma
+  )
   if operations.recalibration:
     x = operations.recalibration(name=f"{name}_recalibration")(x)
   x = parts.keras.layers.Add(name=f"{name}_add")([x, shortcut])

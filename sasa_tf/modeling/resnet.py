@@ -58,6 +58,7 @@ class SASAResNetBase(ConfiguredModel):
     stem_num_mixtures: int = 8,
     baseline: str = "conv",
     group_strides: Sequence[int] = (1, 2, 2, 2),
+    zero_init_residual: bool = True,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     activation: str = "relu",
     use_sync_bn: bool = False,
@@ -95,6 +96,9 @@ class SASAResNetBase(ConfiguredModel):
       stem_num_mixtures: value matrices that an attention stem mixes.
       group_strides: stride of the first block of each group. ImageNet's default halves the
         resolution three times; images of few pixels want less.
+      zero_init_residual: whether every residual branch starts as zero, by the gamma of its last
+        batch norm, so that the network starts as its shortcuts. Without it the gradients of a deep
+        attention network explode at initialisation: ResNet-50's have a norm of 1e7 and more.
       input_shape: (H, W, C) of the images; H and W may be None.
       activation: name of the non-linearity.
       use_sync_bn: whether batch norm sees the batch of all replicas.
@@ -143,6 +147,7 @@ class SASAResNetBase(ConfiguredModel):
       keras,
       activation,
       norm={"momentum": norm_momentum, "epsilon": norm_epsilon, "synchronized": use_sync_bn},
+      last_gamma="zeros" if zero_init_residual else "ones",
       # Serialised, so that each layer makes an initializer of its own and draws other values.
       kernel={"kernel_initializer": initializer, "kernel_regularizer": regularizer},
     )
@@ -211,6 +216,7 @@ class SASAResNetBase(ConfiguredModel):
       stem_num_mixtures=stem_num_mixtures,
       baseline=baseline,
       group_strides=group_strides,
+      zero_init_residual=zero_init_residual,
       input_shape=tuple(input_shape),
       activation=activation,
       use_sync_bn=use_sync_bn,

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tf_keras
 
 from tests.layers.flavours import FACES, both
 
@@ -228,3 +230,26 @@ def test_bad_arguments(flavour, arguments, message):
   _, face = FACES[flavour]
   with pytest.raises(ValueError, match=message):
     face.SASAResNet(**arguments)
+
+
+def test_residual_branches_start_as_zero_and_so_gradients_do_not_explode():
+  """Without it the gradients of the deep attention network are 10,000 times as large."""
+  _, face = FACES["tf_keras"]
+  images = tf.random.stateless_normal([2, 32, 32, 3], [1, 2])
+  norms = {}
+  for zero in (True, False):
+    model = face.SASAResNet(
+      50,
+      "conv_small",
+      width_multiplier=0.125,
+      zero_init_residual=zero,
+      input_shape=(32, 32, 3),
+      kernel_initializer=tf_keras.initializers.VarianceScaling(seed=3),
+    )
+    last = [w for w in model.weights if "_expand_norm/gamma" in w.name]
+    assert len(last) == 16
+    assert all(np.all(w.numpy() == (0 if zero else 1)) for w in last)
+    with tf.GradientTape() as tape:
+      loss = tf.reduce_mean(model(images, training=True)["5"] ** 2)
+    norms[zero] = tf.linalg.global_norm(tape.gradient(loss, model.trainable_weights)).numpy()
+  assert norms[True] < 10 < 100 < norms[False]

@@ -77,6 +77,7 @@ def test_every_field_of_the_backbone_reaches_the_model():
     "implementation": "reference",
     "baseline": "squeeze_excitation",
     "group_strides": [1, 2, 1, 2],
+    "zero_init_residual": False,
   }
   default = exp_factory.get_exp_config("sasa_resnet_imagenet").task.model.backbone.sasa_resnet
   assert set(default.as_dict()) == {*changes, "content"}
