@@ -179,8 +179,8 @@ class LocalSelfAttention2DBase(KerasBound):
       trainable=True,
     )
 
-  def _project(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
-    """Returns query, key (None without content) and value, each [B, H, W, N, D]."""
+  def _project(self, inputs: tf.Tensor) -> tf.Tensor:
+    """Returns query, key (not without content) and value, [B, H, W, parts, N, D]."""
     inputs = checked_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
     if self.positions == "absolute":
       height, width = tf.unstack(tf.shape(inputs)[1:3])
@@ -201,8 +201,7 @@ class LocalSelfAttention2DBase(KerasBound):
     parts = 3 if self.content else 2
     # No -1 among the sizes, which an empty batch would leave undecided.
     sizes = tf.concat([tf.shape(inputs)[:3], [parts, self.num_heads, self.head_dim]], axis=0)
-    query, *key, value = tf.unstack(tf.reshape(projected, sizes), axis=3)
-    return query, key[0] if key else None, value
+    return tf.reshape(projected, sizes)
 
   def _window_arguments(self) -> dict[str, Any]:
     relative = {
@@ -221,9 +220,8 @@ class LocalSelfAttention2DBase(KerasBound):
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Attends: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
-    query, key, value = self._project(inputs)
-    attended = ops.local_attention_2d(
-      query, key, value, implementation=self.implementation, **self._window_arguments()
+    attended = ops.local_attention_2d_projected(
+      self._project(inputs), implementation=self.implementation, **self._window_arguments()
     )
     outputs = tf.reshape(attended, tf.concat([tf.shape(inputs)[:3], [self.filters]], axis=0))
     outputs = tf.ensure_shape(outputs, [*inputs.shape[:3], self.filters])
@@ -241,7 +239,8 @@ class LocalSelfAttention2DBase(KerasBound):
     Returns:
       As `sasa_tf.ops.local_attention_weights`: [B, H, W, N, K, K], or [B, P, N, K, K].
     """
-    query, key, _ = self._project(tf.convert_to_tensor(inputs))
+    query, *key, _ = tf.unstack(self._project(tf.convert_to_tensor(inputs)), axis=3)
+    key = key[0] if key else None
     return ops.local_attention_weights(query, key, pixels=pixels, **self._window_arguments())
 
   def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:

@@ -273,19 +273,18 @@ struct Head {
   const Piece& piece;
   float* row;
 
-  int64_t Stride() const { return plan.problem.heads * plan.problem.depth; }
-
   int64_t Pixels(int64_t pixel) const {
     return piece.image * plan.problem.height * plan.problem.width + pixel;
   }
 
-  // Calls visit(type, array at the pixel) with the array's type.
+  // Calls visit(type, array at the pixel, numbers from a pixel to the next) with the array's type.
   template <typename Array, typename Visit>
-  void At(Array* array, int64_t pixel, Visit visit) const {
-    const int64_t offset = Pixels(pixel) * Stride() + piece.head * plan.problem.depth;
+  void At(Array* array, int64_t parts, int64_t pixel, Visit visit) const {
+    const int64_t stride = parts * plan.problem.heads * plan.problem.depth;
+    const int64_t offset = Pixels(pixel) * stride + piece.head * plan.problem.depth;
     const auto call = [&](auto type) {
       using Stored = typename decltype(type)::Stored;
-      visit(type, reinterpret_cast<CopyConst<Array, Stored>*>(array) + offset);
+      visit(type, reinterpret_cast<CopyConst<Array, Stored>*>(array) + offset, stride);
     };
     switch (plan.problem.type) {
       case Type::kFloat32: return call(Float32());
@@ -295,23 +294,23 @@ struct Head {
   }
 
   // planes[d * plane + flat - from]; what is no pixel becomes zero.
-  void Load(const void* array, int64_t first_row, int64_t from, int64_t to, float* planes,
-            int64_t plane) const {
+  void Load(const void* array, int64_t parts, int64_t first_row, int64_t from, int64_t to,
+            float* planes, int64_t plane) const {
     for (int64_t d = 0; d < plan.depth; ++d) Zero(planes + d * plane, to - from);
     EachRun(plan, first_row, from, to, [&](int64_t pixel, int64_t flat, int64_t count) {
-      At(array, pixel, [&](auto type, const auto* pixels) {
-        LoadPixels<decltype(type)>(pixels, Stride(), count, plan.problem.depth,
+      At(array, parts, pixel, [&](auto type, const auto* pixels, int64_t stride) {
+        LoadPixels<decltype(type)>(pixels, stride, count, plan.problem.depth,
                                    planes + flat - from, plane, row);
       });
     });
   }
 
   void Store(const float* planes, int64_t plane, int64_t first_row, int64_t from, int64_t to,
-             void* array) const {
+             void* array, int64_t parts) const {
     EachRun(plan, first_row, from, to, [&](int64_t pixel, int64_t flat, int64_t count) {
-      At(array, pixel, [&](auto type, auto* pixels) {
+      At(array, parts, pixel, [&](auto type, auto* pixels, int64_t stride) {
         StorePixels<decltype(type)>(planes + flat - from, plane, count, plan.problem.depth, pixels,
-                                    Stride(), row);
+                                    stride, row);
       });
     });
   }
@@ -340,7 +339,8 @@ class Scratch {
 void LoadKeys(const Head& head, const void* array, float* keys) {
   const Plan& plan = head.plan;
   for (int64_t d = 0; d < plan.depth; ++d) Zero(keys + d * plan.plane, plan.lead);
-  head.Load(array, head.piece.keys_begin, 0, plan.plane - plan.lead, keys + plan.lead, plan.plane);
+  head.Load(array, plan.problem.parts, head.piece.keys_begin, 0, plan.plane - plan.lead,
+            keys + plan.lead, plan.plane);
 }
 
 // What is added to the logits: nothing inside of the image, and outside what makes the weight zero.
@@ -437,7 +437,8 @@ void ForwardPiece(const Plan& plan, const ForwardArrays& arrays, const Piece& pi
   const int64_t length = (piece.end - piece.begin) * plan.row;
   for (int64_t from = 0; from < length; from += plan.block) {
     const int64_t to = Piece::Least(from + plan.block, length);
-    head.Load(arrays.query, piece.begin, from, from + plan.block, queries, plan.block_plane);
+    head.Load(arrays.query, p.parts, piece.begin, from, from + plan.block, queries,
+              plan.block_plane);
     for (int64_t d = 0; d < plan.depth; ++d) Scale(queries + d * plan.block_plane, plan.block, p.scale);
     for (int64_t i = 0; i < to - from; i += kLanes) {
       const Terms terms =
@@ -475,7 +476,7 @@ void ForwardPiece(const Plan& plan, const ForwardArrays& arrays, const Piece& pi
         }
       });
     }
-    head.Store(outputs, plan.block_plane, piece.begin, from, to, arrays.output);
+    head.Store(outputs, plan.block_plane, piece.begin, from, to, arrays.output, 1);
     EachRun(plan, piece.begin, from, to, [&](int64_t pixel, int64_t flat, int64_t count) {
       for (int64_t x = 0; x < count; ++x) {
         arrays.log_sum[head.LogSumOffset(pixel + x)] = log_sums[flat - from + x];
@@ -590,14 +591,14 @@ void BackwardPiece(const Plan& plan, const BackwardArrays& arrays, const Piece& 
     const bool own = from >= own_from && from < own_to;
     to = Piece::Least(from + plan.block,
                       own ? own_to : from < own_from ? own_from : own_to + around * plan.row);
-    const auto load = [&](const void* array, float* planes) {
-      head.Load(array, first_row, from, to, planes, plan.block_plane);
+    const auto load = [&](const void* array, int64_t parts, float* planes) {
+      head.Load(array, parts, first_row, from, to, planes, plan.block_plane);
       for (int64_t d = 0; d < plan.depth; ++d) {
         Zero(planes + d * plan.block_plane + to - from, plan.block - (to - from));
       }
     };
-    load(arrays.query, block.queries);
-    load(arrays.upstream, block.upstream);
+    load(arrays.query, p.parts, block.queries);
+    load(arrays.upstream, 1, block.upstream);
     for (int64_t d = 0; d < plan.depth; ++d) {
       Scale(block.queries + d * plan.block_plane, plan.block, p.scale);
     }
@@ -663,7 +664,8 @@ void BackwardPiece(const Plan& plan, const BackwardArrays& arrays, const Piece& 
       }
     }
     if (own) {
-      head.Store(block.query_gradients, plan.block_plane, first_row, from, to, arrays.query_gradient);
+      head.Store(block.query_gradients, plan.block_plane, first_row, from, to,
+                 arrays.query_gradient, p.parts);
     }
 
     for (int64_t r = 0; r < p.kernel_rows; ++r) {
@@ -683,7 +685,8 @@ void BackwardPiece(const Plan& plan, const BackwardArrays& arrays, const Piece& 
     }
   }
   const auto store = [&](const float* planes, void* array) {
-    head.Store(planes + own_keys, plan.plane, piece.begin, 0, own_keys_end - own_keys, array);
+    head.Store(planes + own_keys, plan.plane, piece.begin, 0, own_keys_end - own_keys, array,
+               p.parts);
   };
   store(value_gradients, arrays.value_gradient);
   if (p.has_key) store(key_gradients, arrays.key_gradient);

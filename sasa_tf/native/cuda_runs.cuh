@@ -28,6 +28,7 @@ struct Grid {
   int rows, row_dilation, column_dilation;  // of the window; its columns are a template argument
   bool mask_border, has_key, has_relative;
   float scale;
+  int parts;  // that query, key, value and their gradients share pixel by pixel
   Type type;
   int runs;                                 // of queries in an image row
   int block_heads, block_runs, block_rows;  // that a thread block covers
@@ -174,13 +175,15 @@ struct Place {
   __device__ bool Inside(const Grid& g, int column) const {
     return live && column >= 0 && column < g.width;
   }
-  // Of the head, and of the first channel of the slice.
+  // Of the head, among all pixels'.
   __device__ int64_t Head(const Grid& g, int row, int column) const {
     const int64_t line = static_cast<int64_t>(image) * g.height + row;
     return (line * g.width + column) * g.heads + head;
   }
-  __device__ int64_t Channel(const Grid& g, int row, int column) const {
-    return Head(g, row, column) * g.depth + slice * S::kSlice;
+  // Of the slice's first channel in the image's first pixel.
+  __device__ int64_t Origin(const Grid& g, int parts) const {
+    const int64_t pixels = static_cast<int64_t>(image) * g.height * g.width;
+    return (pixels * g.heads * parts + head) * g.depth + slice * S::kSlice;
   }
 };
 
@@ -194,8 +197,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     const Place<S> at(g, tile);
     const float* row_table = tables + at.slice * S::kSlice;
     const float* column_table = row_table + g.rows * S::kWide;
-    const int64_t origin = at.Channel(g, 0, 0);
-    const int step = g.heads * g.depth;  // from a pixel to the next
+    // With the numbers from a pixel to the next: of the parts, and of arrays of one.
+    const int64_t origin = at.Origin(g, g.parts), own_origin = at.Origin(g, 1);
+    const int own_step = g.heads * g.depth, step = g.parts * own_step;
     float q[S::kRun][S::kSlice], sum[S::kRun][S::kSlice] = {}, columns_term[S::kRun][S::kColumns];
     float top[S::kRun], total[S::kRun];
 #pragma unroll
@@ -276,7 +280,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     for (int j = 0; j < S::kRun; ++j) {
       const int x = at.X(g, j);
       if (!at.Inside(g, x)) continue;
-      output.Store(sum[j], 1.f / total[j], at.count, origin + (at.y * g.width + x) * step);
+      output.Store(sum[j], 1.f / total[j], at.count,
+                   own_origin + (at.y * g.width + x) * own_step);
       if (at.slice == 0) log_sum[at.Head(g, at.y, x)] = kLn2 * (top[j] + log2f(total[j]));
     }
   }
@@ -303,19 +308,20 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     const Place<S> at(g, tile);
     const float* row_table = tables + at.slice * S::kSlice;
     const float* column_table = row_table + g.rows * S::kWide;
-    const int64_t origin = at.Channel(g, 0, 0);
-    const int step = g.heads * g.depth;
+    // With the numbers from a pixel to the next: of the parts, and of arrays of one.
+    const int64_t origin = at.Origin(g, g.parts), own_origin = at.Origin(g, 1);
+    const int own_step = g.heads * g.depth, step = g.parts * own_step;
     float q[S::kRun][S::kSlice], up[S::kRun][S::kSlice], dq[S::kRun][S::kSlice] = {};
     float columns_term[S::kRun][S::kColumns], columns_sum[S::kRun][S::kColumns] = {};
     float lse[S::kRun], delta[S::kRun];
 #pragma unroll
     for (int j = 0; j < S::kRun; ++j) {
-      const int x = at.X(g, j), here = (at.y * g.width + x) * step;
+      const int x = at.X(g, j), pixel = at.y * g.width + x;
       const bool inside = at.Inside(g, x);
-      query.Load(origin + here, inside, at.count, q[j]);
-      upstream.Load(origin + here, inside, at.count, up[j]);
+      query.Load(origin + pixel * step, inside, at.count, q[j]);
+      upstream.Load(own_origin + pixel * own_step, inside, at.count, up[j]);
       float out[S::kSlice];
-      output.Load(origin + here, inside, at.count, out);
+      output.Load(own_origin + pixel * own_step, inside, at.count, out);
       delta[j] = HeadSum<S::kLanes>(Dot(up[j], out, 0.f));
       lse[j] = kAbsent;  // of a query that is not there: weights of zero
       if (inside) {
@@ -451,8 +457,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     const Place<S> at(g, tile);
     const float* row_table = tables + at.slice * S::kSlice;
     const float* column_table = row_table + g.rows * S::kWide;
-    const int64_t origin = at.Channel(g, 0, 0);
-    const int step = g.heads * g.depth;
+    // With the numbers from a pixel to the next: of the parts, and of arrays of one.
+    const int64_t origin = at.Origin(g, g.parts), own_origin = at.Origin(g, 1);
+    const int own_step = g.heads * g.depth, step = g.parts * own_step;
     float k[S::kRun][S::kSlice], v[S::kRun][S::kSlice];
     float dk[S::kRun][S::kSlice] = {}, dv[S::kRun][S::kSlice] = {};
 #pragma unroll
@@ -473,7 +480,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         const bool inside = row_inside && at.Inside(g, x);
         float q[S::kSlice], up[S::kSlice], lse = kAbsent, delta = 0.f;
         query.Load(origin + (line + x) * step, inside, at.count, q);
-        upstream.Load(origin + (line + x) * step, inside, at.count, up);
+        upstream.Load(own_origin + (line + x) * own_step, inside, at.count, up);
         if (inside) {
           const int64_t head = at.Head(g, y, x);
           lse = __ldg(log_sum + head) * kLog2E;
@@ -530,6 +537,7 @@ Launch Plan(const Problem& p) {
   g.has_key = p.has_key;
   g.has_relative = p.has_relative;
   g.scale = p.scale;
+  g.parts = p.parts;
   g.type = p.type;
   g.runs = CeilDiv(CeilDiv(g.width, g.column_dilation), S::kRun) * g.column_dilation;
   g.block_heads = std::min(g.heads, std::max(1, 64 / S::kLanes));

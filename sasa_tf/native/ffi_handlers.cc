@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <type_traits>
 
 #include "cpu_attention.h"
 #include "local_attention.h"
@@ -70,16 +71,22 @@ struct Window {
   float scale;
 };
 
+// The query has shape [B, H, W, N, D]; if it has six axes, [B, H, W, parts, N, D], key and value are
+// the same array.
 ffi::ErrorOr<Problem> MakeProblem(const Array& query, const Window& window) {
   const auto sizes = query.dimensions();
-  if (sizes.size() != 5) {
-    return ffi::Unexpected(ffi::Error::InvalidArgument("query must have shape [B, H, W, N, D]"));
+  const int32_t parts = window.has_key ? 3 : 2;
+  const bool shared = sizes.size() == 6 && sizes[3] == parts;
+  if (sizes.size() != 5 && !shared) {
+    return ffi::Unexpected(ffi::Error::InvalidArgument(
+        "query must have shape [B, H, W, N, D], or [B, H, W, parts, N, D] of as many parts as there "
+        "are of query, key and value"));
   }
   Problem problem = {sizes[0],
                      sizes[1],
                      sizes[2],
-                     sizes[3],
-                     sizes[4],
+                     sizes[sizes.size() - 2],
+                     sizes[sizes.size() - 1],
                      static_cast<int32_t>(window.kernel_rows),
                      static_cast<int32_t>(window.kernel_columns),
                      static_cast<int32_t>(window.dilation_rows),
@@ -88,6 +95,7 @@ ffi::ErrorOr<Problem> MakeProblem(const Array& query, const Window& window) {
                      window.has_key,
                      window.has_relative,
                      window.scale,
+                     shared ? parts : 1,
                      Type::kFloat32};
   switch (query.element_type()) {
     case ffi::DataType::F32: break;
@@ -102,6 +110,15 @@ ffi::ErrorOr<Problem> MakeProblem(const Array& query, const Window& window) {
 
 ffi::Error AsError(const char* reason) {
   return reason == nullptr ? ffi::Error::Success() : ffi::Error::Internal(reason);
+}
+
+// Where a part begins: in an array of its own, or behind the first part's.
+template <typename Pointer>
+Pointer Part(const Problem& p, Pointer own, Pointer first, int part) {
+  if (p.parts == 1) return own;
+  using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<Pointer>>, const char, char>;
+  const int64_t bytes = p.heads * p.depth * (p.type == Type::kFloat32 ? 4 : 2);
+  return static_cast<Byte*>(first) + part * bytes;
 }
 
 const float* Floats(const Array& array) { return static_cast<const float*>(array.untyped_data()); }
@@ -130,8 +147,14 @@ ffi::Error Forward(Array query, Array key, Array value, Array rows, Array column
                    Result log_sum, Window window, Where where) {
   const auto problem = MakeProblem(query, window);
   if (!problem.has_value()) return problem.error();
-  const ForwardArrays arrays{query.untyped_data(), key.untyped_data(), value.untyped_data(),
-                             Floats(rows),         Floats(columns),    output->untyped_data(),
+  const Problem& p = *problem;
+  const void* first = query.untyped_data();
+  const ForwardArrays arrays{first,
+                             Part<const void*>(p, key.untyped_data(), first, 1),
+                             Part<const void*>(p, value.untyped_data(), first, p.parts - 1),
+                             Floats(rows),
+                             Floats(columns),
+                             output->untyped_data(),
                              Floats(log_sum)};
   return AsError(Compute(*problem, arrays, where));
 }
@@ -146,17 +169,20 @@ ffi::Error Backward(Array query, Array key, Array value, Array rows, Array colum
   if (static_cast<int64_t>(scratch->element_count()) < ScratchFloats(*problem)) {
     return ffi::Error::InvalidArgument("the scratch is smaller than ScratchFloats says");
   }
-  const BackwardArrays arrays{query.untyped_data(),
-                              key.untyped_data(),
-                              value.untyped_data(),
+  const Problem& p = *problem;
+  const void* first = query.untyped_data();
+  void* first_gradient = query_gradient->untyped_data();
+  const BackwardArrays arrays{first,
+                              Part<const void*>(p, key.untyped_data(), first, 1),
+                              Part<const void*>(p, value.untyped_data(), first, p.parts - 1),
                               Floats(rows),
                               Floats(columns),
                               output.untyped_data(),
                               Floats(log_sum),
                               upstream.untyped_data(),
-                              query_gradient->untyped_data(),
-                              key_gradient->untyped_data(),
-                              value_gradient->untyped_data(),
+                              first_gradient,
+                              Part(p, key_gradient->untyped_data(), first_gradient, 1),
+                              Part(p, value_gradient->untyped_data(), first_gradient, p.parts - 1),
                               Floats(rows_gradient),
                               Floats(columns_gradient),
                               Floats(scratch)};

@@ -19,10 +19,13 @@ struct Problem {
   bool has_key;        // false: the logits are the relative terms alone; key is not read
   bool has_relative;   // false: no relative terms; the tables are not read
   float scale;         // multiplies the query
+  // Arrays that query, key and value, and likewise their gradients, share pixel by pixel: 1, each
+  // has its own; 3 or (without keys) 2, in one array [B, H, W, parts, N, D].
+  int32_t parts;
   Type type;           // of query, key, value, output and their gradients
 };
 
-// Tables are float32, rows [kernel_rows, D/2], columns [kernel_columns, D/2]; log_sum is float32
+// Pointers are to the first number of the part. Tables are float32, rows [kernel_rows, D/2], columns [kernel_columns, D/2]; log_sum is float32
 // [B, H, W, N]; the others are `type` [B, H, W, N, D].
 struct ForwardArrays {
   const void *query, *key, *value;

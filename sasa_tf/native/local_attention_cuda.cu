@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(256)
 // An image's channels and the thread blocks of one launch are counted with 32 bits.
 const char* Refusal(const Problem& p) {
   const int64_t limit = int64_t{1} << 31;
-  if (p.height * p.width * p.heads * p.depth >= limit) {
+  if (p.height * p.width * p.parts * p.heads * p.depth >= limit) {
     return "an image of 2**31 numbers or more";
   }
   if (p.batch * p.height * p.width * p.heads >= limit) return "2**31 pixels times heads or more";

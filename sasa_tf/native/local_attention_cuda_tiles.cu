@@ -43,6 +43,7 @@ struct TileGrid {
   int row_dilation, column_dilation;
   bool mask_border, has_key, has_relative;
   float scale;
+  int parts;  // that query, key, value and their gradients share pixel by pixel
   int head_blocks, tiles_x, tiles_y, tiles;
 };
 
@@ -178,9 +179,10 @@ struct Area {
   __device__ bool ColumnInside(const TileGrid& g, int i) const {
     return x + i >= 0 && Column(g, i) < g.width;
   }
-  // Of a pixel's first head of this block, counted in heads from the first image or this one.
-  __device__ int64_t First(const TileGrid& g) const {
-    return static_cast<int64_t>(image) * g.height * g.width * g.heads + head;
+  // Of a pixel's first head of this block, counted in heads of one part, from the first image's or
+  // from this one's (`Pixel`, which is to be multiplied by the parts).
+  __device__ int64_t First(const TileGrid& g, int parts) const {
+    return static_cast<int64_t>(image) * g.height * g.width * g.heads * parts + head;
   }
   __device__ int Pixel(const TileGrid& g, int i, int j) const {
     return (Row(g, i) * g.width + Column(g, j)) * g.heads;
@@ -190,16 +192,16 @@ struct Area {
 // Copies the tile and the halo around it into planes [head, chunk of 8 channels][pixel].
 template <typename S>
 __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const typename S::T* from,
-                                  bool there, uint32_t planes) {
+                                  int parts, bool there, uint32_t planes) {
   using T = typename S::T;
   static_assert(S::kPlanes == 8 && kSide <= 16 && S::kThreads % 128 == 0);
   const int plane = threadIdx.x % 8, x = threadIdx.x / 8 % 16 - kKernel / 2;
   if (x >= kSide - kKernel / 2) return;
   there = there && area.head + plane / S::kChunks < g.heads && area.ColumnInside(g, x);
   int y = threadIdx.x / 128;
-  const int row = g.row_dilation * g.width * g.heads * S::kDepth;
-  const T* pixel =
-      from + area.First(g) * S::kDepth + plane * 8 + area.Pixel(g, y - kKernel / 2, x) * S::kDepth;
+  const int row = g.row_dilation * g.width * g.heads * parts * S::kDepth;
+  const T* pixel = from + area.First(g, parts) * S::kDepth + plane * 8 +
+                   area.Pixel(g, y - kKernel / 2, x) * parts * S::kDepth;
   planes += plane * kPlane + (y * kStride + x + kKernel / 2) * 16;
 #pragma unroll
   for (; y < kSide; y += S::kThreads / 128) {
@@ -251,7 +253,7 @@ struct Patch {
   int top, left;  // in the tile
   int head;       // in the thread block
   bool live;
-  int head_number[2];  // of the lane's two rows, counted from the block's first head in the image
+  int pixel[2];   // of the lane's two rows, as `Area::Pixel` counts
   bool inside[2];
 
   __device__ Patch(const TileGrid& g, const Area& area, const Lane& lane, int item) {
@@ -264,13 +266,16 @@ struct Patch {
     for (int half = 0; half < 2; ++half) {
       const int y = top + lane.row / 4 + 2 * half, x = left + lane.row % 4;
       inside[half] = live && area.RowInside(g, y) && area.ColumnInside(g, x);
-      head_number[half] = inside[half] ? area.Pixel(g, y, x) + head : 0;
+      pixel[half] = inside[half] ? area.Pixel(g, y, x) : 0;
     }
   }
+  // Of a lane's row, counted from the block's first head in the image.
+  __device__ int Number(int half, int parts) const { return pixel[half] * parts + head; }
   // Of the patch's first pixel in a region, in pixels.
   __device__ int Corner() const { return top * kStride + left; }
 
-  __device__ void Load(const Lane& lane, const T* from, bool there,
+  // From and to the block's first head in the image.
+  __device__ void Load(const Lane& lane, const T* from, int parts, bool there,
                        uint32_t (&to)[S::kChunks][2]) const {
 #pragma unroll
     for (int chunk = 0; chunk < S::kChunks; ++chunk) {
@@ -279,21 +284,21 @@ struct Patch {
         to[chunk][half] = 0;
         if (there && inside[half]) {
           to[chunk][half] = __ldg(reinterpret_cast<const uint32_t*>(
-              from + head_number[half] * S::kDepth + 8 * chunk + 2 * lane.pair));
+              from + Number(half, parts) * S::kDepth + 8 * chunk + 2 * lane.pair));
         }
       }
     }
   }
 
   __device__ void Store(const Lane& lane, const float (&from)[S::kChunks][4], float upper,
-                        float lower, T* to) const {
+                        float lower, T* to, int parts) const {
 #pragma unroll
     for (int chunk = 0; chunk < S::kChunks; ++chunk) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         if (!inside[half]) continue;
         const float factor = half ? lower : upper;
-        *reinterpret_cast<uint32_t*>(to + head_number[half] * S::kDepth + 8 * chunk +
+        *reinterpret_cast<uint32_t*>(to + Number(half, parts) * S::kDepth + 8 * chunk +
                                      2 * lane.pair) =
             Pack<T>(from[chunk][2 * half] * factor, from[chunk][2 * half + 1] * factor);
       }
@@ -324,8 +329,7 @@ struct Offsets {
 };
 
 // The matrices of 16 covered pixels: [chunk][first or last 8 pixels], pixels as rows, or
-// (transposed) as columns. For heads of one chunk the caller passes both steps' results of one
-// load.
+// (transposed) as columns. For heads of one chunk, two steps are one load.
 template <typename S, bool kTransposed>
 struct Pixels {
   uint32_t now[S::kChunks][2], next[2];
@@ -576,12 +580,13 @@ __global__ void __launch_bounds__(S::kThreads, 2)
 
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
     const Area area(g, tile, S::kHeads);
-    const int64_t first = area.First(g);
+    const int64_t first = area.First(g, 1), first_part = area.First(g, g.parts);
     __syncthreads();
-    CopyRegion<S>(g, area, key, g.has_key, keys);
-    CopyRegion<S>(g, area, value, true, values);
+    CopyRegion<S>(g, area, key, g.parts, g.has_key, keys);
+    CopyRegion<S>(g, area, value, g.parts, true, values);
     uint32_t next[S::kChunks][2];
-    Patch<S>(g, area, lane, threadIdx.x / kWarp).Load(lane, query + first * S::kDepth, true, next);
+    const T* first_query = query + first_part * S::kDepth;
+    Patch<S>(g, area, lane, threadIdx.x / kWarp).Load(lane, first_query, g.parts, true, next);
     WaitForCopies();
     __syncthreads();
     for (int item = threadIdx.x / kWarp; item < S::kItems; item += S::kWarps) {
@@ -593,7 +598,7 @@ __global__ void __launch_bounds__(S::kThreads, 2)
         q[c][1] = next[c][1];
       }
       if (item + S::kWarps < S::kItems) {
-        Patch<S>(g, area, lane, item + S::kWarps).Load(lane, query + first * S::kDepth, true, next);
+        Patch<S>(g, area, lane, item + S::kWarps).Load(lane, first_query, g.parts, true, next);
       }
       if (!patch.live) continue;
       const uint32_t base = patch.head * S::kChunks * kPlane + patch.Corner() * 16;
@@ -639,10 +644,10 @@ __global__ void __launch_bounds__(S::kThreads, 2)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         if (lane.pair == 0 && patch.inside[half]) {
-          log_sum[first + patch.head_number[half]] = kLn2 * (top[half] + log2f(total[2 * half]));
+          log_sum[first + patch.Number(half, 1)] = kLn2 * (top[half] + log2f(total[2 * half]));
         }
       }
-      patch.Store(lane, sum, 1.f / total[0], 1.f / total[2], output + first * S::kDepth);
+      patch.Store(lane, sum, 1.f / total[0], 1.f / total[2], output + first * S::kDepth, 1);
       __syncwarp();
     }
   }
@@ -683,10 +688,10 @@ __global__ void __launch_bounds__(S::kThreads, 2)
 
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
     const Area area(g, tile, S::kHeads);
-    const int64_t first = area.First(g);
+    const int64_t first = area.First(g, 1), first_part = area.First(g, g.parts);
     __syncthreads();
-    CopyRegion<S>(g, area, key, g.has_key, keys);
-    CopyRegion<S>(g, area, value, true, values);
+    CopyRegion<S>(g, area, key, g.parts, g.has_key, keys);
+    CopyRegion<S>(g, area, value, g.parts, true, values);
     WaitForCopies();
     __syncthreads();
     for (int item = threadIdx.x / kWarp; item < S::kItems; item += S::kWarps) {
@@ -694,12 +699,12 @@ __global__ void __launch_bounds__(S::kThreads, 2)
       if (!patch.live) continue;
       const uint32_t base = patch.head * S::kChunks * kPlane + patch.Corner() * 16;
       uint32_t q[S::kChunks][2], up[S::kChunks][2], term[6];
-      patch.Load(lane, query + first * S::kDepth, true, q);
-      patch.Load(lane, upstream + first * S::kDepth, true, up);
+      patch.Load(lane, query + first_part * S::kDepth, g.parts, true, q);
+      patch.Load(lane, upstream + first * S::kDepth, 1, true, up);
       float delta[2] = {0.f, 0.f}, lse[2];
       {
         uint32_t out[S::kChunks][2];
-        patch.Load(lane, output + first * S::kDepth, true, out);
+        patch.Load(lane, output + first * S::kDepth, 1, true, out);
 #pragma unroll
         for (int c = 0; c < S::kChunks; ++c) {
 #pragma unroll
@@ -714,8 +719,8 @@ __global__ void __launch_bounds__(S::kThreads, 2)
         delta[half] = RowSum(delta[half]);
         lse[half] = kAbsent;  // of a query that is not there: weights of zero
         if (patch.inside[half]) {
-          lse[half] = log_sum[first + patch.head_number[half]] * kLog2E;
-          if (lane.pair == 0) deltas[first + patch.head_number[half]] = delta[half];
+          lse[half] = log_sum[first + patch.Number(half, 1)] * kLog2E;
+          if (lane.pair == 0) deltas[first + patch.Number(half, 1)] = delta[half];
         }
       }
       QueryTerms<S>(q, table_fragments, lane, terms);
@@ -787,7 +792,7 @@ __global__ void __launch_bounds__(S::kThreads, 2)
                         Transposed(q[c][0]), Transposed(q[c][1]));
         }
       }
-      patch.Store(lane, dq, g.scale, g.scale, query_gradient + first * S::kDepth);
+      patch.Store(lane, dq, g.scale, g.scale, query_gradient + first_part * S::kDepth, g.parts);
       __syncwarp();
     }
   }
@@ -873,10 +878,10 @@ __global__ void __launch_bounds__(S::kThreads, 2)
 
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
     const Area area(g, tile, S::kHeads);
-    const int64_t first = area.First(g);
+    const int64_t first = area.First(g, 1), first_part = area.First(g, g.parts);
     __syncthreads();
-    CopyRegion<S>(g, area, query, true, queries);
-    CopyRegion<S>(g, area, upstream, true, upstreams);
+    CopyRegion<S>(g, area, query, g.parts, true, queries);
+    CopyRegion<S>(g, area, upstream, 1, true, upstreams);
     for (int i = threadIdx.x; i < kSide * kSide * S::kHeads; i += S::kThreads) {
       const int head = i % S::kHeads, pixel = i / S::kHeads;
       const int y = pixel / kSide, x = pixel % kSide;
@@ -895,8 +900,8 @@ __global__ void __launch_bounds__(S::kThreads, 2)
       if (!patch.live) continue;
       const uint32_t base = patch.head * S::kChunks * kPlane + patch.Corner() * 16;
       uint32_t k[S::kChunks][2], v[S::kChunks][2];
-      patch.Load(lane, key + first * S::kDepth, g.has_key, k);
-      patch.Load(lane, value + first * S::kDepth, true, v);
+      patch.Load(lane, key + first_part * S::kDepth, g.parts, g.has_key, k);
+      patch.Load(lane, value + first_part * S::kDepth, g.parts, true, v);
       for (int pixel = lane.number; pixel < kSlots; pixel += kWarp) {
         own[pixel] = pixel < kCovered
                          ? facts[patch.head * kSide * kStride + patch.Corner() + Region(pixel)]
@@ -948,8 +953,10 @@ __global__ void __launch_bounds__(S::kThreads, 2)
         Gather<S>(slopes, qt, dk);
         __syncwarp();
       }
-      if (g.has_key) patch.Store(lane, dk, g.scale, g.scale, key_gradient + first * S::kDepth);
-      patch.Store(lane, dv, 1.f, 1.f, value_gradient + first * S::kDepth);
+      if (g.has_key) {
+        patch.Store(lane, dk, g.scale, g.scale, key_gradient + first_part * S::kDepth, g.parts);
+      }
+      patch.Store(lane, dv, 1.f, 1.f, value_gradient + first_part * S::kDepth, g.parts);
       __syncwarp();
     }
   }
@@ -967,6 +974,7 @@ TileGrid PlanTiles(const Problem& p) {
   g.has_key = p.has_key;
   g.has_relative = p.has_relative;
   g.scale = p.scale;
+  g.parts = p.parts;
   g.head_blocks = CeilDiv(g.heads, S::kHeads);
   g.tiles_x = CeilDiv(CeilDiv(g.width, g.column_dilation), kTile);
   g.tiles_y = CeilDiv(CeilDiv(g.height, g.row_dilation), kTile);

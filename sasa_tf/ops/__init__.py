@@ -7,7 +7,11 @@ from sasa_tf.ops.implementations import (
   check_implementation,
   use_implementation,
 )
-from sasa_tf.ops.local_attention import local_attention_2d, local_attention_weights
+from sasa_tf.ops.local_attention import (
+  local_attention_2d,
+  local_attention_2d_projected,
+  local_attention_weights,
+)
 from sasa_tf.ops.positions import sinusoidal_positions
 from sasa_tf.ops.target_device import use_target_device
 from sasa_tf.ops.value_mixture import spatial_mixture_weights, spatial_value_mixture
@@ -19,6 +23,7 @@ __all__ = [
   "check_implementation",
   "global_attention_2d",
   "local_attention_2d",
+  "local_attention_2d_projected",
   "local_attention_weights",
   "sinusoidal_positions",
   "spatial_mixture_weights",

@@ -6,6 +6,8 @@ program. A call is a module of StableHLO for any batch and image size; XLA fills
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla  # TensorFlow has no public name for this
 
@@ -13,6 +15,7 @@ from sasa_tf.native import library
 from sasa_tf.ops import blocked
 from sasa_tf.ops.fused_module import KernelCall
 from sasa_tf.ops.geometry import WindowGeometry
+from sasa_tf.ops.projection import parts_of_projection
 from sasa_tf.ops.target_device import target_device
 
 _ELEMENT_TYPES = {tf.float32: "f32", tf.bfloat16: "bf16", tf.float16: "f16"}
@@ -39,16 +42,37 @@ def _platform_refusal(platform: str, width: int, geometry: WindowGeometry) -> st
   return None
 
 
-def _platforms(query: tf.Tensor, geometry: WindowGeometry) -> tuple[str, ...]:
-  """Platforms on which the loaded kernels serve this call."""
-  return tuple(
-    platform
-    for platform in library.load().platforms
-    if _platform_refusal(platform, query.shape[4], geometry) is None
+def _kernel_call(
+  maps: tf.Tensor,
+  geometry: WindowGeometry,
+  scale: float,
+  has_key: bool,
+  tables: tuple[tf.Tensor | None, tf.Tensor | None],
+  *,
+  shared: bool,
+) -> KernelCall:
+  """The call for queries [B, H, W, N, D], or for all that was projected, [B, H, W, parts, N, D]."""
+  heads, depth = maps.shape[-2:]
+  return KernelCall(
+    element=_ELEMENT_TYPES[maps.dtype],
+    heads=heads,
+    depth=depth,
+    geometry=geometry,
+    scale=scale,
+    has_key=has_key,
+    has_relative=tables[0] is not None,
+    shared=shared,
+    platforms=tuple(
+      platform
+      for platform in library.load().platforms
+      if _platform_refusal(platform, depth, geometry) is None
+    ),
   )
 
 
-def refusal(query: tf.Tensor, geometry: WindowGeometry, window_mask: bool) -> str | None:
+def refusal(
+  query: tf.Tensor | tf.TensorSpec, geometry: WindowGeometry, window_mask: bool
+) -> str | None:
   """Returns why the compiled kernels do not serve this call, or None if they do.
 
   Args:
@@ -89,6 +113,86 @@ def _call(module: str, platforms: tuple[str, ...], arguments, results) -> list[t
   )
 
 
+def _attend(
+  kernel: KernelCall,
+  maps: Sequence[tf.Tensor | None],
+  tables: Sequence[tf.Tensor | None],
+  stock: Callable[..., tf.Tensor],
+) -> tf.Tensor:
+  """Calls the kernels, with a gradient that calls them too.
+
+  Args:
+    kernel: the call.
+    maps: query, key (or None) and value, or the one array that holds them.
+    tables: relative rows and columns, or None twice.
+    stock: computes the same from `maps` and `tables`; second derivatives are its.
+
+  Returns:
+    [B, H, W, N, D].
+  """
+  platforms = kernel.platforms
+  element, leading = maps[0].dtype, maps[0].shape[:3]
+  heads = [kernel.heads, kernel.depth]
+  output_type = (element, [*leading, *heads])
+  nothing = (element, [0])
+  gradient_types = [(element, maps[0].shape)]
+  if kernel.shared:
+    gradient_types += [nothing, nothing]
+  else:
+    gradient_types += [output_type if kernel.has_key else nothing, output_type]
+  table_types = [(tf.float32, shape) for shape in kernel.table_shapes]
+  optional = (*maps, *tables)
+
+  def restored(present):
+    present = iter(present)
+    return [None if argument is None else next(present) for argument in optional]
+
+  def operands(present):
+    """What the kernel takes in the place of what is absent is never read."""
+    *maps, rows, columns = restored(present)
+    query, key, value = maps * 3 if kernel.shared else maps
+    if not kernel.has_relative:
+      rows, columns = (tf.zeros(shape) for shape in kernel.table_shapes)
+    return [query, value if key is None else key, value, rows, columns]
+
+  @tf.custom_gradient
+  def attend(*inputs):
+    output, log_sum = _call(
+      kernel.forward, platforms, operands(inputs), [output_type, (tf.float32, output_type[1][:-1])]
+    )
+
+    @tf.custom_gradient
+    def gradient(*arguments):
+      *inputs, upstream = arguments
+      query, key, value, rows, columns, _ = _call(
+        kernel.backward,
+        platforms,
+        [*operands(inputs), output, log_sum, upstream],
+        [*gradient_types, *table_types, (tf.float32, [None])],
+      )
+      found = [query] if kernel.shared else [query, key, value]
+      gradients = [
+        g
+        for g, argument in zip([*found, rows, columns], optional, strict=True)
+        if argument is not None
+      ]
+
+      def second_gradient(*upstreams):
+        with tf.GradientTape() as tape:
+          tape.watch(arguments)
+          with tf.GradientTape() as inner:
+            inner.watch(inputs)
+            result = stock(*restored(inputs))
+          gradients = inner.gradient(result, inputs, upstream)
+        return tape.gradient(gradients, arguments, upstreams)
+
+      return gradients, second_gradient
+
+    return output, lambda upstream: gradient(*inputs, upstream)
+
+  return attend(*[argument for argument in optional if argument is not None])
+
+
 def local_attention(
   query: tf.Tensor,
   key: tf.Tensor | None,
@@ -114,60 +218,44 @@ def local_attention(
   Returns:
     [B, H, W, N, D] in value's dtype.
   """
-  platforms = _platforms(query, geometry)
-  kernel = KernelCall(
-    element=_ELEMENT_TYPES[query.dtype],
-    heads=query.shape[3],
-    depth=query.shape[4],
-    geometry=geometry,
-    scale=scale,
-    has_key=key is not None,
-    has_relative=relative_rows is not None,
-    platforms=platforms,
+  tables = (relative_rows, relative_columns)
+  kernel = _kernel_call(query, geometry, scale, key is not None, tables, shared=False)
+  return _attend(
+    kernel,
+    (query, key, value),
+    tables,
+    lambda query, key, value, rows, columns: blocked.local_attention(
+      query, key, value, rows, columns, geometry, scale
+    ),
   )
-  maps, tables = (query.dtype, query.shape), [(tf.float32, s) for s in kernel.table_shapes]
-  logs = (tf.float32, query.shape[:4])
-  optional = (query, key, value, relative_rows, relative_columns)
 
-  def restored(present):
-    present = iter(present)
-    return [None if argument is None else next(present) for argument in optional]
 
-  def operands(present):
-    """What the kernel takes in the place of what is absent is never read."""
-    query, key, value, *given = restored(present)
-    if not kernel.has_relative:
-      given = [tf.zeros(shape) for shape in kernel.table_shapes]
-    return [query, value if key is None else key, value, *given]
+def local_attention_of_projection(
+  projected: tf.Tensor,
+  relative_rows: tf.Tensor | None,
+  relative_columns: tf.Tensor | None,
+  geometry: WindowGeometry,
+  scale: float,
+) -> tf.Tensor:
+  """As `local_attention`, of query, key and value side by side, which are never taken apart.
 
-  @tf.custom_gradient
-  def attend(*inputs):
-    output, log_sum = _call(kernel.forward, platforms, operands(inputs), [maps, logs])
+  Args:
+    projected: [B, H, W, 3, N, D] of query, key and value, or [B, H, W, 2, N, D] of query and value.
+    relative_rows: [K of the rows, D/2] float32, or None.
+    relative_columns: [K of the columns, D/2] likewise, or None.
+    geometry: the window.
+    scale: multiplies the query.
 
-    @tf.custom_gradient
-    def gradient(*arguments):
-      *inputs, upstream = arguments
-      *gradients, _ = _call(
-        kernel.backward,
-        platforms,
-        [*operands(inputs), output, log_sum, upstream],
-        [maps, maps if kernel.has_key else (tf.float32, [0]), maps, *tables, (tf.float32, [None])],
-      )
-      gradients = [
-        g for g, argument in zip(gradients, optional, strict=True) if argument is not None
-      ]
-
-      def second_gradient(*upstreams):
-        with tf.GradientTape() as tape:
-          tape.watch(arguments)
-          with tf.GradientTape() as inner:
-            inner.watch(inputs)
-            result = blocked.local_attention(*restored(inputs), geometry, scale)
-          gradients = inner.gradient(result, inputs, upstream)
-        return tape.gradient(gradients, arguments, upstreams)
-
-      return gradients, second_gradient
-
-    return output, lambda upstream: gradient(*inputs, upstream)
-
-  return attend(*[argument for argument in optional if argument is not None])
+  Returns:
+    [B, H, W, N, D] in the projection's dtype.
+  """
+  tables = (relative_rows, relative_columns)
+  kernel = _kernel_call(projected, geometry, scale, projected.shape[3] == 3, tables, shared=True)
+  return _attend(
+    kernel,
+    (projected,),
+    tables,
+    lambda projected, rows, columns: blocked.local_attention(
+      *parts_of_projection(projected), rows, columns, geometry, scale
+    ),
+  )

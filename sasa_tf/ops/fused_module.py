@@ -52,6 +52,7 @@ class KernelCall:
     scale: multiplies the query.
     has_key: whether there is q.k.
     has_relative: whether there is q.r.
+    shared: whether query, key and value are the parts of one array [B, H, W, parts, N, D].
     platforms: as the text has them, of "CPU" and "CUDA".
   """
 
@@ -62,6 +63,7 @@ class KernelCall:
   scale: float
   has_key: bool
   has_relative: bool
+  shared: bool
   platforms: tuple[str, ...]
 
   @property
@@ -73,18 +75,30 @@ class KernelCall:
 
   @functools.cached_property
   def forward(self) -> str:
-    """Takes query, key, value and both tables; returns output and log-sum-exp."""
-    return self._module("forward", [*[self._maps] * 3, *self._tables], [self._maps, self._logs])
+    """Takes query, key, value and both tables; returns output and log-sum-exp.
+
+    Where one array holds query, key and value, it is all three.
+    """
+    return self._module("forward", [*[self._inputs] * 3, *self._tables], [self._maps, self._logs])
 
   @functools.cached_property
   def backward(self) -> str:
-    """Takes those, output, log-sum-exp and the output's gradient; returns gradients and scratch."""
-    arguments = [*[self._maps] * 3, *self._tables, self._maps, self._logs, self._maps]
-    key = self._maps if self.has_key else _Array((0,))
-    scratch = _Array(("%scratch",))
-    return self._module(
-      "backward", arguments, [self._maps, key, self._maps, *self._tables, scratch]
-    )
+    """Takes those, output, log-sum-exp and the output's gradient; returns gradients and scratch.
+
+    The gradients of what is absent, or held by the first, are empty.
+    """
+    arguments = [*[self._inputs] * 3, *self._tables, self._maps, self._logs, self._maps]
+    nothing, scratch = _Array((0,)), _Array(("%scratch",))
+    key = self._maps if self.has_key and not self.shared else nothing
+    value = nothing if self.shared else self._maps
+    return self._module("backward", arguments, [self._inputs, key, value, *self._tables, scratch])
+
+  @property
+  def _inputs(self) -> _Array:
+    if not self.shared:
+      return self._maps
+    parts = 3 if self.has_key else 2
+    return _Array((*_SIZES, parts, self.heads, self.depth), self.element)
 
   @property
   def _maps(self) -> _Array:

@@ -101,12 +101,12 @@ class Request:
   """What the choice depends on.
 
   Attributes:
-    query: [B, H, W, N, D].
+    query: [B, H, W, N, D], or its shape and dtype.
     geometry: the window.
     window_mask: False asks for HaloNet's relaxation.
   """
 
-  query: tf.Tensor
+  query: tf.Tensor | tf.TensorSpec
   geometry: WindowGeometry
   window_mask: bool
 

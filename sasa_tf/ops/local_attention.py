@@ -6,14 +6,15 @@ import functools
 
 import tensorflow as tf
 
-from sasa_tf.ops import implementations, reference
+from sasa_tf.ops import fused, implementations, reference
 from sasa_tf.ops.arguments import as_heads, relative_tables
 from sasa_tf.ops.geometry import window_geometry
 from sasa_tf.ops.precision import softmax_dtype
+from sasa_tf.ops.projection import as_projection, parts_of_projection, query_of_projection
 
 
-def _require_logits(key: tf.Tensor | None, relative_rows: tf.Tensor | None) -> None:
-  if key is None and relative_rows is None:
+def _require_logits(has_key: bool, relative_rows: tf.Tensor | None) -> None:
+  if not has_key and relative_rows is None:
     raise ValueError(
       "attention without keys needs relative_rows and relative_columns, else every logit is "
       "empty; received key=None and no relative tables. Pass the key or both tables."
@@ -92,11 +93,59 @@ def local_attention_2d(
   key = None if key is None else as_heads("key", key, like=query)
   value = as_heads("value", value, like=query)
   rows, columns = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
-  _require_logits(key, rows)
+  _require_logits(key is not None, rows)
   request = implementations.Request(query, geometry, window_mask)
   compute = implementations.select(implementation, request)
   with tf.name_scope("local_attention_2d"):
     result = compute(query, key, value, rows, columns, geometry, scale)
+    return tf.ensure_shape(result, query.shape)
+
+
+def local_attention_2d_projected(
+  projected: tf.Tensor,
+  relative_rows: tf.Tensor | None = None,
+  relative_columns: tf.Tensor | None = None,
+  *,
+  kernel_size: int | tuple[int, int] = 7,
+  dilation_rate: int | tuple[int, int] = 1,
+  border: str = "zero",
+  scale: float = 1.0,
+  implementation: str = "auto",
+) -> tf.Tensor:
+  """As `local_attention_2d`, of query, key and value as one matrix product makes them.
+
+  The compiled kernels read the parts where they are, and write their gradients likewise; the other
+  implementations take them apart.
+
+  Args:
+    projected: [B, H, W, 3, N, D] of query, key and value, or [B, H, W, 2, N, D] of query and value
+      to attend by position alone.
+    relative_rows: [K of the rows, D/2] or None.
+    relative_columns: [K of the columns, D/2] or None.
+    kernel_size: odd int, or (rows, columns) of odd ints.
+    dilation_rate: int or (rows, columns), in pixels.
+    border: "zero" or "mask".
+    scale: multiplies the query.
+    implementation: "auto" or one of `available_implementations()`.
+
+  Returns:
+    [B, H, W, N, D] in the projection's dtype.
+
+  Raises:
+    ValueError: shapes, dtypes or arguments that do not fit together; the message says which.
+  """
+  geometry = window_geometry(kernel_size, dilation_rate, border)
+  projected = as_projection(projected)
+  query = query_of_projection(projected)
+  tables = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
+  _require_logits(projected.shape[3] == 3, tables[0])
+  request = implementations.Request(query, geometry, window_mask=True)
+  compute = implementations.select(implementation, request)
+  with tf.name_scope("local_attention_2d_projected"):
+    if compute is fused.local_attention:
+      result = fused.local_attention_of_projection(projected, *tables, geometry, scale)
+    else:
+      result = compute(*parts_of_projection(projected), *tables, geometry, scale)
     return tf.ensure_shape(result, query.shape)
 
 
@@ -140,7 +189,7 @@ def local_attention_weights(
   key = None if key is None else as_heads("key", key, like=query)
   dtype = softmax_dtype(query.dtype)
   rows, columns = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
-  _require_logits(key, rows)
+  _require_logits(key is not None, rows)
   with tf.name_scope("local_attention_weights"):
     if pixels is None:
       queries = query

@@ -1,6 +1,7 @@
 // Compares the processor's kernels with nested loops in double precision, over ragged problems.
 // Backward results must have the same bits with any number of threads. Exits with 1 at the first
 // difference; `make sanitize` runs it under the sanitizers.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -163,6 +164,21 @@ void RunInThreads(void* threads, int64_t count, void (*task)(void*, int64_t), vo
   for (std::thread& thread : running) thread.join();
 }
 
+// The arrays of [B, H, W, N, D], pixel by pixel in one.
+Typed Joined(const Problem& p, const std::vector<const Typed*>& arrays) {
+  const int64_t pixels = p.batch * p.height * p.width;
+  Typed joined(p.type, pixels * p.heads * p.depth * arrays.size());
+  const int64_t bytes = joined.bytes.size() / arrays.size() / pixels;
+  char* to = joined.bytes.data();
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    for (const Typed* array : arrays) {
+      std::memcpy(to, array->bytes.data() + pixel * bytes, bytes);
+      to += bytes;
+    }
+  }
+  return joined;
+}
+
 bool Check(const Problem& p, std::mt19937& random) {
   const auto single = sasa::Type::kFloat32;
   const int64_t size = p.batch * p.height * p.width * p.heads * p.depth, half = p.depth / 2;
@@ -224,6 +240,37 @@ bool Check(const Problem& p, std::mt19937& random) {
     }
     before = bytes;
   }
+
+  // The same bits come where query, key and value are parts of one array.
+  Problem shared = p;
+  shared.parts = p.has_key ? 3 : 2;
+  const int64_t part = p.heads * p.depth * (query.bytes.size() / size);
+  const auto parts = [&](Typed& q, Typed& k, Typed& v) {
+    return p.has_key ? Joined(p, {&q, &k, &v}) : Joined(p, {&q, &v});
+  };
+  Typed joined = parts(query, key, value);
+  Typed gradients = parts(query_gradient, key_gradient, value_gradient), found = gradients;
+  std::fill(found.bytes.begin(), found.bytes.end(), 1);
+  Typed joined_output(p.type, size), joined_log_sum(single, size / p.depth);
+  threads = 3;
+  error = sasa::CpuForward(
+      shared,
+      {joined.data(), joined.data() + part, joined.data() + (shared.parts - 1) * part,
+       floats(rows), floats(columns), joined_output.data(), floats(joined_log_sum)},
+      tasks);
+  if (error != nullptr) return std::puts(error), false;
+  error = sasa::CpuBackward(
+      shared,
+      {joined.data(), joined.data() + part, joined.data() + (shared.parts - 1) * part,
+       floats(rows), floats(columns), output.data(), floats(log_sum), upstream.data(),
+       found.data(), found.data() + part, found.data() + (shared.parts - 1) * part,
+       floats(rows_gradient), floats(columns_gradient), floats(scratch)},
+      tasks);
+  if (error != nullptr) return std::puts(error), false;
+  if (joined_output.bytes != output.bytes || found.bytes != gradients.bytes) {
+    std::puts("parts of one array give other bits");
+    same = false;
+  }
   same &= Same("query_gradient", query_gradient, a.query_gradient, tolerance);
   same &= Same("key_gradient", key_gradient, a.key_gradient, tolerance);
   same &= Same("value_gradient", value_gradient, a.value_gradient, tolerance);
@@ -259,6 +306,7 @@ Problem Random(std::mt19937& random) {
   p.has_relative = p.depth % 2 == 0 && random() % 4;
   p.has_key = !p.has_relative || random() % 4;
   p.scale = random() % 2 ? 1.0f : 0.5f;
+  p.parts = 1;
   p.type = static_cast<sasa::Type>(random() % 3);
   return p;
 }

@@ -1,0 +1,101 @@
+"""Attention over query, key and value side by side is that over the three, bit by bit."""
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf import ops
+from tests.ops.cases import Case, inputs
+
+CASE = Case((2, 9, 11, 3, 8), (5, 7), border="mask")
+
+
+def _values_and_gradients(function, tensors):
+  with tf.GradientTape() as tape:
+    tape.watch(tensors)
+    output = function(*tensors)
+    loss = tf.reduce_sum(tf.cast(output, tf.float32) ** 2)
+  return output, tape.gradient(loss, tensors)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16], ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize("left_out", ["", "key", "tables"])
+@pytest.mark.parametrize(
+  ("implementation", "mode"),
+  [
+    (name, mode)
+    for name in ops.available_implementations()
+    # Of the others, XLA fuses different products.
+    for mode in (["eager", "graph", "jit"] if name == "fused" else ["graph"])
+  ],
+)
+def test_as_the_three_apart(implementation, mode, left_out, dtype):
+  query, key, value, rows, columns, _ = inputs(CASE, dtype)
+  maps = [query, value] if left_out == "key" else [query, key, value]
+  tables = [] if left_out == "tables" else [tf.cast(t, tf.float32) for t in (rows, columns)]
+  arguments = {
+    "kernel_size": CASE.kernel_size,
+    "border": CASE.border,
+    "scale": 0.5,
+    "implementation": implementation,
+  }
+
+  def apart(*tensors):
+    query, *key, value = tensors[: len(maps)]
+    key = key[0] if key else None
+    return ops.local_attention_2d(query, key, value, *tensors[len(maps) :], **arguments)
+
+  def together(projected, *tables):
+    return ops.local_attention_2d_projected(projected, *tables, **arguments)
+
+  def run(function, tensors):
+    compute = lambda: _values_and_gradients(function, tensors)  # noqa: E731
+    return tf.function(compute, jit_compile=mode == "jit")() if mode != "eager" else compute()
+
+  output, gradients = run(apart, [*maps, *tables])
+  found, (of_projection, *of_tables) = run(together, [tf.stack(maps, axis=3), *tables])
+  tf.debugging.assert_equal(found, output)
+  for a, b in zip([*tf.unstack(of_projection, axis=3), *of_tables], gradients, strict=True):
+    tf.debugging.assert_equal(a, b)
+
+
+@pytest.mark.skipif(
+  "fused" not in ops.available_implementations(), reason="the compiled kernels have not been built"
+)
+def test_sizes_at_run_time_and_second_derivatives():
+  function = tf.function(
+    lambda projected: ops.local_attention_2d_projected(
+      projected, kernel_size=3, implementation="fused"
+    ),
+    input_signature=[tf.TensorSpec([None, None, None, 3, 2, 4])],
+  )
+  for size in ((1, 4, 5), (2, 3, 3), (0, 3, 3)):
+    projected = tf.random.stateless_normal([*size, 3, 2, 4], [1, 2])
+    query, key, value = tf.unstack(projected, axis=3)
+    expected = ops.local_attention_2d(query, key, value, kernel_size=3, implementation="reference")
+    tf.debugging.assert_near(function(projected), expected)
+
+  def second(implementation):
+    x = tf.random.stateless_normal([1, 3, 4, 3, 1, 4], [3, 4])
+    with tf.GradientTape() as outer:
+      outer.watch(x)
+      with tf.GradientTape() as inner:
+        inner.watch(x)
+        y = ops.local_attention_2d_projected(x, kernel_size=3, implementation=implementation)
+      gradient = inner.gradient(y, x)
+    return outer.gradient(gradient, x)
+
+  tf.debugging.assert_near(second("fused"), second("reference"), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("shape", "dtype", "message"),
+  [
+    ([1, 4, 4, 4, 1, 8], tf.float32, r"\[B, H, W, 3, N, D\].*received \(1, 4, 4, 4, 1, 8\)"),
+    ([1, 4, 4, 3, 8], tf.float32, "received"),
+    ([1, 4, 4, 3, 1, 8], tf.int32, "must be floating point; received int32"),
+    ([1, 4, 4, 2, 1, 8], tf.float32, "attention without keys needs relative_rows"),
+  ],
+)
+def test_wrong_projections_are_explained(shape, dtype, message):
+  with pytest.raises(ValueError, match=message):
+    ops.local_attention_2d_projected(tf.zeros(shape, dtype))
