@@ -280,8 +280,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     for (int j = 0; j < S::kRun; ++j) {
       const int x = at.X(g, j);
       if (!at.Inside(g, x)) continue;
-      output.Store(sum[j], 1.f / total[j], at.count,
-                   own_origin + (at.y * g.width + x) * own_step);
+      output.Store(sum[j], 1.f / total[j], at.count, own_origin + (at.y * g.width + x) * own_step);
       if (at.slice == 0) log_sum[at.Head(g, at.y, x)] = kLn2 * (top[j] + log2f(total[j]));
     }
   }

@@ -37,25 +37,48 @@ constexpr int kTermSlots = 24;  // rows, columns and "no pixel", padded
 constexpr int kColumnSlot = kReachSide, kNowhereSlot = 2 * kReachSide;
 constexpr int kTermStride = 24;     // of a query's terms in shared memory; no conflicts
 constexpr float kNever = -60000.f;  // as a term of a logit, in half precision
+__device__ constexpr float kZeros[4] = {0.f, 0.f, 0.f, 0.f};
+
+// Divides numbers below 2**31 by one that does not change, without a division.
+struct Divisor {
+  uint32_t by, factor, shift;
+
+  Divisor() = default;
+  explicit Divisor(uint32_t by) : by(by), shift(0) {
+    while ((uint64_t{1} << shift) < by) ++shift;
+    factor = static_cast<uint32_t>(((uint64_t{1} << 32) * ((uint64_t{1} << shift) - by)) / by + 1);
+  }
+  // Returns the remainder; `number` becomes the quotient.
+  __device__ int Take(uint32_t& number) const {
+    const uint32_t quotient = (__umulhi(number, factor) + number) >> shift;
+    const int remainder = number - quotient * by;
+    number = quotient;
+    return remainder;
+  }
+};
 
 struct TileGrid {
   int height, width, heads;
   int row_dilation, column_dilation;
   bool mask_border, has_key, has_relative;
   float scale;
-  int parts;  // that query, key, value and their gradients share pixel by pixel
-  int head_blocks, tiles_x, tiles_y, tiles;
+  int parts;                  // that query, key, value and their gradients share pixel by pixel
+  int row_step, column_step;  // to the next pixel of the phase, counted in heads of one part
+  Divisor head_blocks, tiles_x, tiles_y, row_phases, column_phases;
+  int tiles;
 };
 
 template <typename T_, int kDepth_>
 struct Head {
   using T = T_;
   static constexpr int kDepth = kDepth_, kChunks = kDepth / 8, kHalf = kDepth / 2;
-  static constexpr int kHeads = kDepth < 64 ? 64 / kDepth : 1;  // of a thread block
+  static constexpr int kHeads = kDepth < 32 ? 32 / kDepth : 1;  // of a thread block
   static constexpr int kPlanes = kHeads * kChunks;
-  static constexpr int kWarps = 4 * kHeads < 8 ? 4 * kHeads : 8;
+  static constexpr int kWarps = 4;
+  static constexpr int kBlocks = kDepth < 64 ? 4 : 2;  // at a time on a multiprocessor
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kItems = 4 * kHeads;  // patches of all heads
+  // A warp has one head, and of its four patches each that is so many after the one before.
+  static constexpr int kPatchStep = kWarps / kHeads;
 };
 
 __device__ inline uint32_t SharedAddress(const void* pointer) {
@@ -97,36 +120,48 @@ __device__ inline uint32_t Transposed(uint32_t a) {
   return b;
 }
 
-// sum [16, 8] += a [16, 16] b [16, 8].
+// sum [16, 8] = start + a [16, 16] b [16, 8].
+template <typename T>
+__device__ inline void Multiply16(float (&sum)[4], const float (&start)[4], uint32_t a0,
+                                  uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
+  if constexpr (std::is_same_v<T, __half>) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%10,%11,%12,%13};"
+        : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(start[0]), "f"(start[1]),
+          "f"(start[2]), "f"(start[3]));
+  } else {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%10,%11,%12,%13};"
+        : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(start[0]), "f"(start[1]),
+          "f"(start[2]), "f"(start[3]));
+  }
+}
 template <typename T>
 __device__ inline void Multiply16(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2,
                                   uint32_t a3, uint32_t b0, uint32_t b1) {
-  if constexpr (std::is_same_v<T, __half>) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  } else {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-  }
+  Multiply16<T>(sum, sum, a0, a1, a2, a3, b0, b1);
 }
-// sum [16, 8] += a [16, 8] b [8, 8].
+// sum [16, 8] = start + a [16, 8] b [8, 8].
 template <typename T>
-__device__ inline void Multiply8(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t b0) {
+__device__ inline void Multiply8(float (&sum)[4], const float (&start)[4], uint32_t a0, uint32_t a1,
+                                 uint32_t b0) {
   if constexpr (std::is_same_v<T, __half>) {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a0), "r"(a1), "r"(b0));
+        "{%7,%8,%9,%10};"
+        : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
+        : "r"(a0), "r"(a1), "r"(b0), "f"(start[0]), "f"(start[1]), "f"(start[2]), "f"(start[3]));
   } else {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-        : "r"(a0), "r"(a1), "r"(b0));
+        "{%7,%8,%9,%10};"
+        : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
+        : "r"(a0), "r"(a1), "r"(b0), "f"(start[0]), "f"(start[1]), "f"(start[2]), "f"(start[3]));
   }
+}
+template <typename T>
+__device__ inline void Multiply8(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t b0) {
+  Multiply8<T>(sum, sum, a0, a1, b0);
 }
 
 // Sum and maximum over the four lanes that hold a row of a matrix.
@@ -153,40 +188,31 @@ struct Lane {
   }
 };
 
-// The part of the images that a thread block works on.
+// The part of the images that a thread block works on. Rows and columns are those of the phase,
+// from the tile's first.
 struct Area {
-  int image, head, y, x, phase_y, phase_x;  // y, x in pixels of the phase
+  int head, y, x;
+  int rows, columns;  // that there are; beyond the tile too
+  int64_t first;      // pixel, counted in heads of one part from the first image's
 
-  __device__ Area(const TileGrid& g, int tile, int heads) {
-    head = tile % g.head_blocks * heads;
-    tile /= g.head_blocks;
-    x = tile % g.tiles_x * kTile;
-    tile /= g.tiles_x;
-    y = tile % g.tiles_y * kTile;
-    tile /= g.tiles_y;
-    phase_x = tile % g.column_dilation;
-    tile /= g.column_dilation;
-    phase_y = tile % g.row_dilation;
-    image = tile / g.row_dilation;
+  __device__ Area(const TileGrid& g, uint32_t tile, int heads) {
+    head = g.head_blocks.Take(tile) * heads;
+    x = g.tiles_x.Take(tile) * kTile;
+    y = g.tiles_y.Take(tile) * kTile;
+    const int phase_x = g.column_phases.Take(tile), phase_y = g.row_phases.Take(tile);
+    const int row = y * g.row_dilation + phase_y, column = x * g.column_dilation + phase_x;
+    rows = g.height - row;
+    columns = g.width - column;
+    // Rounded up; dilation is rare.
+    if (g.row_dilation > 1) rows = (rows + g.row_dilation - 1) / g.row_dilation;
+    if (g.column_dilation > 1) columns = (columns + g.column_dilation - 1) / g.column_dilation;
+    first = (static_cast<int64_t>(tile) * g.height + row) * g.width + column;
+    first *= g.heads;
   }
-  __device__ int Row(const TileGrid& g, int i) const { return (y + i) * g.row_dilation + phase_y; }
-  __device__ int Column(const TileGrid& g, int i) const {
-    return (x + i) * g.column_dilation + phase_x;
-  }
-  __device__ bool RowInside(const TileGrid& g, int i) const {
-    return y + i >= 0 && Row(g, i) < g.height;
-  }
-  __device__ bool ColumnInside(const TileGrid& g, int i) const {
-    return x + i >= 0 && Column(g, i) < g.width;
-  }
-  // Of a pixel's first head of this block, counted in heads of one part, from the first image's or
-  // from this one's (`Pixel`, which is to be multiplied by the parts).
-  __device__ int64_t First(const TileGrid& g, int parts) const {
-    return static_cast<int64_t>(image) * g.height * g.width * g.heads * parts + head;
-  }
-  __device__ int Pixel(const TileGrid& g, int i, int j) const {
-    return (Row(g, i) * g.width + Column(g, j)) * g.heads;
-  }
+  // Of the tile's first pixel, the thread block's first head.
+  __device__ int64_t First(int parts) const { return first * parts + head; }
+  __device__ bool RowInside(int i) const { return y + i >= 0 && i < rows; }
+  __device__ bool ColumnInside(int i) const { return x + i >= 0 && i < columns; }
 };
 
 // Copies the tile and the halo around it into planes [head, chunk of 8 channels][pixel].
@@ -194,21 +220,23 @@ template <typename S>
 __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const typename S::T* from,
                                   int parts, bool there, uint32_t planes) {
   using T = typename S::T;
-  static_assert(S::kPlanes == 8 && kSide <= 16 && S::kThreads % 128 == 0);
-  const int plane = threadIdx.x % 8, x = threadIdx.x / 8 % 16 - kKernel / 2;
+  constexpr int kRows = S::kThreads / (16 * S::kPlanes);
+  static_assert(kSide <= 16 && kRows > 0 && kSide % kRows == 0);
+  const int plane = threadIdx.x % S::kPlanes, x = threadIdx.x / S::kPlanes % 16 - kKernel / 2;
   if (x >= kSide - kKernel / 2) return;
-  there = there && area.head + plane / S::kChunks < g.heads && area.ColumnInside(g, x);
-  int y = threadIdx.x / 128;
-  const int row = g.row_dilation * g.width * g.heads * parts * S::kDepth;
-  const T* pixel = from + area.First(g, parts) * S::kDepth + plane * 8 +
-                   area.Pixel(g, y - kKernel / 2, x) * parts * S::kDepth;
-  planes += plane * kPlane + (y * kStride + x + kKernel / 2) * 16;
+  there = there && area.head + plane / S::kChunks < g.heads && area.ColumnInside(x);
+  const int row = g.row_step * parts * S::kDepth;
+  const int top = static_cast<int>(threadIdx.x / (16 * S::kPlanes)) - kKernel / 2;
+  const T* pixel = from + area.First(parts) * S::kDepth + plane * 8 + top * row +
+                   x * g.column_step * parts * S::kDepth;
+  planes += plane * kPlane + ((top + kKernel / 2) * kStride + x + kKernel / 2) * 16;
+  // Rows of the image, counted from this thread's first.
+  const unsigned first = there ? -area.y - top : 0, rows = there ? area.y + area.rows : 0;
 #pragma unroll
-  for (; y < kSide; y += S::kThreads / 128) {
-    const bool inside = there && area.RowInside(g, y - kKernel / 2);
-    CopyAsync(planes, inside ? pixel : from, inside);
-    pixel += S::kThreads / 128 * row;
-    planes += S::kThreads / 128 * kStride * 16;
+  for (int i = 0; i < kSide / kRows; ++i) {
+    const bool inside = i * kRows - first < rows;
+    CopyAsync(planes + i * kRows * kStride * 16, inside ? pixel : from, inside);
+    pixel += kRows * row;
   }
 }
 
@@ -250,61 +278,64 @@ __device__ inline void FillOneHot(T* one_hot) {
 template <typename S>
 struct Patch {
   using T = typename S::T;
-  int top, left;  // in the tile
-  int head;       // in the thread block
-  bool live;
-  int pixel[2];   // of the lane's two rows, as `Area::Pixel` counts
-  bool inside[2];
+  int top, left;   // in the tile
+  bool inside[2];  // of the lane's two rows
+  int pixel[2];    // counted in heads of one part from the tile's first
 
-  __device__ Patch(const TileGrid& g, const Area& area, const Lane& lane, int item) {
-    head = item % S::kHeads;
-    const int patch = item / S::kHeads;
-    top = patch / 2 * kPatch;
-    left = patch % 2 * kPatch;
-    live = area.head + head < g.heads && area.RowInside(g, top) && area.ColumnInside(g, left);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int y = top + lane.row / 4 + 2 * half, x = left + lane.row % 4;
-      inside[half] = live && area.RowInside(g, y) && area.ColumnInside(g, x);
-      pixel[half] = inside[half] ? area.Pixel(g, y, x) : 0;
-    }
+  __device__ Patch(const TileGrid& g, const Area& area, const Lane& lane, int number) {
+    top = number / 2 * kPatch;
+    left = number % 2 * kPatch;
+    const int y = top + lane.row / 4, x = left + lane.row % 4;
+    pixel[0] = y * g.row_step + x * g.column_step;
+    pixel[1] = pixel[0] + 2 * g.row_step;
+    inside[0] = x < area.columns && y < area.rows;
+    inside[1] = x < area.columns && y + 2 < area.rows;
   }
-  // Of a lane's row, counted from the block's first head in the image.
-  __device__ int Number(int half, int parts) const { return pixel[half] * parts + head; }
-  // Of the patch's first pixel in a region, in pixels.
+  // Whether it has pixels.
+  __device__ bool Live(const Area& area) const { return top < area.rows && left < area.columns; }
+  // Of its first pixel in a region, in pixels.
   __device__ int Corner() const { return top * kStride + left; }
 
-  // From and to the block's first head in the image.
-  __device__ void Load(const Lane& lane, const T* from, int parts, bool there,
-                       uint32_t (&to)[S::kChunks][2]) const {
+  // From and to the head in the tile's first pixel, at the lane's pair of channels.
+  __device__ void Load(const T* from, int parts, bool there, uint32_t (&to)[S::kChunks][2]) const {
 #pragma unroll
-    for (int chunk = 0; chunk < S::kChunks; ++chunk) {
+    for (int half = 0; half < 2; ++half) {
+      const T* at = from + pixel[half] * parts * S::kDepth;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
+      for (int chunk = 0; chunk < S::kChunks; ++chunk) {
         to[chunk][half] = 0;
         if (there && inside[half]) {
-          to[chunk][half] = __ldg(reinterpret_cast<const uint32_t*>(
-              from + Number(half, parts) * S::kDepth + 8 * chunk + 2 * lane.pair));
+          to[chunk][half] = __ldg(reinterpret_cast<const uint32_t*>(at + 8 * chunk));
         }
       }
     }
   }
 
-  __device__ void Store(const Lane& lane, const float (&from)[S::kChunks][4], float upper,
-                        float lower, T* to, int parts) const {
+  __device__ void Store(const float (&from)[S::kChunks][4], float upper, float lower, T* to,
+                        int parts) const {
 #pragma unroll
-    for (int chunk = 0; chunk < S::kChunks; ++chunk) {
+    for (int half = 0; half < 2; ++half) {
+      if (!inside[half]) continue;
+      const float factor = half ? lower : upper;
+      T* at = to + pixel[half] * parts * S::kDepth;
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        if (!inside[half]) continue;
-        const float factor = half ? lower : upper;
-        *reinterpret_cast<uint32_t*>(to + Number(half, parts) * S::kDepth + 8 * chunk +
-                                     2 * lane.pair) =
+      for (int chunk = 0; chunk < S::kChunks; ++chunk) {
+        *reinterpret_cast<uint32_t*>(at + 8 * chunk) =
             Pack<T>(from[chunk][2 * half] * factor, from[chunk][2 * half + 1] * factor);
       }
     }
   }
 };
+
+// Copies fragments.
+template <int kChunks>
+__device__ inline void Assign(uint32_t (&to)[kChunks][2], const uint32_t (&from)[kChunks][2]) {
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    to[c][0] = from[c][0];
+    to[c][1] = from[c][1];
+  }
+}
 
 // A covered pixel's place in the region, from the patch's corner.
 __device__ inline int Region(int covered) {
@@ -367,19 +398,24 @@ struct Pixels {
   }
 };
 
-// sum [2 of 8 pixels] += rows of `a` [16, D] times pixels.
+// sum [2 of 8 pixels] = start + rows of `a` [16, D] times pixels.
 template <typename S>
 __device__ inline void Logits(const uint32_t (&a)[S::kChunks][2], const Pixels<S, false>& b,
+                              const float (&low_start)[4], const float (&high_start)[4],
                               float (&low)[4], float (&high)[4]) {
   using T = typename S::T;
   if constexpr (S::kChunks == 1) {
-    Multiply8<T>(low, a[0][0], a[0][1], b.now[0][0]);
-    Multiply8<T>(high, a[0][0], a[0][1], b.now[0][1]);
+    Multiply8<T>(low, low_start, a[0][0], a[0][1], b.now[0][0]);
+    Multiply8<T>(high, high_start, a[0][0], a[0][1], b.now[0][1]);
   } else {
 #pragma unroll
     for (int c = 0; c < S::kChunks; c += 2) {
-      Multiply16<T>(low, a[c][0], a[c][1], a[c + 1][0], a[c + 1][1], b.now[c][0], b.now[c + 1][0]);
-      Multiply16<T>(high, a[c][0], a[c][1], a[c + 1][0], a[c + 1][1], b.now[c][1], b.now[c + 1][1]);
+      const auto& low_before = c == 0 ? low_start : const_cast<const float (&)[4]>(low);
+      const auto& high_before = c == 0 ? high_start : const_cast<const float (&)[4]>(high);
+      Multiply16<T>(low, low_before, a[c][0], a[c][1], a[c + 1][0], a[c + 1][1], b.now[c][0],
+                    b.now[c + 1][0]);
+      Multiply16<T>(high, high_before, a[c][0], a[c][1], a[c + 1][0], a[c + 1][1], b.now[c][1],
+                    b.now[c + 1][1]);
     }
   }
 }
@@ -497,18 +533,18 @@ struct TermFragments {
   }
 
   // Reads them; with border "mask", pixels beyond the image are never attended to.
-  __device__ void Load(const TileGrid& g, const Area& area, const Lane& lane, int top, int left,
+  __device__ void Load(bool mask_border, const Area& area, const Lane& lane, int top, int left,
                        const __half* terms, uint32_t (&a)[6]) const {
     uint16_t value[12];
 #pragma unroll
     for (int i = 0; i < 12; ++i) value[i] = reinterpret_cast<const uint16_t*>(terms)[at[i]];
-    if (g.mask_border) {
+    if (mask_border) {
 #pragma unroll
       for (int i = 0; i < 12; ++i) {
         const int slot = Slot(lane, i);
         const int y = top + slot - kKernel / 2, x = left + slot - kColumnSlot - kKernel / 2;
-        if (slot < kColumnSlot ? !area.RowInside(g, y)
-                               : slot < kNowhereSlot && !area.ColumnInside(g, x)) {
+        if (slot < kColumnSlot ? !area.RowInside(y)
+                               : slot < kNowhereSlot && !area.ColumnInside(x)) {
           value[i] = __half_as_ushort(__float2half(kNever));
         }
       }
@@ -555,7 +591,7 @@ struct Memory {
 };
 
 template <typename S>
-__global__ void __launch_bounds__(S::kThreads, 2)
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     Forward(TileGrid g, const typename S::T* __restrict__ query,
             const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
             const float* __restrict__ rows, const float* __restrict__ columns,
@@ -566,6 +602,7 @@ __global__ void __launch_bounds__(S::kThreads, 2)
   T* tables = reinterpret_cast<T*>(memory + 2 * M::kPlanesBytes);
   __half* one_hot = reinterpret_cast<__half*>(memory + 2 * M::kPlanesBytes + M::kTables);
   const Lane lane;
+  const int head = threadIdx.x / kWarp % S::kHeads, first_patch = threadIdx.x / kWarp / S::kHeads;
   __half* terms = one_hot + M::kOneHot / 2 + threadIdx.x / kWarp * kTermHalves;
   const uint32_t keys = SharedAddress(memory), values = keys + M::kPlanesBytes;
   FillTables<S>(g, rows, columns, tables);
@@ -580,31 +617,30 @@ __global__ void __launch_bounds__(S::kThreads, 2)
 
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
     const Area area(g, tile, S::kHeads);
-    const int64_t first = area.First(g, 1), first_part = area.First(g, g.parts);
+    // Of the warp's head in the tile's first pixel; of its numbers at the lane's pair of channels.
+    const int64_t first = area.First(1) + head;
+    const int64_t at = first * S::kDepth + 2 * lane.pair;
+    const int64_t at_part = (area.First(g.parts) + head) * S::kDepth + 2 * lane.pair;
+    const bool there = area.head + head < g.heads;
     __syncthreads();
     CopyRegion<S>(g, area, key, g.parts, g.has_key, keys);
     CopyRegion<S>(g, area, value, g.parts, true, values);
     uint32_t next[S::kChunks][2];
-    const T* first_query = query + first_part * S::kDepth;
-    Patch<S>(g, area, lane, threadIdx.x / kWarp).Load(lane, first_query, g.parts, true, next);
+    Patch<S>(g, area, lane, first_patch).Load(query + at_part, g.parts, there, next);
     WaitForCopies();
     __syncthreads();
-    for (int item = threadIdx.x / kWarp; item < S::kItems; item += S::kWarps) {
-      const Patch<S> patch(g, area, lane, item);
+    for (int number = first_patch; number < 4 && there; number += S::kPatchStep) {
+      const Patch<S> patch(g, area, lane, number);
       uint32_t q[S::kChunks][2], term[6];
-#pragma unroll
-      for (int c = 0; c < S::kChunks; ++c) {
-        q[c][0] = next[c][0];
-        q[c][1] = next[c][1];
+      Assign(q, next);
+      if (number + S::kPatchStep < 4) {
+        Patch<S>(g, area, lane, number + S::kPatchStep).Load(query + at_part, g.parts, true, next);
       }
-      if (item + S::kWarps < S::kItems) {
-        Patch<S>(g, area, lane, item + S::kWarps).Load(lane, first_query, g.parts, true, next);
-      }
-      if (!patch.live) continue;
-      const uint32_t base = patch.head * S::kChunks * kPlane + patch.Corner() * 16;
+      if (!patch.Live(area)) continue;
+      const uint32_t base = head * S::kChunks * kPlane + patch.Corner() * 16;
       QueryTerms<S>(q, table_fragments, lane, terms);
       __syncwarp();
-      fragments.Load(g, area, lane, patch.top, patch.left, terms, term);
+      fragments.Load(g.mask_border, area, lane, patch.top, patch.left, terms, term);
 
       float logits[2 * kSteps][4];
       Pixels<S, false> k;
@@ -613,10 +649,8 @@ __global__ void __launch_bounds__(S::kThreads, 2)
       for (int step = 0; step < kSteps; ++step) {
         auto& low = logits[2 * step];
         auto& high = logits[2 * step + 1];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) low[i] = high[i] = 0.f;
         k.Load(keys + base, offsets, step);
-        Logits<S>(q, k, low, high);
+        Logits<S>(q, k, kZeros, kZeros, low, high);
         AddTerms(term, SharedAddress(one_hot), lane, step, low, high);
 #pragma unroll
         for (int i = 0; i < 4; ++i) top[i / 2] = fmaxf(top[i / 2], fmaxf(low[i], high[i]));
@@ -644,17 +678,17 @@ __global__ void __launch_bounds__(S::kThreads, 2)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         if (lane.pair == 0 && patch.inside[half]) {
-          log_sum[first + patch.Number(half, 1)] = kLn2 * (top[half] + log2f(total[2 * half]));
+          log_sum[first + patch.pixel[half]] = kLn2 * (top[half] + log2f(total[2 * half]));
         }
       }
-      patch.Store(lane, sum, 1.f / total[0], 1.f / total[2], output + first * S::kDepth, 1);
+      patch.Store(sum, 1.f / total[0], 1.f / total[2], output + at, 1);
       __syncwarp();
     }
   }
 }
 
 template <typename S>
-__global__ void __launch_bounds__(S::kThreads, 2)
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     QueryBackward(TileGrid g, const typename S::T* __restrict__ query,
                   const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
                   const float* __restrict__ rows, const float* __restrict__ columns,
@@ -669,6 +703,7 @@ __global__ void __launch_bounds__(S::kThreads, 2)
   __half* one_hot = reinterpret_cast<__half*>(memory + 2 * M::kPlanesBytes + M::kTables);
   T* one_hot_too = reinterpret_cast<T*>(one_hot + M::kOneHot / 2);  // of the gradients' type
   const Lane lane;
+  const int head = threadIdx.x / kWarp % S::kHeads, first_patch = threadIdx.x / kWarp / S::kHeads;
   __half* all_terms = reinterpret_cast<__half*>(one_hot_too) + M::kOneHot / 2;
   __half* terms = all_terms + threadIdx.x / kWarp * kTermHalves;
   float* all_sums = reinterpret_cast<float*>(all_terms + M::kTerms / 2);
@@ -688,58 +723,73 @@ __global__ void __launch_bounds__(S::kThreads, 2)
 
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
     const Area area(g, tile, S::kHeads);
-    const int64_t first = area.First(g, 1), first_part = area.First(g, g.parts);
+    // Of the warp's head in the tile's first pixel; of its numbers at the lane's pair of channels.
+    const int64_t first = area.First(1) + head;
+    const int64_t at = first * S::kDepth + 2 * lane.pair;
+    const int64_t at_part = (area.First(g.parts) + head) * S::kDepth + 2 * lane.pair;
+    const bool there = area.head + head < g.heads;
     __syncthreads();
     CopyRegion<S>(g, area, key, g.parts, g.has_key, keys);
     CopyRegion<S>(g, area, value, g.parts, true, values);
-    WaitForCopies();
-    __syncthreads();
-    for (int item = threadIdx.x / kWarp; item < S::kItems; item += S::kWarps) {
-      const Patch<S> patch(g, area, lane, item);
-      if (!patch.live) continue;
-      const uint32_t base = patch.head * S::kChunks * kPlane + patch.Corner() * 16;
-      uint32_t q[S::kChunks][2], up[S::kChunks][2], term[6];
-      patch.Load(lane, query + first_part * S::kDepth, g.parts, true, q);
-      patch.Load(lane, upstream + first * S::kDepth, 1, true, up);
-      float delta[2] = {0.f, 0.f}, lse[2];
-      {
-        uint32_t out[S::kChunks][2];
-        patch.Load(lane, output + first * S::kDepth, 1, true, out);
-#pragma unroll
-        for (int c = 0; c < S::kChunks; ++c) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const float2 a = Widen(out[c][half], T()), b = Widen(up[c][half], T());
-            delta[half] = fmaf(a.x, b.x, fmaf(a.y, b.y, delta[half]));
-          }
-        }
-      }
+    uint32_t next_q[S::kChunks][2], next_up[S::kChunks][2], out[S::kChunks][2];
+    float next_lse[2];
+    const auto load = [&](int number) {
+      const Patch<S> patch(g, area, lane, number);
+      patch.Load(query + at_part, g.parts, there, next_q);
+      patch.Load(upstream + at, 1, there, next_up);
+      patch.Load(output + at, 1, there, out);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        delta[half] = RowSum(delta[half]);
-        lse[half] = kAbsent;  // of a query that is not there: weights of zero
-        if (patch.inside[half]) {
-          lse[half] = log_sum[first + patch.Number(half, 1)] * kLog2E;
-          if (lane.pair == 0) deltas[first + patch.Number(half, 1)] = delta[half];
+        next_lse[half] = kAbsent;  // of a query that is not there: weights of zero
+        if (there && patch.inside[half]) {
+          next_lse[half] = __ldg(log_sum + first + patch.pixel[half]);
         }
       }
+    };
+    load(first_patch);
+    WaitForCopies();
+    __syncthreads();
+    for (int number = first_patch; number < 4 && there; number += S::kPatchStep) {
+      const Patch<S> patch(g, area, lane, number);
+      uint32_t q[S::kChunks][2], up[S::kChunks][2], term[6];
+      Assign(q, next_q);
+      Assign(up, next_up);
+      float minus_delta[2] = {0.f, 0.f};
+      const float lse[2] = {next_lse[0] * kLog2E, next_lse[1] * kLog2E};
+#pragma unroll
+      for (int c = 0; c < S::kChunks; ++c) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const float2 a = Widen(out[c][half], T()), b = Widen(up[c][half], T());
+          minus_delta[half] = fmaf(-a.x, b.x, fmaf(-a.y, b.y, minus_delta[half]));
+        }
+      }
+      if (number + S::kPatchStep < 4) load(number + S::kPatchStep);
+      if (!patch.Live(area)) continue;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        minus_delta[half] = RowSum(minus_delta[half]);
+        if (patch.inside[half] && lane.pair == 0) {
+          deltas[first + patch.pixel[half]] = -minus_delta[half];
+        }
+      }
+      const float slope_start[4] = {minus_delta[0], minus_delta[0], minus_delta[1], minus_delta[1]};
+      const uint32_t base = head * S::kChunks * kPlane + patch.Corner() * 16;
       QueryTerms<S>(q, table_fragments, lane, terms);
       __syncwarp();
-      fragments.Load(g, area, lane, patch.top, patch.left, terms, term);
+      fragments.Load(g.mask_border, area, lane, patch.top, patch.left, terms, term);
 
       float dq[S::kChunks][4] = {}, dterm[3][4] = {};
       Pixels<S, false> k, v;
       Pixels<S, true> kt;
 #pragma unroll
       for (int step = 0; step < kSteps; ++step) {
-        float low[4] = {}, high[4] = {}, dlow[4], dhigh[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) dlow[i] = dhigh[i] = -delta[i / 2];
+        float low[4], high[4], dlow[4], dhigh[4];
         k.Load(keys + base, offsets, step);
         v.Load(values + base, offsets, step);
-        Logits<S>(q, k, low, high);
+        Logits<S>(q, k, kZeros, kZeros, low, high);
         AddTerms(term, SharedAddress(one_hot), lane, step, low, high);
-        Logits<S>(up, v, dlow, dhigh);
+        Logits<S>(up, v, slope_start, slope_start, dlow, dhigh);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           dlow[i] *= Exp2(fmaf(low[i], factor, -lse[i / 2]));
@@ -792,7 +842,7 @@ __global__ void __launch_bounds__(S::kThreads, 2)
                         Transposed(q[c][0]), Transposed(q[c][1]));
         }
       }
-      patch.Store(lane, dq, g.scale, g.scale, query_gradient + first_part * S::kDepth, g.parts);
+      patch.Store(dq, g.scale, g.scale, query_gradient + at_part, g.parts);
       __syncwarp();
     }
   }
@@ -841,7 +891,7 @@ __device__ inline void FillKeyTerms(ushort4* key_terms) {
 }
 
 template <typename S>
-__global__ void __launch_bounds__(S::kThreads, 2)
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     KeyBackward(TileGrid g, const typename S::T* __restrict__ query,
                 const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
                 const float* __restrict__ rows, const float* __restrict__ columns,
@@ -853,6 +903,7 @@ __global__ void __launch_bounds__(S::kThreads, 2)
   extern __shared__ __align__(128) char memory[];
   T* tables = reinterpret_cast<T*>(memory + 2 * M::kPlanesBytes);
   const Lane lane;
+  const int head = threadIdx.x / kWarp % S::kHeads, first_patch = threadIdx.x / kWarp / S::kHeads;
   __half* all_terms = reinterpret_cast<__half*>(tables) + M::kTables / 2;
   __half* terms = all_terms + threadIdx.x / kWarp * kTermHalves;
   float2* facts = reinterpret_cast<float2*>(all_terms + M::kTerms / 2);  // [head][pixel]
@@ -878,33 +929,56 @@ __global__ void __launch_bounds__(S::kThreads, 2)
 
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
     const Area area(g, tile, S::kHeads);
-    const int64_t first = area.First(g, 1), first_part = area.First(g, g.parts);
+    // Of the warp's head in the tile's first pixel; of its numbers at the lane's pair of channels.
+    const int64_t first = area.First(1) + head;
+    const int64_t at = first * S::kDepth + 2 * lane.pair;
+    const int64_t at_part = (area.First(g.parts) + head) * S::kDepth + 2 * lane.pair;
+    const bool there = area.head + head < g.heads;
     __syncthreads();
     CopyRegion<S>(g, area, query, g.parts, true, queries);
     CopyRegion<S>(g, area, upstream, 1, true, upstreams);
-    for (int i = threadIdx.x; i < kSide * kSide * S::kHeads; i += S::kThreads) {
-      const int head = i % S::kHeads, pixel = i / S::kHeads;
-      const int y = pixel / kSide, x = pixel % kSide;
-      float2 fact = make_float2(kAbsent, 0.f);  // of a query that is not there: weights of zero
-      if (area.head + head < g.heads && area.RowInside(g, y - kKernel / 2) &&
-          area.ColumnInside(g, x - kKernel / 2)) {
-        const int64_t number = first + area.Pixel(g, y - kKernel / 2, x - kKernel / 2) + head;
-        fact = make_float2(log_sum[number] * kLog2E, deltas[number]);
+    // All are on their way before the first is needed.
+    constexpr int kTurns = (kSide * kSide * S::kHeads + S::kThreads - 1) / S::kThreads;
+    float2 found[kTurns];
+    const auto each_fact = [&](auto visit) {
+#pragma unroll
+      for (int turn = 0; turn < kTurns; ++turn) {
+        const int i = turn * S::kThreads + threadIdx.x;
+        if (i >= kSide * kSide * S::kHeads) break;
+        visit(found[turn], i % S::kHeads, i / S::kHeads / kSide, i / S::kHeads % kSide);
       }
-      facts[head * kSide * kStride + y * kStride + x] = fact;
-    }
+    };
+    each_fact([&](float2& fact, int of, int y, int x) {
+      fact = make_float2(kAbsent, 0.f);  // of a query that is not there: weights of zero
+      const int above = y - kKernel / 2, left = x - kKernel / 2;
+      if (area.head + of < g.heads && area.RowInside(above) && area.ColumnInside(left)) {
+        const int64_t pixel = area.First(1) + of + above * g.row_step + left * g.column_step;
+        fact = make_float2(__ldg(log_sum + pixel), __ldg(deltas + pixel));
+      }
+    });
+    uint32_t next_k[S::kChunks][2], next_v[S::kChunks][2];
+    const auto load = [&](int number) {
+      const Patch<S> patch(g, area, lane, number);
+      patch.Load(key + at_part, g.parts, there && g.has_key, next_k);
+      patch.Load(value + at_part, g.parts, there, next_v);
+    };
+    load(first_patch);
+    each_fact([&](const float2& fact, int of, int y, int x) {
+      facts[of * kSide * kStride + y * kStride + x] = make_float2(fact.x * kLog2E, -fact.y);
+    });
     WaitForCopies();
     __syncthreads();
-    for (int item = threadIdx.x / kWarp; item < S::kItems; item += S::kWarps) {
-      const Patch<S> patch(g, area, lane, item);
-      if (!patch.live) continue;
-      const uint32_t base = patch.head * S::kChunks * kPlane + patch.Corner() * 16;
+    for (int number = first_patch; number < 4 && there; number += S::kPatchStep) {
+      const Patch<S> patch(g, area, lane, number);
       uint32_t k[S::kChunks][2], v[S::kChunks][2];
-      patch.Load(lane, key + first_part * S::kDepth, g.parts, g.has_key, k);
-      patch.Load(lane, value + first_part * S::kDepth, g.parts, true, v);
+      Assign(k, next_k);
+      Assign(v, next_v);
+      if (number + S::kPatchStep < 4) load(number + S::kPatchStep);
+      if (!patch.Live(area)) continue;
+      const uint32_t base = head * S::kChunks * kPlane + patch.Corner() * 16;
       for (int pixel = lane.number; pixel < kSlots; pixel += kWarp) {
         own[pixel] = pixel < kCovered
-                         ? facts[patch.head * kSide * kStride + patch.Corner() + Region(pixel)]
+                         ? facts[head * kSide * kStride + patch.Corner() + Region(pixel)]
                          : make_float2(kAbsent, 0.f);
       }
       __syncwarp();
@@ -923,20 +997,13 @@ __global__ void __launch_bounds__(S::kThreads, 2)
         const uint16_t* value = reinterpret_cast<const uint16_t*>(terms);
         term[0] = value[at.x] | static_cast<uint32_t>(value[at.y]) << 16;
         term[1] = value[at.z] | static_cast<uint32_t>(value[at.w]) << 16;
-        float low[4] = {}, high[4] = {}, dlow[4], dhigh[4];
+        float low[4], high[4], dlow[4], dhigh[4];
         const float4 a = reinterpret_cast<const float4*>(own)[step * 8 + lane.pair];
         const float4 b = reinterpret_cast<const float4*>(own)[step * 8 + 4 + lane.pair];
-#pragma unroll
-        for (int half = 0; half < 4; half += 2) {
-          dlow[half] = -a.y;
-          dlow[half + 1] = -a.w;
-          dhigh[half] = -b.y;
-          dhigh[half + 1] = -b.w;
-        }
-        Logits<S>(k, q, low, high);
+        Logits<S>(k, q, kZeros, kZeros, low, high);
         Multiply8<__half>(low, hot[0], hot[1], term[0]);
         Multiply8<__half>(high, hot[0], hot[1], term[1]);
-        Logits<S>(v, up, dlow, dhigh);
+        Logits<S>(v, up, {a.y, a.w, a.y, a.w}, {b.y, b.w, b.y, b.w}, dlow, dhigh);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           low[i] = Exp2(fmaf(low[i], factor, i % 2 ? -a.z : -a.x));
@@ -954,9 +1021,9 @@ __global__ void __launch_bounds__(S::kThreads, 2)
         __syncwarp();
       }
       if (g.has_key) {
-        patch.Store(lane, dk, g.scale, g.scale, key_gradient + first_part * S::kDepth, g.parts);
+        patch.Store(dk, g.scale, g.scale, key_gradient + at_part, g.parts);
       }
-      patch.Store(lane, dv, 1.f, 1.f, value_gradient + first_part * S::kDepth, g.parts);
+      patch.Store(dv, 1.f, 1.f, value_gradient + at_part, g.parts);
       __syncwarp();
     }
   }
@@ -975,11 +1042,15 @@ TileGrid PlanTiles(const Problem& p) {
   g.has_relative = p.has_relative;
   g.scale = p.scale;
   g.parts = p.parts;
-  g.head_blocks = CeilDiv(g.heads, S::kHeads);
-  g.tiles_x = CeilDiv(CeilDiv(g.width, g.column_dilation), kTile);
-  g.tiles_y = CeilDiv(CeilDiv(g.height, g.row_dilation), kTile);
-  g.tiles = static_cast<int>(p.batch) * g.row_dilation * g.column_dilation * g.tiles_y * g.tiles_x *
-            g.head_blocks;
+  g.row_step = g.width * g.heads * g.row_dilation;
+  g.column_step = g.heads * g.column_dilation;
+  g.head_blocks = Divisor(CeilDiv(g.heads, S::kHeads));
+  g.tiles_x = Divisor(CeilDiv(CeilDiv(g.width, g.column_dilation), kTile));
+  g.tiles_y = Divisor(CeilDiv(CeilDiv(g.height, g.row_dilation), kTile));
+  g.row_phases = Divisor(g.row_dilation);
+  g.column_phases = Divisor(g.column_dilation);
+  g.tiles = static_cast<int>(p.batch) * g.row_dilation * g.column_dilation * g.tiles_y.by *
+            g.tiles_x.by * g.head_blocks.by;
   return g;
 }
 
