@@ -203,16 +203,18 @@ class AttentionStemBase(KerasBound):
     )
     return tf.ensure_shape(heads, [*images.shape[:3], self.num_heads, self.head_dim])
 
+  def _mixture(self) -> tuple[tf.Tensor, ...]:
+    return tuple(
+      map(
+        tf.convert_to_tensor,
+        (self.value_kernels, self.embedding_rows, self.embedding_columns, self.mixture_vectors),
+      )
+    )
+
   def _values(self, inputs: tf.Tensor) -> tf.Tensor:
     """[B, H, W, C] -> [B, H, W, filters]."""
     if self.variant == "mixture":
-      return ops.spatial_value_mixture(
-        inputs,
-        *map(
-          tf.convert_to_tensor,
-          (self.value_kernels, self.embedding_rows, self.embedding_columns, self.mixture_vectors),
-        ),
-      )
+      return ops.spatial_value_mixture(inputs, *self._mixture())
     kernel = tf.cast(tf.convert_to_tensor(self.value_kernel), inputs.dtype)
     if self.variant == "standalone":
       return tf.tensordot(inputs, kernel, axes=1)
@@ -227,12 +229,39 @@ class AttentionStemBase(KerasBound):
       }
     return {**tables, "block_size": self.block_size, "scale": self.scale}
 
+  def _folds_projections(self) -> bool:
+    """Whether attention is computed from the pixels: few channels, on a device of large products.
+
+    On a CPU the projections take less than the product that makes up for them.
+    """
+    channels = self.query_kernel.shape[0]
+    folds = self.variant != "conv_values" and channels < self.head_dim
+    return folds and ops.target_device() != "CPU"
+
+  def _attend_to_pixels(self, inputs: tf.Tensor) -> tf.Tensor:
+    """[B, H, W, C] -> [B, H, W, filters], without queries, keys and values."""
+    if self.variant == "mixture":
+      values = ops.spatial_value_kernels(*self._mixture())
+    else:
+      places = self.block_size**2
+      values = tf.tile(tf.convert_to_tensor(self.value_kernel)[None], [places, 1, 1])
+    heads = [self.num_heads, self.head_dim]
+    query, key, values = (
+      tf.reshape(kernel, [*kernel.shape[:-1], *heads])
+      for kernel in map(tf.convert_to_tensor, (self.query_kernel, self.key_kernel, values))
+    )
+    return ops.within_block_attention_of_pixels(
+      inputs, query, key, values, **self._block_arguments()
+    )
+
   def _checked(self, inputs: tf.Tensor) -> tf.Tensor:
     return checked_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Attends: [B, H, W, C] -> [B, H, W, filters]."""
     inputs = self._checked(inputs)
+    if self._folds_projections():
+      return self._attend_to_pixels(inputs)
     query, key = self._query_and_key(inputs)
     value = self._as_heads(self._values(inputs))
     attended = ops.within_block_attention_2d(query, key, value, **self._block_arguments())

@@ -13,11 +13,17 @@ from sasa_tf.ops.local_attention import (
   local_attention_weights,
 )
 from sasa_tf.ops.positions import sinusoidal_positions
-from sasa_tf.ops.target_device import use_target_device
-from sasa_tf.ops.value_mixture import spatial_mixture_weights, spatial_value_mixture
+from sasa_tf.ops.target_device import DEVICES, target_device, use_target_device
+from sasa_tf.ops.value_mixture import (
+  spatial_mixture_weights,
+  spatial_value_kernels,
+  spatial_value_mixture,
+)
 from sasa_tf.ops.within_block import within_block_attention_2d, within_block_attention_weights
+from sasa_tf.ops.within_block_pixels import within_block_attention_of_pixels
 
 __all__ = [
+  "DEVICES",
   "WindowGeometry",
   "available_implementations",
   "check_implementation",
@@ -27,10 +33,13 @@ __all__ = [
   "local_attention_weights",
   "sinusoidal_positions",
   "spatial_mixture_weights",
+  "spatial_value_kernels",
   "spatial_value_mixture",
+  "target_device",
   "use_implementation",
   "use_target_device",
   "window_geometry",
   "within_block_attention_2d",
+  "within_block_attention_of_pixels",
   "within_block_attention_weights",
 ]

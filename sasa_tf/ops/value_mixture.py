@@ -67,6 +67,40 @@ def spatial_mixture_weights(
   return tf.nn.softmax(tf.tensordot(places, vectors, axes=[[2], [1]]))
 
 
+def spatial_value_kernels(
+  value_kernels: tf.Tensor,
+  embedding_rows: tf.Tensor,
+  embedding_columns: tf.Tensor,
+  mixture_vectors: tf.Tensor,
+) -> tf.Tensor:
+  """sum_m p(a, b, m) W_V^m, the value projection of each place in a block.
+
+  Args:
+    value_kernels: W_V, [M, C, filters].
+    embedding_rows: emb_row, [block rows, E].
+    embedding_columns: emb_col, [block columns, E].
+    mixture_vectors: nu, [M, E].
+
+  Returns:
+    [P, C, filters] of the P places, row by row; float32, or float64 for float64 kernels.
+
+  Raises:
+    ValueError: shapes that do not fit together; the message says which.
+  """
+  kernels, rows, columns, vectors = map(
+    tf.convert_to_tensor, (value_kernels, embedding_rows, embedding_columns, mixture_vectors)
+  )
+  kernels = tf.cast(kernels, softmax_dtype(kernels.dtype))
+  _check_shapes(
+    value_kernels=(kernels, _VALUE_KERNELS),
+    embedding_rows=(rows, _EMBEDDING_ROWS),
+    embedding_columns=(columns, _EMBEDDING_COLUMNS),
+    mixture_vectors=(vectors, _MIXTURE_VECTORS),
+  )
+  weights = tf.cast(spatial_mixture_weights(rows, columns, vectors), kernels.dtype)
+  return tf.tensordot(tf.reshape(weights, [-1, weights.shape[-1]]), kernels, axes=1)
+
+
 def spatial_value_mixture(
   inputs: tf.Tensor,
   value_kernels: tf.Tensor,
@@ -116,8 +150,7 @@ def spatial_value_mixture(
   )
   with tf.name_scope("spatial_value_mixture"):
     block = (rows.shape[0], columns.shape[0])
-    weights = spatial_mixture_weights(rows, columns, vectors)
-    mixed = tf.tensordot(tf.reshape(weights, [block[0] * block[1], -1]), kernels, axes=1)
+    mixed = spatial_value_kernels(kernels, rows, columns, vectors)
     grid = BlockGrid.of(inputs, block)
     values = tf.einsum("gpc,pcf->gpf", grid.split(inputs), tf.cast(mixed, inputs.dtype))
     return tf.ensure_shape(grid.join(values), [*inputs.shape[:3], kernels.shape[2]])

@@ -19,7 +19,7 @@ def _split_heads(images: tf.Tensor, grid: BlockGrid) -> tf.Tensor:
   return tf.cast(blocks, softmax_dtype(images.dtype))
 
 
-def _between_places(rows: tf.Tensor, columns: tf.Tensor, block: tuple[int, int]) -> tf.Tensor:
+def between_places(rows: tf.Tensor, columns: tf.Tensor, block: tuple[int, int]) -> tf.Tensor:
   """r_{a-i, b-j} of each pair of places in a block.
 
   Args:
@@ -54,7 +54,7 @@ def _weights(
   queries = _split_heads(query, grid) * scale
   logits = tf.einsum("gpnd,gqnd->gnpq", queries, _split_heads(key, grid))
   if relative_rows is not None:
-    between = _between_places(relative_rows, relative_columns, grid.block)
+    between = between_places(relative_rows, relative_columns, grid.block)
     logits += tf.einsum("gpnd,pqd->gnpq", queries, between)
   if grid.is_ragged:
     inside = grid.split(tf.ones([*grid.image, 1], logits.dtype))  # [G, P, 1]

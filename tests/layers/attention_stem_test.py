@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sasa_tf import ops
 from tests.layers.flavours import FACES, both
 from tests.ops import stem_oracle
 
@@ -41,12 +42,14 @@ def expected_values(layer, x):
 
 @both
 @each_variant
+@pytest.mark.parametrize("device", ops.DEVICES)
 @pytest.mark.parametrize("size", [(8, 4), (6, 5), (1, 1)], ids=str)
-def test_equals_oracle_of_its_projections(flavour, variant, size):
+def test_equals_oracle_of_its_projections(flavour, variant, device, size):
   _, face = FACES[flavour]
   x = images(2, *size, 3)
   layer = face.AttentionStem(8, num_heads=2, num_mixtures=3, variant=variant, scale=0.7)
-  result = layer(x)
+  with ops.use_target_device(device):
+    result = layer(x)
   query, key, value = (
     part.reshape(2, *size, 2, 4)
     for part in (
@@ -124,6 +127,39 @@ def test_its_pool_takes_each_block_as_a_whole(flavour, size):
     after = np.array(pool(layer(np.where(own[None, :, :, None], x + 1.0, x))))
     changed = np.abs(after - before).max(axis=(0, 3)) > 0
     assert set(zip(*np.nonzero(changed), strict=True)) == {index}
+
+
+@pytest.mark.parametrize("mode", ["eager", "unknown", "jit"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("variant", ["mixture", "standalone"])
+@pytest.mark.parametrize("size", [(8, 12), (7, 5)], ids=str)
+def test_gradients_do_not_depend_on_the_device(variant, dtype, mode, size):
+  """On a GPU no query, key or value is computed."""
+  _, face = FACES["tf_keras"]
+  layer = face.AttentionStem(16, num_heads=2, num_mixtures=3, variant=variant, dtype=dtype)
+  x = tf.cast(images(2, *size, 3), dtype)
+  upstream = tf.cast(images(2, *size, 16, seed=1), dtype)
+  layer(x)
+
+  def run(x, upstream):
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      output = layer(x)
+    weights = layer.trainable_weights
+    return [output, *tape.gradient(output, [x, *weights], upstream)]
+
+  expected = run(x, upstream)
+  function = run
+  if mode != "eager":
+    shape = [None] * 3 if mode == "unknown" else x.shape[:3]
+    signature = [tf.TensorSpec([*shape, c], dtype) for c in (3, 16)]
+    function = tf.function(run, input_signature=signature, jit_compile=mode == "jit")
+  with ops.use_target_device("GPU"):
+    found = function(x, upstream)
+  for a, b in zip(found, expected, strict=True):
+    a, b = (tf.cast(t, tf.float32).numpy() for t in (a, b))
+    tolerance = 1e-5 if dtype == "float32" else 3e-2
+    np.testing.assert_allclose(a, b, atol=tolerance * max(1, np.abs(b).max()))
 
 
 @both
