@@ -1,4 +1,6 @@
-"""Compiles the attention layers and SASAResNet-50 for a TPU v5e core, on a machine without TPU.
+"""Compiles attention layers, SASAResNet-50 and its training step for a core of a TPU v5e.
+
+No TPU is needed.
 
   python -m sasa_tf.bin.tpu_check
   python -m sasa_tf.bin.tpu_check --targets=layer --dtypes=bfloat16 --batch_size=128
@@ -20,11 +22,17 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_list(
   "targets",
-  ["layer", "model"],
-  "layer: forward and backward pass at ResNet's four stages; model: forward pass of ResNet-50.",
+  ["layer", "model", "step"],
+  "layer: forward and backward pass at ResNet's four stages; model: forward pass of ResNet-50; "
+  "step: its whole training step in bfloat16.",
 )
 flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "Of the computation.")
-flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
+flags.DEFINE_integer(
+  "batch_size",
+  None,
+  "Images at a time; 32, and 128 of the training step, by default.",
+  lower_bound=1,
+)
 
 
 def main(argv: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What is handed to a TPU's compiler, and what is said of its answer."""
 
 import contextlib
+import functools
 import re
 import sys
 
@@ -19,15 +20,33 @@ def memory(**bytes_of):
 
 
 def test_every_stage_both_stems_and_both_dtypes_are_checked():
-  names = [check.name for check in checks.all_checks(checks.TARGETS, ["bfloat16", "float32"], 32)]
-  assert len(names) == len(set(names)) == 12
+  names = [check.name for check in checks.all_checks(checks.TARGETS, ["bfloat16", "float32"])]
+  assert len(names) == len(set(names)) == 14
   for dtype in ("bfloat16", "float32"):
     for stage in ("56x56x64", "28x28x128", "14x14x256", "7x7x512"):
       assert f"layer {stage}, forward + backward, batch 32, {dtype}" in names
     for stem in ("conv", "attention"):
       assert f"SASAResNet-50, {stem} stem, forward, batch 32, {dtype}" in names
-  (layer, *_), models = (checks.all_checks([target], ["float32"], 8) for target in checks.TARGETS)
-  assert "layer" in layer.name and all("SASAResNet" in model.name for model in models)
+  for stem in ("conv", "attention"):
+    assert f"SASAResNet-50, {stem} stem, training step, batch 128, bfloat16" in names
+  for target, what in (("layer", "forward + backward"), ("model", "forward"), ("step", "training")):
+    chosen = checks.all_checks([target], ["float32"], 8)
+    assert all(f", {what}" in check.name and "batch 8," in check.name for check in chosen)
+
+
+def test_the_training_step_is_handed_over_with_all_that_it_updates(monkeypatch):
+  monkeypatch.setattr(checks, "IMAGE_SIZE", 32)
+  small = functools.partial(checks.model_workloads.SASAResNet, width_multiplier=0.0625)
+  monkeypatch.setattr(
+    checks.model_workloads,
+    "SASAResNet",
+    lambda model_id, **rest: small(26, **rest | {"num_heads": 2}),
+  )
+  function, specs = checks.step_check("conv", 2, "bfloat16").make()
+  arguments = parameters(function, specs)
+  assert arguments[0] == "2x32x32x3xf32"
+  # Weights, their momenta, and batch norm's averages.
+  assert len(arguments) > 3 * 26
 
 
 def parameters(function, specs):

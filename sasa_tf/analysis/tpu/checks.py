@@ -1,4 +1,4 @@
-"""What is compiled for a TPU to see that it can be: the layer of each stage, and a whole model."""
+"""What is compiled for a TPU to see that it can be: layers, a whole model, its training step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from sasa_tf.analysis.benchmark import model_workloads
+from sasa_tf.analysis.benchmark.cases import Case
 from sasa_tf.analysis.tpu import compiler
 from sasa_tf.tf_keras import LocalSelfAttention2D, SASAResNet
 
 IMPLEMENTATION = "blocked"  # the one for TPUs; "auto" may find kernels of this machine
-TARGETS = ("layer", "model")
+# Each with the images at a time that it is compiled for by default.
+BATCH_SIZES = {"layer": 32, "model": 32, "step": 128}
+TARGETS = tuple(BATCH_SIZES)
+STEMS = ("conv", "attention")
 POLICIES = {"bfloat16": "mixed_bfloat16", "float32": "float32"}  # of the computation
 # (H and W, C) of the attention layers in ResNet's four groups, at 224 pixels.
 STAGES = ((56, 64), (28, 128), (14, 256), (7, 512))
@@ -110,14 +115,48 @@ def model_check(stem: str, batch_size: int, dtype: str) -> Check:
   return Check(name, make)
 
 
-def all_checks(targets: Sequence[str], dtypes: Sequence[str], batch_size: int) -> list[Check]:
-  """Returns every check of the targets (of `TARGETS`) and dtypes (keys of `POLICIES`)."""
+def step_check(stem: str, batch_size: int, dtype: str) -> Check:
+  """A whole training step of the ResNet-50 classifier: loss, gradients and momentum update.
+
+  Args:
+    stem: "conv" or "attention".
+    batch_size: B, of one core.
+    dtype: of the computation, key of `POLICIES`.
+  """
+
+  def make():
+    shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
+    case = Case("model", stem, "forward_backward", batch_size, shape, dtype, True, model_id=50)
+    workload = model_workloads.network(case, {"stem": stem}, IMPLEMENTATION)
+
+    def step(images: tf.Tensor) -> list[tf.Tensor]:
+      return workload.step([images])
+
+    return step, [tf.TensorSpec([batch_size, *shape])]
+
+  name = f"SASAResNet-50, {stem} stem, training step, batch {batch_size}, {dtype}"
+  return Check(name, make)
+
+
+def all_checks(
+  targets: Sequence[str], dtypes: Sequence[str], batch_size: int | None = None
+) -> list[Check]:
+  """Returns every check of the targets and dtypes.
+
+  Args:
+    targets: of `TARGETS`. The training step is of mixed bfloat16, as TPUs train, whatever `dtypes`.
+    dtypes: keys of `POLICIES`.
+    batch_size: images at a time; those of `BATCH_SIZES` by default.
+  """
+  sizes = {target: batch_size or size for target, size in BATCH_SIZES.items()}
   checks = []
   for dtype in dtypes:
     if "layer" in targets:
-      checks += [layer_check(*stage, batch_size, dtype) for stage in STAGES]
+      checks += [layer_check(*stage, sizes["layer"], dtype) for stage in STAGES]
     if "model" in targets:
-      checks += [model_check(stem, batch_size, dtype) for stem in ("conv", "attention")]
+      checks += [model_check(stem, sizes["model"], dtype) for stem in STEMS]
+  if "step" in targets:
+    checks += [step_check(stem, sizes["step"], "bfloat16") for stem in STEMS]
   return checks
 
 
