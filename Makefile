@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 QUICKSTART := .quickstart
+SCENES := $(QUICKSTART)/scenes
+DETECTOR := $(QUICKSTART)/detector
 
-.PHONY: help env quickstart test test-slow test-gpu lint format native sanitize tpu-check wheel-test constraints bazel clean
+.PHONY: help env quickstart quickstart-detection test test-slow test-gpu lint format native sanitize tpu-check wheel-test constraints bazel clean
 
 help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 $(VENV)/installed: setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 10) <= v < (3, 14) and \
@@ -38,6 +40,23 @@ quickstart: env native ## train, evaluate, export and use an attention ResNet on
 	@echo "TensorBoard log  $(BIN)/tensorboard --logdir $(QUICKSTART)/run"
 	@echo "SavedModel       $(QUICKSTART)/run/saved_model"
 	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/saved_model YOUR_PICTURE.png"
+
+quickstart-detection: env native ## train, evaluate, export and use a detector on scenes of digits
+	$(BIN)/python -m sasa_tf.bin.make_tfrecords scenes --output=$(SCENES) --overwrite
+	rm -rf $(DETECTOR)
+	$(BIN)/python -m sasa_tf.bin.train --experiment=retinanet_sasa_scenes --mode=train_and_eval \
+	  --model_dir=$(DETECTOR) --params_override="task.train_data.input_path=$(SCENES)/train-*,task.validation_data.input_path=$(SCENES)/validation-*,task.annotation_file=$(SCENES)/validation.json"
+	$(BIN)/python -m sasa_tf.bin.export_saved_model --model_dir=$(DETECTOR) \
+	  --export_dir=$(DETECTOR)/saved_model
+	$(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/saved_model \
+	  --score_threshold=0.4 --output=$(DETECTOR)/drawn $(SCENES)/pictures/*.jpg
+	@echo
+	@echo "data             $(SCENES)"
+	@echo "checkpoint       $(DETECTOR)/best_ckpt"
+	@echo "TensorBoard log  $(BIN)/tensorboard --logdir $(DETECTOR)"
+	@echo "SavedModel       $(DETECTOR)/saved_model"
+	@echo "drawn boxes      $(DETECTOR)/drawn (as they should be: $(SCENES)/pictures/with_boxes.png)"
+	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/saved_model --output=drawn YOUR_PICTURE.jpg"
 
 test: env native ## all fast tests
 	$(BIN)/python -m pytest -q

@@ -14,7 +14,9 @@ PROGRAMS = (
   "make_tfrecords",
   "profile_model",
   "benchmark",
+  "benchmark_input",
   "tpu_check",
+  "scaling",
 )
 
 setuptools.setup(
@@ -54,6 +56,7 @@ setuptools.setup(
     "keras>=3.10",
     "matplotlib>=3.8",
     "numpy>=2.0,<2.4",
+    "pillow>=10.1",
     "rich>=13",
     "scikit-learn>=1.5",
     "tensorflow>=2.20,<2.21",

@@ -33,9 +33,13 @@ ROOMS = {
   "registry_imports": Room({"builders", "configs", "tasks"}, {"official"}),
   "data": Room({"errors"}, {"numpy", "sklearn", "tensorflow", "tqdm"}),
   "training": Room(
-    {"configs", "data", "errors", "tasks"}, {"official", "orbit", "tensorflow", "tqdm", "yaml"}
+    {"configs", "data", "errors", "tasks"},
+    {"official", "orbit", "tensorflow", "tf_keras", "tqdm", "yaml"},
   ),
-  "serving": Room({"configs", "data", "errors"}, {"official", "tensorflow"}),
+  "serving": Room(
+    {"builders", "configs", "data", "errors"},
+    {"PIL", "matplotlib", "numpy", "official", "tensorflow", "tf_keras"},
+  ),
   "analysis": Room(
     {"errors", "keras", "layers", "modeling", "ops", "tf_keras"},
     {

@@ -31,6 +31,8 @@ def test_programs_and_links_exist():
     "predict",
     "profile_model",
     "benchmark",
+    "benchmark_input",
+    "scaling",
     "tpu_check",
   }
   for program in programs:
@@ -69,6 +71,18 @@ def test_overrides_of_the_commands_are_accepted():
   for data in (params.task.train_data, params.task.validation_data):
     with pytest.raises(checks.UserError, match="no file matches"):  # so it is named once
       checks.check_data("data", data)
+
+
+def test_overrides_of_the_quickstarts_are_accepted():
+  from sasa_tf import registry_imports  # noqa: F401
+  from sasa_tf.training import experiment
+
+  makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
+  trained = re.findall(r'train --experiment=(\w+) .*?--params_override="(.*?)"', makefile)
+  assert [name for name, _ in trained] == ["sasa_resnet_digits", "retinanet_sasa_scenes"]
+  for name, override in trained:
+    params = experiment.load_experiment(name, params_override=override)
+    assert params.task.train_data.input_path.endswith("/train-*")
 
 
 def test_experiments_of_the_table_are_registered():

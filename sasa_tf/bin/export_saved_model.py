@@ -1,7 +1,11 @@
-"""Exports a trained model as a SavedModel that takes pictures and returns probabilities.
+"""Exports a trained model as a SavedModel that takes pictures.
 
   python -m sasa_tf.bin.export_saved_model --model_dir=runs/digits \
     --export_dir=runs/digits/saved_model
+
+What the task of the experiment is, decides what it returns: `logits` and `probs` of classes, or
+`detection_boxes`, `detection_scores`, `detection_classes` and `num_detections`, with boxes in
+pixels of the picture. --litert writes a LiteRT (TensorFlow Lite) file of the same weights too.
 
 Experiment and configuration are those that the training left in --model_dir; name --experiment
 (with --config_file and --params_override) to give others.
@@ -9,9 +13,12 @@ Experiment and configuration are those that the training left in --model_dir; na
 
 from __future__ import annotations
 
-from absl import flags
+from collections.abc import Sequence
+
+from absl import flags, logging
 
 from sasa_tf.bin import program
+from sasa_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 
@@ -34,7 +41,10 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_integer("batch_size", None, "Fixed batch size; any by default.", lower_bound=1)
 flags.DEFINE_list("input_image_size", None, "height,width; the training's by default.")
-flags.DEFINE_bool("overwrite", False, "Replace --export_dir.")
+flags.DEFINE_string(
+  "litert", None, "LiteRT file to write too, FILE.tflite, of built-in operations."
+)
+flags.DEFINE_bool("overwrite", False, "Replace --export_dir and --litert.")
 
 
 def main(argv: list[str]) -> None:
@@ -42,29 +52,47 @@ def main(argv: list[str]) -> None:
   program.refuse_positional(argv)
 
   from sasa_tf import registry_imports  # noqa: F401
+  from sasa_tf.configs.retinanet import RetinaNetTask
   from sasa_tf.data.labels import read_labels
-  from sasa_tf.serving.export import export_classification
+  from sasa_tf.serving.export import export_model
   from sasa_tf.training import checks, experiment, report
+
+  if FLAGS.litert and not FLAGS["verbosity"].present:
+    # The converter loads a model without gradients, of which TensorFlow warns.
+    logging.set_verbosity(logging.ERROR)
 
   params = experiment.load_trained_experiment(
     FLAGS.model_dir, FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
   )
   checkpoint = report.find_checkpoint(FLAGS.checkpoint_path, FLAGS.model_dir, params)
   labels = FLAGS.labels or checks.labels_beside(params.task.train_data.input_path)
-  export_classification(
+  export_model(
     params,
     checkpoint_path=checkpoint,
     export_dir=FLAGS.export_dir,
     class_names=read_labels(labels) if labels else None,
     input_type=FLAGS.input_type,
     batch_size=FLAGS.batch_size,
-    input_image_size=[int(size) for size in FLAGS.input_image_size or ()],
+    input_image_size=_image_size(FLAGS.input_image_size or ()),
+    litert=FLAGS.litert,
     overwrite=FLAGS.overwrite,
   )
-  print(
-    f"exported {checkpoint}\nto       {FLAGS.export_dir}"
-    f"\nnext     python -m sasa_tf.bin.predict --saved_model={FLAGS.export_dir} PICTURE..."
+  lines = [f"exported {checkpoint}", f"to       {FLAGS.export_dir}"]
+  if FLAGS.litert:
+    lines.append(f"and      {FLAGS.litert}")
+  drawing = " --output=DIR" if isinstance(params.task, RetinaNetTask) else ""
+  lines.append(
+    f"next     python -m sasa_tf.bin.predict --saved_model={FLAGS.export_dir}{drawing} PICTURE..."
   )
+  print(*lines, sep="\n")
+
+
+def _image_size(flag: Sequence[str]) -> list[int]:
+  if flag and (len(flag) != 2 or not all(size.isdecimal() and int(size) for size in flag)):
+    raise UserError(
+      f"--input_image_size must be height,width in pixels; received {','.join(flag)!r}."
+    )
+  return [int(size) for size in flag]
 
 
 def run() -> None:

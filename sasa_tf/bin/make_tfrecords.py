@@ -76,7 +76,7 @@ COMMANDS = {
   "digits": Command(digits.convert, "sasa_resnet_digits"),
   "voc": Command(voc.convert, "retinanet_sasa_coco"),
   "coco": Command(coco.convert, "retinanet_sasa_coco"),
-  "scenes": Command(scenes.convert, "retinanet_sasa_coco"),
+  "scenes": Command(scenes.convert, "retinanet_sasa_scenes"),
 }
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 from absl import app, flags, logging
 
 from sasa_tf.errors import UserError
+from sasa_tf.training import cluster, preemption
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-  """Runs `main` under absl; a `UserError` becomes one paragraph and exit status 2."""
+  """Runs `main` under absl; a `UserError` becomes one paragraph and exit status 2.
+
+  A run that SIGTERM ended says so, with a status of its own, see `preemption.EXIT_STATUS`; so does
+  one that lost a process of several, see `cluster.EXIT_STATUS`.
+  """
   # TensorFlow's notes on the processor and on missing GPUs, unless somebody asked for them.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
@@ -24,6 +30,15 @@ def run(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
       print(f"error: {error}", file=sys.stderr)
       sys.exit(2)
+    except preemption.PreemptedError as ended:
+      print(ended, file=sys.stderr)
+      sys.exit(preemption.EXIT_STATUS)
+    except KeyboardInterrupt:
+      print("interrupted", file=sys.stderr)
+      sys.exit(128 + signal.SIGINT)
+    except cluster.PeerLostError as error:
+      print(f"error: {error}", file=sys.stderr)
+      sys.exit(cluster.EXIT_STATUS)
 
   app.run(guarded)
 

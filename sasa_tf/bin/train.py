@@ -12,6 +12,7 @@ from absl import flags
 from official.common import flags as model_garden_flags
 
 from sasa_tf.bin import program
+from sasa_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 
@@ -23,14 +24,31 @@ flags.DEFINE_integer(
   "Train on this many replicas on the processor: a dry run of distribution_strategy=mirrored.",
   lower_bound=0,
 )
+flags.DEFINE_enum(
+  "on_nonfinite",
+  "stop",
+  ["stop", "skip"],
+  "What to do when a loss or a gradient is not finite: end the run, or leave the step out.",
+)
+flags.DEFINE_integer(
+  "max_corrupt_records",
+  0,
+  "Leave out up to so many records of a data set that cannot be read, or have no image or label. "
+  "By default the first one ends the run. Reads all TFRecord files once before it.",
+  lower_bound=0,
+)
+flags.DEFINE_bool("deterministic", False, "Repeat to the last bit: slower, the same every time.")
+flags.DEFINE_integer("seed", 0, "Of --deterministic.", lower_bound=0)
 flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
 
 
 def main(argv: list[str]) -> None:
   """Runs the experiment of the flags."""
   program.refuse_positional(argv)
+  if FLAGS["seed"].present and not FLAGS.deterministic:
+    raise UserError("--seed is of --deterministic: give both, or neither.")
 
-  if FLAGS.num_logical_cpus:
+  if FLAGS.num_logical_cpus or os.environ.get("TF_CONFIG"):
     # At the end of an evaluation a replica may get no image, and the convolution of TensorFlow
     # 2.20's oneDNN gives an empty batch the wrong channels. Read when TensorFlow is imported.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -43,12 +61,14 @@ def main(argv: list[str]) -> None:
   import gin
 
   from sasa_tf import registry_imports  # noqa: F401
-  from sasa_tf.training import experiment, report, run
+  from sasa_tf.training import determinism, experiment, run
 
   gin.parse_config_files_and_bindings(FLAGS.gin_file, FLAGS.gin_params)
   params = experiment.load_experiment(
     FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
   )
+  if FLAGS.deterministic:
+    params = determinism.make_deterministic(params, FLAGS.seed, FLAGS.model_dir)
   run.run_experiment(
     FLAGS.experiment,
     params,
@@ -56,9 +76,9 @@ def main(argv: list[str]) -> None:
     model_dir=FLAGS.model_dir,
     num_logical_cpus=FLAGS.num_logical_cpus,
     enable_async_checkpointing=FLAGS.enable_async_checkpointing,
+    on_nonfinite=FLAGS.on_nonfinite,
+    max_corrupt_records=FLAGS.max_corrupt_records,
   )
-  if "train" in FLAGS.mode:
-    report.print_results(FLAGS.model_dir, params)
 
 
 def run() -> None:

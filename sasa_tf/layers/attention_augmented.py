@@ -147,12 +147,8 @@ class AttentionAugmentedConv2DBase(KerasBound):
     self.built = True
 
   def _add_kernel(self, part: str, shape: tuple[int, ...]):
-    return self.add_weight(
-      name=f"{part}_kernel",
-      shape=shape,
-      initializer=self._fresh_initializer(self.kernel_initializer),
-      regularizer=self.kernel_regularizer,
-      trainable=True,
+    return self._add_trained(
+      f"{part}_kernel", shape, self.kernel_initializer, self.kernel_regularizer
     )
 
   def _add_relative(self, name: str, size: int):
@@ -160,13 +156,7 @@ class AttentionAugmentedConv2DBase(KerasBound):
     initializer = self.relative_initializer or self._keras.initializers.RandomNormal(
       stddev=head_dim**-0.5
     )
-    return self.add_weight(
-      name=name,
-      shape=(2 * size - 1, head_dim),
-      initializer=self._fresh_initializer(initializer),
-      regularizer=self.relative_regularizer,
-      trainable=True,
-    )
+    return self._add_trained(name, (2 * size - 1, head_dim), initializer, self.relative_regularizer)
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Convolves and attends: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""

@@ -165,25 +165,15 @@ class AttentionStemBase(KerasBound):
     return draw
 
   def _add_kernel(self, name: str, shape: tuple[int, ...], initializer: Any = None):
-    return self.add_weight(
-      name=name,
-      shape=shape,
-      initializer=self._fresh_initializer(initializer or self.kernel_initializer),
-      regularizer=self.kernel_regularizer,
-      trainable=True,
+    return self._add_trained(
+      name, shape, initializer or self.kernel_initializer, self.kernel_regularizer
     )
 
   def _add_embedding(self, name: str, shape: tuple[int, int], deviation: float):
     initializer = self.embedding_initializer or self._keras.initializers.RandomNormal(
       stddev=deviation
     )
-    return self.add_weight(
-      name=name,
-      shape=shape,
-      initializer=self._fresh_initializer(initializer),
-      regularizer=self.embedding_regularizer,
-      trainable=True,
-    )
+    return self._add_trained(name, shape, initializer, self.embedding_regularizer)
 
   def _query_and_key(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns both, [B, H, W, N, D] each."""

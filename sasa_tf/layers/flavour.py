@@ -50,6 +50,18 @@ class KerasBound:
         )
     return super().__call__(*args, **kwargs)
 
+  def _add_trained(
+    self, name: str, shape: tuple[int, ...], initializer: Any, regularizer: Any = None
+  ) -> Any:
+    """Creates a trainable weight, whose initializer is its own."""
+    return self.add_weight(
+      name=name,
+      shape=shape,
+      initializer=self._fresh_initializer(initializer),
+      regularizer=regularizer,
+      trainable=True,
+    )
+
   def _fresh_initializer(self, identifier: Any) -> Any:
     """Returns an initializer that shares no state with any other weight's.
 

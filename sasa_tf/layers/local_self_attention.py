@@ -147,21 +147,16 @@ class LocalSelfAttention2DBase(KerasBound):
     self.built = True
 
   def _add_projection(self, part: str, channels: int, initializer: Any = None):
-    kernel = self.add_weight(
-      name=f"{part}_kernel",
-      shape=(channels, self.filters),
-      initializer=self._fresh_initializer(initializer or self.kernel_initializer),
-      regularizer=self.kernel_regularizer,
-      trainable=True,
+    kernel = self._add_trained(
+      f"{part}_kernel",
+      (channels, self.filters),
+      initializer or self.kernel_initializer,
+      self.kernel_regularizer,
     )
     if not self.use_bias:
       return kernel, None
-    bias = self.add_weight(
-      name=f"{part}_bias",
-      shape=(self.filters,),
-      initializer=self._fresh_initializer(self.bias_initializer),
-      regularizer=self.bias_regularizer,
-      trainable=True,
+    bias = self._add_trained(
+      f"{part}_bias", (self.filters,), self.bias_initializer, self.bias_regularizer
     )
     return kernel, bias
 
@@ -171,12 +166,8 @@ class LocalSelfAttention2DBase(KerasBound):
     initializer = self.relative_initializer or self._keras.initializers.RandomNormal(
       stddev=self.head_dim**-0.5
     )
-    return self.add_weight(
-      name=name,
-      shape=(size, self.head_dim // 2),
-      initializer=self._fresh_initializer(initializer),
-      regularizer=self.relative_regularizer,
-      trainable=True,
+    return self._add_trained(
+      name, (size, self.head_dim // 2), initializer, self.relative_regularizer
     )
 
   def _project(self, inputs: tf.Tensor) -> tf.Tensor:

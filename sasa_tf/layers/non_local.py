@@ -101,12 +101,8 @@ class NonLocal2DBase(KerasBound):
     self.built = True
 
   def _add_projection(self, part: str, inputs: int, outputs: int):
-    return self.add_weight(
-      name=f"{part}_kernel",
-      shape=(inputs, outputs),
-      initializer=self._fresh_initializer(self.kernel_initializer),
-      regularizer=self.kernel_regularizer,
-      trainable=True,
+    return self._add_trained(
+      f"{part}_kernel", (inputs, outputs), self.kernel_initializer, self.kernel_regularizer
     )
 
   def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:

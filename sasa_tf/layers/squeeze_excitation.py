@@ -77,19 +77,11 @@ class SqueezeExcitation2DBase(KerasBound):
     self.built = True
 
   def _add_dense(self, part: str, inputs: int, outputs: int):
-    kernel = self.add_weight(
-      name=f"{part}_kernel",
-      shape=(inputs, outputs),
-      initializer=self._fresh_initializer(self.kernel_initializer),
-      regularizer=self.kernel_regularizer,
-      trainable=True,
+    kernel = self._add_trained(
+      f"{part}_kernel", (inputs, outputs), self.kernel_initializer, self.kernel_regularizer
     )
-    bias = self.add_weight(
-      name=f"{part}_bias",
-      shape=(outputs,),
-      initializer=self._fresh_initializer(self.bias_initializer),
-      regularizer=self.bias_regularizer,
-      trainable=True,
+    bias = self._add_trained(
+      f"{part}_bias", (outputs,), self.bias_initializer, self.bias_regularizer
     )
     return kernel, bias
 

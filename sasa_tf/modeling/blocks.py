@@ -104,9 +104,7 @@ def bottleneck_block(
   x = operations.spatial(filters, strides=strides, name=f"{name}_spatial")(x)
   x = parts.normalize(x, name=f"{name}_spatial")
   x = parts.convolution(4 * filters, 1, name=f"{name}_expand")(x)
-  x = parts.normalize(
-    x, name=f"{name}_expand", activate=False, gamma_initializer=parts.last_gamma
-  )
+  x = parts.normalize(x, name=f"{name}_expand", activate=False, gamma_initializer=parts.last_gamma)
   if operations.recalibration:
     x = operations.recalibration(name=f"{name}_recalibration")(x)
   x = parts.keras.layers.Add(name=f"{name}_add")([x, shortcut])

@@ -1,7 +1,7 @@
 """Attention inside of blocks, computed from the pixels themselves instead of their projections.
 
-An image has 3 channels and a head 16. So q.k is cheaper as x A x with A = W_Q W_K^T, which is [C, C]
-for each head, and the sum of weighted values as one matrix product of the weighted pixels with the
+An image has 3 channels and a head 16. So q.k is cheaper as x A x with A = W_Q W_K^T, a [C, C] for
+each head, and the sum of weighted values as one matrix product of the weighted pixels with the
 value kernels. Queries, keys and values, each as large as the output, never exist.
 """
 

@@ -1,24 +1,27 @@
-"""Writes a trained classification model as a SavedModel, whole or not at all."""
+"""Writes a trained model as a SavedModel, and for LiteRT, whole or not at all."""
 
 from __future__ import annotations
 
-import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 
 import tensorflow as tf
 from official.core import config_definitions, train_utils
 
+from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
-from sasa_tf.serving.client import LABELS
+from sasa_tf.serving.detection import DetectionModule
 from sasa_tf.serving.image_classification import ClassificationModule
+from sasa_tf.serving.litert import litert_model
+from sasa_tf.serving.loading import LABELS
+from sasa_tf.serving.saved_model import save
+from sasa_tf.serving.staging import refuse_existing, staged
 
 SIGNATURES = ("image_tensor", "image_bytes", "tf_example")
 
 
-def export_classification(
+def export_model(
   params: config_definitions.ExperimentConfig,
   *,
   checkpoint_path: str,
@@ -27,20 +30,23 @@ def export_classification(
   input_type: str = "image_tensor",
   batch_size: int | None = None,
   input_image_size: Sequence[int] | None = None,
+  litert: str | None = None,
   overwrite: bool = False,
 ) -> None:
-  """Exports a checkpoint with one signature for each kind of input.
+  """Exports a checkpoint of classification or detection, one signature for each kind of input.
 
   Args:
-    params: configuration of the training.
+    params: configuration of the training; its task decides what is exported.
     checkpoint_path: checkpoint to read the weights from.
     export_dir: SavedModel directory to make; its parent need not exist.
-    class_names: in the order of the labels, for clients that print names; None for none.
+    class_names: in the order of the labels, background first for detection; for clients that print
+      names. None for none.
     input_type: "image_tensor", "image_bytes" or "tf_example", which `serving_default` takes; the
       others become signatures of their own name.
     batch_size: fixed, or None for any.
     input_image_size: (H, W) of the model; the training's by default.
-    overwrite: whether to replace `export_dir`.
+    litert: LiteRT file to write too, see `litert_model`; None for none.
+    overwrite: whether to replace `export_dir` and `litert`.
 
   Raises:
     UserError: nothing was written, and why.
@@ -51,40 +57,27 @@ def export_classification(
       f"the model has {classes} classes, but there are {len(class_names)} class names. Name the "
       "label file of the training's data with --labels."
     )
-  target = pathlib.Path(export_dir)
-  if target.exists() and not overwrite:
-    raise UserError(f"--export_dir={target} exists. Choose another, or pass --overwrite.")
-  module = ClassificationModule(
+  refuse_existing(export_dir, "export_dir", overwrite)
+  if litert:
+    refuse_existing(litert, "litert", overwrite)
+  make = DetectionModule if isinstance(params.task, RetinaNetTask) else ClassificationModule
+  module = make(
     params,
     batch_size=batch_size,
     input_image_size=list(input_image_size or params.task.model.input_size[:2]),
     input_type=input_type,
   )
   _restore(module.model, checkpoint_path)
-  staged = target.with_name(f".{target.name}.incomplete")
-  shutil.rmtree(staged, ignore_errors=True)
-  try:
-    # Weights and signatures only: saving the Keras model writes each layer's functions as well.
-    servable = tf.Module()
-    servable.weights = module.model.variables
-    tf.saved_model.save(
-      servable,
-      str(staged),
-      signatures=module.get_inference_signatures(
-        {name: "serving_default" if name == input_type else name for name in SIGNATURES}
-      ),
-      # For inference alone; saved gradients would double the graph.
-      options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-    )
-    train_utils.serialize_config(params, str(staged))
+  with staged(pathlib.Path(export_dir)) as directory:
+    signatures = {name: "serving_default" if name == input_type else name for name in SIGNATURES}
+    save(directory, module, module.get_inference_signatures(signatures))
+    train_utils.serialize_config(params, str(directory))
     if class_names is not None:
-      (staged / LABELS).parent.mkdir()
-      labels.write_labels(staged / LABELS, class_names)
-    if target.exists():
-      shutil.rmtree(target)
-    os.replace(staged, target)
-  finally:
-    shutil.rmtree(staged, ignore_errors=True)
+      (directory / LABELS).parent.mkdir()
+      labels.write_labels(directory / LABELS, class_names)
+    if litert:
+      with staged(pathlib.Path(litert)) as file:
+        file.write_bytes(litert_model(module))
 
 
 def _restore(model: tf.Module, checkpoint_path: str) -> None:

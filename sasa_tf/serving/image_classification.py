@@ -9,6 +9,8 @@ import tensorflow as tf
 from official.vision.dataloaders import classification_input
 from official.vision.serving import image_classification
 
+from sasa_tf.serving.normalization import normalize
+
 
 class ClassificationModule(image_classification.ClassificationModule):
   """Model Garden's module, except that it prepares images exactly as the evaluation did.
@@ -16,9 +18,8 @@ class ClassificationModule(image_classification.ClassificationModule):
   The stock module crops by its own rule and, for encoded images, rounds to whole grey levels after
   resizing, so its probabilities are not those that were evaluated.
 
-  Signatures take `image_tensor` uint8 [B, H, W, 3], `image_bytes` or `tf_example` strings [B], or
-  `tflite` float32 [B, H, W, 3] that are normalised already. They return `logits` and `probs`
-  [B, classes].
+  Signatures take `image_tensor` uint8 [B, H, W, 3], or `image_bytes` or `tf_example` strings [B].
+  They return `logits` and `probs` [B, classes].
   """
 
   def __init__(self, params: Any, **kwargs: Any):
@@ -61,9 +62,18 @@ class ClassificationModule(image_classification.ClassificationModule):
       )
     return self._classify(images)
 
+  @property
+  def prepared_size(self) -> list[int]:
+    """(H, W) of the model's input."""
+    return list(self._input_image_size)
+
+  def serve_prepared(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+    """Classifies images that have the model's size, float32 [B, H, W, 3], grey levels 0 to 255."""
+    return self._classify(normalize(images))
+
   def serve(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-    """Classifies decoded images, or prepared ones for `tflite`."""
-    return self._classify(images) if self._input_type == "tflite" else self._serve_each(images)
+    """Classifies decoded images."""
+    return self._serve_each(images)
 
   @tf.function
   def inference_from_image_bytes(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:

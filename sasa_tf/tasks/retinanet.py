@@ -13,12 +13,17 @@ from official.vision.tasks import retinanet
 from sasa_tf.configs.retinanet import RetinaNetTask as Config
 from sasa_tf.errors import UserError
 from sasa_tf.modeling.builders import build_retinanet
+from sasa_tf.tasks import tfds_decoders
 from sasa_tf.tasks.coco_categories import COCO_IDS
 from sasa_tf.tasks.coco_evaluator import COCOEvaluator
 from sasa_tf.tasks.labels import LABEL_ERROR
 
+tfds_decoders.register()
+
 # In targets and padded ground truth: no object.
 _NOTHING = -1
+# Among the labels of a replica: what its losses weigh in those of the global batch.
+_LOSS_SHARE = "loss_share"
 
 
 @task_factory.register_task_cls(Config)
@@ -29,6 +34,8 @@ class RetinaNetTask(retinanet.RetinaNetTask):
   * Class 0 is background. TFDS counts classes from 0, so that the stock task trains the first one,
     "person" of COCO, as background; here labels of TFDS become COCO's ids, or one more.
   * A class that the model does not have is an error; the stock task trains on nothing instead.
+  * Losses are divided by the number of positive anchors of the global batch, not of each replica's
+    part of it, so that training does not depend on the number of replicas.
   * A checkpoint that does not fit says so in one sentence.
   """
 
@@ -73,7 +80,7 @@ class RetinaNetTask(retinanet.RetinaNetTask):
     self, params: DataConfig, input_context: tf.distribute.InputContext | None = None
   ) -> tf.data.Dataset:
     """Builds the dataset of (images [B, H, W, 3], labels of every anchor)."""
-    dataset = super().build_inputs(params, input_context)
+    dataset = super().build_inputs(tfds_decoders.pass_through(params), input_context)
     classes = self.task_config.model.num_classes
     from_tfds = _classes_of_tfds(params.tfds_name) if params.tfds_name else None
 
@@ -99,6 +106,30 @@ class RetinaNetTask(retinanet.RetinaNetTask):
       return images, labels
 
     return dataset.map(converted, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+  def prepare_replica_inputs(self, inputs: tuple[Any, dict[str, Any]]) -> tuple[Any, Any]:
+    """Adds to the labels of each replica what only all of them together know.
+
+    Args:
+      inputs: (images [B, H, W, 3], labels) of this replica.
+    """
+    images, labels = inputs
+    positives = tf.reduce_sum(labels["box_weights"]) + 1.0  # as in the stock losses
+    context = tf.distribute.get_replica_context()
+    replicas = context.num_replicas_in_sync
+    everywhere = context.all_reduce(tf.distribute.ReduceOp.SUM, positives) - (replicas - 1.0)
+    return images, {**labels, _LOSS_SHARE: replicas * positives / everywhere}
+
+  def build_losses(
+    self, outputs: dict[str, Any], labels: dict[str, Any], aux_losses: Any = None
+  ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the losses: total, of classes, of boxes, and both without regularisation."""
+    total, *parts = super().build_losses(outputs, labels)
+    share = labels.get(_LOSS_SHARE, 1.0)
+    total, *parts = (loss * share for loss in (total, *parts))
+    if aux_losses:
+      total += self.task_config.losses.loss_weight * tf.reduce_sum(aux_losses)
+    return total, *parts
 
   def build_metrics(self, training: bool = True) -> list[Any]:
     """Returns the means of the losses; for an evaluation prepares COCO's metrics too."""

@@ -10,12 +10,20 @@ from typing import Any
 import tensorflow as tf
 import yaml
 from official.core import config_definitions
+from official.vision.configs.retinanet import DataConfig as DetectionData
 
 from sasa_tf.data.output_directory import LABELS_FILE
 from sasa_tf.errors import UserError
+from sasa_tf.training import checkpoints
 
 # Model Garden's, in a model_dir.
 PARAMS_FILE = "params.yaml"
+
+# What makes TFRecords for classification and for detection.
+_OF_CLASSES = "digits for scikit-learn's digits, image_folder for a folder of images"
+_OF_BOXES = (
+  "scenes for drawn ones, voc for Pascal VOC's XML files, coco for an instances file like COCO's"
+)
 
 
 def check_data(name: str, data: config_definitions.DataConfig) -> None:
@@ -32,10 +40,11 @@ def check_data(name: str, data: config_definitions.DataConfig) -> None:
       "the other to ''."
     )
   if data.input_path and data.file_type == "tfrecord":
-    _check_tfrecords(f"{name}.input_path", data.input_path)
+    converters = _OF_BOXES if isinstance(data, DetectionData) else _OF_CLASSES
+    _check_tfrecords(f"{name}.input_path", data.input_path, converters)
 
 
-def _check_tfrecords(name: str, input_path: Any) -> None:
+def _check_tfrecords(name: str, input_path: Any, converters: str) -> None:
   patterns = [input_path] if isinstance(input_path, str) else input_path
   if not isinstance(patterns, (list, tuple)):
     return  # a dictionary of weighted sources, which Model Garden checks
@@ -46,8 +55,7 @@ def _check_tfrecords(name: str, input_path: Any) -> None:
     if not matched:
       raise UserError(
         f"{name}={pattern}: no file matches (looked from {os.getcwd()}). Write TFRecords with "
-        "`python -m sasa_tf.bin.make_tfrecords` (digits for scikit-learn's digits, image_folder "
-        "for a folder of images), or set the path."
+        f"`python -m sasa_tf.bin.make_tfrecords` ({converters}), or set the path."
       )
     files.extend(matched)
   if not any(tf.io.gfile.stat(file).length for file in files):
@@ -55,19 +63,24 @@ def _check_tfrecords(name: str, input_path: Any) -> None:
 
 
 def check_model_dir(
-  model_dir: str, params: config_definitions.ExperimentConfig, *, train: bool
+  model_dir: str,
+  params: config_definitions.ExperimentConfig,
+  *,
+  train: bool,
+  write: bool | None = None,
 ) -> None:
   """Raises a `UserError` unless the directory can be written and continues the same model.
 
   Args:
     model_dir: of the run.
     params: its configuration.
-    train: whether the run will write; an evaluation needs a checkpoint there instead.
+    train: whether the run will train; an evaluation needs a checkpoint there instead.
+    write: whether this process will write there, by default where it trains.
   """
-  checkpoint = tf.train.latest_checkpoint(model_dir)
-  if train:
+  checkpoint = checkpoints.latest_whole(model_dir)
+  if train if write is None else write:
     _check_writable(model_dir)
-  elif checkpoint is None:
+  if not train and checkpoint is None:
     raise UserError(
       f"--model_dir={model_dir} holds no checkpoint to evaluate. Train first, or name the "
       "directory of a training."
@@ -105,6 +118,10 @@ def check_init_checkpoint(task: config_definitions.TaskConfig) -> None:
       f"task.init_checkpoint={path}: no such checkpoint. Name the directory of a training, or a "
       "checkpoint in it without its suffix, for example runs/imagenet/best_ckpt."
     )
+  last = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
+  problem = checkpoints.damage(last) if last else None
+  if problem:
+    raise UserError(f"task.init_checkpoint={path}: {last} is damaged: {problem}. Name another one.")
   beside = path if tf.io.gfile.isdir(path) else os.path.dirname(path)
   for folder in (beside, os.path.dirname(beside.rstrip("/"))):
     saved = os.path.join(folder, PARAMS_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import pathlib
@@ -126,7 +127,8 @@ def _check_keys(
   params: base_config.Config, override: Mapping[str, Any], source: str, path: str
 ) -> None:
   """Raises on the first key that the configuration does not have."""
-  known = params.as_dict()
+  # A choice (type: sgd) lists what is chosen alone; a file may choose another and set it up.
+  known = {*params.as_dict(), *(field.name for field in dataclasses.fields(params))}
   for key, value in override.items():
     if key not in known:
       where = f"in {path}" if path else "at the top level"

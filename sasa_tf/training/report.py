@@ -8,21 +8,27 @@ import tensorflow as tf
 from official.core import config_definitions
 
 from sasa_tf.configs.image_classification import ImageClassificationTask
+from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.errors import UserError
+from sasa_tf.training import checkpoints
 
 
 def best_checkpoint(model_dir: str, params: config_definitions.ExperimentConfig) -> str | None:
   """Returns the checkpoint to export: the best one, else averaged weights, else the last one.
 
   With an exponential moving average, `ckpt-N` holds the raw weights, while `best_ckpt` and
-  `ema_checkpoints` hold the averaged ones that were evaluated.
+  `ema_checkpoints` hold the averaged ones that were evaluated. Damaged ones are passed over, and
+  told on standard error.
+
+  Raises:
+    UserError: there are checkpoints, and none is whole.
   """
   best = params.trainer.best_checkpoint_export_subdir
   directories = [os.path.join(model_dir, best)] if best else []
   if params.trainer.optimizer_config.ema:
     directories.append(os.path.join(model_dir, "ema_checkpoints"))
   directories.append(model_dir)
-  return next(filter(None, map(tf.train.latest_checkpoint, directories)), None)
+  return checkpoints.latest_whole(*directories)
 
 
 def find_checkpoint(
@@ -36,15 +42,18 @@ def find_checkpoint(
     params: its configuration.
 
   Raises:
-    UserError: there is none.
+    UserError: there is none, or it is damaged.
   """
   if checkpoint_path and tf.io.gfile.exists(f"{checkpoint_path}.index"):
+    problem = checkpoints.damage(checkpoint_path)
+    if problem:
+      raise UserError(f"{checkpoint_path} is damaged: {problem}. Name another checkpoint.")
     return checkpoint_path
   directory = checkpoint_path or model_dir
   if not directory:
     raise UserError("expected --checkpoint_path or --model_dir; received neither.")
   found = (
-    tf.train.latest_checkpoint(directory) if checkpoint_path else best_checkpoint(directory, params)
+    checkpoints.latest_whole(directory) if checkpoint_path else best_checkpoint(directory, params)
   )
   if found is None:
     raise UserError(f"{directory} holds no checkpoint. Name one, or the directory of a training.")
@@ -58,7 +67,7 @@ def print_results(model_dir: str, params: config_definitions.ExperimentConfig) -
     f"last checkpoint       {tf.train.latest_checkpoint(model_dir)}",
     f"TensorBoard log       tensorboard --logdir {model_dir}",
   ]
-  if isinstance(params.task, ImageClassificationTask):
+  if isinstance(params.task, (ImageClassificationTask, RetinaNetTask)):
     lines.append(
       f"next                  python -m sasa_tf.bin.export_saved_model --model_dir={model_dir} "
       f"--export_dir={os.path.join(model_dir, 'saved_model')}"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
+
 import tensorflow as tf
 from official.common import distribute_utils
 from official.core import config_definitions
 
 from sasa_tf.errors import UserError
+from sasa_tf.training import tpu
+
+_strategies = itertools.count()
 
 
 def make_logical_cpus(count: int) -> None:
@@ -29,53 +35,96 @@ def build_strategy(
 ) -> tf.distribute.Strategy:
   """Returns Model Garden's strategy, or one over logical CPUs for a dry run without GPUs.
 
+  Where `mirrored` has a single device, it is a `OneDeviceStrategy`: nothing is to be mirrored, and
+  batch norm over all replicas then needs no communication.
+
   Args:
     runtime: of the experiment.
     num_logical_cpus: replicas on the processor (see `make_logical_cpus`), or 0.
 
   Raises:
-    UserError: a combination that does not exist, or more GPUs than there are.
+    UserError: a combination that does not exist, or devices that there are not.
   """
+  name = runtime.distribution_strategy
   if num_logical_cpus:
-    if runtime.distribution_strategy != "mirrored" or runtime.num_gpus:
+    if name != "mirrored" or runtime.num_gpus:
       raise UserError(
         "--num_logical_cpus is a dry run of runtime.distribution_strategy=mirrored without GPUs; "
-        f"received distribution_strategy={runtime.distribution_strategy!r} and "
-        f"num_gpus={runtime.num_gpus}. Leave the flag away, or set mirrored and num_gpus=0."
+        f"received distribution_strategy={name!r} and num_gpus={runtime.num_gpus}. Leave the flag "
+        "away, or set mirrored and num_gpus=0."
       )
-    return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(num_logical_cpus)])
+    return over_devices([f"CPU:{i}" for i in range(num_logical_cpus)])
+  if name == "tpu":
+    return tpu.build_strategy(runtime.tpu)
   available = len(tf.config.list_physical_devices("GPU"))
   if runtime.num_gpus > available:
     raise UserError(
       f"runtime.num_gpus={runtime.num_gpus}, but TensorFlow sees {available} GPUs. Set "
-      f"runtime.num_gpus={available}, or check the driver with nvidia-smi."
+      f"runtime.num_gpus={available}, or check the driver with nvidia-smi and the environment "
+      "variable CUDA_VISIBLE_DEVICES."
     )
+  if name == "mirrored" and runtime.num_gpus in (0, 1):
+    return over_devices(["GPU:0" if runtime.num_gpus else "CPU:0"])
   try:
     return distribute_utils.get_distribution_strategy(
-      distribution_strategy=runtime.distribution_strategy,
+      distribution_strategy=name,
       all_reduce_alg=runtime.all_reduce_alg,
       num_gpus=runtime.num_gpus,
-      tpu_address=runtime.tpu,
     )
   except ValueError as error:
     raise UserError(
-      f"runtime.distribution_strategy={runtime.distribution_strategy!r}: {error}"
+      f"runtime.distribution_strategy={name!r}: {error} Known: one_device, mirrored, "
+      "multi_worker_mirrored, tpu, off."
     ) from error
 
 
-def describe(strategy: tf.distribute.Strategy, global_batch_size: int) -> str:
+def over_devices(names: Sequence[str]) -> tf.distribute.Strategy:
+  """Returns the strategy with a replica on each of these devices, such as "GPU:0"."""
+  if len(names) == 1:
+    return tf.distribute.OneDeviceStrategy(names[0])
+  # TensorFlow numbers the groups of devices that reduce together anew in every strategy, and takes
+  # those of the same number for the same group.
+  mirrored = type(
+    "MirroredStrategy",
+    (tf.distribute.MirroredStrategy,),
+    {"_collective_key_base": 1000 * next(_strategies)},
+  )
+  return mirrored(list(names))
+
+
+def describe(strategy: tf.distribute.Strategy, batches: Mapping[str, int]) -> str:
   """Returns one line on the topology, for people.
 
+  Args:
+    strategy: of the run.
+    batches: {"task.train_data": its global batch size}, and of the other data that the run uses.
+
   Raises:
-    UserError: the batch does not divide among the replicas.
+    UserError: a batch does not divide among the replicas.
   """
-  replicas = strategy.num_replicas_in_sync
-  if global_batch_size % replicas:
-    raise UserError(
-      f"task.train_data.global_batch_size={global_batch_size} does not divide among {replicas} "
-      f"replicas. Use a multiple of {replicas}."
-    )
-  return (
-    f"{type(strategy).__name__}, {replicas} replica{'s' if replicas > 1 else ''}, "
-    f"batch {global_batch_size} ({global_batch_size // replicas} a replica)"
-  )
+  replicas, hosts = strategy.num_replicas_in_sync, _num_hosts(strategy)
+  parts = [type(strategy).__name__, _count(hosts, "host"), _count(replicas, "replica")]
+  for name, size in batches.items():
+    if size < 1 or size % replicas:
+      lower = size // replicas * replicas
+      raise UserError(
+        f"{name}.global_batch_size={size} does not divide among {_count(replicas, 'replica')}. "
+        f"Use a multiple of {replicas}, such as {f'{lower} or ' if lower > 0 else ''}"
+        f"{max(lower, 0) + replicas}."
+      )
+    use = "validation batch" if "validation" in name else "batch"
+    parts.append(f"{use} {size} ({size // replicas} a replica)")
+  return ", ".join(parts)
+
+
+def _num_hosts(strategy: tf.distribute.Strategy) -> int:
+  """Returns how many processes feed the replicas."""
+  if isinstance(strategy, tf.distribute.TPUStrategy):
+    return strategy.extended.num_hosts
+  resolver = strategy.cluster_resolver
+  jobs = resolver.cluster_spec().as_dict() if resolver else {}
+  return sum(len(jobs.get(job, ())) for job in ("chief", "worker")) or 1
+
+
+def _count(number: int, noun: str) -> str:
+  return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -65,7 +65,12 @@ def trained(data, tmp_path_factory):
 def exported(trained, tmp_path_factory):
   model_dir, _ = trained
   export_dir = tmp_path_factory.mktemp("export") / "saved_model"
-  program("export_saved_model", f"--model_dir={model_dir}", f"--export_dir={export_dir}")
+  program(
+    "export_saved_model",
+    f"--model_dir={model_dir}",
+    f"--export_dir={export_dir}",
+    f"--litert={export_dir.parent}/model.tflite",
+  )
   return export_dir
 
 
@@ -108,6 +113,10 @@ def test_saved_model_gives_the_probabilities_that_were_evaluated(exported, data,
   by_tensor = served["serving_default"](inputs=decoded)["probs"].numpy()
   np.testing.assert_allclose(by_bytes, by_example, atol=1e-6)
   np.testing.assert_allclose(by_bytes, by_tensor, atol=1e-6)
+  interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+  runner = interpreter.Interpreter(str(exported.parent / "model.tflite")).get_signature_runner()
+  by_litert = [runner(images=image[None].numpy().astype(np.float32))["probs"] for image in decoded]
+  np.testing.assert_allclose(np.concatenate(by_litert), by_tensor, atol=1e-5)
   # The reader interleaves the files, so compare as sets of rows.
   distance = np.abs(expected[:, None] - by_bytes[None]).max(axis=-1).min(axis=1)
   assert distance.max() < 1e-5
@@ -128,16 +137,20 @@ def test_predict_prints_names_and_probabilities(exported, data):
 
 def test_serving_errors(exported, tmp_path):
   from sasa_tf.errors import UserError
-  from sasa_tf.serving.client import Classifier
+  from sasa_tf.serving.classifier import classify
+  from sasa_tf.serving.client import predict_all
+  from sasa_tf.serving.loading import EncodedImageModel
 
   with pytest.raises(UserError, match="is no SavedModel"):
-    Classifier(str(tmp_path))
-  classifier = Classifier(str(exported))
+    EncodedImageModel(str(tmp_path))
+  model = EncodedImageModel(str(exported))
   with pytest.raises(UserError, match="No such file"):
-    classifier.predict(str(tmp_path / "missing.png"))
+    classify(model, str(tmp_path / "missing.png"), top_k=3)
   (tmp_path / "text.png").write_text("no picture")
   with pytest.raises(UserError, match="cannot be decoded"):
-    classifier.predict(str(tmp_path / "text.png"))
+    classify(model, str(tmp_path / "text.png"), top_k=3)
+  with pytest.raises(UserError, match="--output is of detectors"):
+    list(predict_all(str(exported), ["a.png"], output=str(tmp_path)))
 
 
 def test_finished_run_says_so_and_another_model_is_refused(trained, data):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+import tf_keras
 from official.core import exp_factory, task_factory
 
 from sasa_tf.configs import image_classification as configs
@@ -66,3 +67,21 @@ def test_label_outside_of_the_classes(tmp_path, label):
   message = f"{image_classification.LABEL_ERROR}: expected 0 to 9"
   with pytest.raises(tf.errors.InvalidArgumentError, match=message):
     next(iter(dataset))
+
+
+def test_loss_of_an_evaluation_counts_images_not_batches():
+  task = task_of("sasa_resnet_digits")
+  model = tf_keras.Sequential([tf_keras.layers.Flatten(), tf_keras.layers.Dense(10)])
+  rng = np.random.default_rng(0)
+  images = rng.normal(size=[10, 8, 8, 3]).astype(np.float32)
+  labels = rng.integers(0, 10, [10])
+
+  def mean_loss(*sizes):
+    mean, start = tf_keras.metrics.Mean(), 0
+    for size in sizes:
+      batch = images[start : start + size], tf.constant(labels[start : start + size])
+      mean.update_state(task.validation_step(batch, model)[task.loss])
+      start += size
+    return float(mean.result())
+
+  assert mean_loss(4, 4, 2, 0) == pytest.approx(mean_loss(10), rel=1e-6)

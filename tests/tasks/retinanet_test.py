@@ -107,6 +107,16 @@ def test_images_without_boxes_train(train_step, tmp_path):
   assert moved["backbone"] > 0.7
 
 
+def test_one_image_fills_a_batch_and_is_evaluated_once(train_step, tmp_path):
+  task = task_of(write_scenes(tmp_path / "a", SCENES[:1]))
+  (batch,) = dataset(task, "train_data").take(1)
+  assert batch[0].shape[0] == 3
+  loss, _ = train_step(batch)
+  assert np.isfinite(loss) and loss > 0
+  (evaluated,) = dataset(task)
+  assert evaluated[1]["groundtruths"]["source_id"].numpy().tolist() == [1]
+
+
 def test_one_evaluation(built):
   task, model = built
   metrics = task.build_metrics(training=False)

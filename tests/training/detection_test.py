@@ -12,8 +12,9 @@ from sasa_tf.errors import UserError
 from sasa_tf.training import checks, experiment, run
 from tests.tasks.detection_records import SCENES, write_scenes
 
-# Convolutions alone, which are quick to trace.
+# Convolutions alone and no XLA, which are quick to trace.
 SMALL = {
+  "runtime.enable_xla": False,
   "task.model.num_classes": 4,
   "task.model.input_size": "[64, 64, 3]",
   "task.model.max_level": 5,
@@ -79,7 +80,7 @@ def test_coco_is_the_papers_recipe():
 def trained(tmp_path_factory):
   """A run of two steps, its metrics and what it printed."""
   model_dir = tmp_path_factory.mktemp("run")
-  params = params_of(write_scenes(tmp_path_factory.mktemp("records") / "a"))
+  params = params_of(write_scenes(model_dir / "records"))
   printed = io.StringIO()
   with contextlib.redirect_stdout(printed):
     metrics = run_experiment(params, model_dir, "train_and_eval")
@@ -93,6 +94,15 @@ def test_a_run_from_records_to_average_precision(trained):
   assert tf.train.latest_checkpoint(str(model_dir / "best_ckpt"))
   assert "train step 2/2 (100%)" in printed
   assert re.search(r"evaluation at step 2: .*\bAP \d", printed)
+
+
+def test_an_evaluator_beside_gives_the_average_precision_of_all_images(trained):
+  model_dir, metrics, _ = trained
+  followed = run_experiment(params_of(model_dir / "records"), model_dir, "continuous_eval")
+  names = [name for name in metrics if name.startswith("A") or name.endswith("loss")]
+  assert len(names) > 12
+  for name in names:
+    assert followed[name] == pytest.approx(metrics[name], rel=1e-4), name
 
 
 def test_backbone_of_another_run(trained):

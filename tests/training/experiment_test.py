@@ -9,7 +9,7 @@ from official.core import exp_factory, task_factory
 
 from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.errors import UserError
-from sasa_tf.training import checks, experiment, progress, report, strategy
+from sasa_tf.training import checks, experiment, progress, report
 
 # Experiment -> trainable parameters of its model, classifier included.
 EXPERIMENTS = {
@@ -86,6 +86,22 @@ def test_every_field_of_the_backbone_reaches_the_model():
   arguments = task_factory.get_task(params.task).build_model().backbone.get_config()
   for name, value in changes.items():
     assert arguments[name] == (tuple(value) if isinstance(value, list) else value)
+
+
+def test_a_file_may_choose_another_kind(tmp_path):
+  file = tmp_path / "a.yaml"
+  file.write_text(
+    "trainer: {optimizer_config: {optimizer: {type: adam, adam: {epsilon: 0.5}}, "
+    "learning_rate: {type: constant, constant: {learning_rate: 0.25}}}}"
+  )
+  config = experiment.load_experiment("sasa_resnet_cifar10", [str(file)]).trainer.optimizer_config
+  assert (config.optimizer.type, config.optimizer.get().epsilon) == ("adam", 0.5)
+  assert config.learning_rate.get().learning_rate == 0.25
+  message = "no key 'adamm' in trainer.optimizer_config.optimizer. Did you mean 'adam"
+  with pytest.raises(UserError, match=message):
+    experiment.load_experiment(
+      "sasa_resnet_cifar10", (), "trainer.optimizer_config.optimizer.adamm.epsilon=1"
+    )
 
 
 def test_files_come_before_overrides(tmp_path):
@@ -173,20 +189,6 @@ def test_labels_beside(tmp_path):
   assert checks.labels_beside(f"{tmp_path}/train-*") is None
   (tmp_path / "labels.txt").write_text("a\n")
   assert checks.labels_beside(f"{tmp_path}/train-*") == tmp_path / "labels.txt"
-
-
-def test_strategy_errors():
-  with pytest.raises(UserError, match="num_gpus=64, but TensorFlow sees"):
-    strategy.build_strategy(digits_params("runtime.num_gpus=64").runtime)
-  with pytest.raises(UserError, match="distribution_strategy='mirored'"):
-    strategy.build_strategy(digits_params("runtime.distribution_strategy=mirored").runtime)
-  with pytest.raises(UserError, match="--num_logical_cpus is a dry run of"):
-    strategy.build_strategy(digits_params("runtime.distribution_strategy=one_device").runtime, 2)
-
-
-def test_topology_line():
-  one = tf.distribute.OneDeviceStrategy("CPU:0")
-  assert strategy.describe(one, 6) == "OneDeviceStrategy, 1 replica, batch 6 (6 a replica)"
 
 
 def test_progress_lines(capsys):

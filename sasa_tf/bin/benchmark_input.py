@@ -1,0 +1,51 @@
+"""Measures an experiment's input pipeline and its training step, and says which bounds the run.
+
+python -m sasa_tf.bin.benchmark_input --experiment=sasa_resnet_imagenet \
+    --params_override=task.train_data.global_batch_size=128
+
+Both are the experiment's own: its files, its augmentation, its batches, its model and optimizer.
+Nothing is written. --input_only leaves the model out.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from sasa_tf.bin import program
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("experiment", None, "Experiment to measure.", required=True)
+flags.DEFINE_multi_string("config_file", None, "YAML files that override the experiment.")
+flags.DEFINE_string("params_override", None, "YAML string that overrides further.")
+flags.DEFINE_float("seconds", 10.0, "To measure each for, at least.", lower_bound=0)
+flags.DEFINE_integer("steps_per_loop", 10, "Steps between two looks at the clock.", lower_bound=1)
+flags.DEFINE_bool("input_only", False, "Measure the input pipeline alone.")
+
+
+def main(argv: list[str]) -> None:
+  """Measures the experiment of the flags."""
+  program.refuse_positional(argv)
+
+  from sasa_tf import registry_imports  # noqa: F401
+  from sasa_tf.training import experiment, input_benchmark
+
+  params = experiment.load_experiment(
+    FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
+  )
+  if FLAGS.input_only:
+    images = input_benchmark.measure_input(params, seconds=FLAGS.seconds)
+    print(f"input pipeline alone  {images:10,.1f} images/s")
+  else:
+    print(
+      input_benchmark.measure(params, seconds=FLAGS.seconds, steps_per_loop=FLAGS.steps_per_loop)
+    )
+
+
+def run() -> None:
+  """Console script."""
+  program.run(main)
+
+
+if __name__ == "__main__":
+  run()

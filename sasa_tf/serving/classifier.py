@@ -1,0 +1,40 @@
+"""The most probable classes of image files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sasa_tf.serving.loading import EncodedImageModel
+
+
+class Prediction(NamedTuple):
+  """A class and its probability."""
+
+  label: int
+  name: str
+  probability: float
+
+
+def classify(model: EncodedImageModel, image: str, top_k: int) -> list[Prediction]:
+  """Returns the `top_k` most probable classes of an image file, the best first.
+
+  Raises:
+    UserError: the file is missing or no image.
+  """
+  probabilities = model.run(image)["probs"]
+  best = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+  return [Prediction(i, model.name_of(i), float(probabilities[i])) for i in best]
+
+
+def classification_lines(
+  model: EncodedImageModel, images: Sequence[str], top_k: int
+) -> Iterator[str]:
+  """Yields the lines of a table of the most probable classes of each image."""
+  for image in images:
+    yield image
+    for prediction in classify(model, image, top_k):
+      bar = "#" * round(30 * prediction.probability)
+      yield f"  {prediction.probability:6.1%}  {prediction.name:<20} {bar}".rstrip()

@@ -1,0 +1,80 @@
+"""Loads a SavedModel and runs it on image files; needs TensorFlow only."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from sasa_tf.data import labels
+from sasa_tf.errors import UserError
+
+# Inside of the SavedModel; servers leave assets.extra alone.
+LABELS = pathlib.PurePath("assets.extra", "labels.txt")
+
+
+class EncodedImageModel:
+  """The signature of a SavedModel that takes encoded images.
+
+  Attributes:
+    outputs: names of what it returns.
+  """
+
+  def __init__(self, saved_model: str):
+    """Loads it.
+
+    Raises:
+      UserError: there is no SavedModel with such a signature.
+    """
+    path = pathlib.Path(saved_model)
+    if not (path / "saved_model.pb").is_file():
+      raise UserError(
+        f"--saved_model={saved_model} is no SavedModel (no saved_model.pb in it). Make one with "
+        "`python -m sasa_tf.bin.export_saved_model`."
+      )
+    self._model = tf.saved_model.load(saved_model)
+    signatures = self._model.signatures
+    name = "image_bytes" if "image_bytes" in signatures else "serving_default"
+    self._signature = signatures[name]
+    ((self._argument, spec),) = self._signature.structured_input_signature[1].items()
+    self.outputs = frozenset(self._signature.structured_outputs)
+    if spec.dtype != tf.string or not self.outputs & {"probs", "detection_boxes"}:
+      raise UserError(
+        f"--saved_model={saved_model} has no signature that takes encoded images and returns "
+        f"probs or detection_boxes; it has {sorted(signatures)}. Export it with "
+        "`python -m sasa_tf.bin.export_saved_model`."
+      )
+    self._batch = spec.shape[0]
+    self._names = labels.read_labels(path / LABELS) if (path / LABELS).is_file() else None
+
+  def name_of(self, label: int) -> str:
+    """Returns the name of a class, its number where the SavedModel has no names."""
+    return self._names[label] if self._names else str(label)
+
+  def run(self, image: str) -> dict[str, np.ndarray]:
+    """Returns the outputs for an image file, without their batch axis.
+
+    Raises:
+      UserError: the file is missing or no image.
+    """
+    copies = self._batch or 1  # a fixed batch is filled with the same image
+    try:
+      outputs = self._signature(**{self._argument: tf.repeat([read(image)], copies)})
+    except tf.errors.InvalidArgumentError as error:
+      raise UserError(
+        f"{image} cannot be decoded: expected a JPEG, PNG or BMP image. {error.message[:200]}"
+      ) from error
+    return {name: value[0].numpy() for name, value in outputs.items()}
+
+
+def read(image: str) -> bytes:
+  """Returns the content of an image file.
+
+  Raises:
+    UserError: it cannot be read.
+  """
+  try:
+    return pathlib.Path(image).read_bytes()
+  except OSError as error:
+    raise UserError(f"{image}: {error.strerror}. Give the path of an image file.") from error

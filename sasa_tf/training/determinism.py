@@ -1,0 +1,36 @@
+"""Runs that repeat to the last bit."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+from official.core import config_definitions
+
+from sasa_tf.training import checkpoints
+
+
+def make_deterministic(
+  params: config_definitions.ExperimentConfig, seed: int, model_dir: str
+) -> config_definitions.ExperimentConfig:
+  """Makes TensorFlow deterministic in this process, and returns the configuration to run there.
+
+  The state of the input pipeline is in no checkpoint: a resumed run draws its images anew. So that
+  it does not see again what it began with, the step of the checkpoint enters the seed. Two runs are
+  equal if they were interrupted at the same steps, or never.
+
+  Args:
+    params: of the experiment.
+    seed: of weights, order of the data and augmentation.
+    model_dir: of the run, which may go on from a checkpoint.
+  """
+  last = checkpoints.latest_whole(model_dir)
+  seed += checkpoints.step_of(last) if last else 0
+  tf.config.experimental.enable_op_determinism()
+  tf_keras.utils.set_random_seed(seed % (1 << 32))
+  data = {
+    name: getattr(params.task, name).replace(seed=seed, deterministic=True)
+    for name in ("train_data", "validation_data")
+  }
+  params = params.replace(task=params.task.replace(**data))
+  params.lock()
+  return params

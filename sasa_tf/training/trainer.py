@@ -1,0 +1,109 @@
+"""Model Garden's trainer with a step that XLA compiles on any number of replicas."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+from official.core import base_task, base_trainer, config_definitions
+
+from sasa_tf.tasks.distributed_step import DistributedStep
+from sasa_tf.tasks.nonfinite import NonfiniteGuard
+
+
+class Trainer(base_trainer.Trainer):
+  """As Model Garden's, except that `runtime.enable_xla` does what it says.
+
+  Model Garden compiles the step with the all-reduce inside, which fails with several replicas, and
+  without GPUs compiles nothing. Here the all-reduce lies between two compiled programs, see
+  `DistributedStep`.
+  """
+
+  def __init__(
+    self,
+    config: config_definitions.ExperimentConfig,
+    task: base_task.Task,
+    model: tf_keras.Model,
+    optimizer: tf_keras.optimizers.Optimizer,
+    train: bool = True,
+    *,
+    make_step: Callable[..., DistributedStep] = DistributedStep,
+    on_nonfinite: str = "stop",
+    **arguments: Any,
+  ):
+    """Prepares training and evaluation; to be called in the scope of the strategy.
+
+    Args:
+      config: of the experiment.
+      task: configured by it.
+      model: the task's.
+      optimizer: the task's.
+      train: whether there will be steps of training.
+      make_step: builds the step.
+      on_nonfinite: "stop" or "skip", see `NonfiniteGuard`.
+      **arguments: Model Garden's.
+    """
+    super().__init__(config, task, model, optimizer, train, **arguments)
+    self._guard = NonfiniteGuard(on_nonfinite, model, optimizer, self.global_step)
+    self._loop_start = 0
+    self._distributed_step = None
+    # All that a TPU runs is one program of XLA anyway.
+    if train and not isinstance(self.strategy, tf.distribute.TPUStrategy):
+      self._distributed_step = make_step(
+        task,
+        model,
+        optimizer,
+        self.train_metrics,
+        jit_compile=self._can_compile(),
+        guard=self._guard,
+      )
+
+  def train_loop_begin(self) -> None:
+    """Notes where the loop of steps begins."""
+    super().train_loop_begin()
+    self._loop_start = int(self.global_step.numpy())
+
+  def train_loop_end(self) -> dict[str, Any]:
+    """Returns the metrics of the loop of steps, unless its numbers went wrong."""
+    logs = super().train_loop_end()
+    self._guard.check(int(self.global_step.numpy()) - self._loop_start, logs)
+    return logs
+
+  def train_step(self, iterator: Any) -> None:
+    """Trains every replica on its share of the next batch."""
+    inputs = self.next_train_inputs(iterator)
+    self.strategy.run(self._train_replica, args=(inputs,), options=self._runtime_options)
+
+  def _train_replica(self, inputs: Any) -> None:
+    if self.strategy.num_replicas_in_sync > 1 and hasattr(self.task, "prepare_replica_inputs"):
+      inputs = self.task.prepare_replica_inputs(inputs)
+    if self._distributed_step is not None:
+      loss = self._distributed_step(inputs)
+    else:
+      logs = self.task.train_step(inputs, self.model, self.optimizer, self.train_metrics)
+      loss = logs[self.task.loss]
+    self._guard.update_metric(self.train_loss, loss)
+    self.global_step.assign_add(1)
+
+  def _can_compile(self) -> bool:
+    """Whether XLA is asked for, and possible; says so where it is not."""
+    if not self.config.runtime.enable_xla:
+      return False
+    if self.strategy.num_replicas_in_sync > 1 and has_synchronized_batch_norm(self.model):
+      print(
+        "runtime.enable_xla=true has no effect: batch norm synchronised over "
+        f"{self.strategy.num_replicas_in_sync} replicas reduces inside of the forward pass, which "
+        "XLA does not compile. Set task.model.norm_activation.use_sync_bn=false for XLA, or "
+        "runtime.enable_xla=false to be rid of this line.",
+        file=sys.stderr,
+      )
+      return False
+    return True
+
+
+def has_synchronized_batch_norm(model: tf_keras.Model) -> bool:
+  """Whether a layer of the model, or of a layer of it, meets the other replicas."""
+  return any(getattr(layer, "synchronized", False) for layer in model.submodules)

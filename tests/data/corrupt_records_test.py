@@ -1,0 +1,122 @@
+"""Records without a usable image or label, left out up to a limit."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sasa_tf.data import corrupt_records, record_contents, record_files
+from sasa_tf.data.record_contents import BOXES, Expected
+from sasa_tf.errors import UserError
+
+PIXELS = np.random.default_rng(0).integers(0, 255, [12, 16, 3], np.uint8)
+JPEG = tf.io.encode_jpeg(PIXELS).numpy()
+PNG = tf.io.encode_png(PIXELS).numpy()
+
+
+def example(encoded=JPEG, labels=(3,), boxes=None, source_id=None):
+  features = {}
+  if encoded is not None:
+    features["image/encoded"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
+  key = "image/class/label" if boxes is None else "image/object/class/label"
+  if labels is not None:
+    features[key] = tf.train.Feature(int64_list=tf.train.Int64List(value=labels))
+  if boxes is not None:
+    features["image/object/bbox/xmin"] = tf.train.Feature(
+      float_list=tf.train.FloatList(value=[0.5] * boxes)
+    )
+  if source_id is not None:
+    features["image/source_id"] = tf.train.Feature(
+      bytes_list=tf.train.BytesList(value=[source_id.encode()])
+    )
+  return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+UNUSABLE = {
+  "text": (example(b"<html>not found</html>", source_id="17"), "image '17': .*begin with b'<html"),
+  "zero bytes": (example(b""), "image/encoded is missing or empty"),
+  "no image": (example(None), "image/encoded is missing or empty"),
+  "truncated JPEG": (example(JPEG[: len(JPEG) // 2]), "is no image"),
+  "truncated PNG": (example(PNG[: len(PNG) // 2]), "is no image"),
+  "one byte": (example(b"\xff"), "is no image"),
+  "no label": (example(labels=None), "expected one image/class/label; there are 0"),
+  "no example": (b"something else", "no example with the features expected"),
+}
+
+
+@pytest.mark.parametrize(("record", "problem"), UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_records_are_found_among_others(record, problem):
+  records = [example()] * 70 + [example(PNG)] + [record] + [example()] * 10
+  dataset = tf.data.Dataset.from_tensor_slices(records)
+  found = list(record_contents.unusable(dataset, Expected()))
+  assert [number for number, _ in found] == [71]
+  with pytest.raises(AssertionError, match=problem):
+    raise AssertionError(found[0][1])
+
+
+def test_what_is_within_a_jpeg_file_only_thoroughly():
+  broken = bytearray(JPEG)
+  start = broken.index(b"\xff\xc0")  # its size
+  broken[start + 5 : start + 9] = b"\0\0\0\0"
+  dataset = tf.data.Dataset.from_tensors(example(bytes(broken)))
+  assert not list(record_contents.unusable(dataset, Expected()))
+  assert list(record_contents.unusable(dataset, Expected(), thorough=True))
+
+
+def test_boxes_and_labels_must_be_as_many():
+  records = [
+    example(labels=[1, 2], boxes=2),
+    example(labels=[], boxes=0),
+    example(labels=[1], boxes=2),
+  ]
+  dataset = tf.data.Dataset.from_tensor_slices(records)
+  assert list(record_contents.unusable(dataset, BOXES)) == [
+    (2, "2 boxes, but 1 image/object/class/label")
+  ]
+
+
+@pytest.fixture(params=["", "GZIP"], ids=["plain", "compressed"])
+def files(tmp_path, request):
+  """Three files; the second has two unusable records."""
+  paths = []
+  for index in range(3):
+    paths.append(str(tmp_path / f"train-{index}"))
+    with tf.io.TFRecordWriter(paths[-1], request.param) as writer:
+      for number in range(5):
+        bad = index == 1 and number in (1, 4)
+        writer.write(example(b"text" if bad else JPEG, labels=[index * 10 + number]))
+  return paths, request.param
+
+
+def labels(files, compression):
+  records = [record for file in files for record in record_files.read(file, compression)]
+  parsed = [tf.train.Example.FromString(record.numpy()) for record in records]
+  return [each.features.feature["image/class/label"].int64_list.value[0] for each in parsed]
+
+
+def test_left_out_up_to_the_limit(files, tmp_path, capsys):
+  paths, compression = files
+  usable = corrupt_records.leave_out(
+    paths, compression, Expected(), limit=2, scratch=str(tmp_path / "scratch")
+  )
+  assert (usable[0], usable[2]) == (paths[0], paths[2])  # healthy files are read as they are
+  assert labels(usable, compression) == [0, 1, 2, 3, 4, 10, 12, 13, 20, 21, 22, 23, 24]
+  told = capsys.readouterr().err
+  assert f"left out: {paths[1]}, record 1 (from 0)" in told and "record 4" in told
+  with pytest.raises(UserError, match=r"more than --max_corrupt_records=1 .*train-1, record 4"):
+    corrupt_records.leave_out(paths, compression, Expected(), limit=1, scratch=str(tmp_path / "b"))
+  first = corrupt_records.first_damage(paths, compression, Expected())
+  assert (first.file, first.record) == (paths[1], 1)
+  assert corrupt_records.first_damage(paths[:1], compression, Expected()) is None
+
+
+def test_damaged_bytes_and_unusable_image_in_one_file(files, tmp_path):
+  paths, compression = files
+  if compression:
+    pytest.skip("behind a damage of a compressed file nothing can be read")
+  with open(paths[1], "r+b") as opened:  # the second record's head
+    opened.seek(len(example(labels=[10])) + 16)
+    opened.write(b"\xaa" * 4)
+  usable = corrupt_records.leave_out(
+    paths, compression, Expected(), limit=2, scratch=str(tmp_path / "scratch")
+  )
+  assert labels(usable, "")[5:8] == [10, 12, 13]

@@ -1,0 +1,235 @@
+"""Exported detectors: the detections that were evaluated, for images and batches of any size."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sasa_tf.data import detection_examples
+from sasa_tf.data.boxes import AnnotatedImage
+from sasa_tf.errors import UserError
+from sasa_tf.serving import client, detector
+from sasa_tf.serving.detection import DetectionModule
+from sasa_tf.serving.export import export_model
+from sasa_tf.serving.litert import litert_model
+from sasa_tf.serving.loading import EncodedImageModel
+from tests.serving.detectors import NAMES, SIZE, build, params_of, pictures
+
+# (H, W): as large as the model's input, larger, smaller and wider, higher.
+SIZES = ((SIZE, SIZE), (150, 200), (20, 40), (90, 31))
+OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+
+
+@pytest.fixture(scope="module")
+def images():
+  return pictures(SIZES)
+
+
+@pytest.fixture(scope="module")
+def encoded(images):
+  return [tf.io.encode_png(image).numpy() for image in images]
+
+
+@pytest.fixture(scope="module")
+def examples(encoded):
+  return [
+    detection_examples.detection_example(
+      content, AnnotatedImage(f"{i}.png", f"{i}.png", i, f"{i}.png"), NAMES
+    ).serialized
+    for i, content in enumerate(encoded, start=1)
+  ]
+
+
+@pytest.fixture(scope="module")
+def evaluated(examples, tmp_path_factory):
+  """Experiment, checkpoint, and what the evaluation's model detects, in pixels of each image."""
+  folder = tmp_path_factory.mktemp("evaluated")
+  with tf.io.TFRecordWriter(str(folder / "a")) as writer:
+    for example in examples:
+      writer.write(example)
+  params = params_of(folder / "a")
+  task, model = build(params)
+  checkpoint = tf.train.Checkpoint(model=model).write(str(folder / "ckpt"))
+  inputs, labels = next(iter(task.build_inputs(params.task.validation_data)))
+  info = labels["image_info"]
+  found = model(inputs, image_shape=info[:, 1], anchor_boxes=labels["anchor_boxes"], training=False)
+  found = {name: found[name].numpy() for name in OUTPUTS}
+  found["detection_boxes"] /= np.tile(info[:, 2:3], [1, 1, 2])
+  limits = np.tile(np.array(SIZES), [1, 2])[:, None]
+  found["detection_boxes"] = found["detection_boxes"].clip(0, limits)
+  exists = np.arange(100) < found["num_detections"][:, None]
+  found["detection_classes"] *= exists  # what Model Garden leaves there means nothing
+  assert found["num_detections"].min() > 5
+  assert set(found["detection_classes"][exists]) == {1, 2, 3}
+  assert found["detection_scores"][exists].std() > 0.1
+  return params, checkpoint, found
+
+
+@pytest.fixture(scope="module")
+def exported(evaluated, tmp_path_factory):
+  """SavedModels for batches of any size and of 3, and a LiteRT file."""
+  params, checkpoint, _ = evaluated
+  folder = tmp_path_factory.mktemp("exported")
+  arguments = {"checkpoint_path": checkpoint, "class_names": NAMES}
+  export_model(params, export_dir=str(folder / "any"), **arguments)
+  export_model(
+    params,
+    export_dir=str(folder / "three"),
+    input_type="image_bytes",
+    batch_size=3,
+    litert=str(folder / "a.tflite"),
+    **arguments,
+  )
+  assert sorted(path.name for path in folder.iterdir()) == ["a.tflite", "any", "three"]
+  return folder
+
+
+@pytest.fixture(scope="module")
+def served(exported):
+  return tf.saved_model.load(str(exported / "any")).signatures
+
+
+def assert_found(outputs, expected, rows=slice(None)):
+  assert set(outputs) == set(OUTPUTS)
+  outputs = {name: outputs[name].numpy() for name in OUTPUTS}
+  for name in ("num_detections", "detection_classes"):
+    assert outputs[name].dtype == np.int32
+    np.testing.assert_array_equal(outputs[name], expected[name][rows], err_msg=name)
+  np.testing.assert_allclose(
+    outputs["detection_scores"], expected["detection_scores"][rows], atol=1e-5
+  )
+  np.testing.assert_allclose(
+    outputs["detection_boxes"], expected["detection_boxes"][rows], atol=0.02, rtol=1e-4
+  )
+
+
+def test_encoded_images_of_many_sizes_in_one_batch(served, encoded, evaluated):
+  assert_found(served["image_bytes"](inputs=tf.constant(encoded)), evaluated[2])
+
+
+def test_examples(served, examples, evaluated):
+  assert_found(served["tf_example"](inputs=tf.constant(examples)), evaluated[2])
+
+
+@pytest.mark.parametrize("index", range(len(SIZES)))
+def test_decoded_images(served, images, evaluated, index):
+  outputs = served["serving_default"](inputs=tf.constant(images[index])[None])
+  assert_found(outputs, evaluated[2], slice(index, index + 1))
+
+
+# The second is a line, which rounding to the model's input would make vanish.
+@pytest.mark.parametrize("size", [(2500, 4000), (1, 500)])
+def test_boxes_lie_inside_of_an_extreme_image(served, size):
+  (image,) = pictures([size])
+  outputs = served["serving_default"](inputs=tf.constant(image)[None])
+  boxes = outputs["detection_boxes"][0, : outputs["num_detections"][0]].numpy()
+  assert (boxes >= 0).all() and (boxes <= [*size, *size]).all()
+  assert size[0] == 1 or boxes[:, 3].max() > size[1] / 2
+
+
+def test_a_batch_of_fixed_size(exported, encoded, evaluated):
+  served = tf.saved_model.load(str(exported / "three")).signatures
+  assert served["image_tensor"].structured_input_signature[1]["inputs"].shape[0] == 3
+  outputs = served["serving_default"](inputs=tf.constant(encoded[:3]))
+  assert_found(outputs, evaluated[2], slice(3))
+
+
+def test_operations_are_tensorflows_own(exported):
+  proto = tf.io.gfile.GFile(str(exported / "any" / "saved_model.pb"), "rb").read()
+  assert b"XlaCallModule" not in proto and b"ExtractImagePatches" not in proto
+
+
+def test_the_client_names_and_draws(exported, encoded, evaluated, tmp_path):
+  expected = evaluated[2]
+  paths = [tmp_path / folder / "a.png" for folder in "xy"]
+  for path, content in zip(paths, encoded[1:3], strict=True):
+    path.parent.mkdir()
+    path.write_bytes(content)
+  model = EncodedImageModel(str(exported / "three"))  # filled with the same image
+  found = detector.detect(model, str(paths[0]), score_threshold=0.6)
+  count = int((expected["detection_scores"][1] >= 0.6).sum())
+  assert 0 < len(found) == count < 100
+  first = found[0]
+  assert first.name == NAMES[first.label] == NAMES[expected["detection_classes"][1, 0]]
+  ymin, xmin, ymax, xmax = expected["detection_boxes"][1, 0]
+  np.testing.assert_allclose(first.box, (xmin, ymin, xmax, ymax), atol=0.02)
+
+  lines = list(detector.detection_lines(model, [*map(str, paths)], 0.6, str(tmp_path / "drawn")))
+  assert lines[0].startswith(f"{paths[0]}: {count} with a score of 60% or more, drawn on ")
+  assert lines[2].split()[:2] == [f"{first.score:.1%}", first.name]
+  drawn = [tf.io.decode_png((tmp_path / "drawn" / n).read_bytes()) for n in ("a.png", "a_2.png")]
+  assert [picture.shape[:2] for picture in drawn] == [(600, 800), (320, 640)]  # enlarged
+  assert list(detector.detection_lines(model, [str(paths[0])], 1.0, None)) == [
+    f"{paths[0]}: 0 with a score of 100% or more"
+  ]
+  with pytest.raises(UserError, match="--top_k is of classes"):
+    next(client.predict_all(str(exported / "three"), [str(paths[0])], top_k=2))
+
+
+def test_litert_detects_the_same(exported, images, evaluated):
+  interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+  runner = interpreter.Interpreter(str(exported / "a.tflite")).get_signature_runner()
+  # The first image has the size of the model's input.
+  outputs = runner(images=images[0][None].astype(np.float32))
+  outputs = {name: tf.constant(value) for name, value in outputs.items()}
+  assert_found(outputs, evaluated[2], slice(1))
+
+
+@pytest.mark.slow
+def test_litert_of_attention_everywhere():
+  interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+  params = params_of(
+    backbone={"sasa_resnet": {"stem": "attention", "attention_groups": [1, 2, 3, 4]}},
+    head={"num_convs": 1},
+  )
+  _, model = build(params)
+  module = DetectionModule(params, batch_size=1, input_image_size=[SIZE, SIZE], model=model)
+  content = litert_model(module)
+  runner = interpreter.Interpreter(model_content=content).get_signature_runner()
+  (image,) = pictures([(SIZE, SIZE)])
+  expected = {name: value.numpy() for name, value in module.serve(image[None]).items()}
+  assert expected["num_detections"][0] > 5
+  outputs = runner(images=image[None].astype(np.float32))
+  assert_found({name: tf.constant(value) for name, value in outputs.items()}, expected)
+
+
+def test_export_is_whole_or_not_at_all(evaluated, tmp_path, monkeypatch):
+  params, checkpoint, _ = evaluated
+  target = tmp_path / "exported" / "a"
+  arguments = {"class_names": NAMES, "export_dir": str(target)}
+  with pytest.raises(UserError, match="4 classes, but there are 2 class names"):
+    export_model(params, checkpoint_path=checkpoint, **{**arguments, "class_names": ["a", "b"]})
+  other = tf.train.Checkpoint(model=tf.train.Checkpoint(weight=tf.Variable(1.0)))
+  with pytest.raises(UserError, match="does not hold the weights"):
+    export_model(params, checkpoint_path=other.write(str(tmp_path / "other")), **arguments)
+
+  converter = mock.Mock()
+  converter.convert.side_effect = ValueError("an operation that is not built in.")
+  monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", lambda _: converter)
+  with pytest.raises(UserError, match=r"LiteRT: an operation that is not.*implementation=blocked"):
+    litert = str(tmp_path / "exported" / "b")
+    export_model(params, checkpoint_path=checkpoint, litert=litert, **arguments)
+  assert not target.parent.exists() or not list(target.parent.iterdir())
+  target.mkdir(parents=True)
+  with pytest.raises(UserError, match=r"--export_dir=.* exists.*--overwrite"):
+    export_model(params, checkpoint_path=checkpoint, **arguments)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"apply_nms": False}, "suppresses overlapping boxes itself.*apply_nms=False"),
+    ({"nms_version": "tflite"}, "nms_version='tflite'"),
+    ({"nms_version": "v1"}, "batch of fixed size.*--batch_size"),
+  ],
+)
+def test_suppression_that_cannot_be_exported(evaluated, tmp_path, change, message):
+  params = params_of(detection_generator=change)
+  with pytest.raises(UserError, match=message):
+    export_model(
+      params,
+      checkpoint_path=evaluated[1],
+      export_dir=str(tmp_path / "a"),
+      class_names=None,
+    )

@@ -1,0 +1,158 @@
+"""Damaged, missing and unfinished checkpoints."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sasa_tf.errors import UserError
+from sasa_tf.training import checkpoints
+
+
+@pytest.fixture
+def directory(tmp_path):
+  """Three checkpoints, of steps 10, 20 and 30, as a training leaves them."""
+  values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+  checkpoint = tf.train.Checkpoint(value=tf.Variable(values), step=tf.Variable(0))
+  manager = tf.train.CheckpointManager(checkpoint, str(tmp_path), max_to_keep=3)
+  for step in (10, 20, 30):
+    checkpoint.step.assign(step)
+    manager.save(step)
+  return str(tmp_path)
+
+
+def data_file(checkpoint):
+  return pathlib.Path(f"{checkpoint}.data-00000-of-00001")
+
+
+def truncate(checkpoint):
+  file = data_file(checkpoint)
+  os.truncate(file, file.stat().st_size // 2)
+
+
+def flip(file):
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 0x10
+  file.write_bytes(content)
+
+
+DAMAGES = {
+  "truncated": truncate,
+  "flipped byte": lambda checkpoint: flip(data_file(checkpoint)),
+  "no data": lambda checkpoint: data_file(checkpoint).unlink(),
+  "truncated index": lambda checkpoint: os.truncate(f"{checkpoint}.index", 20),
+  "flipped byte of the index": lambda checkpoint: flip(pathlib.Path(f"{checkpoint}.index")),
+  "empty index": lambda checkpoint: os.truncate(f"{checkpoint}.index", 0),
+}
+
+
+@pytest.mark.parametrize("harm", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoint_is_passed_over_loudly(directory, harm, capsys):
+  last, before = f"{directory}/ckpt-30", f"{directory}/ckpt-20"
+  assert checkpoints.damage(last) is None
+  assert checkpoints.latest_whole(directory) == last
+  harm(last)
+  assert checkpoints.damage(last)
+  assert checkpoints.latest_whole(directory) == before
+  told = capsys.readouterr().err
+  assert f"{last} is damaged and not used: " in told and f"using {before}" in told
+
+
+def test_every_tensor_is_verified(directory):
+  """A flipped byte anywhere in the data shows."""
+  file = data_file(f"{directory}/ckpt-30")
+  whole = file.read_bytes()
+  for position in np.linspace(0, len(whole) - 1, 40, dtype=int):
+    content = bytearray(whole)
+    content[position] ^= 1
+    file.write_bytes(content)
+    assert checkpoints.damage(f"{directory}/ckpt-30"), position
+
+
+def test_mended_directory_names_the_whole_one(directory):
+  truncate(f"{directory}/ckpt-30")
+  checkpoints.mend(directory)
+  assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-20"
+  checkpoint = tf.train.Checkpoint(value=tf.Variable(tf.zeros(1000)), step=tf.Variable(0))
+  manager = tf.train.CheckpointManager(checkpoint, directory, max_to_keep=3)
+  assert manager.restore_or_initialize() == f"{directory}/ckpt-20"
+  assert int(checkpoint.step) == 20
+  assert manager.checkpoints == [f"{directory}/ckpt-10", f"{directory}/ckpt-20"]
+  for step in (30, 40):  # the damaged one is replaced, the oldest deleted
+    manager.save(step)
+  assert checkpoints.latest_whole(directory) == f"{directory}/ckpt-40"
+  assert checkpoints.damage(f"{directory}/ckpt-30") is None
+  assert not os.path.exists(f"{directory}/ckpt-10.index")
+
+
+@pytest.mark.parametrize("state", [None, "", "nonsense {", 'model_checkpoint_path: "ckpt-99"\n'])
+def test_state_file_missing_broken_or_naming_what_was_deleted(directory, state, capsys):
+  file = pathlib.Path(directory, "checkpoint")
+  file.unlink() if state is None else file.write_text(state)
+  assert checkpoints.latest_whole(directory) == f"{directory}/ckpt-30"
+  assert "using" in capsys.readouterr().err
+  checkpoints.mend(directory)
+  assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-30"
+
+
+def test_killed_between_writing_and_naming(directory):
+  state = pathlib.Path(directory, "checkpoint")
+  written = state.stat().st_mtime_ns
+  state.write_text(
+    'model_checkpoint_path: "ckpt-20"\n'
+    'all_model_checkpoint_paths: "ckpt-10"\nall_model_checkpoint_paths: "ckpt-20"\n'
+  )
+  # Somebody chose an earlier one: so be it.
+  os.utime(state, ns=(written + 10**9, written + 10**9))
+  assert checkpoints.latest_whole(directory) == f"{directory}/ckpt-20"
+  # The state file is older than the last checkpoint: nobody got to name that.
+  os.utime(state, ns=(written - 10**10, written - 10**10))
+  assert checkpoints.latest_whole(directory) == f"{directory}/ckpt-30"
+
+
+def test_unfinished_ones_are_removed(directory):
+  unfinished = pathlib.Path(directory, "ckpt-40_temp")
+  unfinished.mkdir()
+  (unfinished / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"x")
+  pathlib.Path(directory, "ckpt-40.index.tempstate123").touch()
+  checkpoints.mend(directory)
+  assert not [name for name in os.listdir(directory) if "ckpt-40" in name]
+  assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-30"
+
+
+def test_no_checkpoint_is_a_fresh_start(tmp_path):
+  assert checkpoints.latest_whole(str(tmp_path / "missing"), str(tmp_path)) is None
+  checkpoints.mend(str(tmp_path / "missing"))
+  (tmp_path / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\n')
+  assert checkpoints.latest_whole(str(tmp_path)) is None
+  checkpoints.mend(str(tmp_path))
+  assert not list(tmp_path.iterdir())
+
+
+def test_all_damaged_is_no_fresh_start(directory):
+  for step in (10, 20, 30):
+    truncate(f"{directory}/ckpt-{step}")
+  with pytest.raises(UserError, match=r"no checkpoint in .* is whole\. .*ckpt-30 is damaged"):
+    checkpoints.mend(directory)
+
+
+def test_best_evaluation_without_its_checkpoint_is_forgotten(tmp_path, capsys):
+  metrics = tmp_path / "info.json"
+  checkpoint = tf.train.Checkpoint(global_step=tf.Variable(8))
+  manager = tf.train.CheckpointManager(checkpoint, str(tmp_path), 1, checkpoint_name="best_ckpt")
+  checkpoints.mend_best(str(tmp_path / "missing"))
+  for content in (json.dumps({"best_ckpt_global_step": 8.0}), "", '{"best_ckpt_glo'):
+    metrics.write_text(content)
+    checkpoints.mend_best(str(tmp_path))  # no checkpoint yet
+    assert not metrics.exists()
+  assert "not finished" in capsys.readouterr().err
+  manager.save()
+  metrics.write_text(json.dumps({"best_ckpt_global_step": 8.0, "accuracy": 0.5}))
+  checkpoints.mend_best(str(tmp_path))
+  assert metrics.exists()
+  metrics.write_text(json.dumps({"best_ckpt_global_step": 12.0, "accuracy": 0.6}))
+  checkpoints.mend_best(str(tmp_path))
+  assert not metrics.exists()

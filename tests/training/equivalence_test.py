@@ -1,0 +1,162 @@
+"""Training does not depend on the number of replicas, nor on whether XLA compiles it."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.training.replica_runs import BATCH, STEPS
+
+LOCAL = "local"  # batch norm of each replica's own images, which XLA compiles on several replicas
+QUICK = (
+  "tiny/sgd+ema/1/plain",
+  "tiny/sgd+ema/4/plain",
+  "tiny/sgd+ema/1/xla",
+  "tiny/sgd+ema/2/plain/local",
+  "tiny/sgd+ema/2/xla/local",
+)
+SLOW = (
+  "retinanet/sgd/1/plain",
+  "retinanet/sgd/2/plain",
+  "retinanet/sgd/4/plain",
+  "retinanet/sgd/1/xla",
+  "retinanet/sgd/2/plain/local",
+  "retinanet/sgd/2/xla/local",
+  "digits/sgd/1/plain",
+  "digits/sgd/2/plain",
+  "digits/sgd/4/plain",
+  "digits/sgd/2/plain/local",
+  "digits/sgd/2/xla/local",
+  "tiny/adamw/1/plain",
+  "tiny/adamw/2/plain",
+  "tiny/clip/1/plain",
+  "tiny/clip/2/plain",
+  "tiny/lars/2/plain/local",
+  "tiny/lars/2/xla/local",
+  "tiny/new/2/plain/local",
+  "tiny/new/2/xla/local",
+  "tiny/sgd+float16/2/plain/local",
+  "tiny/sgd+float16/2/xla/local",
+  "tiny/sgd+bfloat16/2/plain/local",
+  "tiny/sgd+bfloat16/2/xla/local",
+)
+
+
+def train(cases, directory):
+  """Returns {case: {name: array}} of all cases, trained in one process."""
+  output = directory / "runs.npz"
+  done = subprocess.run(
+    [sys.executable, "-m", "tests.training.replica_runs", output, *cases],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+  )
+  assert done.returncode == 0, done.stdout[-5000:]
+  runs = {case: {} for case in cases}
+  with np.load(output) as arrays:
+    for key in arrays:
+      case, name = key.split("|")
+      runs[case][name] = arrays[key]
+  return runs
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+  return train(QUICK, tmp_path_factory.mktemp("quick"))
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+  return train(SLOW, tmp_path_factory.mktemp("slow"))
+
+
+def weights(run):
+  return {name: value for name, value in run.items() if name.startswith("weight")}
+
+
+def assert_same_losses(run, expected, tolerance=1e-5):
+  """Alone where an optimizer divides by the gradients' size: some are 0 but for rounding."""
+  np.testing.assert_allclose(
+    run["training_loss"], expected["training_loss"], rtol=0, atol=tolerance
+  )
+
+
+def assert_equal(run, expected, tolerance=1e-5):
+  """Compares losses of every step, weights and averages of batch norm, those of all replicas."""
+  assert (
+    np.ptp(expected["training_loss"]) > 0.01
+  )  # it learns, so that there is something to compare
+  assert list(run["step"]) == [STEPS, STEPS]
+  assert_same_losses(run, expected, tolerance)
+  assert set(weights(run)) == set(weights(expected))
+  for name, value in weights(run).items():
+    desired = np.broadcast_to(expected[name], value.shape)  # [replicas, ...], or of a single one
+    np.testing.assert_allclose(value, desired, rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_replicas_of_classification(quick):
+  one, four = quick["tiny/sgd+ema/1/plain"], quick["tiny/sgd+ema/4/plain"]
+  assert_equal(four, one)
+  np.testing.assert_array_equal(four["accuracy"], one["accuracy"])
+
+
+def test_averages_of_batch_norm_are_of_the_global_batch(quick):
+  one, four = quick["tiny/sgd+ema/1/plain"], quick["tiny/sgd+ema/4/plain"]
+  averages = [name for name in weights(one) if "moving_" in name and "average" not in name]
+  assert len(averages) == 4
+  for name in averages:
+    assert np.abs(four[name]).max() > 0.01 and np.ptp(four[name], axis=0).max() == 0
+    np.testing.assert_allclose(four[name][0], one[name][0], rtol=0, atol=1e-5)
+
+
+def test_statistics_of_each_replica_would_differ(quick):
+  """What the two tests above could not pass with."""
+  local, one = quick["tiny/sgd+ema/2/plain/local"], quick["tiny/sgd+ema/1/plain"]
+  assert np.abs(local["training_loss"] - one["training_loss"]).max() > 1e-3
+
+
+def test_xla_on_one_replica(quick):
+  assert_equal(quick["tiny/sgd+ema/1/xla"], quick["tiny/sgd+ema/1/plain"])
+
+
+def test_xla_on_several_replicas(quick):
+  assert_equal(quick["tiny/sgd+ema/2/xla/local"], quick["tiny/sgd+ema/2/plain/local"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["retinanet", "digits"])
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_of_whole_models(slow, task, replicas):
+  assert BATCH % replicas == 0
+  assert_equal(slow[f"{task}/sgd/{replicas}/plain"], slow[f"{task}/sgd/1/plain"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["retinanet", "digits"])
+def test_xla_of_whole_models(slow, task):
+  assert_equal(slow[f"{task}/sgd/2/xla/local"], slow[f"{task}/sgd/2/plain/local"])
+
+
+@pytest.mark.slow
+def test_xla_of_detection_on_one_replica(slow):
+  assert_equal(slow["retinanet/sgd/1/xla"], slow["retinanet/sgd/1/plain"])
+
+
+@pytest.mark.slow
+def test_gradients_are_clipped_after_the_reduction(slow):
+  assert_equal(slow["tiny/clip/2/plain"], slow["tiny/clip/1/plain"])
+  assert_same_losses(slow["tiny/adamw/2/plain"], slow["tiny/adamw/1/plain"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("optimizer", "tolerance"),
+  [("lars", 1e-5), ("new", 1e-5), ("sgd+float16", 1e-2), ("sgd+bfloat16", 5e-2)],
+)
+def test_xla_with_every_kind_of_optimizer(slow, optimizer, tolerance):
+  assert_same_losses(
+    slow[f"tiny/{optimizer}/2/xla/local"], slow[f"tiny/{optimizer}/2/plain/local"], tolerance
+  )

@@ -1,0 +1,178 @@
+"""Training in several processes: together, again from the checkpoint, and what they leave."""
+
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from sasa_tf.training import checkpoints, preemption, run
+from sasa_tf.training.cluster import EXIT_STATUS
+from tests.training import tiny_run
+from tests.training.loopback import Loopback
+
+BATCH = {"task.validation_data.global_batch_size": 16, "trainer.validation_steps": -1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+  return tiny_run.write_data(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def resumed(data, tmp_path_factory):
+  """Two processes that trained 4 steps, and again two that went on to 8, with their numbers."""
+  loopback = Loopback(data, tmp_path_factory.mktemp("loopback"), 2)
+  chiefs = []
+  for steps in (4, 8):
+    loopback.start(mode="train_and_eval", steps=steps, **BATCH)
+    chiefs.append(loopback.processes[0].pid)
+    assert loopback.finish() == [0, 0], loopback.printed(0) + loopback.printed(1)
+  return loopback, chiefs
+
+
+def evaluate(data, model_dir, mode):
+  """Evaluates in this process alone."""
+  return run.run_experiment(
+    tiny_run.EXPERIMENT,
+    tiny_run.params(data, steps=8, **BATCH),
+    mode=mode,
+    model_dir=str(model_dir),
+  )
+
+
+def test_both_go_on_from_the_checkpoint_with_the_same_weights(resumed):
+  loopback, _ = resumed
+  chief, worker = loopback.left(0), loopback.left(1)
+  assert (chief["first_step"], chief["last_step"]) == (4, 8)
+  assert (worker["first_step"], worker["last_step"]) == (4, 8)
+  weights = [name for name in chief if name.startswith("weight/")]
+  assert len(weights) > 100
+  for name in weights:
+    np.testing.assert_array_equal(chief[name], worker[name])
+
+
+def test_only_the_chief_writes(resumed):
+  loopback, chiefs = resumed
+  files = sorted(
+    path.relative_to(loopback.model_dir).as_posix()
+    for path in loopback.model_dir.rglob("*")
+    if path.is_file() and "events.out" not in path.name
+  )
+  of_training = [f"ckpt-{step}.{part}" for step in (2, 4, 6, 8) for part in PARTS]
+  of_best = [name for name in files if name.startswith("best_ckpt/best_ckpt-")]
+  assert len(of_best) == 2
+  others = ["best_ckpt/checkpoint", "best_ckpt/info.json", "checkpoint", "params.yaml", "run.json"]
+  assert files == sorted([*of_training, *of_best, *others])
+  for folder in ("train", "validation"):
+    events = (loopback.model_dir / folder).glob("events.out.tfevents.*")
+    assert sorted(int(re.search(r"\.(\d+)\.\d+\.v2", e.name)[1]) for e in events) == sorted(chiefs)
+
+
+PARTS = ("data-00000-of-00001", "index")
+
+
+def test_only_the_chief_reports(resumed):
+  loopback, _ = resumed
+  chief, worker = loopback.printed(0), loopback.printed(1)
+  assert "2 hosts, 2 replicas, batch 16 (8 a replica)" in chief
+  assert "train step 8/8 (100%)" in chief and "evaluation at step 8" in chief
+  assert "checkpoint to export" in chief
+  assert re.search(r"^worker, process 1 of 2 at localhost:\d+: waiting for localhost", worker, re.M)
+  for line in ("replicas", "train step", "evaluation at", "checkpoint to export"):
+    assert line not in worker
+
+
+def test_the_configuration_that_was_given_is_kept(resumed):
+  loopback, _ = resumed
+  kept = (loopback.model_dir / "params.yaml").read_text()
+  assert re.search(r"input_path: \S+/train-\*$", kept, re.M)
+  assert "seed: null" in kept and "preemption_on_demand_checkpoint: true" in kept
+
+
+def test_metrics_of_all_processes_are_those_of_a_single_one(resumed, data):
+  loopback, _ = resumed
+  chief, worker = loopback.left(0), loopback.left(1)
+  alone = evaluate(data, loopback.model_dir, "eval")
+  followed = evaluate(data, loopback.model_dir, "continuous_eval")
+  assert {"accuracy", "validation_loss"} <= set(alone)
+  for name in ("accuracy", "top_3_accuracy", "validation_loss"):
+    assert chief[f"metric/{name}"] == worker[f"metric/{name}"]
+    np.testing.assert_allclose(chief[f"metric/{name}"], alone[name], rtol=1e-5)
+    np.testing.assert_allclose(followed[name], alone[name], rtol=1e-6)
+
+
+TRAIN_BATCH = {"task.train_data.global_batch_size": 12}  # for two and for three
+
+# Processes that fail, each test of them minutes long on two cores.
+
+
+def wait_for(condition, loopback, seconds=580):
+  """Returns as soon as the condition holds; fails if a process ends before."""
+  end = time.monotonic() + seconds
+  while not condition():
+    ended = [process.poll() for process in loopback.processes]
+    assert ended == [None] * len(ended) and time.monotonic() < end, loopback.printed(0)
+    time.sleep(0.05)
+
+
+def train_until_step(loopback, step):
+  """Starts a training without end; returns when the checkpoint of the step is there."""
+  loopback.start(steps=10_000, **TRAIN_BATCH)
+  wait_for(lambda: step in tiny_run.steps_of(loopback.model_dir), loopback)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 2])
+def test_three_processes_survive_the_loss_of_one(data, tmp_path, victim):
+  loopback = Loopback(data, tmp_path, 3)
+  train_until_step(loopback, 4)
+  loopback.processes[victim].kill()
+  start = time.monotonic()
+  expected = [-signal.SIGKILL if index == victim else EXIT_STATUS for index in range(3)]
+  assert loopback.finish() == expected, loopback.printed(1)
+  assert time.monotonic() - start < 60
+  assert "is gone" in loopback.printed(1) and "Traceback" not in loopback.printed(1)
+
+  last = checkpoints.step_of(checkpoints.latest_whole(str(loopback.model_dir)))
+  assert last >= 4
+  loopback.start(steps=last + 4, **TRAIN_BATCH)
+  assert loopback.finish() == [0, 0, 0], loopback.printed(0)
+  left = [loopback.left(index) for index in range(3)]
+  assert [(one["first_step"], one["last_step"]) for one in left] == [(last, last + 4)] * 3
+  for name in left[0]:
+    if name.startswith("weight/"):
+      np.testing.assert_array_equal(left[0][name], left[2][name])
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_ends_all_with_a_checkpoint(data, tmp_path):
+  loopback = Loopback(data, tmp_path, 2)
+  train_until_step(loopback, 2)
+  loopback.processes[1].terminate()
+  assert loopback.finish() == [preemption.EXIT_STATUS] * 2, loopback.printed(0)
+  (told,) = re.findall(r"ended by SIGTERM after step (\d+)", loopback.printed(0))
+  assert tiny_run.steps_of(loopback.model_dir)[-1] == int(told)
+
+
+@pytest.mark.slow
+def test_processes_that_were_not_started_alike(data, tmp_path):
+  loopback = Loopback(data, tmp_path, 2)
+  loopback.start(per_process={1: {"task.losses.l2_weight_decay": 0.5}})
+  assert loopback.finish() == [2, 2], loopback.printed(0)
+  for index in (0, 1):
+    printed = loopback.printed(index)
+    assert re.search(r"task\.losses\.l2_weight_decay is \S+ in the chief, process 0 of 2", printed)
+    assert "but 0.5 in the worker, process 1 of 2" in printed
+  assert not (loopback.model_dir / "params.yaml").exists()
+
+
+@pytest.mark.slow
+def test_one_command_for_all_with_an_evaluator(data, tmp_path):
+  loopback = Loopback(data, tmp_path, 2, evaluator=True)
+  loopback.start(mode="train_and_eval", steps=6, **BATCH)
+  assert loopback.finish() == [0, 0, 0], loopback.printed(0) + loopback.printed(2)
+  assert "evaluation at step" not in loopback.printed(0)
+  assert re.findall(r"evaluation at step (\d)", loopback.printed(2)) == ["2", "4", "6"]
+  assert (loopback.model_dir / "best_ckpt" / "info.json").is_file()

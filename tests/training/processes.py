@@ -1,0 +1,34 @@
+"""Trainings in processes of their own, as a user starts them."""
+
+import os
+import subprocess
+import sys
+
+from tests.training import tiny_run
+
+
+def command(data, model_dir, *flags, mode="train", **arguments):
+  """Returns the command line of a tiny training; arguments as in `tiny_run.overrides`."""
+  return [
+    sys.executable,
+    "-m",
+    "sasa_tf.bin.train",
+    f"--experiment={tiny_run.EXPERIMENT}",
+    f"--mode={mode}",
+    f"--model_dir={model_dir}",
+    f"--params_override={tiny_run.overrides(data, **arguments)}",
+    *flags,
+  ]
+
+
+def finish(command, **environment):
+  """Runs it; returns its exit status and what it printed."""
+  done = subprocess.run(
+    command,
+    env={**os.environ, **environment},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=600,
+  )
+  return done.returncode, done.stdout

@@ -1,0 +1,48 @@
+"""`sasa_tf.bin.train`, which leaves in a file what this process has in the end.
+
+python -m tests.training.worker_program FILE FLAGS...
+"""
+
+import sys
+
+import numpy as np
+
+
+def main(file, *flags):
+  """Trains; then writes weights, first and last step and metrics to a .npz file."""
+  from official.core import train_lib, train_utils
+
+  from sasa_tf.bin import train
+  from sasa_tf.training import progress
+
+  seen = {}
+  begin, on_evaluate = progress.Progress.begin, progress.Progress.on_evaluate
+  run = train_lib.OrbitExperimentRunner.run
+
+  def recorded_begin(self):
+    seen["first_step"] = self._current_step()
+    begin(self)
+
+  def recorded_on_evaluate(self, output):
+    on_evaluate(self, output)
+    seen.update({f"metric/{name}": value for name, value in self.evaluation.items()})
+
+  def recorded_run(self):
+    result = run(self)
+    seen["last_step"] = self.trainer.global_step.numpy()
+    for index, weight in enumerate(self.trainer.model.weights):
+      seen[f"weight/{index}"] = weight.numpy()
+    np.savez(file, **seen)
+    return result
+
+  progress.Progress.begin = recorded_begin
+  progress.Progress.on_evaluate = recorded_on_evaluate
+  train_lib.OrbitExperimentRunner.run = recorded_run
+  # Takes longer than the training, to log a number.
+  train_utils.try_count_flops = lambda model: None
+  sys.argv = [sys.argv[0], *flags]
+  train.run()
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])
