@@ -255,15 +255,15 @@ bool Check(const Problem& p, std::mt19937& random) {
   threads = 3;
   error = sasa::CpuForward(
       shared,
-      {joined.data(), joined.data() + part, joined.data() + (shared.parts - 1) * part,
+      {joined.data(), joined.bytes.data() + part, joined.bytes.data() + (shared.parts - 1) * part,
        floats(rows), floats(columns), joined_output.data(), floats(joined_log_sum)},
       tasks);
   if (error != nullptr) return std::puts(error), false;
   error = sasa::CpuBackward(
       shared,
-      {joined.data(), joined.data() + part, joined.data() + (shared.parts - 1) * part,
+      {joined.data(), joined.bytes.data() + part, joined.bytes.data() + (shared.parts - 1) * part,
        floats(rows), floats(columns), output.data(), floats(log_sum), upstream.data(),
-       found.data(), found.data() + part, found.data() + (shared.parts - 1) * part,
+       found.data(), found.bytes.data() + part, found.bytes.data() + (shared.parts - 1) * part,
        floats(rows_gradient), floats(columns_gradient), floats(scratch)},
       tasks);
   if (error != nullptr) return std::puts(error), false;

@@ -137,12 +137,13 @@ def test_replicas_of_whole_models(slow, task, replicas):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["retinanet", "digits"])
 def test_xla_of_whole_models(slow, task):
-  assert_equal(slow[f"{task}/sgd/2/xla/local"], slow[f"{task}/sgd/2/plain/local"])
+  # XLA adds up in another order everywhere.
+  assert_same_losses(slow[f"{task}/sgd/2/xla/local"], slow[f"{task}/sgd/2/plain/local"], 1e-4)
 
 
 @pytest.mark.slow
 def test_xla_of_detection_on_one_replica(slow):
-  assert_equal(slow["retinanet/sgd/1/xla"], slow["retinanet/sgd/1/plain"])
+  assert_same_losses(slow["retinanet/sgd/1/xla"], slow["retinanet/sgd/1/plain"], 1e-4)
 
 
 @pytest.mark.slow
