@@ -17,7 +17,8 @@ from sasa_tf.tf_keras import LocalSelfAttention2D, SASAResNet
 
 IMPLEMENTATION = "blocked"  # the one for TPUs; "auto" may find kernels of this machine
 # Each with the images at a time that it is compiled for by default.
-BATCH_SIZES = {"layer": 32, "model": 32, "step": 128}
+# A training step of 128 images takes 1.4 % more than the core has.
+BATCH_SIZES = {"layer": 32, "model": 32, "step": 112}
 TARGETS = tuple(BATCH_SIZES)
 STEMS = ("conv", "attention")
 POLICIES = {"bfloat16": "mixed_bfloat16", "float32": "float32"}  # of the computation
@@ -144,7 +145,8 @@ def all_checks(
   """Returns every check of the targets and dtypes.
 
   Args:
-    targets: of `TARGETS`. The training step is of mixed bfloat16, as TPUs train, whatever `dtypes`.
+    targets: of `TARGETS`. The training step has a convolutional stem and is of mixed bfloat16, as
+      TPUs train, whatever `dtypes`.
     dtypes: keys of `POLICIES`.
     batch_size: images at a time; those of `BATCH_SIZES` by default.
   """
@@ -156,7 +158,7 @@ def all_checks(
     if "model" in targets:
       checks += [model_check(stem, sizes["model"], dtype) for stem in STEMS]
   if "step" in targets:
-    checks += [step_check(stem, sizes["step"], "bfloat16") for stem in STEMS]
+    checks.append(step_check("conv", sizes["step"], "bfloat16"))
   return checks
 
 
