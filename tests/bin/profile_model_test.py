@@ -44,4 +44,5 @@ def test_flags_are_the_models_arguments():
   # What costs nothing, what other flags say, and how it is trained.
   unused = {"self", "kwargs", "border", "input_shape", "activation", "use_sync_bn"}
   unused |= {"norm_momentum", "norm_epsilon", "kernel_initializer", "kernel_regularizer"}
+  unused |= {"zero_init_residual"}
   assert flags == (arguments - unused) | {"num_classes"}
