@@ -30,7 +30,7 @@ flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "Of the computation.")
 flags.DEFINE_integer(
   "batch_size",
   None,
-  "Images at a time; 32, and 112 of the training step, by default.",
+  "Images at a time; 32, and 128 of the training step, by default.",
   lower_bound=1,
 )
 

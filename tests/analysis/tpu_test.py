@@ -27,7 +27,7 @@ def test_every_stage_both_stems_and_both_dtypes_are_checked():
       assert f"layer {stage}, forward + backward, batch 32, {dtype}" in names
     for stem in ("conv", "attention"):
       assert f"SASAResNet-50, {stem} stem, forward, batch 32, {dtype}" in names
-  assert "SASAResNet-50, conv stem, training step, batch 112, bfloat16" in names
+  assert "SASAResNet-50, conv stem, training step, batch 128, bfloat16" in names
   for target, what in (("layer", "forward + backward"), ("model", "forward"), ("step", "training")):
     chosen = checks.all_checks([target], ["float32"], 8)
     assert all(f", {what}" in check.name and "batch 8," in check.name for check in chosen)
@@ -76,8 +76,8 @@ def test_an_operation_that_xla_lacks_is_told():
 
 def test_what_is_shared_is_counted_once():
   assert memory(arguments=5, outputs=4, shared=3, temporaries=20, code=100).total == 126
-  assert memory(temporaries=16 * 10**9).fits
-  assert not memory(temporaries=16 * 10**9, code=1).fits
+  assert memory(temporaries=63 * 2**28).fits
+  assert not memory(temporaries=63 * 2**28, code=1).fits
 
 
 def test_lines_of_the_report():
@@ -86,7 +86,7 @@ def test_lines_of_the_report():
   assert re.search(r"^a layer +3 +1,024 +0 +2,048 +0 +3,072  fits$", report.line(fits))
   large = checks.Result("a model", 3.2, memory(arguments=16 * GIB), None)
   assert not large.passed
-  assert report.line(large).endswith("16,384  does not fit 16 GB")
+  assert report.line(large).endswith("16,384  does not fit 15.75 GiB")
   refused = checks.Result("a model", 3.2, None, "Ran out of memory")
   assert not refused.passed
   assert report.line(refused).endswith("does not compile or fit:\nRan out of memory")

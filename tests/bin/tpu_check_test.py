@@ -48,7 +48,7 @@ def test_what_does_not_fit_is_exit_status_1(monkeypatch, capsys):
   with pytest.raises(SystemExit) as stopped:
     run(monkeypatch, lambda *_: next(answers), targets=["layer"], dtypes=["float32"])
   assert stopped.value.code == 1
-  assert capsys.readouterr().out.count("does not fit 16 GB") == 1
+  assert capsys.readouterr().out.count("does not fit 15.75 GiB") == 1
 
 
 def test_what_does_not_compile_is_exit_status_1(monkeypatch, capsys):

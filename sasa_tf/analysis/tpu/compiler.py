@@ -19,7 +19,7 @@ from sasa_tf.errors import UserError
 from sasa_tf.ops import use_target_device
 
 TOPOLOGY = "v5e:2x2"  # the smallest that libtpu knows; one of its four cores is compiled for
-MEMORY = 16 * 10**9  # bytes of a core
+MEMORY = 63 * 2**28  # bytes that the compiler gives programs of a core's 16 GiB: 15.75 GiB
 
 # libtpu otherwise asks the network which machine this is, writes logs to /tmp, and lets only one
 # process at a time compile.

@@ -27,5 +27,5 @@ def line(result: Result) -> str:
     memory.code,
     memory.total,
   )
-  verdict = "fits" if memory.fits else f"does not fit {MEMORY / 1e9:.0f} GB"
+  verdict = "fits" if memory.fits else f"does not fit {MEMORY / 2**30} GiB"
   return start + "".join(f"{size / 2**20:10,.0f}" for size in sizes) + f"  {verdict}"
