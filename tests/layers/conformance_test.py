@@ -64,6 +64,7 @@ CASES = {
       "num_heads": 2,
       "stem": "conv_small",
       "attention_groups": (1, 4),
+      "zero_init_residual": False,  # so that every weight has a gradient in the first step
     },
     3,
   ),

@@ -19,7 +19,12 @@ SMALL = {
     "input_size": [64, 64, 3],
     "max_level": 5,
     "backbone": {
-      "sasa_resnet": {"model_id": 26, "width_multiplier": 0.125, "attention_groups": [4]}
+      "sasa_resnet": {
+        "model_id": 26,
+        "width_multiplier": 0.125,
+        "attention_groups": [4],
+        "zero_init_residual": False,  # every weight has a gradient in the first step
+      }
     },
     # The implementation that is the quickest to trace.
     "decoder": {"sasa_fpn": {"num_filters": 16, "implementation": "reference"}},
