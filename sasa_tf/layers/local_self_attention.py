@@ -230,8 +230,7 @@ class LocalSelfAttention2DBase(KerasBound):
     Returns:
       As `sasa_tf.ops.local_attention_weights`: [B, H, W, N, K, K], or [B, P, N, K, K].
     """
-    query, *key, _ = tf.unstack(self._project(tf.convert_to_tensor(inputs)), axis=3)
-    key = key[0] if key else None
+    query, key, _ = ops.parts_of_projection(self._project(tf.convert_to_tensor(inputs)))
     return ops.local_attention_weights(query, key, pixels=pixels, **self._window_arguments())
 
   def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:

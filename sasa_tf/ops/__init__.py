@@ -13,6 +13,7 @@ from sasa_tf.ops.local_attention import (
   local_attention_weights,
 )
 from sasa_tf.ops.positions import sinusoidal_positions
+from sasa_tf.ops.projection import parts_of_projection
 from sasa_tf.ops.target_device import DEVICES, target_device, use_target_device
 from sasa_tf.ops.value_mixture import (
   spatial_mixture_weights,
@@ -31,6 +32,7 @@ __all__ = [
   "local_attention_2d",
   "local_attention_2d_projected",
   "local_attention_weights",
+  "parts_of_projection",
   "sinusoidal_positions",
   "spatial_mixture_weights",
   "spatial_value_kernels",

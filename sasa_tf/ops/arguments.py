@@ -7,6 +7,12 @@ import tensorflow as tf
 from sasa_tf.ops.precision import softmax_dtype
 
 
+def require_floating(name: str, tensor: tf.Tensor) -> None:
+  """Raises a ValueError unless the tensor is of a floating dtype."""
+  if not tensor.dtype.is_floating:
+    raise ValueError(f"{name} must be floating point; received {tensor.dtype.name}. Cast it first.")
+
+
 def as_heads(name: str, tensor: tf.Tensor, like: tf.Tensor | None = None) -> tf.Tensor:
   """Converts to a tensor of known heads and head width, or says what is wrong with it."""
   tensor = tf.convert_to_tensor(tensor)
@@ -16,8 +22,7 @@ def as_heads(name: str, tensor: tf.Tensor, like: tf.Tensor | None = None) -> tf.
       f"{name} must have shape {expected}; received {tensor.shape}. Split the channels with "
       "tf.reshape(x, [B, H, W, N, D])."
     )
-  if not tensor.dtype.is_floating:
-    raise ValueError(f"{name} must be floating point; received {tensor.dtype.name}. Cast it first.")
+  require_floating(name, tensor)
   if like is not None:
     if not tensor.shape.is_compatible_with(like.shape):
       raise ValueError(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from sasa_tf.ops.arguments import require_floating
+
 
 def as_projection(tensor: tf.Tensor) -> tf.Tensor:
   """Converts to a tensor of known parts, heads and head width, or says what is wrong with it."""
@@ -15,10 +17,7 @@ def as_projection(tensor: tf.Tensor) -> tf.Tensor:
       "of query and value, with N and D known when the graph is built; received "
       f"{shape}. Split the channels with tf.reshape(x, [B, H, W, 3, N, D])."
     )
-  if not tensor.dtype.is_floating:
-    raise ValueError(
-      f"projected must be floating point; received {tensor.dtype.name}. Cast it first."
-    )
+  require_floating("projected", tensor)
   return tensor
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from sasa_tf.ops.arguments import require_floating
 from sasa_tf.ops.block_grid import BlockGrid
 from sasa_tf.ops.precision import softmax_dtype
 
@@ -134,8 +135,7 @@ def spatial_value_mixture(
     ValueError: shapes or dtypes that do not fit together; the message says which.
   """
   inputs = tf.convert_to_tensor(inputs)
-  if not inputs.dtype.is_floating:
-    raise ValueError(f"inputs must be floating point; received {inputs.dtype.name}. Cast it first.")
+  require_floating("inputs", inputs)
   dtype = softmax_dtype(inputs.dtype)
   kernels, rows, columns, vectors = (
     tf.cast(tf.convert_to_tensor(table), dtype)

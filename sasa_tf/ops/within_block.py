@@ -42,6 +42,25 @@ def between_places(rows: tf.Tensor, columns: tf.Tensor, block: tuple[int, int]) 
   return tf.concat(halves, axis=-1)
 
 
+def beyond_image(grid: BlockGrid, dtype: tf.DType) -> tf.Tensor:
+  """What keeps places beyond the image out of the softmax, [G, 1, 1, P] by the key's place."""
+  inside = grid.split(tf.ones([*grid.image, 1], dtype))  # [G, P, 1]
+  return (1.0 - tf.linalg.matrix_transpose(inside)[:, None]) * MASKED_LOGIT
+
+
+def block_tables(
+  relative_rows: tf.Tensor | None,
+  relative_columns: tf.Tensor | None,
+  query: tf.Tensor | tf.TensorSpec,
+  block: tuple[int, int],
+) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+  """Checks both embedding tables of a block's offsets; see `relative_tables`."""
+  offsets = tuple(2 * length - 1 for length in block)
+  return relative_tables(
+    relative_rows, relative_columns, query, offsets, source="2 * block_size - 1 ="
+  )
+
+
 def _weights(
   query: tf.Tensor,
   key: tf.Tensor,
@@ -57,8 +76,7 @@ def _weights(
     between = between_places(relative_rows, relative_columns, grid.block)
     logits += tf.einsum("gpnd,pqd->gnpq", queries, between)
   if grid.is_ragged:
-    inside = grid.split(tf.ones([*grid.image, 1], logits.dtype))  # [G, P, 1]
-    logits += (1.0 - tf.linalg.matrix_transpose(inside)[:, None]) * MASKED_LOGIT
+    logits += beyond_image(grid, logits.dtype)
   return tf.nn.softmax(logits)
 
 
@@ -67,10 +85,7 @@ def _checked(query, key, relative_rows, relative_columns, block_size):
   block = int_pair("block_size", block_size)
   query = as_heads("query", query)
   key = as_heads("key", key, like=query)
-  offsets = tuple(2 * length - 1 for length in block)
-  tables = relative_tables(
-    relative_rows, relative_columns, query, offsets, source="2 * block_size - 1 ="
-  )
+  tables = block_tables(relative_rows, relative_columns, query, block)
   return query, key, *tables, BlockGrid.of(query, block)
 
 

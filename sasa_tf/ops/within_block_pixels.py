@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.arguments import relative_tables
+from sasa_tf.ops.arguments import require_floating
 from sasa_tf.ops.block_grid import BlockGrid
 from sasa_tf.ops.geometry import int_pair
 from sasa_tf.ops.precision import softmax_dtype
-from sasa_tf.ops.reference import MASKED_LOGIT
-from sasa_tf.ops.within_block import between_places
+from sasa_tf.ops.within_block import between_places, beyond_image, block_tables
 
 
 def within_block_attention_of_pixels(
@@ -49,8 +48,7 @@ def within_block_attention_of_pixels(
   """
   block = int_pair("block_size", block_size)
   inputs = tf.convert_to_tensor(inputs)
-  if not inputs.dtype.is_floating:
-    raise ValueError(f"inputs must be floating point; received {inputs.dtype.name}. Cast it first.")
+  require_floating("inputs", inputs)
   dtype = softmax_dtype(inputs.dtype)
   query_kernel, key_kernel, value_kernels = (
     tf.cast(tf.convert_to_tensor(kernel), dtype)
@@ -69,10 +67,7 @@ def within_block_attention_of_pixels(
       )
   places, channels, heads, depth = value_kernels.shape
   queries_like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
-  offsets = tuple(2 * length - 1 for length in block)
-  tables = relative_tables(
-    relative_rows, relative_columns, queries_like, offsets, source="2 * block_size - 1 ="
-  )
+  tables = block_tables(relative_rows, relative_columns, queries_like, block)
   with tf.name_scope("within_block_attention_of_pixels"):
     grid = BlockGrid.of(inputs, block)
     blocks = grid.split(inputs)  # [G, P, C]
@@ -108,6 +103,5 @@ def _logits(
     terms = tf.einsum("cnd,pqd->pnqc", query_kernel, between)
     logits += tf.add_n([pixels[:, :, None, None, c] * terms[..., c] for c in channels])
   if grid.is_ragged:
-    inside = grid.split(tf.ones([*grid.image, 1], logits.dtype))[:, None, None, :, 0]
-    logits += (1.0 - inside) * MASKED_LOGIT
+    logits += beyond_image(grid, logits.dtype)
   return logits
