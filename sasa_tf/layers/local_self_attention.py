@@ -170,25 +170,35 @@ class LocalSelfAttention2DBase(KerasBound):
       name, (size, self.head_dim // 2), initializer, self.relative_regularizer
     )
 
-  def _project(self, inputs: tf.Tensor) -> tf.Tensor:
-    """Returns query, key (not without content) and value, [B, H, W, parts, N, D]."""
+  def _with_positions(self, inputs: tf.Tensor) -> tf.Tensor:
+    """Returns what is projected, [B, H, W, C]."""
     inputs = checked_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
-    if self.positions == "absolute":
-      height, width = tf.unstack(tf.shape(inputs)[1:3])
-      positions = ops.sinusoidal_positions(height, width, inputs.shape[-1])
-      inputs += tf.cast(positions, inputs.dtype)
+    if self.positions != "absolute":
+      return inputs
+    height, width = tf.unstack(tf.shape(inputs)[1:3])
+    positions = ops.sinusoidal_positions(height, width, inputs.shape[-1])
+    return inputs + tf.cast(positions, inputs.dtype)
+
+  def _projection(self, dtype: tf.DType) -> list[tf.Tensor]:
+    """Returns the kernels side by side, and then the biases, where they are used."""
 
     def joined(weights):
       return tf.concat(
-        [tf.cast(tf.convert_to_tensor(w), inputs.dtype) for w in weights if w is not None], axis=-1
+        [tf.cast(tf.convert_to_tensor(w), dtype) for w in weights if w is not None], axis=-1
       )
 
+    kernel = joined([self.query_kernel, self.key_kernel, self.value_kernel])
+    if not self.use_bias:
+      return [kernel]
+    return [kernel, joined([self.query_bias, self.key_bias, self.value_bias])]
+
+  def _project(self, inputs: tf.Tensor, projection: list[tf.Tensor]) -> tf.Tensor:
+    """Returns query, key (not without content) and value, [B, H, W, parts, N, D]."""
+    kernel, *bias = projection
     # One matrix product for all projections reads the input once.
-    projected = tf.tensordot(
-      inputs, joined([self.query_kernel, self.key_kernel, self.value_kernel]), axes=1
-    )
-    if self.use_bias:
-      projected += joined([self.query_bias, self.key_bias, self.value_bias])
+    projected = tf.tensordot(inputs, kernel, axes=1)
+    if bias:
+      projected += bias[0]
     parts = 3 if self.content else 2
     # No -1 among the sizes, which an empty batch would leave undecided.
     sizes = tf.concat([tf.shape(inputs)[:3], [parts, self.num_heads, self.head_dim]], axis=0)
@@ -211,8 +221,14 @@ class LocalSelfAttention2DBase(KerasBound):
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Attends: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
+    source = self._with_positions(inputs)
+    projection = self._projection(source.dtype)
     attended = ops.local_attention_2d_projected(
-      self._project(inputs), implementation=self.implementation, **self._window_arguments()
+      self._project(source, projection),
+      implementation=self.implementation,
+      # Three times as large as the inputs, and soon computed.
+      again=lambda after: self._project(source, ops.computed_after(after, projection)),
+      **self._window_arguments(),
     )
     outputs = tf.reshape(attended, tf.concat([tf.shape(inputs)[:3], [self.filters]], axis=0))
     outputs = tf.ensure_shape(outputs, [*inputs.shape[:3], self.filters])
@@ -230,7 +246,9 @@ class LocalSelfAttention2DBase(KerasBound):
     Returns:
       As `sasa_tf.ops.local_attention_weights`: [B, H, W, N, K, K], or [B, P, N, K, K].
     """
-    query, key, _ = ops.parts_of_projection(self._project(tf.convert_to_tensor(inputs)))
+    source = self._with_positions(tf.convert_to_tensor(inputs))
+    projected = self._project(source, self._projection(source.dtype))
+    query, key, _ = ops.parts_of_projection(projected)
     return ops.local_attention_weights(query, key, pixels=pixels, **self._window_arguments())
 
   def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:

@@ -14,6 +14,7 @@ from sasa_tf.ops.local_attention import (
 )
 from sasa_tf.ops.positions import sinusoidal_positions
 from sasa_tf.ops.projection import parts_of_projection
+from sasa_tf.ops.recomputation import computed_after
 from sasa_tf.ops.target_device import DEVICES, target_device, use_target_device
 from sasa_tf.ops.value_mixture import (
   spatial_mixture_weights,
@@ -28,6 +29,7 @@ __all__ = [
   "WindowGeometry",
   "available_implementations",
   "check_implementation",
+  "computed_after",
   "global_attention_2d",
   "local_attention_2d",
   "local_attention_2d_projected",

@@ -59,6 +59,15 @@ def forward(operands: Operands) -> tuple[tf.Tensor, tf.Tensor]:
   return tf.linalg.matrix_transpose(outputs), top + tf.math.log(total)
 
 
+def gradient_specs(operands: Operands) -> Operands:
+  """Returns the specs of what `backward` returns for these operands."""
+  blocks, dtype = operands.values.shape[0], operands.rows.dtype
+  specs = [x if x is None else tf.TensorSpec([blocks, *x.shape[1:]], x.dtype) for x in operands]
+  if operands.queries is not None:
+    specs[0] = tf.TensorSpec(specs[0].shape, dtype)
+  return Operands(*specs)
+
+
 def backward(
   operands: Operands, log_sum: tf.Tensor, delta: tf.Tensor, upstream: tf.Tensor
 ) -> Operands:
@@ -70,17 +79,24 @@ def backward(
     delta: [G, 1, queries], the sum over D of outputs times upstream: what the gradient of a query's
       logits would be for zero values.
     upstream: [G, queries, D], the gradient of the outputs.
+
+  Returns:
+    Those of keys and values in the dtype of the operands, the others in that of the softmax.
   """
+  dtype = log_sum.dtype
   weights = tf.exp(_logits(operands) - log_sum)
-  values = product(weights, upstream)
-  logits = weights * (product(operands.values, upstream, adjoint_b=True) - delta)
+  values = product(weights, upstream, rounded=True)
+  slopes = tf.cast(product(operands.values, upstream, adjoint_b=True, rounded=True), dtype)
+  # Rounded as the products take it, so that no single-precision array of them goes through memory.
+  logits = tf.cast(weights * (slopes - delta), upstream.dtype)
   queries = keys = beyond = None
   if operands.keys is not None:
     queries = tf.linalg.matrix_transpose(product(operands.keys, logits, adjoint_a=True))
-    keys = product(logits, operands.queries)
+    keys = product(logits, operands.queries, rounded=True)
   if operands.beyond is not None:
     beyond = -delta * tf.exp(operands.beyond - log_sum)
   tile_rows, tile_columns = operands.rows.shape[1], operands.columns.shape[1]
   plane = tf.reshape(logits, [-1, tile_rows, tile_columns, operands.rows.shape[2]])
+  plane = tf.cast(plane, dtype)
   rows, columns = tf.reduce_sum(plane, axis=2), tf.reduce_sum(plane, axis=1)
   return Operands(queries, keys, values, rows, columns, beyond)

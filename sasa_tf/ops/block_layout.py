@@ -8,10 +8,12 @@ a fixed order.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import tensorflow as tf
 
 from sasa_tf.ops.geometry import WindowGeometry
+from sasa_tf.ops.precision import softmax_dtype
 from sasa_tf.ops.target_device import target_device
 
 Size = int | tf.Tensor
@@ -103,6 +105,16 @@ class BlockLayout:
       -(-size // (block * rate))
       for size, block, rate in zip(self.image, self.block, self.rates, strict=True)
     )
+
+  @property
+  def blocks(self) -> Size:
+    """Those of one head of an image."""
+    return math.prod([*self.rates, *self.counts])
+
+  @property
+  def logits(self) -> int:
+    """Those of one block."""
+    return math.prod([*self.block, *self.tile])
 
   def _phase_size(self) -> tuple[Size, Size]:
     """(rows, columns) of a phase, padded to whole blocks."""
@@ -224,7 +236,11 @@ class BlockLayout:
     return tf.concat(parts, axis=1)
 
   def _fold(self, tiles: tf.Tensor, axis: int, unit: int = 1) -> tf.Tensor:
-    """[A * blocks, tile * unit, D] -> [A, phase * unit, D], the transpose of `_overlap`."""
+    """[A * blocks, tile * unit, D] -> [A, phase * unit, D], the transpose of `_overlap`.
+
+    Sums are formed in the dtype of the softmax.
+    """
+    tiles = tf.cast(tiles, softmax_dtype(tiles.dtype))
     block, halo, tile, length = self._extents(axis, unit)
     width = sizes(tiles)[-1]
     shifted = []

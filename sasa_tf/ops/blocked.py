@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import tensorflow as tf
 
@@ -20,6 +20,7 @@ from sasa_tf.ops.block_sizes import block_size
 from sasa_tf.ops.block_terms import block_terms
 from sasa_tf.ops.geometry import WindowGeometry
 from sasa_tf.ops.precision import product_dtype, softmax_dtype
+from sasa_tf.ops.recomputation import computed_after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,6 @@ class _BlockedAttention:
   layout: BlockLayout
   scale: float
   window_mask: bool
-  images: int | tf.Tensor  # times heads
 
   def _queries(self, query: tf.Tensor) -> tf.Tensor:
     """[G, queries, D], scaled, in the dtype of the softmax."""
@@ -41,33 +41,69 @@ class _BlockedAttention:
 
   def _operands(self, queries, key, value, rows, columns) -> Operands:
     layout, dtype = self.layout, product_dtype(value.dtype)
+    batch, _, _, heads, _ = sizes(value)
     return Operands(
       None if key is None else tf.cast(queries, dtype),
       None if key is None else tf.cast(layout.split_keys(key), dtype),
       tf.cast(layout.split_keys(value), dtype),
-      *block_terms(queries, rows, columns, layout, self.images, self.window_mask),
+      *block_terms(queries, rows, columns, layout, batch * heads, self.window_mask),
     )
 
-  def _chunks(self, operands: Operands) -> int:
-    logits = math.prod(self.layout.block) * math.prod(self.layout.tile)
-    return chunk_count(sizes(operands.values)[0], logits)
+  def _image_chunks(self, value: tf.Tensor) -> int:
+    batch, _, _, heads, _ = sizes(value)
+    return chunk_count(batch, heads * self.layout.blocks * self.layout.logits)
+
+  def _block_chunks(self, operands: Operands) -> int:
+    return chunk_count(sizes(operands.values)[0], self.layout.logits)
 
   def forward(self, query, key, value, rows, columns, chunked=True) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the output [B, H, W, N, D] and the log-sum-exp [G, 1, queries]."""
-    operands = self._operands(self._queries(query), key, value, rows, columns)
-    queries, depth, dtype = math.prod(self.layout.block), value.shape[4], operands.rows.dtype
-    outputs, log_sum = in_chunks(
-      block_attention.forward,
-      [operands],
-      like=(tf.TensorSpec([queries, depth], dtype), tf.TensorSpec([1, queries], dtype)),
-      chunks=self._chunks(operands) if chunked else 1,
-    )
-    return tf.cast(self.layout.join_queries(outputs, query.shape[3]), value.dtype), log_sum
+    """Returns the output [B, H, W, N, D] and the log-sum-exp [B, N * blocks, 1, queries]."""
+    chunks = self._image_chunks(value) if chunked else 1
+    queries, dtype = math.prod(self.layout.block), softmax_dtype(value.dtype)
+    like = None
+    if chunks > 1:
+      log_sum = [value.shape[0], value.shape[3] * self.layout.blocks, 1, queries]
+      like = (tf.TensorSpec(value.shape, value.dtype), tf.TensorSpec(log_sum, dtype))
+
+    def some_images(query, key, value):
+      operands = self._operands(self._queries(query), key, value, rows, columns)
+      batch, _, _, heads, depth = sizes(value)
+      blocks = operands.values.shape[0]
+      outputs, log_sum = in_chunks(
+        block_attention.forward,
+        [operands],
+        like=[tf.TensorSpec([blocks, *shape], dtype) for shape in ([queries, depth], [1, queries])],
+        chunks=self._block_chunks(operands) if chunked else 1,
+      )
+      log_sum = tf.reshape(log_sum, [batch, heads * self.layout.blocks, 1, queries])
+      return tf.cast(self.layout.join_queries(outputs, heads), value.dtype), log_sum
+
+    return in_chunks(some_images, [query, key, value], like, chunks)
 
   def backward(self, inputs, output, log_sum, upstream) -> list[tf.Tensor | None]:
     """Returns the gradients of the inputs, all recomputed but for output and log-sum-exp."""
     query, key, value, rows, columns = inputs
+    chunks = self._image_chunks(value)
+    like = [None if x is None else tf.TensorSpec(x.shape, x.dtype) for x in (query, key, value)] + [
+      None if x is None else tf.TensorSpec([chunks, *x.shape], x.dtype) for x in (rows, columns)
+    ]
+
+    def some_images(query, key, value, output, log_sum, upstream):
+      inputs = (query, key, value, rows, columns)
+      *maps, row_table, column_table = self._backward(inputs, output, log_sum, upstream)
+      tables = [None if x is None else x[None] for x in (row_table, column_table)]
+      return [*maps, *tables]
+
+    *maps, row_table, column_table = in_chunks(
+      some_images, [query, key, value, output, log_sum, upstream], like, chunks
+    )
+    tables = [None if x is None else tf.reduce_sum(x, axis=0) for x in (row_table, column_table)]
+    return [*maps, *tables]
+
+  def _backward(self, inputs, output, log_sum, upstream) -> list[tf.Tensor | None]:
+    query, key, value, rows, columns = inputs
     layout, heads, dtype = self.layout, value.shape[3], log_sum.dtype
+    log_sum = tf.reshape(log_sum, [-1, 1, math.prod(layout.block)])
     queries = self._queries(query)
     with tf.GradientTape() as tape:
       tape.watch([x for x in (queries, rows, columns) if x is not None])
@@ -78,8 +114,8 @@ class _BlockedAttention:
     gradients = in_chunks(
       block_attention.backward,
       [operands, log_sum, tf.linalg.matrix_transpose(delta), upstream],
-      like=Operands(*[x if x is None else tf.TensorSpec(x.shape[1:], dtype) for x in operands]),
-      chunks=self._chunks(operands),
+      like=block_attention.gradient_specs(operands),
+      chunks=self._block_chunks(operands),
     )
     query_gradients = [] if key is None else [gradients.queries]
     table_gradients = [None, None]
@@ -111,6 +147,7 @@ def local_attention(
   *,
   window_mask: bool = True,
   block: tuple[int, int] | None = None,
+  again: Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor | None]] | None = None,
 ) -> tf.Tensor:
   """As `reference.local_attention`.
 
@@ -126,11 +163,12 @@ def local_attention(
       then are of the kernel's size, as they decide the result, and an offset beyond the window has
       the embedding of the window's edge.
     block: (rows, columns) of queries in a block; None for what suits the image.
+    again: computes query, key and value anew, after other tensors; None to keep them.
 
   Returns:
     [B, H, W, N, D] in value's dtype.
   """
-  batch, height, width, heads, _ = sizes(query)
+  _, height, width, _, _ = sizes(query)
   static = tuple(query.shape[1:3])
   if block is None:
     block = block_size(static, geometry) if window_mask else geometry.kernel_size
@@ -139,7 +177,7 @@ def local_attention(
     for size, rate, length in zip(static, geometry.dilation_rate, block, strict=True)
   )
   layout = BlockLayout(geometry, (height, width), tuple(block), whole)
-  attention = _BlockedAttention(layout, scale, window_mask, batch * heads)
+  attention = _BlockedAttention(layout, scale, window_mask)
   optional = (query, key, value, relative_rows, relative_columns)
 
   def restored(present):
@@ -160,7 +198,12 @@ def local_attention(
     @tf.custom_gradient
     def gradient(*arguments):
       *inputs, upstream = arguments
-      gradients = _present(attention.backward(restored(inputs), output, log_sum, upstream))
+      kept = restored(inputs)
+      if again is None:
+        kept = restored(computed_after([output, upstream], inputs))
+      else:
+        kept[:3] = again([output, upstream])
+      gradients = _present(attention.backward(kept, output, log_sum, upstream))
 
       def second_gradient(*upstreams):
         with tf.GradientTape() as tape:

@@ -118,6 +118,7 @@ def _attend(
   maps: Sequence[tf.Tensor | None],
   tables: Sequence[tf.Tensor | None],
   stock: Callable[..., tf.Tensor],
+  again: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None = None,
 ) -> tf.Tensor:
   """Calls the kernels, with a gradient that calls them too.
 
@@ -126,6 +127,7 @@ def _attend(
     maps: query, key (or None) and value, or the one array that holds them.
     tables: relative rows and columns, or None twice.
     stock: computes the same from `maps` and `tables`; second derivatives are its.
+    again: computes the one array of `maps` anew, after other tensors; None to keep it.
 
   Returns:
     [B, H, W, N, D].
@@ -164,10 +166,11 @@ def _attend(
     @tf.custom_gradient
     def gradient(*arguments):
       *inputs, upstream = arguments
+      kept = inputs if again is None else [again([output, upstream]), *inputs[1:]]
       query, key, value, rows, columns, _ = _call(
         kernel.backward,
         platforms,
-        [*operands(inputs), output, log_sum, upstream],
+        [*operands(kept), output, log_sum, upstream],
         [*gradient_types, *table_types, (tf.float32, [None])],
       )
       found = [query] if kernel.shared else [query, key, value]
@@ -236,6 +239,7 @@ def local_attention_of_projection(
   relative_columns: tf.Tensor | None,
   geometry: WindowGeometry,
   scale: float,
+  again: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None = None,
 ) -> tf.Tensor:
   """As `local_attention`, of query, key and value side by side, which are never taken apart.
 
@@ -245,6 +249,7 @@ def local_attention_of_projection(
     relative_columns: [K of the columns, D/2] likewise, or None.
     geometry: the window.
     scale: multiplies the query.
+    again: see `local_attention_2d_projected`.
 
   Returns:
     [B, H, W, N, D] in the projection's dtype.
@@ -258,4 +263,5 @@ def local_attention_of_projection(
     lambda projected, rows, columns: blocked.local_attention(
       *parts_of_projection(projected), rows, columns, geometry, scale
     ),
+    again,
   )

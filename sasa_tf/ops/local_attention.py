@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -11,6 +12,7 @@ from sasa_tf.ops.arguments import as_heads, relative_tables
 from sasa_tf.ops.geometry import window_geometry
 from sasa_tf.ops.precision import softmax_dtype
 from sasa_tf.ops.projection import as_projection, parts_of_projection, query_of_projection
+from sasa_tf.ops.target_device import target_device
 
 
 def _require_logits(has_key: bool, relative_rows: tf.Tensor | None) -> None:
@@ -111,6 +113,7 @@ def local_attention_2d_projected(
   border: str = "zero",
   scale: float = 1.0,
   implementation: str = "auto",
+  again: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None = None,
 ) -> tf.Tensor:
   """As `local_attention_2d`, of query, key and value as one matrix product makes them.
 
@@ -127,6 +130,9 @@ def local_attention_2d_projected(
     border: "zero" or "mask".
     scale: multiplies the query.
     implementation: "auto" or one of `available_implementations()`.
+    again: computes `projected` anew, after the tensors that it is given (see `computed_after`), in
+      the backward pass, so that it need not be kept. It must not read variables. "reference" does
+      not use it, nor does any implementation on a CPU.
 
   Returns:
     [B, H, W, N, D] in the projection's dtype.
@@ -141,11 +147,16 @@ def local_attention_2d_projected(
   _require_logits(projected.shape[3] == 3, tables[0])
   request = implementations.Request(query, geometry, window_mask=True)
   compute = implementations.select(implementation, request)
+  if target_device() == "CPU":
+    again = None  # whose memory is large, and whose products take long
   with tf.name_scope("local_attention_2d_projected"):
     if compute is fused.local_attention:
-      result = fused.local_attention_of_projection(projected, *tables, geometry, scale)
+      result = fused.local_attention_of_projection(projected, *tables, geometry, scale, again)
     else:
-      result = compute(*parts_of_projection(projected), *tables, geometry, scale)
+      parts = parts_of_projection(projected)
+      if again is not None and compute is not reference.local_attention:
+        compute = functools.partial(compute, again=lambda after: parts_of_projection(again(after)))
+      result = compute(*parts, *tables, geometry, scale)
     return tf.ensure_shape(result, query.shape)
 
 

@@ -20,9 +20,19 @@ def test_chunks_are_computed_one_after_the_other(chunks, device):
     assert absent is None
     sizes.append(pair[0].shape[0])
     product = tf.matmul(*pair) + shared
-    return {"product": product, "absent": None, "sums": tf.reduce_sum(product, axis=[1, 2])}
+    return {
+      "product": product,
+      "absent": None,
+      "sums": tf.reduce_sum(product, axis=[1, 2]),
+      "total": tf.reduce_sum(product, axis=0, keepdims=True),
+    }
 
-  like = {"product": tf.TensorSpec([3, 2]), "absent": None, "sums": tf.TensorSpec([])}
+  like = {
+    "product": tf.TensorSpec([6, 3, 2]),
+    "absent": None,
+    "sums": tf.TensorSpec([6]),
+    "total": tf.TensorSpec([chunks, 3, 2]),
+  }
   arguments = [(left, right), None, shared]
   with use_target_device(device):
     computed = tf.function(
@@ -34,6 +44,9 @@ def test_chunks_are_computed_one_after_the_other(chunks, device):
   for name in ("product", "sums"):
     assert computed[name].shape == expected[name].shape
     np.testing.assert_allclose(computed[name], expected[name], rtol=1e-6)
+  assert computed["total"].shape == [chunks, 3, 2]
+  total = tf.reduce_sum(computed["total"], axis=0, keepdims=True)
+  np.testing.assert_allclose(total, expected["total"], rtol=1e-5)
 
 
 def test_a_tpu_stores_chunks_flat():
@@ -42,7 +55,7 @@ def test_a_tpu_stores_chunks_flat():
   def loop_shapes(device):
     with use_target_device(device):
       traced = tf.function(
-        lambda x: block_chunks.in_chunks(tf.abs, [x], tf.TensorSpec([3, 4]), 2)
+        lambda x: block_chunks.in_chunks(tf.abs, [x], tf.TensorSpec([6, 3, 4]), 2)
       ).get_concrete_function(maps)
     (loop,) = [o for o in traced.graph.get_operations() if "TensorListStack" in o.type]
     return loop.outputs[0].shape.as_list()

@@ -1,0 +1,140 @@
+"""What the backward pass is to compute again is computed again, whatever compiles it."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sasa_tf import ops
+from sasa_tf.tf_keras import LocalSelfAttention2D
+
+SHAPE = (2, 12, 12, 2, 4)
+
+
+def products(function, *arguments):
+  """The shapes of the matrix products in the program that XLA makes of a function."""
+  compiled = tf.function(function, jit_compile=True, autograph=False)
+  text = compiled.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo")
+  return re.findall(r"= \w+\[([\d,]*)\]\S* (?:dot|custom-call)\(", text)
+
+
+def attention_step(*tensors):
+  *sources, upstream = tensors
+  with tf.GradientTape() as tape:
+    tape.watch(sources)
+    output = ops.local_attention_2d(
+      *sources, kernel_size=3, border="mask", implementation="blocked"
+    )
+  return tape.gradient(output, sources, upstream)
+
+
+def attention_inputs():
+  maps = [tf.random.stateless_normal(SHAPE, [0, n]) for n in range(4)]
+  tables = [tf.random.stateless_normal([3, 2], [1, n]) for n in range(2)]
+  return [*maps[:3], *tables, maps[3]]
+
+
+@pytest.mark.parametrize(("device", "logits"), [("CPU", 2), ("GPU", 3), ("TPU", 3)])
+def test_a_compiled_backward_pass_forms_the_logits_anew(device, logits):
+  with ops.use_target_device(device):
+    shapes = products(attention_step, *attention_inputs())
+  # Blocks of 4 x 4 queries and tiles of 6 x 6 keys, or of the whole image; q.k, and the gradient's
+  # product of the same shape.
+  sizes = [np.prod([int(n) for n in shape.split(",")]) for shape in shapes]
+  assert sum(size == max(sizes) for size in sizes) == logits, shapes
+
+
+@pytest.mark.parametrize("device", ops.DEVICES)
+@pytest.mark.parametrize("jit", [False, True])
+def test_results_do_not_change(device, jit):
+  tensors = attention_inputs()
+  expected = attention_step(*tensors)
+  with ops.use_target_device(device):
+    found = tf.function(attention_step, jit_compile=jit, autograph=False)(*tensors)
+  for one, other in zip(found, expected, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_infinities_spread_no_further():
+  """One query's infinite upstream gradient is nobody else's."""
+  *sources, upstream = attention_inputs()
+  upstream = tf.tensor_scatter_nd_update(upstream, [[0, 0, 0, 0, 0]], [-np.inf])
+  with ops.use_target_device("GPU"):
+    query, *_ = tf.function(attention_step, jit_compile=True, autograph=False)(*sources, upstream)
+  assert np.isfinite(query[1]).all()
+  assert np.isfinite(query[0, 5:]).all()
+
+
+def test_outside_of_xla_it_waits():
+  @tf.function
+  def later(earlier, tensor):
+    return ops.computed_after([earlier], [tensor])
+
+  with ops.use_target_device("GPU"):
+    graph = later.get_concrete_function(tf.TensorSpec([2]), tf.TensorSpec([3])).graph
+  (waiting,) = [o for o in graph.get_operations() if o.control_inputs and o.type == "Identity"]
+  assert waiting.control_inputs[0].name == "earlier"
+  assert waiting.inputs[0].name == "tensor:0"
+
+
+def layer_step(layer):
+  def step(inputs, upstream):
+    with tf.GradientTape() as tape:
+      tape.watch(inputs)
+      output = layer(inputs)
+    return tape.gradient(output, [inputs, *layer.trainable_variables], upstream)
+
+  return step
+
+
+@pytest.mark.parametrize("implementation", ["blocked", "fused"])
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_the_layer_projects_again(monkeypatch, implementation, use_bias):
+  if implementation == "fused":
+    library = pytest.importorskip("sasa_tf.native.library").load()
+    if "CPU" not in library.platforms:
+      pytest.skip(f"no compiled kernels: {library.reason}")
+    from sasa_tf.ops import fused
+
+    # The program is a GPU's up to the kernels.
+    monkeypatch.setitem(fused._PLATFORMS, "GPU", "CPU")
+  layer = LocalSelfAttention2D(8, 3, num_heads=2, use_bias=use_bias, implementation=implementation)
+  inputs = tf.random.stateless_normal([2, 12, 12, 5], [0, 0])
+  upstream = tf.random.stateless_normal([2, 12, 12, 8], [0, 1])
+  layer.build(inputs.shape)
+  step = layer_step(layer)
+  expected = step(inputs, upstream)
+
+  def projections():
+    wide = f"{2 * 12 * 12},{3 * 8}"
+    return products(step, inputs, upstream).count(wide)
+
+  kept = projections()
+  with ops.use_target_device("GPU"):
+    assert projections() == kept + 1
+    for jit in (False, True):
+      found = tf.function(step, jit_compile=jit, autograph=False)(inputs, upstream)
+      for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_second_derivatives_pass_through_what_is_computed_again():
+  layer = LocalSelfAttention2D(4, 3, num_heads=2, implementation="blocked", dtype="float64")
+  inputs = tf.random.stateless_normal([1, 5, 5, 3], [0, 0], dtype=tf.float64)
+  layer.build(inputs.shape)
+
+  def penalty_gradients():
+    with tf.GradientTape() as outer:
+      outer.watch(inputs)
+      with tf.GradientTape() as inner:
+        inner.watch(inputs)
+        loss = tf.reduce_sum(layer(inputs) ** 2)
+      penalty = tf.reduce_sum(inner.gradient(loss, inputs) ** 2)
+    return outer.gradient(penalty, [inputs, layer.query_kernel, layer.relative_rows])
+
+  expected = penalty_gradients()
+  with ops.use_target_device("GPU"):
+    found = penalty_gradients()
+  for one, other in zip(found, expected, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-9)
