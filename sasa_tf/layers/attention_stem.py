@@ -219,15 +219,6 @@ class AttentionStemBase(KerasBound):
       }
     return {**tables, "block_size": self.block_size, "scale": self.scale}
 
-  def _folds_projections(self) -> bool:
-    """Whether attention is computed from the pixels: few channels, on a device of large products.
-
-    On a CPU the projections take less than the product that makes up for them.
-    """
-    channels = self.query_kernel.shape[0]
-    folds = self.variant != "conv_values" and channels < self.head_dim
-    return folds and ops.target_device() != "CPU"
-
   def _attend_to_pixels(self, inputs: tf.Tensor) -> tf.Tensor:
     """[B, H, W, C] -> [B, H, W, filters], without queries, keys and values."""
     if self.variant == "mixture":
@@ -250,7 +241,13 @@ class AttentionStemBase(KerasBound):
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Attends: [B, H, W, C] -> [B, H, W, filters]."""
     inputs = self._checked(inputs)
-    if self._folds_projections():
+    # The values of a convolution are of other blocks' pixels too.
+    if self.variant != "conv_values" and ops.prefers_pixels(
+      inputs,
+      self.head_dim,
+      block_size=self.block_size,
+      positions=self.variant == "standalone",
+    ):
       return self._attend_to_pixels(inputs)
     query, key = self._query_and_key(inputs)
     value = self._as_heads(self._values(inputs))

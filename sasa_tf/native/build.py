@@ -44,6 +44,8 @@ if platform.machine() in ("x86_64", "AMD64"):
     ),
   }
 
+VARIED_SOURCES = ("cpu_kernels", "cpu_pixel_kernels")
+
 # -Wno-psabi: vectors are passed between inlined functions only.
 CXX_FLAGS = (
   "-std=c++17",
@@ -179,7 +181,7 @@ def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib
   cuda = ["-DSASA_TF_WITH_CUDA"] if compilers.nvcc else []
   for source in cache.sources(".cc"):
     plain = [compilers.cxx, *CXX_FLAGS, "-c", str(source)]
-    if source.stem == "cpu_kernels":
+    if source.stem in VARIED_SOURCES:
       for variant, (lanes, flags) in CPU_VARIANTS.items():
         definitions = [f"-DSASA_VARIANT={variant}", f"-DSASA_LANES={lanes}"]
         add(f"{source.stem}_{variant}", [*plain, *flags, *definitions])

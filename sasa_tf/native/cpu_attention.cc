@@ -1,19 +1,13 @@
 #include "cpu_attention.h"
 
 #include <algorithm>
-#include <atomic>
-#include <cstdlib>
-#include <string>
 
 namespace sasa {
 namespace {
 
-constexpr int64_t kAlignment = 64;        // bytes, of a cache line
-constexpr int64_t kBlock = 128;           // queries that are worked on together
-constexpr int64_t kForwardPieces = 64;    // for as many threads, where images are few
-constexpr int64_t kBackwardPieces = 16;   // fewer, as neighbouring pieces compute the same
-
-int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+constexpr int64_t kBlock = 128;          // queries that are worked on together
+constexpr int64_t kForwardPieces = 64;   // for as many threads, where images are few
+constexpr int64_t kBackwardPieces = 16;  // fewer, as neighbouring pieces compute the same
 
 // An odd number of cache lines, so that the channels of a pixel do not fall into the same set.
 int64_t Plane(int64_t floats) { return (RoundUp(floats, 16) / 16 | 1) * 16; }
@@ -59,12 +53,12 @@ Plan ForwardPlan(const Problem& problem, int64_t lanes) {
   CutIntoBands(plan, kForwardPieces, std::max<int64_t>(8, plan.reach_rows));
   Finish(plan, plan.reach_rows);
   plan.block_plane = Plane(plan.block);
-  const int64_t floats = 2 * plan.depth * plan.plane          // keys, values
-                         + (problem.mask_border ? plan.plane : 0)
-                         + 2 * plan.depth * plan.block_plane  // queries, outputs
-                         + plan.block_plane                   // log-sum-exp
-                         + plan.window * lanes                // weights
-                         + problem.width * plan.depth;        // a row on its way
+  const int64_t floats = 2 * plan.depth * plan.plane  // keys, values
+                         + (problem.mask_border ? plan.plane : 0) +
+                         2 * plan.depth * plan.block_plane  // queries, outputs
+                         + plan.block_plane                 // log-sum-exp
+                         + plan.window * lanes              // weights
+                         + problem.width * plan.depth;      // a row on its way
   plan.scratch_bytes = floats * sizeof(float) + 16 * kAlignment;
   return plan;
 }
@@ -76,111 +70,33 @@ Plan BackwardPlan(const Problem& problem, int64_t lanes) {
   Finish(plan, plan.bands > 1 ? 2 * plan.reach_rows : plan.reach_rows);
   plan.margin = RoundUp(2 * plan.reach_columns + lanes, lanes);
   plan.block_plane = Plane(plan.block + 2 * plan.margin);
-  const int64_t floats = 4 * plan.depth * plan.plane          // keys, values, their gradients
-                         + (problem.mask_border ? plan.plane : 0)
-                         + 3 * plan.depth * plan.block_plane  // queries, upstream, queries' gradient
-                         + plan.block_plane                   // log-sum-exp
-                         + 2 * plan.window * plan.block_plane // weights and logits' gradients
-                         + plan.table_size * lanes            // gradients of the tables
-                         + problem.width * plan.depth;        // a row on its way
+  const int64_t floats = 4 * plan.depth * plan.plane  // keys, values, their gradients
+                         + (problem.mask_border ? plan.plane : 0) +
+                         3 * plan.depth * plan.block_plane  // queries, upstream, queries' gradient
+                         + plan.block_plane                 // log-sum-exp
+                         + 2 * plan.window * plan.block_plane  // weights and logits' gradients
+                         + plan.table_size * lanes             // gradients of the tables
+                         + problem.width * plan.depth;         // a row on its way
   plan.scratch_bytes = floats * sizeof(float) + 16 * kAlignment;
   return plan;
 }
 
-const CpuKernels& ChosenCpuKernels() {
-  static const CpuKernels& chosen = []() -> const CpuKernels& {
-    const char* name = std::getenv("SASA_TF_NATIVE_CPU");
-    const std::string most = name == nullptr ? "avx512" : name;
-#ifdef __x86_64__
-    __builtin_cpu_init();
-    if (most == "avx512" && __builtin_cpu_supports("avx512f") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl")) {
-      return avx512::kernels;
-    }
-    if (most != "plain" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-      return avx2::kernels;
-    }
-#endif
-    return plain::kernels;
-  }();
-  return chosen;
-}
-
-namespace {
-
-// A worker's scratch, kept by its thread: asking the system anew costs more than a small problem.
-class Scratch {
- public:
-  ~Scratch() { std::free(memory_); }
-
-  // Null where there is no memory left.
-  float* Get(int64_t bytes) {
-    if (bytes > bytes_) {
-      std::free(memory_);
-      memory_ = std::aligned_alloc(kAlignment, RoundUp(bytes, kAlignment));
-      bytes_ = memory_ == nullptr ? 0 : bytes;
-    }
-    return static_cast<float*>(memory_);
-  }
-
- private:
-  void* memory_ = nullptr;
-  int64_t bytes_ = 0;
-};
-
-thread_local Scratch scratch_of_thread;
-
-// One call: what its workers share.
-template <typename Arrays>
-struct Call {
-  const CpuKernels& kernels;
-  const Plan& plan;
-  const Arrays& arrays;
-  float* tables;  // of all workers
-  std::atomic<bool> out_of_memory{false};
-
-  static void Forward(void* context, int64_t worker) {
-    Call& call = *static_cast<Call*>(context);
-    if (float* scratch = call.Scratch()) {
-      call.kernels.forward(call.plan, call.arrays, worker, scratch);
-    }
-  }
-
-  static void Backward(void* context, int64_t worker) {
-    Call& call = *static_cast<Call*>(context);
-    if (float* scratch = call.Scratch()) {
-      call.kernels.backward(call.plan, call.arrays, worker, scratch,
-                            call.tables + worker * call.plan.table_size);
-    }
-  }
-
-  float* Scratch() {
-    float* scratch = scratch_of_thread.Get(plan.scratch_bytes);
-    if (scratch == nullptr) out_of_memory = true;
-    return scratch;
-  }
-
-  const char* Result() const {
-    return out_of_memory ? "no memory left for the scratch of a worker" : nullptr;
-  }
-};
-
-}  // namespace
-
 const char* CpuForward(const Problem& problem, const ForwardArrays& arrays, const Tasks& tasks) {
-  const CpuKernels& kernels = ChosenCpuKernels();
-  const Plan plan = ForwardPlan(problem, kernels.lanes);
-  Call<ForwardArrays> call{kernels, plan, arrays, nullptr};
-  tasks.run(tasks.threads, plan.workers, &Call<ForwardArrays>::Forward, &call);
-  return call.Result();
+  const CpuVariant& variant = ChosenCpuVariant();
+  const Plan plan = ForwardPlan(problem, variant.lanes);
+  return RunWorkers(tasks, plan.workers, plan.scratch_bytes, [&](int64_t worker, float* scratch) {
+    variant.attention.forward(plan, arrays, worker, scratch);
+  });
 }
 
 const char* CpuBackward(const Problem& problem, const BackwardArrays& arrays, const Tasks& tasks) {
-  const CpuKernels& kernels = ChosenCpuKernels();
-  const Plan plan = BackwardPlan(problem, kernels.lanes);
-  Call<BackwardArrays> call{kernels, plan, arrays, arrays.scratch};
-  tasks.run(tasks.threads, plan.workers, &Call<BackwardArrays>::Backward, &call);
+  const CpuVariant& variant = ChosenCpuVariant();
+  const Plan plan = BackwardPlan(problem, variant.lanes);
+  const char* error =
+      RunWorkers(tasks, plan.workers, plan.scratch_bytes, [&](int64_t worker, float* scratch) {
+        variant.attention.backward(plan, arrays, worker, scratch,
+                                   arrays.scratch + worker * plan.table_size);
+      });
   if (problem.has_relative) {
     const int64_t half = problem.depth / 2, rows = problem.kernel_rows * half;
     for (int64_t i = 0; i < plan.table_size; ++i) {
@@ -191,7 +107,7 @@ const char* CpuBackward(const Problem& problem, const BackwardArrays& arrays, co
       (i < rows ? arrays.rows_gradient[i] : arrays.columns_gradient[i - rows]) = sum;
     }
   }
-  return call.Result();
+  return error;
 }
 
 }  // namespace sasa

@@ -1,31 +1,33 @@
 // Local attention on the processor: how the work is cut, and the kernels that do a piece of it.
 //
-// A piece is a band of rows of one head of one image. Its keys and values are laid out as [D][flat],
-// where `flat` runs through the band row by row with a shared margin of zeros between two rows. A
-// neighbour then is a fixed distance away, whatever the query, and neighbouring queries are the
-// lanes of a vector: no sums across lanes, no special cases at the border.
+// A piece is a band of rows of one head of one image. Its keys and values are laid out as
+// [D][flat], where `flat` runs through the band row by row with a shared margin of zeros between
+// two rows. A neighbour then is a fixed distance away, whatever the query, and neighbouring queries
+// are the lanes of a vector: no sums across lanes, no special cases at the border.
 #ifndef SASA_TF_NATIVE_CPU_ATTENTION_H_
 #define SASA_TF_NATIVE_CPU_ATTENTION_H_
 
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu_variant.h"
+#include "cpu_workers.h"
 #include "local_attention.h"
 
 namespace sasa {
 
-// Distances are in floats, rows and pixels count from 0; all depends on the problem and the number of
-// lanes alone, never on the number of threads, and so do the sums.
+// Distances are in floats, rows and pixels count from 0; all depends on the problem and the number
+// of lanes alone, never on the number of threads, and so do the sums.
 struct Plan {
   Problem problem;
   int64_t lanes;
-  int64_t depth;          // D, rounded up to whole groups of four
-  int64_t window;         // K rows x K columns
-  int64_t reach_rows;     // pixels from the query to the window's farthest row
+  int64_t depth;       // D, rounded up to whole groups of four
+  int64_t window;      // K rows x K columns
+  int64_t reach_rows;  // pixels from the query to the window's farthest row
   int64_t reach_columns;
-  int64_t row;            // from a pixel to the one below
-  int64_t band_rows;      // rows of an image in a piece, the last may have fewer
-  int64_t bands;          // pieces that an image's head is cut into
+  int64_t row;        // from a pixel to the one below
+  int64_t band_rows;  // rows of an image in a piece, the last may have fewer
+  int64_t bands;      // pieces that an image's head is cut into
   int64_t pieces;
   int64_t workers;        // worker w does the pieces w, w + workers, ...
   int64_t halo_rows;      // rows above and below of the band that the piece's keys include
@@ -43,15 +45,14 @@ Plan BackwardPlan(const Problem& problem, int64_t lanes);
 
 // `tables` are this worker's sums, `table_size` of them, written and not added to.
 struct CpuKernels {
-  int64_t lanes;
   void (*forward)(const Plan& plan, const ForwardArrays& arrays, int64_t worker, float* scratch);
   void (*backward)(const Plan& plan, const BackwardArrays& arrays, int64_t worker, float* scratch,
                    float* tables);
 };
 
 // The same source, compiled for several instruction sets.
-#define SASA_CPU_KERNELS(name) \
-  namespace name {             \
+#define SASA_CPU_KERNELS(name)     \
+  namespace name {                 \
   extern const CpuKernels kernels; \
   }
 SASA_CPU_KERNELS(plain)
@@ -59,17 +60,6 @@ SASA_CPU_KERNELS(plain)
 SASA_CPU_KERNELS(avx2)
 SASA_CPU_KERNELS(avx512)
 #endif
-
-// The best that this processor runs; the environment variable SASA_TF_NATIVE_CPU (plain, avx2,
-// avx512) holds it to less.
-const CpuKernels& ChosenCpuKernels();
-
-// Runs task(context, i) for all i < count in any order, on any threads, and returns when all ended.
-struct Tasks {
-  void (*run)(void* threads, int64_t count, void (*task)(void* context, int64_t index),
-              void* context);
-  void* threads;
-};
 
 // Each returns null, or the reason why not.
 const char* CpuForward(const Problem& problem, const ForwardArrays& arrays, const Tasks& tasks);

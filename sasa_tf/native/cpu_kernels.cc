@@ -1,241 +1,17 @@
-// The processor's kernels; compiled once for each instruction set, with SASA_VARIANT (the namespace)
-// and SASA_LANES (floats in a vector) defined. Nothing of the standard library that would become a
-// shared inline function: the linker keeps one of several, perhaps one that this processor cannot run.
+// The processor's kernels; compiled once for each instruction set (see cpu_vectors.h).
 #include "cpu_attention.h"
+#include "cpu_vectors.h"
 
 namespace sasa {
 namespace SASA_VARIANT {
 namespace {
 
-constexpr int64_t kLanes = SASA_LANES;
 constexpr int kMaximalKernel = 11;
-
-typedef float Vector __attribute__((vector_size(4 * SASA_LANES)));
-typedef int32_t Integers __attribute__((vector_size(4 * SASA_LANES)));
-typedef float Unaligned __attribute__((vector_size(4 * SASA_LANES), aligned(4), may_alias));
-typedef float Four __attribute__((vector_size(16)));
-typedef int32_t FourIndices __attribute__((vector_size(16)));
-typedef float UnalignedFour __attribute__((vector_size(16), aligned(4), may_alias));
-
-inline Vector Load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
-inline void Store(float* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
-inline Vector Broadcast(float x) { return x - Vector{}; }
-inline Vector Max(Vector a, Vector b) { return a > b ? a : b; }
-
-// log(x) to 2 ulp for normal x.
-inline Vector Log(Vector x) {
-  const Integers bits = reinterpret_cast<Integers>(x);
-  // The exponent such that sqrt(1/2) <= x / 2^exponent < sqrt(2).
-  const Integers exponent = (bits - 0x3f3504f3) >> 23;
-  const Vector r = reinterpret_cast<Vector>(bits - (exponent << 23)) - 1.0f;
-  const Vector n = __builtin_convertvector(exponent, Vector);
-  Vector y = Broadcast(7.0376836292e-2f);
-  y = y * r - 1.1514610310e-1f;
-  y = y * r + 1.1676998740e-1f;
-  y = y * r - 1.2420140846e-1f;
-  y = y * r + 1.4249322787e-1f;
-  y = y * r - 1.6668057665e-1f;
-  y = y * r + 2.0000714765e-1f;
-  y = y * r - 2.4999993993e-1f;
-  y = y * r + 3.3333331174e-1f;
-  y = y * (r * r) * r - 0.5f * (r * r) + n * -2.12194440e-4f;
-  return r + y + n * 0.693359375f;
-}
-
-template <int kValue>
-struct Constant {
-  static constexpr int value = kValue;
-};
-
-inline void Scale(float* p, int64_t floats, float factor) {
-  for (int64_t i = 0; i < floats; ++i) p[i] *= factor;
-}
-
-inline void Zero(float* p, int64_t floats) { __builtin_memset(p, 0, floats * sizeof(float)); }
-
-inline float Sum(Vector v) {
-  float sum = 0;
-  for (int64_t i = 0; i < kLanes; ++i) sum += v[i];
-  return sum;
-}
-
-// exp(x) to 2 ulp for x up to 80; 0 below -87, where the result would no longer be a normal number.
-inline Vector Exp(Vector x) {
-  const Vector magic = Broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const Vector shifted = x * 1.44269504f + magic;
-  const Vector n = shifted - magic;
-  const Vector r = x - n * 0.693359375f - n * -2.12194440e-4f;  // |r| <= ln(2) / 2
-  Vector y = Broadcast(1.9875691e-4f);
-  y = y * r + 1.3981999e-3f;
-  y = y * r + 8.3334519e-3f;
-  y = y * r + 4.1665796e-2f;
-  y = y * r + 1.6666666e-1f;
-  y = y * r + 0.5f;
-  y = y * (r * r) + r + 1.0f;
-  const Integers power = reinterpret_cast<Integers>(y) + (reinterpret_cast<Integers>(shifted) << 23);
-  return reinterpret_cast<Vector>(power & ~(x <= Broadcast(-87.0f)));
-}
-
-// Elements of the arrays, to and from float32.
-
-struct Float32 {
-  using Stored = float;
-};
-
-struct Bfloat16 {
-  using Stored = uint16_t;
-
-  static float Load(uint16_t bits) {
-    const uint32_t wide = uint32_t{bits} << 16;
-    float x;
-    __builtin_memcpy(&x, &wide, 4);
-    return x;
-  }
-
-  static uint16_t Round(float x) {
-    uint32_t wide;
-    __builtin_memcpy(&wide, &x, 4);
-    const uint32_t even = wide + 0x7fff + ((wide >> 16) & 1);
-    return x == x ? even >> 16 : 0x7fc0;
-  }
-};
-
-struct Float16 {
-  using Stored = uint16_t;
-
-  static float Load(uint16_t bits) {
-    const uint32_t exponent = bits & 0x7c00, sign = uint32_t(bits & 0x8000) << 16;
-    const float subnormal = static_cast<float>(bits & 0x3ff) * 0x1p-24f;
-    uint32_t wide;
-    __builtin_memcpy(&wide, &subnormal, 4);
-    if (exponent != 0) {
-      wide = (uint32_t(bits & 0x7fff) << 13) + (exponent == 0x7c00 ? 224u << 23 : 112u << 23);
-    }
-    wide |= sign;
-    float x;
-    __builtin_memcpy(&x, &wide, 4);
-    return x;
-  }
-
-  static uint16_t Round(float x) {
-    uint32_t wide;
-    __builtin_memcpy(&wide, &x, 4);
-    const uint32_t sign = (wide >> 16) & 0x8000, magnitude = wide & 0x7fffffff;
-    // Subnormal: the sum with 0.5 leaves the 10 bits at the end of the fraction, rounded to even.
-    float small;
-    __builtin_memcpy(&small, &magnitude, 4);
-    small += 0.5f;
-    uint32_t small_bits;
-    __builtin_memcpy(&small_bits, &small, 4);
-    const uint32_t subnormal = small_bits - 0x3f000000;
-    const uint32_t normal = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
-    const uint32_t half = magnitude > 0x7f800000   ? 0x7e00
-                          : magnitude >= 0x477ff000 ? 0x7c00
-                          : magnitude < 0x38800000 ? subnormal
-                                                   : normal;
-    return sign | half;
-  }
-};
-
-#ifdef __clang__
-#define SASA_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define SASA_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, FourIndices{__VA_ARGS__})
-#endif
-
-inline void Transpose(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
-  const auto row = [&](int i) {
-    return *reinterpret_cast<const UnalignedFour*>(from + i * from_stride);
-  };
-  const auto store = [&](int i, Four column) {
-    *reinterpret_cast<UnalignedFour*>(to + i * to_stride) = column;
-  };
-  const Four low_01 = SASA_SHUFFLE(row(0), row(1), 0, 4, 1, 5);
-  const Four low_23 = SASA_SHUFFLE(row(2), row(3), 0, 4, 1, 5);
-  const Four high_01 = SASA_SHUFFLE(row(0), row(1), 2, 6, 3, 7);
-  const Four high_23 = SASA_SHUFFLE(row(2), row(3), 2, 6, 3, 7);
-  store(0, SASA_SHUFFLE(low_01, low_23, 0, 1, 4, 5));
-  store(1, SASA_SHUFFLE(low_01, low_23, 2, 3, 6, 7));
-  store(2, SASA_SHUFFLE(high_01, high_23, 0, 1, 4, 5));
-  store(3, SASA_SHUFFLE(high_01, high_23, 2, 3, 6, 7));
-}
-
-// planes[d * plane + i] = pixels[i * stride + d].
-inline void ToPlanes(const float* pixels, int64_t stride, int64_t count, int64_t channels,
-                     float* planes, int64_t plane) {
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    const float* from = pixels + i * stride;
-    int64_t d = 0;
-    for (; d + 4 <= channels; d += 4) Transpose(from + d, stride, planes + d * plane + i, plane);
-    for (; d < channels; ++d) {
-      for (int64_t j = 0; j < 4; ++j) planes[d * plane + i + j] = from[j * stride + d];
-    }
-  }
-  for (; i < count; ++i) {
-    for (int64_t d = 0; d < channels; ++d) planes[d * plane + i] = pixels[i * stride + d];
-  }
-}
-
-// The way back.
-inline void FromPlanes(const float* planes, int64_t plane, int64_t count, int64_t channels,
-                       float* pixels, int64_t stride) {
-  int64_t i = 0;
-  for (; i + 4 <= count; i += 4) {
-    float* to = pixels + i * stride;
-    int64_t d = 0;
-    for (; d + 4 <= channels; d += 4) Transpose(planes + d * plane + i, plane, to + d, stride);
-    for (; d < channels; ++d) {
-      for (int64_t j = 0; j < 4; ++j) to[j * stride + d] = planes[d * plane + i + j];
-    }
-  }
-  for (; i < count; ++i) {
-    for (int64_t d = 0; d < channels; ++d) pixels[i * stride + d] = planes[d * plane + i];
-  }
-}
-
-template <typename From, typename To>
-struct ConstLike {
-  using type = To;
-};
-template <typename From, typename To>
-struct ConstLike<const From, To> {
-  using type = const To;
-};
-template <typename From, typename To>
-using CopyConst = typename ConstLike<From, To>::type;
-
-// `count` pixels in the layer's layout, `stride` elements apart, to planes of channels.
-template <typename Type>
-void LoadPixels(const typename Type::Stored* from, int64_t stride, int64_t count, int64_t depth,
-                float* to, int64_t plane, float* row) {
-  if constexpr (sizeof(*from) == 4) {
-    ToPlanes(from, stride, count, depth, to, plane);
-  } else {
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t d = 0; d < depth; ++d) row[i * depth + d] = Type::Load(from[i * stride + d]);
-    }
-    ToPlanes(row, depth, count, depth, to, plane);
-  }
-}
-
-template <typename Type>
-void StorePixels(const float* from, int64_t plane, int64_t count, int64_t depth,
-                 typename Type::Stored* to, int64_t stride, float* row) {
-  if constexpr (sizeof(*to) == 4) {
-    FromPlanes(from, plane, count, depth, to, stride);
-  } else {
-    FromPlanes(from, plane, count, depth, row, depth);
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t d = 0; d < depth; ++d) to[i * stride + d] = Type::Round(row[i * depth + d]);
-    }
-  }
-}
 
 // A head of an image, and which of its rows a piece has.
 struct Piece {
   int64_t image, head;
-  int64_t begin, end;          // rows of queries
+  int64_t begin, end;            // rows of queries
   int64_t keys_begin, keys_end;  // rows of keys that are in memory, those outside of the image too
 
   Piece(const Plan& plan, int64_t index) {
@@ -287,9 +63,12 @@ struct Head {
       visit(type, reinterpret_cast<CopyConst<Array, Stored>*>(array) + offset, stride);
     };
     switch (plan.problem.type) {
-      case Type::kFloat32: return call(Float32());
-      case Type::kBfloat16: return call(Bfloat16());
-      case Type::kFloat16: return call(Float16());
+      case Type::kFloat32:
+        return call(Float32());
+      case Type::kBfloat16:
+        return call(Bfloat16());
+      case Type::kFloat16:
+        return call(Float16());
     }
   }
 
@@ -299,8 +78,8 @@ struct Head {
     for (int64_t d = 0; d < plan.depth; ++d) Zero(planes + d * plane, to - from);
     EachRun(plan, first_row, from, to, [&](int64_t pixel, int64_t flat, int64_t count) {
       At(array, parts, pixel, [&](auto type, const auto* pixels, int64_t stride) {
-        LoadPixels<decltype(type)>(pixels, stride, count, plan.problem.depth,
-                                   planes + flat - from, plane, row);
+        LoadPixels<decltype(type)>(pixels, stride, count, plan.problem.depth, planes + flat - from,
+                                   plane, row);
       });
     });
   }
@@ -318,21 +97,6 @@ struct Head {
   int64_t LogSumOffset(int64_t pixel) const {
     return Pixels(pixel) * plan.problem.heads + piece.head;
   }
-};
-
-// Cuts one allocation into aligned arrays.
-class Scratch {
- public:
-  explicit Scratch(float* memory) : next_(memory) {}
-
-  float* Take(int64_t floats) {
-    float* taken = next_;
-    next_ += (floats + 15) / 16 * 16;
-    return taken;
-  }
-
- private:
-  float* next_;
 };
 
 // All keys (or values) of a piece; `lead` zeros stand before the first pixel of the first row.
@@ -432,14 +196,15 @@ void ForwardPiece(const Plan& plan, const ForwardArrays& arrays, const Piece& pi
   LoadKeys(head, arrays.value, values);
   if (p.mask_border) FillBorder(plan, piece, border);
   // From a query's number in the band to the first key of its window.
-  const int64_t first = plan.lead + (plan.halo_rows - plan.reach_rows) * plan.row -
-                        plan.reach_columns;
+  const int64_t first =
+      plan.lead + (plan.halo_rows - plan.reach_rows) * plan.row - plan.reach_columns;
   const int64_t length = (piece.end - piece.begin) * plan.row;
   for (int64_t from = 0; from < length; from += plan.block) {
     const int64_t to = Piece::Least(from + plan.block, length);
     head.Load(arrays.query, p.parts, piece.begin, from, from + plan.block, queries,
               plan.block_plane);
-    for (int64_t d = 0; d < plan.depth; ++d) Scale(queries + d * plan.block_plane, plan.block, p.scale);
+    for (int64_t d = 0; d < plan.depth; ++d)
+      Scale(queries + d * plan.block_plane, plan.block, p.scale);
     for (int64_t i = 0; i < to - from; i += kLanes) {
       const Terms terms =
           RelativeTerms(p, queries + i, plan.block_plane, arrays.rows, arrays.columns);
@@ -487,7 +252,7 @@ void ForwardPiece(const Plan& plan, const ForwardArrays& arrays, const Piece& pi
 
 // A block of queries of a backward piece: arrays of planes with zeros around them.
 struct Block {
-  float* queries;    // scaled
+  float* queries;  // scaled
   float* upstream;
   float* query_gradients;
   float* log_sums;
@@ -527,7 +292,8 @@ inline Vector RelativeGradient(const Problem& p, const Terms& terms, const float
 }
 
 // From queries to keys: adds what a block of queries contributes, to the keys of one row of their
-// windows. `keys` counts from the key that has the window's first column at the block's first query.
+// windows. `keys` counts from the key that has the window's first column at the block's first
+// query.
 template <int kColumns, int kChannels>
 inline void AddToKeys(const Plan& plan, const float* weights, const float* queries, int64_t from,
                       int64_t to, float* keys) {
@@ -589,8 +355,9 @@ void BackwardPiece(const Plan& plan, const BackwardArrays& arrays, const Piece& 
   const int64_t own_keys_end = own_keys + (piece.end - piece.begin) * plan.row;
   for (int64_t from = 0, to; from < own_to + around * plan.row; from = to) {
     const bool own = from >= own_from && from < own_to;
-    to = Piece::Least(from + plan.block,
-                      own ? own_to : from < own_from ? own_from : own_to + around * plan.row);
+    to = Piece::Least(from + plan.block, own               ? own_to
+                                         : from < own_from ? own_from
+                                                           : own_to + around * plan.row);
     const auto load = [&](const void* array, int64_t parts, float* planes) {
       head.Load(array, parts, first_row, from, to, planes, plan.block_plane);
       for (int64_t d = 0; d < plan.depth; ++d) {
@@ -675,9 +442,9 @@ void BackwardPiece(const Plan& plan, const BackwardArrays& arrays, const Piece& 
       if (begin >= end) continue;
       EachChannels(plan.depth, [&](int64_t d, auto channels) {
         const auto add = [&](const float* weights, const float* queries, float* gradients) {
-          AddToKeys<kColumns, channels.value>(
-              plan, weights + r * kColumns * plan.block_plane, queries + d * plan.block_plane,
-              begin, end, gradients + d * plan.plane + key);
+          AddToKeys<kColumns, channels.value>(plan, weights + r * kColumns * plan.block_plane,
+                                              queries + d * plan.block_plane, begin, end,
+                                              gradients + d * plan.plane + key);
         };
         add(block.weights, block.upstream, value_gradients);
         if (p.has_key) add(block.gradients, block.queries, key_gradients);
@@ -698,12 +465,24 @@ void EachPiece(const Plan& plan, int64_t worker, Run run) {
   for (int64_t index = worker; index < plan.pieces; index += plan.workers) {
     const Piece piece(plan, index);
     switch (plan.problem.kernel_columns) {
-      case 1: run(Constant<1>(), piece); break;
-      case 3: run(Constant<3>(), piece); break;
-      case 5: run(Constant<5>(), piece); break;
-      case 7: run(Constant<7>(), piece); break;
-      case 9: run(Constant<9>(), piece); break;
-      case 11: run(Constant<11>(), piece); break;
+      case 1:
+        run(Constant<1>(), piece);
+        break;
+      case 3:
+        run(Constant<3>(), piece);
+        break;
+      case 5:
+        run(Constant<5>(), piece);
+        break;
+      case 7:
+        run(Constant<7>(), piece);
+        break;
+      case 9:
+        run(Constant<9>(), piece);
+        break;
+      case 11:
+        run(Constant<11>(), piece);
+        break;
     }
   }
 }
@@ -727,7 +506,7 @@ void Backward(const Plan& plan, const BackwardArrays& arrays, int64_t worker, fl
 
 }  // namespace
 
-const CpuKernels kernels = {kLanes, Forward, Backward};
+const CpuKernels kernels = {Forward, Backward};
 
 }  // namespace SASA_VARIANT
 }  // namespace sasa

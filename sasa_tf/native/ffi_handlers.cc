@@ -1,4 +1,5 @@
-// The kernels as XLA custom calls (typed FFI), for the processor and, with SASA_TF_WITH_CUDA, for GPUs.
+// The kernels as XLA custom calls (typed FFI), for the processor and, with SASA_TF_WITH_CUDA, for
+// GPUs.
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -9,7 +10,9 @@
 #include <type_traits>
 
 #include "cpu_attention.h"
+#include "cpu_pixel_blocks.h"
 #include "local_attention.h"
+#include "pixel_blocks.h"
 #include "xla/ffi/api/c_api.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -65,22 +68,37 @@ class PoolLoop {
   std::condition_variable ended_;
 };
 
+ffi::ErrorOr<Type> TypeOf(const Array& array) {
+  switch (array.element_type()) {
+    case ffi::DataType::F32:
+      return Type::kFloat32;
+    case ffi::DataType::BF16:
+      return Type::kBfloat16;
+    case ffi::DataType::F16:
+      return Type::kFloat16;
+    default:
+      return ffi::Unexpected(
+          ffi::Error::InvalidArgument("the arrays must be float32, bfloat16 or float16"));
+  }
+}
+
 struct Window {
   int64_t kernel_rows, kernel_columns, dilation_rows, dilation_columns;
   bool mask_border, has_key, has_relative;
   float scale;
 };
 
-// The query has shape [B, H, W, N, D]; if it has six axes, [B, H, W, parts, N, D], key and value are
-// the same array.
+// The query has shape [B, H, W, N, D]; if it has six axes, [B, H, W, parts, N, D], key and value
+// are the same array.
 ffi::ErrorOr<Problem> MakeProblem(const Array& query, const Window& window) {
   const auto sizes = query.dimensions();
   const int32_t parts = window.has_key ? 3 : 2;
   const bool shared = sizes.size() == 6 && sizes[3] == parts;
   if (sizes.size() != 5 && !shared) {
-    return ffi::Unexpected(ffi::Error::InvalidArgument(
-        "query must have shape [B, H, W, N, D], or [B, H, W, parts, N, D] of as many parts as there "
-        "are of query, key and value"));
+    return ffi::Unexpected(
+        ffi::Error::InvalidArgument("query must have shape [B, H, W, N, D], or [B, H, W, parts, N, "
+                                    "D] of as many parts as there "
+                                    "are of query, key and value"));
   }
   Problem problem = {sizes[0],
                      sizes[1],
@@ -97,14 +115,9 @@ ffi::ErrorOr<Problem> MakeProblem(const Array& query, const Window& window) {
                      window.scale,
                      shared ? parts : 1,
                      Type::kFloat32};
-  switch (query.element_type()) {
-    case ffi::DataType::F32: break;
-    case ffi::DataType::BF16: problem.type = Type::kBfloat16; break;
-    case ffi::DataType::F16: problem.type = Type::kFloat16; break;
-    default:
-      return ffi::Unexpected(
-          ffi::Error::InvalidArgument("query must be float32, bfloat16 or float16"));
-  }
+  const ffi::ErrorOr<Type> type = TypeOf(query);
+  if (!type.has_value()) return ffi::Unexpected(type.error());
+  problem.type = *type;
   return problem;
 }
 
@@ -116,7 +129,8 @@ ffi::Error AsError(const char* reason) {
 template <typename Pointer>
 Pointer Part(const Problem& p, Pointer own, Pointer first, int part) {
   if (p.parts == 1) return own;
-  using Byte = std::conditional_t<std::is_const_v<std::remove_pointer_t<Pointer>>, const char, char>;
+  using Byte =
+      std::conditional_t<std::is_const_v<std::remove_pointer_t<Pointer>>, const char, char>;
   const int64_t bytes = p.heads * p.depth * (p.type == Type::kFloat32 ? 4 : 2);
   return static_cast<Byte*>(first) + part * bytes;
 }
@@ -189,36 +203,92 @@ ffi::Error Backward(Array query, Array key, Array value, Array rows, Array colum
   return AsError(Compute(*problem, arrays, where));
 }
 
+struct BlockSize {
+  int64_t rows, columns;
+};
+
+ffi::ErrorOr<PixelProblem> MakePixelProblem(const Array& pixels, const Array& values,
+                                            const BlockSize& block) {
+  const auto sizes = pixels.dimensions(), kernels = values.dimensions();
+  if (sizes.size() != 4 || kernels.size() != 4 || sizes[3] > kMaximalChannels ||
+      kernels[0] != block.rows * block.columns || kernels[1] != sizes[3]) {
+    return ffi::Unexpected(ffi::Error::InvalidArgument(
+        "pixels must have shape [B, H, W, C], C at most 4, and values [places, C, N, D]"));
+  }
+  const ffi::ErrorOr<Type> type = TypeOf(pixels);
+  if (!type.has_value()) return ffi::Unexpected(type.error());
+  return PixelProblem{sizes[0],      sizes[1],   sizes[2],   sizes[3], block.rows,
+                      block.columns, kernels[2], kernels[3], *type};
+}
+
+ffi::Error PixelForward(Array pixels, Array similarity, Array values, Result output,
+                        BlockSize block, ffi::ThreadPool pool) {
+  const auto problem = MakePixelProblem(pixels, values, block);
+  if (!problem.has_value()) return problem.error();
+  const PixelForwardArrays arrays{pixels.untyped_data(), Floats(similarity), Floats(values),
+                                  output->untyped_data()};
+  return AsError(CpuPixelForward(*problem, arrays, {PoolLoop::Run, &pool}));
+}
+
+ffi::Error PixelBackward(Array pixels, Array similarity, Array values, Array upstream,
+                         Result similarity_gradient, Result values_gradient, Result scratch,
+                         BlockSize block, ffi::ThreadPool pool) {
+  const auto problem = MakePixelProblem(pixels, values, block);
+  if (!problem.has_value()) return problem.error();
+  if (static_cast<int64_t>(scratch->element_count()) < PixelScratchFloats(*problem)) {
+    return ffi::Error::InvalidArgument("the scratch is smaller than PixelScratchFloats says");
+  }
+  const PixelBackwardArrays arrays{
+      pixels.untyped_data(),       Floats(similarity),      Floats(values), upstream.untyped_data(),
+      Floats(similarity_gradient), Floats(values_gradient), Floats(scratch)};
+  return AsError(CpuPixelBackward(*problem, arrays, {PoolLoop::Run, &pool}));
+}
+
 }  // namespace
 }  // namespace sasa
 
-XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
-    sasa::Window, xla::ffi::StructMember<int64_t>("kernel_rows"),
-    xla::ffi::StructMember<int64_t>("kernel_columns"),
-    xla::ffi::StructMember<int64_t>("dilation_rows"),
-    xla::ffi::StructMember<int64_t>("dilation_columns"),
-    xla::ffi::StructMember<bool>("mask_border"), xla::ffi::StructMember<bool>("has_key"),
-    xla::ffi::StructMember<bool>("has_relative"), xla::ffi::StructMember<float>("scale"));
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(sasa::BlockSize, xla::ffi::StructMember<int64_t>("rows"),
+                                      xla::ffi::StructMember<int64_t>("columns"));
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(sasa::Window, xla::ffi::StructMember<int64_t>("kernel_rows"),
+                                      xla::ffi::StructMember<int64_t>("kernel_columns"),
+                                      xla::ffi::StructMember<int64_t>("dilation_rows"),
+                                      xla::ffi::StructMember<int64_t>("dilation_columns"),
+                                      xla::ffi::StructMember<bool>("mask_border"),
+                                      xla::ffi::StructMember<bool>("has_key"),
+                                      xla::ffi::StructMember<bool>("has_relative"),
+                                      xla::ffi::StructMember<float>("scale"));
 
 namespace sasa {
 namespace {
 
 auto BindForward() {
   return ffi::Ffi::Bind()
-      .Arg<Array>().Arg<Array>().Arg<Array>()  // query, key, value
-      .Arg<Array>().Arg<Array>()               // tables
-      .Ret<Array>().Ret<Array>()               // output, log-sum-exp
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()  // query, key, value
+      .Arg<Array>()
+      .Arg<Array>()  // tables
+      .Ret<Array>()
+      .Ret<Array>()  // output, log-sum-exp
       .Attrs<Window>();
 }
 
 auto BindBackward() {
   return ffi::Ffi::Bind()
-      .Arg<Array>().Arg<Array>().Arg<Array>()  // query, key, value
-      .Arg<Array>().Arg<Array>()               // tables
-      .Arg<Array>().Arg<Array>().Arg<Array>()  // output, log-sum-exp, upstream
-      .Ret<Array>().Ret<Array>().Ret<Array>()  // gradients, as the first five
-      .Ret<Array>().Ret<Array>()
-      .Ret<Array>()                            // scratch
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()  // query, key, value
+      .Arg<Array>()
+      .Arg<Array>()  // tables
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()  // output, log-sum-exp, upstream
+      .Ret<Array>()
+      .Ret<Array>()
+      .Ret<Array>()  // gradients, as the first five
+      .Ret<Array>()
+      .Ret<Array>()
+      .Ret<Array>()  // scratch
       .Attrs<Window>();
 }
 
@@ -226,6 +296,25 @@ XLA_FFI_DEFINE_HANDLER(kHostForward, Forward<ffi::ThreadPool>,
                        BindForward().Ctx<ffi::ThreadPool>());
 XLA_FFI_DEFINE_HANDLER(kHostBackward, Backward<ffi::ThreadPool>,
                        BindBackward().Ctx<ffi::ThreadPool>());
+XLA_FFI_DEFINE_HANDLER(kHostPixelForward, PixelForward,
+                       ffi::Ffi::Bind()
+                           .Arg<Array>()
+                           .Arg<Array>()
+                           .Arg<Array>()  // pixels, similarity, values
+                           .Ret<Array>()  // output
+                           .Attrs<BlockSize>()
+                           .Ctx<ffi::ThreadPool>());
+XLA_FFI_DEFINE_HANDLER(kHostPixelBackward, PixelBackward,
+                       ffi::Ffi::Bind()
+                           .Arg<Array>()
+                           .Arg<Array>()
+                           .Arg<Array>()  // pixels, similarity, values
+                           .Arg<Array>()  // upstream
+                           .Ret<Array>()
+                           .Ret<Array>()  // gradients of similarity and values
+                           .Ret<Array>()  // scratch
+                           .Attrs<BlockSize>()
+                           .Ctx<ffi::ThreadPool>());
 #ifdef SASA_TF_WITH_CUDA
 XLA_FFI_DEFINE_HANDLER(kCudaForward, Forward<void*>,
                        BindForward().Ctx<ffi::PlatformStream<void*>>());
@@ -254,6 +343,8 @@ extern "C" __attribute__((visibility("default"))) const char* sasa_tf_register()
     std::string message;
     sasa::Register(forward, "Host", sasa::kHostForward, 0, message);
     sasa::Register(backward, "Host", sasa::kHostBackward, 0, message);
+    sasa::Register("sasa_tf_pixel_blocks_forward", "Host", sasa::kHostPixelForward, 0, message);
+    sasa::Register("sasa_tf_pixel_blocks_backward", "Host", sasa::kHostPixelBackward, 0, message);
 #ifdef SASA_TF_WITH_CUDA
     constexpr auto capturable = XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE;
     sasa::Register(forward, "CUDA", sasa::kCudaForward, capturable, message);

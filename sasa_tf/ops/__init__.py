@@ -22,7 +22,10 @@ from sasa_tf.ops.value_mixture import (
   spatial_value_mixture,
 )
 from sasa_tf.ops.within_block import within_block_attention_2d, within_block_attention_weights
-from sasa_tf.ops.within_block_pixels import within_block_attention_of_pixels
+from sasa_tf.ops.within_block_pixels import (
+  prefers_pixels,
+  within_block_attention_of_pixels,
+)
 
 __all__ = [
   "DEVICES",
@@ -35,6 +38,7 @@ __all__ = [
   "local_attention_2d_projected",
   "local_attention_weights",
   "parts_of_projection",
+  "prefers_pixels",
   "sinusoidal_positions",
   "spatial_mixture_weights",
   "spatial_value_kernels",

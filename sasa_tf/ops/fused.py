@@ -9,24 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla  # TensorFlow has no public name for this
 
 from sasa_tf.native import library
 from sasa_tf.ops import blocked
 from sasa_tf.ops.fused_module import KernelCall
 from sasa_tf.ops.geometry import WindowGeometry
+from sasa_tf.ops.kernel_call import ELEMENT_TYPES, call_module
 from sasa_tf.ops.projection import parts_of_projection
 from sasa_tf.ops.target_device import target_device
 
-_ELEMENT_TYPES = {tf.float32: "f32", tf.bfloat16: "bf16", tf.float16: "f16"}
 _LARGEST_KERNEL = 11
 _LARGEST_HEAD = 128
 
 # Device -> what XLA calls its programs' platform.
 _PLATFORMS = {"CPU": "CPU", "GPU": "CUDA"}
-
-# Version of tf.XlaCallModule's contract, the oldest that TensorFlow 2.20 and later keep.
-_CALL_VERSION = 9
 
 
 def _platform_refusal(platform: str, width: int, geometry: WindowGeometry) -> str | None:
@@ -54,7 +50,7 @@ def _kernel_call(
   """The call for queries [B, H, W, N, D], or for all that was projected, [B, H, W, parts, N, D]."""
   heads, depth = maps.shape[-2:]
   return KernelCall(
-    element=_ELEMENT_TYPES[maps.dtype],
+    element=ELEMENT_TYPES[maps.dtype],
     heads=heads,
     depth=depth,
     geometry=geometry,
@@ -82,8 +78,8 @@ def refusal(
   """
   if not window_mask:
     return "window_mask=False needs an implementation that works in blocks of queries"
-  if query.dtype not in _ELEMENT_TYPES:
-    names = ", ".join(dtype.name for dtype in _ELEMENT_TYPES)
+  if query.dtype not in ELEMENT_TYPES:
+    names = ", ".join(dtype.name for dtype in ELEMENT_TYPES)
     return f"the compiled kernels take {names}, not {query.dtype.name}"
   if max(geometry.kernel_size) > _LARGEST_KERNEL:
     return (
@@ -99,18 +95,6 @@ def refusal(
   if _PLATFORMS[device] in loaded.platforms:
     return _platform_refusal(_PLATFORMS[device], query.shape[4], geometry)
   return loaded.reason
-
-
-def _call(module: str, platforms: tuple[str, ...], arguments, results) -> list[tf.Tensor]:
-  """Calls a module; `results` are (dtype, static shape) of what it returns."""
-  return xla.call_module(
-    arguments,
-    version=_CALL_VERSION,
-    module=module,
-    Tout=[dtype for dtype, _ in results],
-    Sout=[shape for _, shape in results],
-    platforms=platforms,
-  )
 
 
 def _attend(
@@ -159,7 +143,7 @@ def _attend(
 
   @tf.custom_gradient
   def attend(*inputs):
-    output, log_sum = _call(
+    output, log_sum = call_module(
       kernel.forward, platforms, operands(inputs), [output_type, (tf.float32, output_type[1][:-1])]
     )
 
@@ -167,7 +151,7 @@ def _attend(
     def gradient(*arguments):
       *inputs, upstream = arguments
       kept = inputs if again is None else [again([output, upstream]), *inputs[1:]]
-      query, key, value, rows, columns, _ = _call(
+      query, key, value, rows, columns, _ = call_module(
         kernel.backward,
         platforms,
         [*operands(kept), output, log_sum, upstream],

@@ -96,6 +96,12 @@ def _forced() -> tuple[str, str] | None:
   return None if name == "auto" else (name, f"{ENVIRONMENT_VARIABLE} says so")
 
 
+def may_be_compiled() -> bool:
+  """Whether "auto" may stand for compiled kernels, also those of other operations."""
+  forced = _forced()
+  return forced[0] == "fused" if forced else not being_exported()
+
+
 @dataclasses.dataclass(frozen=True)
 class Request:
   """What the choice depends on.

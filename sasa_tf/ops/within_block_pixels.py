@@ -2,18 +2,61 @@
 
 An image has 3 channels and a head 16. So q.k is cheaper as x A x with A = W_Q W_K^T, a [C, C] for
 each head, and the sum of weighted values as one matrix product of the weighted pixels with the
-value kernels. Queries, keys and values, each as large as the output, never exist.
+value kernels. Queries, keys and values, each as large as the output, never exist. Compiled kernels
+do all of it at once, where there are some.
 """
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 
+from sasa_tf.ops import fused_pixels
 from sasa_tf.ops.arguments import require_floating
 from sasa_tf.ops.block_grid import BlockGrid
 from sasa_tf.ops.geometry import int_pair
+from sasa_tf.ops.implementations import may_be_compiled
 from sasa_tf.ops.precision import softmax_dtype
+from sasa_tf.ops.target_device import target_device
 from sasa_tf.ops.within_block import between_places, beyond_image, block_tables
+
+
+def _kernel_refusal(
+  pixels: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: int, positions: bool
+) -> str | None:
+  """Returns why the compiled kernels are not used, or None if they are."""
+  if positions:
+    return "the compiled kernels have no relative positions inside of blocks"
+  if tf.executing_eagerly():
+    return "without a graph, the gradient of the pixels would be computed for nobody"
+  if not may_be_compiled():
+    return "exported models use TensorFlow's own operations, or so it was asked for"
+  return fused_pixels.refusal(pixels, block, depth)
+
+
+def prefers_pixels(
+  inputs: tf.Tensor | tf.TensorSpec,
+  depth: int,
+  *,
+  block_size: int | tuple[int, int] = 4,
+  positions: bool = False,
+) -> bool:
+  """Whether attention of the pixels is faster than of their projections.
+
+  That is so of few channels, by compiled kernels or on a device that is fast at large matrix
+  products; otherwise the projections take less than the product that makes up for them.
+
+  Args:
+    inputs: [B, H, W, C].
+    depth: D.
+    block_size: int or (rows, columns), in pixels.
+    positions: whether there are relative positions.
+  """
+  if inputs.shape[3] >= depth:
+    return False
+  block = int_pair("block_size", block_size)
+  return target_device() != "CPU" or _kernel_refusal(inputs, block, depth, positions) is None
 
 
 def within_block_attention_of_pixels(
@@ -65,42 +108,66 @@ def within_block_attention_of_pixels(
         f"{name} must have shape {expected} for inputs {inputs.shape}, query_kernel "
         f"{query_kernel.shape} and block_size={block}; received {kernel.shape}."
       )
-  places, channels, heads, depth = value_kernels.shape
+  heads, depth = value_kernels.shape[2:]
   queries_like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
   tables = block_tables(relative_rows, relative_columns, queries_like, block)
   with tf.name_scope("within_block_attention_of_pixels"):
-    grid = BlockGrid.of(inputs, block)
-    blocks = grid.split(inputs)  # [G, P, C]
-    logits = _logits(tf.cast(blocks, dtype), query_kernel * scale, key_kernel, tables, grid)
-    weights = tf.cast(tf.nn.softmax(logits), inputs.dtype)
+    query_kernel *= scale
+    similarity = tf.einsum("cnd,end->nce", query_kernel, key_kernel)
+    terms = None
+    if tables[0] is not None:
+      terms = tf.einsum("cnd,pqd->pnqc", query_kernel, between_places(*tables, block))
+    if _kernel_refusal(inputs, block, depth, terms is not None) is None:
+      stock = functools.partial(_attention_of_pixels, terms=None, block=block)
+      attended = fused_pixels.attention_of_pixels(inputs, similarity, value_kernels, block, stock)
+    else:
+      attended = _attention_of_pixels(inputs, similarity, value_kernels, terms, block)
+    sizes = tf.concat([tf.shape(inputs)[:3], [heads * depth]], axis=0)
+    return tf.ensure_shape(tf.reshape(attended, sizes), [*inputs.shape[:3], heads * depth])
 
-    weighted = weights[..., None] * blocks[:, None, None]  # [G, P, N, P, C]
-    weighted = tf.reshape(weighted, [grid.count * grid.places, heads * places * channels])
-    # One large product with zeros between the heads beats a small one for each.
-    kernel = tf.transpose(value_kernels, [2, 0, 1, 3])[..., None, :]  # [N, P, C, 1, D]
-    kernel *= tf.eye(heads, dtype=dtype)[:, None, None, :, None]
-    kernel = tf.reshape(kernel, [heads * places * channels, heads * depth])
-    attended = tf.matmul(weighted, tf.cast(kernel, inputs.dtype))
-    attended = tf.reshape(attended, [grid.count, grid.places, heads * depth])
-    return tf.ensure_shape(grid.join(attended), [*inputs.shape[:3], heads * depth])
+
+def _attention_of_pixels(
+  inputs: tf.Tensor,
+  similarity: tf.Tensor,
+  value_kernels: tf.Tensor,
+  terms: tf.Tensor | None,
+  block: tuple[int, int],
+) -> tf.Tensor:
+  """[B, H, W, C] -> [B, H, W, N, D], in TensorFlow's operations.
+
+  Args:
+    inputs: the pixels.
+    similarity: [N, C, C], the query's channel before the key's.
+    value_kernels: [P, C, N, D].
+    terms: [P, N, P, C], of which each query's pixels make the terms of the positions, or None.
+    block: (rows, columns) of a block.
+  """
+  places, channels, heads, depth = value_kernels.shape
+  grid = BlockGrid.of(inputs, block)
+  blocks = grid.split(inputs)  # [G, P, C]
+  logits = _logits(tf.cast(blocks, similarity.dtype), similarity, terms, grid)
+  weights = tf.cast(tf.nn.softmax(logits), inputs.dtype)
+
+  weighted = weights[..., None] * blocks[:, None, None]  # [G, P, N, P, C]
+  weighted = tf.reshape(weighted, [grid.count * grid.places, heads * places * channels])
+  # One large product with zeros between the heads beats a small one for each.
+  kernel = tf.transpose(value_kernels, [2, 0, 1, 3])[..., None, :]  # [N, P, C, 1, D]
+  kernel *= tf.eye(heads, dtype=kernel.dtype)[:, None, None, :, None]
+  kernel = tf.reshape(kernel, [heads * places * channels, heads * depth])
+  attended = tf.matmul(weighted, tf.cast(kernel, inputs.dtype))
+  attended = grid.join(tf.reshape(attended, [grid.count, grid.places, heads * depth]))
+  return tf.reshape(attended, [*grid.image, heads, depth])
 
 
 def _logits(
-  pixels: tf.Tensor,
-  query_kernel: tf.Tensor,
-  key_kernel: tf.Tensor,
-  tables: tuple[tf.Tensor | None, tf.Tensor | None],
-  grid: BlockGrid,
+  pixels: tf.Tensor, similarity: tf.Tensor, terms: tf.Tensor | None, grid: BlockGrid
 ) -> tf.Tensor:
   """Returns [G, P, N, P], the query's place before the key's, of pixels [G, P, C]."""
-  similarity = tf.einsum("cnd,end->cne", query_kernel, key_kernel)
-  queries = tf.tensordot(pixels, similarity, axes=1)  # [G, P, N, C]
+  queries = tf.einsum("gpc,nce->gpne", pixels, similarity)
   # Sums of C products instead of matrix products, as which they would be too small.
-  channels = range(query_kernel.shape[0])
+  channels = range(pixels.shape[2])
   logits = tf.add_n([queries[..., None, c] * pixels[:, None, None, :, c] for c in channels])
-  if tables[0] is not None:
-    between = between_places(*tables, grid.block)
-    terms = tf.einsum("cnd,pqd->pnqc", query_kernel, between)
+  if terms is not None:
     logits += tf.add_n([pixels[:, :, None, None, c] * terms[..., c] for c in channels])
   if grid.is_ragged:
     logits += beyond_image(grid, logits.dtype)

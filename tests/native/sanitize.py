@@ -1,7 +1,7 @@
 """Runs the processor's kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
 
-`python -m tests.native.sanitize [PROBLEMS]` compiles check_cpu_kernels.cc and the kernels for every
-instruction set and compares them with nested loops over that many ragged problems.
+`python -m tests.native.sanitize [PROBLEMS]` compiles the checks and the kernels for every
+instruction set and compares them with nested loops over that many ragged problems each.
 """
 
 import os
@@ -12,6 +12,7 @@ import tempfile
 
 from sasa_tf.native import build, cache
 
+CHECKS = ("check_cpu_kernels", "check_pixel_kernels")
 FLAGS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
@@ -19,19 +20,20 @@ def main(problems: str = "300") -> int:
   sources = cache.sources(".cc")[0].parent
   compiler = build.find_compilers(architectures=())
   with tempfile.TemporaryDirectory() as scratch:
-    program = os.path.join(scratch, "check")
     commands = build.compile_commands(compiler, pathlib.Path(scratch))
     objects = {p: c for p, c in commands.items() if not p.name.startswith("ffi")}
     for command in objects.values():
       subprocess.run([*command, *FLAGS], check=True)
-    check = str(pathlib.Path(__file__).with_name("check_cpu_kernels.cc"))
-    command = [compiler.cxx, "-std=c++17", *FLAGS, f"-I{sources}", check, *map(str, objects)]
-    subprocess.run([*command, "-o", program, "-lpthread"], check=True)
-    for variant in build.CPU_VARIANTS:
-      environment = {**os.environ, "SASA_TF_NATIVE_CPU": variant}
-      status = subprocess.run([program, problems], env=environment, check=False).returncode
-      if status:
-        return status
+    for check in CHECKS:
+      source = str(pathlib.Path(__file__).with_name(f"{check}.cc"))
+      program = os.path.join(scratch, check)
+      command = [compiler.cxx, "-std=c++17", *FLAGS, f"-I{sources}", source, *map(str, objects)]
+      subprocess.run([*command, "-o", program, "-lpthread"], check=True)
+      for variant in build.CPU_VARIANTS:
+        environment = {**os.environ, "SASA_TF_NATIVE_CPU": variant}
+        status = subprocess.run([program, problems], env=environment, check=False).returncode
+        if status:
+          return status
   return 0
 
 

@@ -1,0 +1,49 @@
+// The processor's workers: threads that are somebody else's, and the scratch memory of each.
+#ifndef SASA_TF_NATIVE_CPU_WORKERS_H_
+#define SASA_TF_NATIVE_CPU_WORKERS_H_
+
+#include <atomic>
+#include <cstdint>
+
+namespace sasa {
+
+constexpr int64_t kAlignment = 64;  // bytes, of a cache line
+
+inline int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// Runs task(context, i) for all i < count in any order, on any threads, and returns when all ended.
+struct Tasks {
+  void (*run)(void* threads, int64_t count, void (*task)(void* context, int64_t index),
+              void* context);
+  void* threads;
+};
+
+// This thread's scratch, aligned; null where there is no memory left.
+float* ScratchOfThread(int64_t bytes);
+
+// Calls work(worker, scratch) for each worker. Returns null, or the reason why not.
+template <typename Work>
+const char* RunWorkers(const Tasks& tasks, int64_t workers, int64_t scratch_bytes,
+                       const Work& work) {
+  struct Call {
+    const Work& work;
+    int64_t scratch_bytes;
+    std::atomic<bool> out_of_memory{false};
+  } call{work, scratch_bytes};
+  tasks.run(
+      tasks.threads, workers,
+      [](void* context, int64_t worker) {
+        Call& call = *static_cast<Call*>(context);
+        if (float* scratch = ScratchOfThread(call.scratch_bytes)) {
+          call.work(worker, scratch);
+        } else {
+          call.out_of_memory = true;
+        }
+      },
+      &call);
+  return call.out_of_memory ? "no memory left for the scratch of a worker" : nullptr;
+}
+
+}  // namespace sasa
+
+#endif  // SASA_TF_NATIVE_CPU_WORKERS_H_

@@ -1,0 +1,99 @@
+"""The text of StableHLO modules that call one compiled kernel, for images of any size.
+
+XLA fills in the sizes when it compiles a module: each result of the custom call has an operand that
+computes its shape, and vanishes then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+SIZES = ("%batch", "%height", "%width")  # the first axes of each module's first argument
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+  """The type of an argument or result; a size is a number or the name of what computes it."""
+
+  sizes: tuple[int | str, ...]
+  element: str = "f32"
+
+  def __str__(self) -> str:
+    sizes = [str(size) if isinstance(size, int) else "?" for size in self.sizes]
+    return f"tensor<{'x'.join([*sizes, self.element])}>"
+
+  @property
+  def layout(self) -> str:
+    """The last axis is the fastest."""
+    order = list(range(len(self.sizes)))[::-1]
+    return f"dense<{order}> : tensor<{len(order)}xindex>"
+
+
+_SHAPE_LAYOUT = "dense<0> : tensor<1xindex>"
+
+
+def module(
+  kernel: str,
+  arguments: Sequence[Array],
+  results: Sequence[Array],
+  attributes: Mapping[str, str],
+  platforms: Sequence[str],
+  sizes: Sequence[str] = (),
+) -> str:
+  """Returns a module whose function passes its arguments to a kernel and returns the results.
+
+  Args:
+    kernel: its name in sasa_tf/native/ffi_handlers.cc, without "sasa_tf_".
+    arguments: the first has the sizes `SIZES` as its first axes.
+    results: of the sizes of the arguments.
+    attributes: of the kernel, each with its type.
+    platforms: that there are kernels for.
+    sizes: lines that compute further sizes.
+  """
+  operands = [f"%argument{i}" for i in range(len(arguments))]
+  # With several platforms, XLA says first which it is.
+  platform = ["%platform: tensor<i32>"] if len(platforms) > 1 else []
+  parameters = [f"{o}: {a}" for o, a in zip(operands, arguments, strict=True)]
+  lines, shapes = [], []
+  for axis, size in enumerate(SIZES):
+    lines += [
+      f"{size}_scalar = stablehlo.get_dimension_size %argument0, dim = {axis} : "
+      f"({arguments[0]}) -> tensor<i32>",
+      f"{size} = stablehlo.reshape {size}_scalar : (tensor<i32>) -> tensor<1xi32>",
+    ]
+  lines += sizes
+  constants = sorted({size for r in results for size in r.sizes if isinstance(size, int)})
+  for size in constants:
+    lines.append(f"%size{size} = stablehlo.constant dense<{size}> : tensor<1xi32>")
+  for number, result in enumerate(results):
+    rank, shape = len(result.sizes), f"%shape{number}"
+    axes = [size if isinstance(size, str) else f"%size{size}" for size in result.sizes]
+    lines.append(
+      f"{shape} = stablehlo.concatenate {', '.join(axes)}, dim = 0 : "
+      f"({', '.join(['tensor<1xi32>'] * rank)}) -> tensor<{rank}xi32>"
+    )
+    shapes.append((shape, f"tensor<{rank}xi32>"))
+  types = ", ".join(itertools.chain(map(str, arguments), (kind for _, kind in shapes)))
+  indices = list(range(len(arguments), len(arguments) + len(results)))
+  layouts = ", ".join([a.layout for a in arguments] + [_SHAPE_LAYOUT] * len(results))
+  returned = ", ".join(map(str, results))
+  settings = ", ".join(f"{name} = {value}" for name, value in attributes.items())
+  lines.append(
+    f"%results:{len(results)} = stablehlo.custom_call @sasa_tf_{kernel}"
+    f"({', '.join(operands + [shape for shape, _ in shapes])}) {{api_version = 4 : i32, "
+    f"backend_config = {{{settings}}}, "
+    f"indices_of_shape_operands = dense<{indices}> : tensor<{len(indices)}xi64>, "
+    f"operand_layouts = [{layouts}], "
+    f"result_layouts = [{', '.join(r.layout for r in results)}]}} : ({types}) -> ({returned})"
+  )
+  values = ", ".join(f"%results#{i}" for i in range(len(results)))
+  lines.append(f"return {values} : {returned}")
+  body = "\n    ".join(lines)
+  return f"""module @{kernel} attributes {{jax.uses_shape_polymorphism = true}} {{
+  func.func public @main({", ".join(platform + parameters)}) -> ({returned}) {{
+    {body}
+  }}
+}}
+"""

@@ -1,0 +1,94 @@
+// What the programs that check the processor's kernels share.
+#ifndef SASA_TF_TESTS_NATIVE_CHECKS_H_
+#define SASA_TF_TESTS_NATIVE_CHECKS_H_
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "local_attention.h"
+
+// An array as the kernels take it, exactly as large as they may touch.
+struct Typed {
+  std::vector<char> bytes;
+  sasa::Type type;
+
+  Typed(sasa::Type type, size_t count) : bytes(count * Size(type)), type(type) {}
+
+  static size_t Size(sasa::Type type) { return type == sasa::Type::kFloat32 ? 4 : 2; }
+
+  void* data() { return bytes.data(); }
+  size_t size() const { return bytes.size() / Size(type); }
+
+  double Get(size_t i) const {
+    if (type == sasa::Type::kFloat32) {
+      float x;
+      std::memcpy(&x, &bytes[i * 4], 4);
+      return x;
+    }
+    uint16_t bits;
+    std::memcpy(&bits, &bytes[i * 2], 2);
+    if (type == sasa::Type::kBfloat16) {
+      const uint32_t wide = uint32_t{bits} << 16;
+      float x;
+      std::memcpy(&x, &wide, 4);
+      return x;
+    }
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    const double magnitude =
+        exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+    return bits & 0x8000 ? -magnitude : magnitude;
+  }
+
+  // Numbers that every type holds exactly.
+  void Fill(std::mt19937& random, std::vector<double>& copy) {
+    std::uniform_int_distribution<int> sixteenths(-32, 32);
+    copy.resize(size());
+    for (size_t i = 0; i < size(); ++i) {
+      const float x = sixteenths(random) / 16.0f;
+      copy[i] = x;
+      if (type == sasa::Type::kFloat32) {
+        std::memcpy(&bytes[i * 4], &x, 4);
+        continue;
+      }
+      uint32_t wide;
+      std::memcpy(&wide, &x, 4);
+      uint16_t bits = wide >> 16;
+      if (type == sasa::Type::kFloat16) {
+        const int exponent = (wide >> 23 & 255) - 112;
+        bits = x == 0 ? 0 : (wide >> 16 & 0x8000) | exponent << 10 | (wide >> 13 & 1023);
+      }
+      std::memcpy(&bytes[i * 2], &bits, 2);
+    }
+  }
+};
+
+inline bool Same(const char* name, const Typed& actual, const std::vector<double>& expected,
+                 double tolerance, double most = 1) {
+  double error = 0;
+  for (double x : expected) most = std::fmax(most, std::fabs(x));
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double difference = std::fabs(actual.Get(i) - expected[i]);
+    error = difference <= error ? error : difference;  // also of NaN
+  }
+  if (error <= tolerance * most) return true;
+  std::printf("%s differs by %g of %g\n", name, error, most);
+  return false;
+}
+
+inline void RunInThreads(void* threads, int64_t count, void (*task)(void*, int64_t),
+                         void* context) {
+  std::vector<std::thread> running;
+  for (int64_t t = 0; t < *static_cast<int64_t*>(threads); ++t) {
+    running.emplace_back([=] {
+      for (int64_t i = t; i < count; i += *static_cast<int64_t*>(threads)) task(context, i);
+    });
+  }
+  for (std::thread& thread : running) thread.join();
+}
+
+#endif  // SASA_TF_TESTS_NATIVE_CHECKS_H_

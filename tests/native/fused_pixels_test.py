@@ -1,0 +1,250 @@
+"""The compiled kernels of the stem's attention equal TensorFlow's own operations."""
+
+import os
+import subprocess
+import sys
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+from sasa_tf import ops
+from sasa_tf.native import library
+from sasa_tf.ops import fused_pixels
+from sasa_tf.tf_keras import AttentionStem
+
+pytestmark = pytest.mark.skipif(
+  "fused" not in ops.available_implementations(), reason="the compiled kernels have not been built"
+)
+
+TOLERANCE = {tf.float32: 1e-4, tf.float16: 4e-3, tf.bfloat16: 2e-2}
+
+
+def normal(shape, seed, dtype=tf.float32):
+  return tf.cast(tf.random.stateless_normal(shape, [7, seed]), dtype)
+
+
+def sources(size, block, channels=3, heads=2, depth=8, dtype=tf.float32):
+  """Pixels, the three kernels, and the output's gradient."""
+  places = block[0] * block[1]
+  return [
+    normal([*size, channels], 0, dtype),
+    normal([channels, heads, depth], 1),
+    normal([channels, heads, depth], 2),
+    normal([places, channels, heads, depth], 3),
+    normal([*size, heads * depth], 4, dtype),
+  ]
+
+
+def run(tensors, block, implementation, wanted=slice(1, 4), jit=False, signature=None):
+  """The output and the gradients of the `wanted` tensors."""
+
+  def step(*tensors):
+    *inputs, upstream = tensors
+    with tf.GradientTape() as tape:
+      tape.watch(inputs[wanted])
+      output = ops.within_block_attention_of_pixels(*inputs, block_size=block, scale=0.7)
+    return [output, *tape.gradient(output, inputs[wanted], upstream)]
+
+  with ops.use_implementation(implementation):
+    return tf.function(step, jit_compile=jit, autograph=False, input_signature=signature)(*tensors)
+
+
+def assert_agree(found, expected, dtype=tf.float32):
+  for one, other in zip(found, expected, strict=True):
+    assert one.dtype == other.dtype
+    other = tf.cast(other, tf.float32).numpy()
+    largest = np.abs(other).max(initial=1e-3)
+    np.testing.assert_allclose(
+      tf.cast(one, tf.float32), other, atol=TOLERANCE[dtype] * largest, rtol=0
+    )
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize(
+  ("size", "block"),
+  [
+    ((2, 8, 12), (4, 4)),
+    ((1, 7, 13), (4, 4)),  # blocks that stick out on all sides
+    ((2, 3, 3), (4, 4)),  # an image smaller than a block
+    ((1, 10, 6), (2, 3)),
+    ((1, 16, 9), (8, 8)),
+    ((3, 5, 4), (1, 1)),
+    ((1, 20, 21), (5, 7)),
+  ],
+)
+def test_equals_stock_operations(size, block, dtype, jit):
+  tensors = sources(size, block, dtype=dtype)
+  exact = [tf.cast(tensor, tf.float32) for tensor in tensors]
+  expected = run(exact, block, "reference")
+  expected[0] = tf.cast(expected[0], dtype)
+  assert_agree(run(tensors, block, "fused", jit=jit), expected, dtype)
+
+
+@st.composite
+def problems(draw):
+  """Size of the images, block, channels, heads, head width, dtype."""
+  size = st.integers(1, 20)
+  block = (draw(st.integers(1, 8)), draw(st.integers(1, 8)))
+  depth = draw(st.integers(1, 24) | st.sampled_from([32, 64, 128]))
+  return (
+    (draw(st.integers(1, 3)), draw(size), draw(size)),
+    block,
+    draw(st.integers(1, 4)),
+    draw(st.integers(1, 4)),
+    depth,
+    draw(st.sampled_from(list(TOLERANCE))),
+  )
+
+
+def _agrees(problem):
+  block, dtype = problem[1], problem[-1]
+  tensors = sources(*problem)
+  exact = [tf.cast(tensor, tf.float32) for tensor in tensors]
+  expected = run(exact, block, "reference")
+  expected[0] = tf.cast(expected[0], dtype)
+  assert_agree(run(tensors, block, "fused"), expected, dtype)
+
+
+@hypothesis.settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@hypothesis.given(problems())
+def test_random_problems(problem):
+  _agrees(problem)
+
+
+@pytest.mark.slow
+@hypothesis.settings(max_examples=1000, deadline=None, database=None)
+@hypothesis.given(problems())
+def test_a_thousand_random_problems(problem):
+  _agrees(problem)
+
+
+def test_the_gradient_of_the_pixels_and_second_derivatives():
+  block = (4, 4)
+  tensors = sources((1, 8, 8), block)
+  everything = slice(0, 4)
+  assert_agree(
+    run(tensors, block, "fused", everything), run(tensors, block, "reference", everything)
+  )
+
+  def penalty_gradients(implementation):
+    @tf.function
+    def step(*inputs):
+      with tf.GradientTape() as outer:
+        outer.watch(inputs)
+        with tf.GradientTape() as inner:
+          inner.watch(inputs[0])
+          loss = tf.reduce_sum(ops.within_block_attention_of_pixels(*inputs) ** 2)
+        penalty = tf.reduce_sum(inner.gradient(loss, inputs[0]) ** 2)
+      return outer.gradient(penalty, inputs)
+
+    with ops.use_implementation(implementation):
+      return step(*tensors[:4])
+
+  assert_agree(penalty_gradients("fused"), penalty_gradients("reference"))
+
+
+def test_sizes_that_only_the_call_knows():
+  block = (4, 4)
+  unknown = [tf.TensorSpec([None, None, None, last]) for last in (3, 16)]
+  signature = [unknown[0], *[tf.TensorSpec(t.shape) for t in sources((1, 1, 1), block)[1:4]]]
+  signature.append(unknown[1])
+  for size in ((2, 9, 11), (1, 4, 4), (0, 4, 4)):
+    tensors = sources(size, block)
+    found = run(tensors, block, "fused", signature=signature)
+    assert_agree(found, run(tensors, block, "reference"))
+
+
+def operations(implementation, function, *arguments):
+  with ops.use_implementation(implementation):
+    concrete = tf.function(function, autograph=False).get_concrete_function(*arguments)
+  return [operation.type for operation in concrete.graph.get_operations()]
+
+
+def test_a_training_step_has_two_calls_and_does_not_compute_the_gradient_of_the_pixels():
+  layer = AttentionStem(8, num_heads=2)
+  images = tf.random.normal([2, 8, 8, 3])
+  layer.build(images.shape)
+
+  @tf.function
+  def step(images):
+    with tf.GradientTape() as tape:
+      loss = tf.reduce_sum(layer(images) ** 2)
+    return tape.gradient(loss, layer.trainable_variables)
+
+  concrete = step.get_concrete_function(images)
+  assert [o.type for o in concrete.graph.get_operations()].count("XlaCallModule") == 2
+  text = tf.function(step.python_function, jit_compile=True).experimental_get_compiler_ir(images)(
+    stage="optimized_hlo"
+  )
+  assert text.count('custom_call_target="sasa_tf_pixel_blocks') == 2
+  assert "[8,16,2,16]" not in text  # the stock operations' logits
+
+
+def test_who_takes_the_kernels():
+  layer = AttentionStem(8, num_heads=2)
+  positions = AttentionStem(8, num_heads=2, variant="standalone")
+  images = tf.TensorSpec([2, 8, 8, 3])
+  for built in (layer, positions):
+    built.build(images.shape)
+  assert "XlaCallModule" in operations("auto", layer, images)
+  assert "XlaCallModule" not in operations("blocked", layer, images)
+  assert "XlaCallModule" not in operations("auto", positions, images)
+  with ops.use_target_device("GPU"):
+    assert "XlaCallModule" not in operations("auto", layer, images)
+
+
+@pytest.mark.parametrize(
+  ("shape", "block", "depth", "dtype", "reason"),
+  [
+    ((1, 8, 8, 5), (4, 4), 8, tf.float32, "up to 4 input channels, not 5"),
+    ((1, 8, 8, 3), (9, 9), 8, tf.float32, "up to 64 pixels in a block, not 81"),
+    ((1, 8, 8, 3), (4, 4), 129, tf.float32, "up to 128 channels in a head, not 129"),
+    ((1, 8, 8, 3), (4, 4), 8, tf.float64, "take float32, bfloat16, float16, not float64"),
+  ],
+)
+def test_refusals(shape, block, depth, dtype, reason):
+  assert reason in fused_pixels.refusal(tf.TensorSpec(shape, dtype), block, depth)
+
+
+def test_without_a_library_the_reason_is_the_librarys(monkeypatch):
+  monkeypatch.setattr(library, "load", lambda: library.Library((), "not built"))
+  assert fused_pixels.refusal(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8) == "not built"
+
+
+_BITS = """
+import hashlib, sys
+import tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+from tests.native.fused_pixels_test import run, sources
+tensors = sources((3, 39, 41), (4, 4), heads=4, depth=16)
+results = run(tensors, (4, 4), "fused")
+print(hashlib.sha256(b"".join(r.numpy().tobytes() for r in results)).hexdigest())
+"""
+
+
+def _bits(threads, instructions):
+  environment = {**os.environ, "SASA_TF_NATIVE_CPU": instructions}
+  command = [sys.executable, "-c", _BITS, str(threads)]
+  return subprocess.run(
+    command, env=environment, capture_output=True, text=True, check=True
+  ).stdout.strip()
+
+
+def test_threads_change_no_bit():
+  assert _bits(1, "avx512") == _bits(2, "avx512")
+
+
+@pytest.mark.parametrize("instructions", ["plain", "avx2"])
+def test_other_instruction_sets(instructions):
+  code = (
+    "from tests.native.fused_pixels_test import assert_agree, run, sources\n"
+    "for size in ((2, 8, 12), (1, 7, 13)):\n"
+    "  tensors = sources(size, (4, 4), heads=3, depth=12)\n"
+    "  assert_agree(run(tensors, (4, 4), 'fused'), run(tensors, (4, 4), 'reference'))\n"
+  )
+  environment = {**os.environ, "SASA_TF_NATIVE_CPU": instructions}
+  subprocess.run([sys.executable, "-c", code], env=environment, check=True)
