@@ -1,0 +1,50 @@
+"""Where the stem's attention is a compiled kernel, and what a training step makes of it."""
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf import ops
+from sasa_tf.tf_keras import AttentionStem
+
+pytestmark = pytest.mark.skipif(
+  "fused" not in ops.available_implementations(), reason="the compiled kernels have not been built"
+)
+
+
+def operations(implementation, function, *arguments):
+  with ops.use_implementation(implementation):
+    concrete = tf.function(function, autograph=False).get_concrete_function(*arguments)
+  return [operation.type for operation in concrete.graph.get_operations()]
+
+
+def test_a_training_step_has_two_calls_and_does_not_compute_the_gradient_of_the_pixels():
+  layer = AttentionStem(8, num_heads=2)
+  images = tf.random.normal([2, 8, 8, 3])
+  layer.build(images.shape)
+
+  @tf.function
+  def step(images):
+    with tf.GradientTape() as tape:
+      loss = tf.reduce_sum(layer(images) ** 2)
+    return tape.gradient(loss, layer.trainable_variables)
+
+  concrete = step.get_concrete_function(images)
+  assert [o.type for o in concrete.graph.get_operations()].count("XlaCallModule") == 2
+  text = tf.function(step.python_function, jit_compile=True).experimental_get_compiler_ir(images)(
+    stage="optimized_hlo"
+  )
+  assert text.count('custom_call_target="sasa_tf_pixel_blocks') == 2
+  assert "[8,16,2,16]" not in text  # the stock operations' logits
+
+
+def test_who_takes_the_kernels():
+  layer = AttentionStem(8, num_heads=2)
+  positions = AttentionStem(8, num_heads=2, variant="standalone")
+  images = tf.TensorSpec([2, 8, 8, 3])
+  for built in (layer, positions):
+    built.build(images.shape)
+  assert "XlaCallModule" in operations("auto", layer, images)
+  assert "XlaCallModule" not in operations("blocked", layer, images)
+  assert "XlaCallModule" not in operations("auto", positions, images)
+  with ops.use_target_device("GPU"):
+    assert "XlaCallModule" not in operations("auto", layer, images)

@@ -1,0 +1,77 @@
+"""On accelerators the layer projects again in the backward pass; it does not keep what it made."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sasa_tf import ops
+from sasa_tf.ops import fused
+from sasa_tf.tf_keras import LocalSelfAttention2D
+
+
+def products(function, *arguments):
+  """The shapes of the matrix products in the program that XLA makes of a function."""
+  compiled = tf.function(function, jit_compile=True, autograph=False)
+  text = compiled.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo")
+  return re.findall(r"= \w+\[([\d,]*)\]\S* (?:dot|custom-call)\(", text)
+
+
+def layer_step(layer):
+  def step(inputs, upstream):
+    with tf.GradientTape() as tape:
+      tape.watch(inputs)
+      output = layer(inputs)
+    return tape.gradient(output, [inputs, *layer.trainable_variables], upstream)
+
+  return step
+
+
+@pytest.mark.parametrize("implementation", ["blocked", "fused"])
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_the_layer_projects_again(monkeypatch, implementation, use_bias):
+  if implementation == "fused":
+    if "fused" not in ops.available_implementations():
+      pytest.skip("the compiled kernels have not been built")
+    # The program is a GPU's up to the kernels.
+    monkeypatch.setitem(fused._PLATFORMS, "GPU", "CPU")
+  layer = LocalSelfAttention2D(8, 3, num_heads=2, use_bias=use_bias, implementation=implementation)
+  inputs = tf.random.stateless_normal([2, 12, 12, 5], [0, 0])
+  upstream = tf.random.stateless_normal([2, 12, 12, 8], [0, 1])
+  layer.build(inputs.shape)
+  step = layer_step(layer)
+  expected = step(inputs, upstream)
+
+  def projections():
+    wide = f"{2 * 12 * 12},{3 * 8}"
+    return products(step, inputs, upstream).count(wide)
+
+  kept = projections()
+  with ops.use_target_device("GPU"):
+    assert projections() == kept + 1
+    for jit in (False, True):
+      found = tf.function(step, jit_compile=jit, autograph=False)(inputs, upstream)
+      for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_second_derivatives_pass_through_what_is_computed_again():
+  layer = LocalSelfAttention2D(4, 3, num_heads=2, implementation="blocked", dtype="float64")
+  inputs = tf.random.stateless_normal([1, 5, 5, 3], [0, 0], dtype=tf.float64)
+  layer.build(inputs.shape)
+
+  def penalty_gradients():
+    with tf.GradientTape() as outer:
+      outer.watch(inputs)
+      with tf.GradientTape() as inner:
+        inner.watch(inputs)
+        loss = tf.reduce_sum(layer(inputs) ** 2)
+      penalty = tf.reduce_sum(inner.gradient(loss, inputs) ** 2)
+    return outer.gradient(penalty, [inputs, layer.query_kernel, layer.relative_rows])
+
+  expected = penalty_gradients()
+  with ops.use_target_device("GPU"):
+    found = penalty_gradients()
+  for one, other in zip(found, expected, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-9)
