@@ -101,6 +101,7 @@ class _BlockedAttention:
     return [*maps, *tables]
 
   def _backward(self, inputs, output, log_sum, upstream) -> list[tf.Tensor | None]:
+    """As `backward`, of all images at once."""
     query, key, value, rows, columns = inputs
     layout, heads, dtype = self.layout, value.shape[3], log_sum.dtype
     log_sum = tf.reshape(log_sum, [-1, 1, math.prod(layout.block)])

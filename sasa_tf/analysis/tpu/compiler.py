@@ -94,19 +94,23 @@ def require_compiler() -> None:
 
 
 def lower(
-  function: Callable[..., Any], specs: Sequence[tf.TensorSpec], stage: str = "stablehlo_serialized"
+  function: Callable[..., Any],
+  specs: Sequence[tf.TensorSpec],
+  stage: str = "stablehlo_serialized",
+  device: str = "TPU",
 ) -> bytes | str:
-  """Returns the function as StableHLO, made for a TPU.
+  """Returns the function as StableHLO, made for a device that need not be here.
 
   Args:
     function: of tensors. It may read and assign variables, which become arguments and results.
     specs: of its arguments, with static shapes.
     stage: TensorFlow's name of the form; "stablehlo" is for reading.
+    device: "TPU" or "GPU".
 
   Raises:
     CompileError: TensorFlow cannot compile an operation with XLA.
   """
-  with use_target_device("TPU"):
+  with use_target_device(device):
     concrete = tf.function(function, jit_compile=True, autograph=False)
     try:
       # TensorFlow's packages have no kernels for XLA_TPU_JIT; those for the CPU lower to the same.
@@ -137,7 +141,7 @@ def compile_for_tpu(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]
 
   with mlir.make_ir_context():
     module = ir.Module.parse(lower(function, specs))
-    _remove_copies(module)
+    remove_copies(module)
     try:
       program = core.client.compile(
         module,
@@ -156,7 +160,7 @@ def compile_for_tpu(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]
   )
 
 
-def _remove_copies(module: Any) -> None:
+def remove_copies(module: Any) -> None:
   """Takes out what TensorFlow puts around assigned variables and is no operation of StableHLO."""
   from jax.extend.mlir import ir
 
