@@ -9,15 +9,19 @@ do all of it at once, where there are some.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from sasa_tf.ops import fused_pixels
 from sasa_tf.ops.arguments import require_floating
+from sasa_tf.ops.block_chunks import chunk_count, in_chunks
 from sasa_tf.ops.block_grid import BlockGrid
+from sasa_tf.ops.block_layout import sizes
 from sasa_tf.ops.geometry import int_pair
 from sasa_tf.ops.implementations import may_be_compiled
 from sasa_tf.ops.precision import softmax_dtype
+from sasa_tf.ops.recomputation import computed_after
 from sasa_tf.ops.target_device import target_device
 from sasa_tf.ops.within_block import between_places, beyond_image, block_tables
 
@@ -118,19 +122,71 @@ def within_block_attention_of_pixels(
     if tables[0] is not None:
       terms = tf.einsum("cnd,pqd->pnqc", query_kernel, between_places(*tables, block))
     if _kernel_refusal(inputs, block, depth, terms is not None) is None:
-      stock = functools.partial(_attention_of_pixels, terms=None, block=block)
+      stock = functools.partial(_attention_of_pixels, block=block)
       attended = fused_pixels.attention_of_pixels(inputs, similarity, value_kernels, block, stock)
     else:
-      attended = _attention_of_pixels(inputs, similarity, value_kernels, terms, block)
+      tensors = [inputs, similarity, value_kernels, *([] if terms is None else [terms])]
+      stock = functools.partial(_attention_of_pixels, block=block)
+      attended = (
+        _in_chunks_of_images(stock, *tensors) if target_device() == "TPU" else stock(*tensors)
+      )
     sizes = tf.concat([tf.shape(inputs)[:3], [heads * depth]], axis=0)
     return tf.ensure_shape(tf.reshape(attended, sizes), [*inputs.shape[:3], heads * depth])
+
+
+def _in_chunks_of_images(
+  attend: Callable[..., tf.Tensor], inputs: tf.Tensor, *weights: tf.Tensor
+) -> tf.Tensor:
+  """Returns `attend(inputs, *weights)`, of some images after the others, nothing of it kept.
+
+  A TPU pads the last dimension of arrays in memory to 128 numbers; weights of 16 places and pixels
+  of 3 channels would fill a core's memory many times over.
+
+  Args:
+    attend: as `_attention_of_pixels`.
+    inputs: [B, H, W, C].
+    weights: shared by the images: similarity, [N, C, C], value kernels, [P, C, N, D], and more.
+  """
+  places, _, heads, depth = weights[1].shape
+  batch, height, width, _ = sizes(inputs)
+  chunks = chunk_count(batch, height * width * heads * places)
+
+  @tf.custom_gradient
+  def compute(inputs, *weights):
+    like = None
+    if chunks > 1:
+      like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
+    outputs = in_chunks(lambda inputs: attend(inputs, *weights), [inputs], like, chunks)
+
+    def gradient(upstream):
+      tensors = computed_after([upstream], [inputs, *weights])
+
+      def of_some(inputs, upstream):
+        sources = [inputs, *tensors[1:]]
+        with tf.GradientTape() as tape:
+          tape.watch(sources)
+          result = attend(*sources)
+        of_inputs, *of_weights = tape.gradient(result, sources, upstream)
+        return [of_inputs, *[g[None] for g in of_weights]]
+
+      like = None
+      if chunks > 1:
+        like = [tf.TensorSpec(inputs.shape, inputs.dtype)]
+        like += [tf.TensorSpec([chunks, *w.shape], w.dtype) for w in weights]
+      of_inputs, *of_weights = in_chunks(of_some, [tensors[0], upstream], like, chunks)
+      return [of_inputs, *[tf.reduce_sum(g, axis=0) for g in of_weights]]
+
+    return outputs, gradient
+
+  return compute(inputs, *weights)
 
 
 def _attention_of_pixels(
   inputs: tf.Tensor,
   similarity: tf.Tensor,
   value_kernels: tf.Tensor,
-  terms: tf.Tensor | None,
+  terms: tf.Tensor | None = None,
+  *,
   block: tuple[int, int],
 ) -> tf.Tensor:
   """[B, H, W, C] -> [B, H, W, N, D], in TensorFlow's operations.

@@ -59,8 +59,9 @@ SHAPE = (224, 224, 3)
 def mebibytes(contestant: str, batch_size: int) -> float:
   """Of a training step in mixed bfloat16: images, weights, optimizer and temporaries."""
   name, _, implementation = contestant.partition("/")
+  architecture = contestants.ARCHITECTURES[name]
   case = Case("model", name, "forward_backward", batch_size, SHAPE, "bfloat16", True, model_id=50)
-  workload = model_workloads.network(case, contestants.ARCHITECTURES[name], implementation or "auto")
+  workload = model_workloads.network(case, architecture, implementation or "auto")
   text = compiler.lower(
     lambda images: workload.step([images]), [tf.TensorSpec([batch_size, *SHAPE])], device="GPU"
   )

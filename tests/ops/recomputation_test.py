@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
+from sasa_tf.ops import block_chunks
 
 SHAPE = (2, 12, 12, 2, 4)
 
@@ -75,3 +76,29 @@ def test_outside_of_xla_it_waits():
   (waiting,) = [o for o in graph.get_operations() if o.control_inputs and o.type == "Identity"]
   assert waiting.control_inputs[0].name == "earlier"
   assert waiting.inputs[0].name == "tensor:0"
+
+
+@pytest.mark.parametrize("limit", [2**22, 2**12])
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("positions", [False, True])
+def test_the_stem_on_a_tpu_keeps_nothing(monkeypatch, positions, jit, limit):
+  """Whether all images are one chunk or each is one."""
+  monkeypatch.setattr(block_chunks, "_TPU_LOGITS", limit)
+  shapes = [[4, 8, 8, 3], [3, 2, 8], [3, 2, 8], [16, 3, 2, 8], *[[7, 4]] * 2 * positions]
+  shapes.append([4, 8, 8, 16])
+  tensors = [tf.random.stateless_normal(shape, [2, n]) for n, shape in enumerate(shapes)]
+
+  def step(*tensors):
+    *sources, upstream = tensors
+    with tf.GradientTape() as tape:
+      tape.watch(sources)
+      output = ops.within_block_attention_of_pixels(*sources)
+    return [output, *tape.gradient(output, sources, upstream)]
+
+  expected = step(*tensors)
+  with ops.use_target_device("TPU"):
+    compiled = tf.function(step, jit_compile=jit, autograph=False)
+    for one, other in zip(compiled(*tensors), expected, strict=True):
+      np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    operations = compiled.get_concrete_function(*tensors).graph.get_operations()
+  assert sum("While" in o.type for o in operations) == (0 if limit == 2**22 else 2)

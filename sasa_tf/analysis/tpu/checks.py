@@ -144,8 +144,8 @@ def all_checks(
   """Returns every check of the targets and dtypes.
 
   Args:
-    targets: of `TARGETS`. The training step has a convolutional stem and is of mixed bfloat16, as
-      TPUs train, whatever `dtypes`.
+    targets: of `TARGETS`. The training steps are of mixed bfloat16, as TPUs train, whatever
+      `dtypes`.
     dtypes: keys of `POLICIES`.
     batch_size: images at a time; those of `BATCH_SIZES` by default.
   """
@@ -157,7 +157,7 @@ def all_checks(
     if "model" in targets:
       checks += [model_check(stem, sizes["model"], dtype) for stem in STEMS]
   if "step" in targets:
-    checks.append(step_check("conv", sizes["step"], "bfloat16"))
+    checks += [step_check(stem, sizes["step"], "bfloat16") for stem in STEMS]
   return checks
 
 
