@@ -235,11 +235,6 @@ Problem Random(std::mt19937& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int count = argc > 1 ? std::atoi(argv[1]) : 300;
-  std::mt19937 random(1);
-  for (int i = 0; i < count; ++i) {
-    if (!Check(Random(random), random)) return 1;
-  }
-  std::printf("%d problems agree, with vectors of %d floats\n", count,
-              int(sasa::ChosenCpuVariant().lanes));
+  return RunChecks(argc, argv, "of local attention",
+                   [](std::mt19937& random) { return Check(Random(random), random); });
 }

@@ -5,11 +5,13 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <thread>
 #include <vector>
 
+#include "cpu_variant.h"
 #include "local_attention.h"
 
 // An array as the kernels take it, exactly as large as they may touch.
@@ -89,6 +91,18 @@ inline void RunInThreads(void* threads, int64_t count, void (*task)(void*, int64
     });
   }
   for (std::thread& thread : running) thread.join();
+}
+
+// Calls check(random) as often as the command line says; the first that fails ends the program.
+inline int RunChecks(int argc, char** argv, const char* what, bool (*check)(std::mt19937&)) {
+  const int count = argc > 1 ? std::atoi(argv[1]) : 300;
+  std::mt19937 random(1);
+  for (int i = 0; i < count; ++i) {
+    if (!check(random)) return 1;
+  }
+  std::printf("%d problems %s agree, with vectors of %d floats\n", count, what,
+              int(sasa::ChosenCpuVariant().lanes));
+  return 0;
 }
 
 #endif  // SASA_TF_TESTS_NATIVE_CHECKS_H_
