@@ -199,11 +199,10 @@ def local_attention(
     @tf.custom_gradient
     def gradient(*arguments):
       *inputs, upstream = arguments
-      kept = restored(inputs)
       if again is None:
         kept = restored(computed_after([output, upstream], inputs))
       else:
-        kept[:3] = again([output, upstream])
+        kept = [*again([output, upstream]), *restored(inputs)[3:]]
       gradients = _present(attention.backward(kept, output, log_sum, upstream))
 
       def second_gradient(*upstreams):

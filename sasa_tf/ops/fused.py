@@ -14,7 +14,7 @@ from sasa_tf.native import library
 from sasa_tf.ops import blocked
 from sasa_tf.ops.fused_module import KernelCall
 from sasa_tf.ops.geometry import WindowGeometry
-from sasa_tf.ops.kernel_call import ELEMENT_TYPES, call_module
+from sasa_tf.ops.kernel_call import ELEMENT_TYPES, call_module, dtype_refusal
 from sasa_tf.ops.projection import parts_of_projection
 from sasa_tf.ops.target_device import target_device
 
@@ -78,9 +78,8 @@ def refusal(
   """
   if not window_mask:
     return "window_mask=False needs an implementation that works in blocks of queries"
-  if query.dtype not in ELEMENT_TYPES:
-    names = ", ".join(dtype.name for dtype in ELEMENT_TYPES)
-    return f"the compiled kernels take {names}, not {query.dtype.name}"
+  if unserved := dtype_refusal(query.dtype):
+    return unserved
   if max(geometry.kernel_size) > _LARGEST_KERNEL:
     return (
       f"the compiled kernels take windows of up to {_LARGEST_KERNEL} rows and columns, not "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from sasa_tf.native import library
-from sasa_tf.ops.kernel_call import ELEMENT_TYPES, call_module
+from sasa_tf.ops.kernel_call import ELEMENT_TYPES, call_module, dtype_refusal
 from sasa_tf.ops.kernel_module import SIZES, Array, module
 from sasa_tf.ops.target_device import target_device
 
@@ -87,9 +87,8 @@ def refusal(pixels: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: in
     return f"there are no compiled kernels of attention inside of blocks for a {device}"
   if "CPU" not in loaded.platforms:
     return loaded.reason
-  if pixels.dtype not in ELEMENT_TYPES:
-    names = ", ".join(dtype.name for dtype in ELEMENT_TYPES)
-    return f"the compiled kernels take {names}, not {pixels.dtype.name}"
+  if unserved := dtype_refusal(pixels.dtype):
+    return unserved
   for name, number, most in (
     ("input channels", pixels.shape[3], _MOST_CHANNELS),
     ("pixels in a block", block[0] * block[1], _MOST_PLACES),

@@ -14,6 +14,14 @@ ELEMENT_TYPES = {tf.float32: "f32", tf.bfloat16: "bf16", tf.float16: "f16"}
 _VERSION = 9
 
 
+def dtype_refusal(dtype: tf.DType) -> str | None:
+  """Returns why the kernels do not serve arrays of a dtype, or None if they do."""
+  if dtype in ELEMENT_TYPES:
+    return None
+  names = ", ".join(known.name for known in ELEMENT_TYPES)
+  return f"the compiled kernels take {names}, not {dtype.name}"
+
+
 def call_module(
   module: str,
   platforms: Sequence[str],

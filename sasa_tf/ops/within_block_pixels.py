@@ -121,17 +121,16 @@ def within_block_attention_of_pixels(
     terms = None
     if tables[0] is not None:
       terms = tf.einsum("cnd,pqd->pnqc", query_kernel, between_places(*tables, block))
+    tensors = [inputs, similarity, value_kernels, *([] if terms is None else [terms])]
+    stock = functools.partial(_attention_of_pixels, block=block)
     if _kernel_refusal(inputs, block, depth, terms is not None) is None:
-      stock = functools.partial(_attention_of_pixels, block=block)
-      attended = fused_pixels.attention_of_pixels(inputs, similarity, value_kernels, block, stock)
+      attended = fused_pixels.attention_of_pixels(*tensors, block, stock)
+    elif target_device() == "TPU":
+      attended = _in_chunks_of_images(stock, *tensors)
     else:
-      tensors = [inputs, similarity, value_kernels, *([] if terms is None else [terms])]
-      stock = functools.partial(_attention_of_pixels, block=block)
-      attended = (
-        _in_chunks_of_images(stock, *tensors) if target_device() == "TPU" else stock(*tensors)
-      )
-    sizes = tf.concat([tf.shape(inputs)[:3], [heads * depth]], axis=0)
-    return tf.ensure_shape(tf.reshape(attended, sizes), [*inputs.shape[:3], heads * depth])
+      attended = stock(*tensors)
+    output_size = tf.concat([tf.shape(inputs)[:3], [heads * depth]], axis=0)
+    return tf.ensure_shape(tf.reshape(attended, output_size), [*inputs.shape[:3], heads * depth])
 
 
 def _in_chunks_of_images(
@@ -153,9 +152,7 @@ def _in_chunks_of_images(
 
   @tf.custom_gradient
   def compute(inputs, *weights):
-    like = None
-    if chunks > 1:
-      like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
+    like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
     outputs = in_chunks(lambda inputs: attend(inputs, *weights), [inputs], like, chunks)
 
     def gradient(upstream):
@@ -169,10 +166,8 @@ def _in_chunks_of_images(
         of_inputs, *of_weights = tape.gradient(result, sources, upstream)
         return [of_inputs, *[g[None] for g in of_weights]]
 
-      like = None
-      if chunks > 1:
-        like = [tf.TensorSpec(inputs.shape, inputs.dtype)]
-        like += [tf.TensorSpec([chunks, *w.shape], w.dtype) for w in weights]
+      like = [tf.TensorSpec(inputs.shape, inputs.dtype)]
+      like += [tf.TensorSpec([chunks, *w.shape], w.dtype) for w in weights]
       of_inputs, *of_weights = in_chunks(of_some, [tensors[0], upstream], like, chunks)
       return [of_inputs, *[tf.reduce_sum(g, axis=0) for g in of_weights]]
 

@@ -1,7 +1,5 @@
 """On accelerators the layer projects again in the backward pass; it does not keep what it made."""
 
-import re
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,13 +7,7 @@ import tensorflow as tf
 from sasa_tf import ops
 from sasa_tf.ops import fused
 from sasa_tf.tf_keras import LocalSelfAttention2D
-
-
-def products(function, *arguments):
-  """The shapes of the matrix products in the program that XLA makes of a function."""
-  compiled = tf.function(function, jit_compile=True, autograph=False)
-  text = compiled.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo")
-  return re.findall(r"= \w+\[([\d,]*)\]\S* (?:dot|custom-call)\(", text)
+from tests.ops.programs import products
 
 
 def layer_step(layer):

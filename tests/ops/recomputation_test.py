@@ -1,22 +1,14 @@
 """What the backward pass is to compute again is computed again, whatever compiles it."""
 
-import re
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.ops import block_chunks
+from tests.ops.programs import products
 
 SHAPE = (2, 12, 12, 2, 4)
-
-
-def products(function, *arguments):
-  """The shapes of the matrix products in the program that XLA makes of a function."""
-  compiled = tf.function(function, jit_compile=True, autograph=False)
-  text = compiled.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo")
-  return re.findall(r"= \w+\[([\d,]*)\]\S* (?:dot|custom-call)\(", text)
 
 
 def attention_step(*tensors):

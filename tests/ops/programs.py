@@ -1,0 +1,12 @@
+"""What XLA makes of a function."""
+
+import re
+
+import tensorflow as tf
+
+
+def products(function, *arguments):
+  """The shapes of the matrix products in the program that XLA makes of a function."""
+  compiled = tf.function(function, jit_compile=True, autograph=False)
+  text = compiled.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo")
+  return re.findall(r"= \w+\[([\d,]*)\]\S* (?:dot|custom-call)\(", text)
