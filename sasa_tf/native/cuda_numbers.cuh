@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "cuda_instructions.cuh"
+
 namespace sasa {
 
 constexpr int kWarp = 32;
@@ -20,34 +22,11 @@ constexpr float kLn2 = 0.6931471805599453f;
 constexpr float kMasked = -1e30f;  // logit of what takes no part
 constexpr float kAbsent = 1e30f;   // log-sum-exp of a query that is not there: weights of zero
 
-// 2 to the x; denormal results are zero.
-__device__ inline float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 __device__ inline float2 Widen(uint32_t two, __nv_bfloat16) {
   return make_float2(__uint_as_float(two << 16), __uint_as_float(two & 0xffff0000u));
 }
 __device__ inline float2 Widen(uint32_t two, __half) {
   return __half22float2(*reinterpret_cast<__half2*>(&two));
-}
-
-// Two numbers of T in a word, the first in its lower half.
-template <typename T>
-__device__ inline uint32_t Pack(float low, float high);
-template <>
-__device__ inline uint32_t Pack<__half>(float low, float high) {
-  uint32_t two;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(two) : "f"(high), "f"(low));
-  return two;
-}
-template <>
-__device__ inline uint32_t Pack<__nv_bfloat16>(float low, float high) {
-  uint32_t two;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(two) : "f"(high), "f"(low));
-  return two;
 }
 
 // Sums over the lanes of a warp whose numbers are equal modulo kLanes.

@@ -17,6 +17,7 @@
 
 #include "cuda_launch.h"
 #include "cuda_numbers.cuh"
+#include "cuda_table_sums.cuh"
 #include "local_attention.h"
 
 namespace sasa {
@@ -449,7 +450,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     KeyBackward(Grid g, Numbers query, Numbers key, Numbers value, const float* __restrict__ rows,
                 const float* __restrict__ columns, const float* __restrict__ log_sum,
                 Numbers upstream, const float* __restrict__ deltas, Results key_gradient,
-                Results value_gradient) {
+                Results value_gradient,
+                TableSums sums) {
   extern __shared__ float tables[];
   LoadTables<S>(g, rows, columns, tables);
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
@@ -513,6 +515,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       value_gradient.Store(dv[j], 1.f, at.count, here);
     }
   }
+  SumTables(sums);
 }
 
 struct Launch {
@@ -583,33 +586,34 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
   const Launch l = Plan<S>(p);
   const int bytes = TableBytes<S>(l.grid);
   const int workers = Workers(Forward<S>, l.grid.tiles, l.threads, bytes, kNoLimit);
-  Forward<S><<<workers, l.threads, bytes, stream>>>(l.grid, From(p, a.query), From(p, a.key),
+  Enqueue(Forward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query), From(p, a.key),
                                                     From(p, a.value), a.rows, a.columns,
                                                     To(p, a.output), a.log_sum);
 }
 
 template <typename S>
-void LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStream_t stream) {
+TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStream_t stream) {
   const Launch l = Plan<S>(p);
   const int lines = l.grid.rows + S::kColumns;
   const int sums = static_cast<int>(sizeof(float)) * lines * l.grid.half * (l.threads / kWarp);
   const int bytes = TableBytes<S>(l.grid) + sums;
   const int workers = Workers(QueryBackward<S>, l.grid.tiles, l.threads, bytes, kTableWorkers);
-  QueryBackward<S><<<workers, l.threads, bytes, stream>>>(
+  Enqueue(QueryBackward<S>, workers, l.threads, bytes, stream,
       l.grid, From(p, a.query), From(p, a.key), From(p, a.value), a.rows, a.columns,
       From(p, a.output), a.log_sum, From(p, a.upstream), To(p, a.query_gradient), a.scratch,
       TablePartials(p, a));
-  if (p.has_relative) SumTables(p, a, workers, kLn2, stream);
+  return SumsOf(p, a, workers, kLn2);
 }
 
 template <typename S>
-void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, cudaStream_t stream) {
+void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSums& sums,
+                       cudaStream_t stream) {
   const Launch l = Plan<S>(p);
   const int bytes = TableBytes<S>(l.grid);
   const int workers = Workers(KeyBackward<S>, l.grid.tiles, l.threads, bytes, kNoLimit);
-  KeyBackward<S><<<workers, l.threads, bytes, stream>>>(
+  Enqueue(KeyBackward<S>, workers, l.threads, bytes, stream,
       l.grid, From(p, a.query), From(p, a.key), From(p, a.value), a.rows, a.columns, a.log_sum,
-      From(p, a.upstream), a.scratch, To(p, a.key_gradient), To(p, a.value_gradient));
+      From(p, a.upstream), a.scratch, To(p, a.key_gradient), To(p, a.value_gradient), sums);
 }
 
 // Calls `launch` with the columns of the window, then with the slice and the lanes that hold a

@@ -145,6 +145,14 @@ const char* Compute(const Problem& problem, const ForwardArrays& arrays, ffi::Th
 const char* Compute(const Problem& problem, const BackwardArrays& arrays, ffi::ThreadPool pool) {
   return CpuBackward(problem, arrays, {PoolLoop::Run, &pool});
 }
+const char* Compute(const PixelProblem& problem, const PixelForwardArrays& arrays,
+                    ffi::ThreadPool pool) {
+  return CpuPixelForward(problem, arrays, {PoolLoop::Run, &pool});
+}
+const char* Compute(const PixelProblem& problem, const PixelBackwardArrays& arrays,
+                    ffi::ThreadPool pool) {
+  return CpuPixelBackward(problem, arrays, {PoolLoop::Run, &pool});
+}
 
 #ifdef SASA_TF_WITH_CUDA
 // On a GPU, in a stream of it.
@@ -153,6 +161,12 @@ const char* Compute(const Problem& problem, const ForwardArrays& arrays, void* s
 }
 const char* Compute(const Problem& problem, const BackwardArrays& arrays, void* stream) {
   return CudaBackward(problem, arrays, stream);
+}
+const char* Compute(const PixelProblem& problem, const PixelForwardArrays& arrays, void* stream) {
+  return CudaPixelForward(problem, arrays, stream);
+}
+const char* Compute(const PixelProblem& problem, const PixelBackwardArrays& arrays, void* stream) {
+  return CudaPixelBackward(problem, arrays, stream);
 }
 #endif
 
@@ -221,18 +235,20 @@ ffi::ErrorOr<PixelProblem> MakePixelProblem(const Array& pixels, const Array& va
                       block.columns, kernels[2], kernels[3], *type};
 }
 
+template <typename Where>
 ffi::Error PixelForward(Array pixels, Array similarity, Array values, Result output,
-                        BlockSize block, ffi::ThreadPool pool) {
+                        BlockSize block, Where where) {
   const auto problem = MakePixelProblem(pixels, values, block);
   if (!problem.has_value()) return problem.error();
   const PixelForwardArrays arrays{pixels.untyped_data(), Floats(similarity), Floats(values),
                                   output->untyped_data()};
-  return AsError(CpuPixelForward(*problem, arrays, {PoolLoop::Run, &pool}));
+  return AsError(Compute(*problem, arrays, where));
 }
 
+template <typename Where>
 ffi::Error PixelBackward(Array pixels, Array similarity, Array values, Array upstream,
                          Result similarity_gradient, Result values_gradient, Result scratch,
-                         BlockSize block, ffi::ThreadPool pool) {
+                         BlockSize block, Where where) {
   const auto problem = MakePixelProblem(pixels, values, block);
   if (!problem.has_value()) return problem.error();
   if (static_cast<int64_t>(scratch->element_count()) < PixelScratchFloats(*problem)) {
@@ -241,7 +257,7 @@ ffi::Error PixelBackward(Array pixels, Array similarity, Array values, Array ups
   const PixelBackwardArrays arrays{
       pixels.untyped_data(),       Floats(similarity),      Floats(values), upstream.untyped_data(),
       Floats(similarity_gradient), Floats(values_gradient), Floats(scratch)};
-  return AsError(CpuPixelBackward(*problem, arrays, {PoolLoop::Run, &pool}));
+  return AsError(Compute(*problem, arrays, where));
 }
 
 }  // namespace
@@ -292,34 +308,44 @@ auto BindBackward() {
       .Attrs<Window>();
 }
 
+auto BindPixelForward() {
+  return ffi::Ffi::Bind()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()  // pixels, similarity, values
+      .Ret<Array>()  // output
+      .Attrs<BlockSize>();
+}
+
+auto BindPixelBackward() {
+  return ffi::Ffi::Bind()
+      .Arg<Array>()
+      .Arg<Array>()
+      .Arg<Array>()  // pixels, similarity, values
+      .Arg<Array>()  // upstream
+      .Ret<Array>()
+      .Ret<Array>()  // gradients of similarity and values
+      .Ret<Array>()  // scratch
+      .Attrs<BlockSize>();
+}
+
 XLA_FFI_DEFINE_HANDLER(kHostForward, Forward<ffi::ThreadPool>,
                        BindForward().Ctx<ffi::ThreadPool>());
 XLA_FFI_DEFINE_HANDLER(kHostBackward, Backward<ffi::ThreadPool>,
                        BindBackward().Ctx<ffi::ThreadPool>());
-XLA_FFI_DEFINE_HANDLER(kHostPixelForward, PixelForward,
-                       ffi::Ffi::Bind()
-                           .Arg<Array>()
-                           .Arg<Array>()
-                           .Arg<Array>()  // pixels, similarity, values
-                           .Ret<Array>()  // output
-                           .Attrs<BlockSize>()
-                           .Ctx<ffi::ThreadPool>());
-XLA_FFI_DEFINE_HANDLER(kHostPixelBackward, PixelBackward,
-                       ffi::Ffi::Bind()
-                           .Arg<Array>()
-                           .Arg<Array>()
-                           .Arg<Array>()  // pixels, similarity, values
-                           .Arg<Array>()  // upstream
-                           .Ret<Array>()
-                           .Ret<Array>()  // gradients of similarity and values
-                           .Ret<Array>()  // scratch
-                           .Attrs<BlockSize>()
-                           .Ctx<ffi::ThreadPool>());
+XLA_FFI_DEFINE_HANDLER(kHostPixelForward, PixelForward<ffi::ThreadPool>,
+                       BindPixelForward().Ctx<ffi::ThreadPool>());
+XLA_FFI_DEFINE_HANDLER(kHostPixelBackward, PixelBackward<ffi::ThreadPool>,
+                       BindPixelBackward().Ctx<ffi::ThreadPool>());
 #ifdef SASA_TF_WITH_CUDA
 XLA_FFI_DEFINE_HANDLER(kCudaForward, Forward<void*>,
                        BindForward().Ctx<ffi::PlatformStream<void*>>());
 XLA_FFI_DEFINE_HANDLER(kCudaBackward, Backward<void*>,
                        BindBackward().Ctx<ffi::PlatformStream<void*>>());
+XLA_FFI_DEFINE_HANDLER(kCudaPixelForward, PixelForward<void*>,
+                       BindPixelForward().Ctx<ffi::PlatformStream<void*>>());
+XLA_FFI_DEFINE_HANDLER(kCudaPixelBackward, PixelBackward<void*>,
+                       BindPixelBackward().Ctx<ffi::PlatformStream<void*>>());
 #endif
 
 // Keeps the first error in `message`.
@@ -340,15 +366,19 @@ extern "C" __attribute__((visibility("default"))) const char* sasa_tf_register()
   static const std::string message = [] {
     constexpr char forward[] = "sasa_tf_local_attention_forward";
     constexpr char backward[] = "sasa_tf_local_attention_backward";
+    constexpr char pixel_forward[] = "sasa_tf_pixel_blocks_forward";
+    constexpr char pixel_backward[] = "sasa_tf_pixel_blocks_backward";
     std::string message;
     sasa::Register(forward, "Host", sasa::kHostForward, 0, message);
     sasa::Register(backward, "Host", sasa::kHostBackward, 0, message);
-    sasa::Register("sasa_tf_pixel_blocks_forward", "Host", sasa::kHostPixelForward, 0, message);
-    sasa::Register("sasa_tf_pixel_blocks_backward", "Host", sasa::kHostPixelBackward, 0, message);
+    sasa::Register(pixel_forward, "Host", sasa::kHostPixelForward, 0, message);
+    sasa::Register(pixel_backward, "Host", sasa::kHostPixelBackward, 0, message);
 #ifdef SASA_TF_WITH_CUDA
     constexpr auto capturable = XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE;
     sasa::Register(forward, "CUDA", sasa::kCudaForward, capturable, message);
     sasa::Register(backward, "CUDA", sasa::kCudaBackward, capturable, message);
+    sasa::Register(pixel_forward, "CUDA", sasa::kCudaPixelForward, capturable, message);
+    sasa::Register(pixel_backward, "CUDA", sasa::kCudaPixelBackward, capturable, message);
 #endif
     return message;
   }();

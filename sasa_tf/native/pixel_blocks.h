@@ -12,6 +12,7 @@
 #ifndef SASA_TF_NATIVE_PIXEL_BLOCKS_H_
 #define SASA_TF_NATIVE_PIXEL_BLOCKS_H_
 
+#include <algorithm>
 #include <cstdint>
 
 #include "local_attention.h"
@@ -52,9 +53,23 @@ inline int64_t PixelTableFloats(const PixelProblem& p) {
   return p.heads * (places * p.channels * row + p.channels * p.channels * 16);
 }
 
-inline int64_t PixelScratchFloats(const PixelProblem& p) {
-  return kPixelWorkers * PixelTableFloats(p);
+// A GPU has more workers, unless what each of them sums is large.
+inline int64_t PixelGpuWorkers(const PixelProblem& p) {
+  constexpr int64_t kMost = 512, kFloats = int64_t{1} << 21;
+  const int64_t table = std::max(PixelTableFloats(p), int64_t{1});
+  return std::max(kPixelWorkers, std::min(kMost, kFloats / table));
 }
+
+// For either, as one program serves both.
+inline int64_t PixelScratchFloats(const PixelProblem& p) {
+  return PixelGpuWorkers(p) * PixelTableFloats(p);
+}
+
+// The CUDA kernels, enqueued on `stream` (a cudaStream_t). Each returns null, or why it cannot.
+const char* CudaPixelForward(const PixelProblem& problem, const PixelForwardArrays& arrays,
+                             void* stream);
+const char* CudaPixelBackward(const PixelProblem& problem, const PixelBackwardArrays& arrays,
+                              void* stream);
 
 }  // namespace sasa
 

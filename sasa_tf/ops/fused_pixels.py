@@ -1,6 +1,6 @@
 """The compiled kernels of attention inside of blocks, computed from the pixels.
 
-On processors only. See sasa_tf/native/pixel_blocks.h for what they compute.
+See sasa_tf/native/pixel_blocks.h for what they compute.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from sasa_tf.ops.kernel_call import ELEMENT_TYPES, call_module, dtype_refusal
 from sasa_tf.ops.kernel_module import SIZES, Array, module
 from sasa_tf.ops.target_device import target_device
 
-_PLATFORMS = ("CPU",)
+# Device -> what XLA calls its programs' platform.
+_PLATFORMS = {"CPU": "CPU", "GPU": "CUDA"}
 _LARGEST_HEAD = 128
 _MOST_CHANNELS = 4
 _MOST_PLACES = 64  # of a block: 8 x 8 pixels
-_WORKERS = 32  # kPixelWorkers of sasa_tf/native/pixel_blocks.h
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class _KernelCall:
     channels: C.
     heads: N.
     depth: D.
+    platforms: that there are kernels for.
   """
 
   element: str
@@ -40,6 +41,7 @@ class _KernelCall:
   channels: int
   heads: int
   depth: int
+  platforms: tuple[str, ...]
 
   @functools.cached_property
   def forward(self) -> str:
@@ -50,9 +52,7 @@ class _KernelCall:
   def backward(self) -> str:
     """Takes those and the output's gradient; returns gradients of the last two, and scratch."""
     _, similarity, values = self._inputs
-    row = -(-self.depth // 16) * 16
-    table = values.sizes[0] * self.channels * row + 16 * self.channels**2
-    scratch = Array((_WORKERS * self.heads * table,))  # PixelScratchFloats
+    scratch = Array((_scratch_floats(values.sizes[0], self.channels, self.heads, self.depth),))
     return self._module("backward", [*self._inputs, self._output], [similarity, values, scratch])
 
   @property
@@ -71,7 +71,15 @@ class _KernelCall:
   def _module(self, name: str, arguments: list[Array], results: list[Array]) -> str:
     rows, columns = self.block
     attributes = {"rows": f"{rows} : i64", "columns": f"{columns} : i64"}
-    return module(f"pixel_blocks_{name}", arguments, results, attributes, _PLATFORMS)
+    return module(f"pixel_blocks_{name}", arguments, results, attributes, self.platforms)
+
+
+def _scratch_floats(places: int, channels: int, heads: int, depth: int) -> int:
+  """PixelScratchFloats of sasa_tf/native/pixel_blocks.h."""
+  row = -(-depth // 16) * 16
+  table = heads * (places * channels * row + 16 * channels**2)
+  workers = max(32, min(512, 2**21 // max(table, 1)))
+  return workers * table
 
 
 def refusal(pixels: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: int) -> str | None:
@@ -83,9 +91,9 @@ def refusal(pixels: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: in
     depth: D.
   """
   device, loaded = target_device(), library.load()
-  if device != "CPU":
+  if device not in _PLATFORMS:
     return f"there are no compiled kernels of attention inside of blocks for a {device}"
-  if "CPU" not in loaded.platforms:
+  if _PLATFORMS[device] not in loaded.platforms:
     return loaded.reason
   if unserved := dtype_refusal(pixels.dtype):
     return unserved
@@ -120,7 +128,8 @@ def attention_of_pixels(
     [B, H, W, N, D] in pixels' dtype.
   """
   heads, depth = values.shape[2:]
-  kernel = _KernelCall(ELEMENT_TYPES[pixels.dtype], block, pixels.shape[3], heads, depth)
+  platforms = library.load().platforms
+  kernel = _KernelCall(ELEMENT_TYPES[pixels.dtype], block, pixels.shape[3], heads, depth, platforms)
   output = (pixels.dtype, [*pixels.shape[:3], heads, depth])
 
   def stock_gradients(sources, arguments, upstream):
@@ -131,14 +140,14 @@ def attention_of_pixels(
 
   @tf.custom_gradient
   def attend(*arguments):
-    (result,) = call_module(kernel.forward, _PLATFORMS, arguments, [output])
+    (result,) = call_module(kernel.forward, platforms, arguments, [output])
 
     @tf.custom_gradient
     def gradient(*arguments):
       *inputs, upstream = arguments
       found = call_module(
         kernel.backward,
-        _PLATFORMS,
+        platforms,
         arguments,
         [(tf.float32, similarity.shape), (tf.float32, values.shape), (tf.float32, [None])],
       )

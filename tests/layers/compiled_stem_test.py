@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
+from sasa_tf.native import library
 from sasa_tf.tf_keras import AttentionStem
 
 pytestmark = pytest.mark.skipif(
@@ -46,5 +47,16 @@ def test_who_takes_the_kernels():
   assert "XlaCallModule" in operations("auto", layer, images)
   assert "XlaCallModule" not in operations("blocked", layer, images)
   assert "XlaCallModule" not in operations("auto", positions, images)
-  with ops.use_target_device("GPU"):
+  with ops.use_target_device("TPU"):
     assert "XlaCallModule" not in operations("auto", layer, images)
+
+
+@pytest.mark.parametrize("platforms", [("CPU",), ("CPU", "CUDA")])
+def test_a_gpu_takes_the_kernels_that_were_built_for_it(monkeypatch, platforms):
+  layer = AttentionStem(8, num_heads=2)
+  images = tf.TensorSpec([2, 8, 8, 3])
+  layer.build(images.shape)
+  monkeypatch.setattr(library, "load", lambda: library.Library(platforms, "not for GPUs"))
+  with ops.use_target_device("GPU"):
+    taken = "XlaCallModule" in operations("auto", layer, images)
+  assert taken == ("CUDA" in platforms)

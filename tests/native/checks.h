@@ -75,7 +75,7 @@ inline bool Same(const char* name, const Typed& actual, const std::vector<double
   for (double x : expected) most = std::fmax(most, std::fabs(x));
   for (size_t i = 0; i < expected.size(); ++i) {
     const double difference = std::fabs(actual.Get(i) - expected[i]);
-    error = difference <= error ? error : difference;  // also of NaN
+    error = std::isnan(difference) ? INFINITY : std::fmax(error, difference);
   }
   if (error <= tolerance * most) return true;
   std::printf("%s differs by %g of %g\n", name, error, most);

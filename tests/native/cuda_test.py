@@ -114,3 +114,64 @@ def test_equals_the_reference(shape, kernel, dilation, border, dtype, mode):
     assert error < TOLERANCES[dtype], name
   again = run([*maps, *tables], upstream, "fused")
   assert all(bool(tf.reduce_all(a == b)) for a, b in zip(found, again, strict=True))
+
+
+# [B, H, W], block, channels, heads, head width. Blocks of 4 x 4 and heads 16 wide take the tensor
+# cores in half precision, the others do not.
+STEMS = [
+  ((2, 9, 13), (4, 4), 3, 4, 16),
+  ((1, 20, 75), (4, 4), 3, 5, 16),
+  ((3, 7, 6), (4, 4), 1, 1, 16),
+  ((1, 10, 6), (2, 3), 3, 2, 8),
+  ((2, 16, 9), (8, 8), 4, 2, 20),
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU")
+@pytest.mark.parametrize("mode", ["graph", "jit"])
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize(("size", "block", "channels", "heads", "depth"), STEMS)
+def test_the_stem_equals_stock_operations(size, block, channels, heads, depth, dtype, mode):
+  generator = tf.random.Generator.from_seed(1)
+  projection = [channels, heads, depth]
+  images = tf.cast(generator.normal([*size, channels]), dtype)
+  kernels = [generator.normal(projection), generator.normal(projection)]
+  kernels.append(generator.normal([block[0] * block[1], *projection]))
+  upstream = tf.cast(generator.normal([*size, heads * depth]), dtype)
+
+  def results(images, kernels, upstream):
+    with tf.GradientTape() as tape:
+      tape.watch(kernels)
+      output = ops.within_block_attention_of_pixels(
+        images, *kernels, block_size=block, scale=0.5 * depth**-0.5
+      )
+    return [output, *tape.gradient(output, kernels, upstream)]
+
+  arguments = (images, kernels, upstream)
+  expected = results(*tf.nest.map_structure(lambda x: tf.cast(x, tf.float64), arguments))
+  run = tf.function(results, jit_compile=mode == "jit")
+  graph = run.get_concrete_function(*arguments).graph
+  assert "XlaCallModule" in {operation.type for operation in graph.get_operations()}
+  found = run(*arguments)
+  for name, a, b in zip(("output", "query", "key", "values"), found, expected, strict=True):
+    size = tf.norm(b) + 1e-3 * tf.sqrt(tf.cast(tf.size(b), tf.float64))
+    error = float(tf.norm(tf.cast(a, tf.float64) - b) / size)
+    assert error < TOLERANCES[dtype], name
+  again = run(*arguments)
+  assert all(bool(tf.reduce_all(a == b)) for a, b in zip(found, again, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU")
+def test_without_a_graph_the_stem_takes_stock_operations():
+  """As the gradient of the pixels would be computed for nobody."""
+  images = tf.random.normal([1, 8, 8, 3])
+  kernels = [tf.random.normal(shape) for shape in ([3, 2, 8], [3, 2, 8], [16, 3, 2, 8])]
+
+  def attend():
+    return ops.within_block_attention_of_pixels(images, *kernels)
+
+  with ops.use_implementation("reference"):
+    stock = attend()
+  assert bool(tf.reduce_all(attend() == stock))

@@ -172,6 +172,23 @@ def test_refusals(shape, block, depth, dtype, reason):
   assert reason in fused_pixels.refusal(tf.TensorSpec(shape, dtype), block, depth)
 
 
+@pytest.mark.parametrize(
+  ("device", "platforms", "reason"),
+  [
+    ("CPU", ("CPU",), None),
+    ("GPU", ("CPU", "CUDA"), None),
+    ("GPU", ("CPU",), "for processors only"),
+    ("TPU", ("CPU", "CUDA"), "no compiled kernels of attention inside of blocks for a TPU"),
+  ],
+)
+def test_devices(monkeypatch, device, platforms, reason):
+  built = library.Library(platforms, "built for processors only")
+  monkeypatch.setattr(library, "load", lambda: built)
+  with ops.use_target_device(device):
+    said = fused_pixels.refusal(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8)
+  assert said is None if reason is None else reason in said
+
+
 def test_without_a_library_the_reason_is_the_librarys(monkeypatch):
   monkeypatch.setattr(library, "load", lambda: library.Library((), "not built"))
   assert fused_pixels.refusal(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8) == "not built"

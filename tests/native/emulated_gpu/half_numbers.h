@@ -1,0 +1,128 @@
+// Rounding to half precision, and what both kinds of it can do.
+#ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_NUMBERS_H_
+#define SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_NUMBERS_H_
+
+#include <cmath>
+#include <cstdint>
+
+#include "cuda_runtime.h"
+
+namespace emulation {
+
+// float16: 5 bits of exponent, 10 of fraction. All round to nearest, ties to even.
+struct Float16 {
+  static uint16_t Round(float x) {
+    const uint32_t bits = BitCast<uint32_t>(x), sign = bits >> 16 & 0x8000;
+    uint32_t magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000) return 0x7fff;
+    if (magnitude >= 0x477ff000) return sign | 0x7c00;  // 65520
+    if (magnitude < 0x38800000) {
+      // Below 2**-14: a half's last place is then that of a float between 0.5 and 1.
+      const float moved = BitCast<float>(magnitude) + 0.5f;
+      return sign | (BitCast<uint32_t>(moved) - 0x3f000000);
+    }
+    magnitude += 0xfff + (magnitude >> 13 & 1);
+    return sign | (magnitude - 0x38000000) >> 13;
+  }
+  static float Widen(uint16_t bits) {
+    const uint32_t magnitude = (bits & 0x7fffu) << 13, sign = (bits & 0x8000u) << 16;
+    if (magnitude >= 0x0f800000) return BitCast<float>(sign | magnitude | 0x7f800000);
+    const float scaled = BitCast<float>(magnitude) * 0x1p112f;
+    return BitCast<float>(sign | BitCast<uint32_t>(scaled));
+  }
+};
+
+// bfloat16: the upper half of a float.
+struct Bfloat16 {
+  static uint16_t Round(float x) {
+    const uint32_t bits = BitCast<uint32_t>(x);
+    if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fff;
+    return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  }
+  static float Widen(uint16_t bits) { return BitCast<float>(uint32_t{bits} << 16); }
+};
+
+// Rounded to a float such that rounding that once more is as rounding once: what is not exact gets
+// an odd last bit.
+inline float ToOdd(double x) {
+  const float narrow = static_cast<float>(x);
+  if (narrow == x || x != x || (BitCast<uint32_t>(narrow) & 1) != 0) return narrow;
+  const bool larger = std::fabs(double{narrow}) > std::fabs(x);
+  return BitCast<float>(BitCast<uint32_t>(narrow) + (larger ? -1 : 1));
+}
+
+// a b + c of numbers of half precision.
+inline float MultiplyAddToOdd(float a, float b, float c) {
+  const double product = double{a} * b;  // exact
+  double sum = product + c;
+  if (!std::isfinite(sum)) return static_cast<float>(sum);
+  const double part = sum - product, lost = (product - (sum - part)) + (c - part);
+  if (lost != 0 && (BitCast<uint64_t>(sum) & 1) == 0) {
+    sum = std::nextafter(sum, lost > 0 ? INFINITY : -INFINITY);
+  }
+  return ToOdd(sum);
+}
+
+// A number of `Kind` in memory.
+template <typename Kind>
+struct Half {
+  uint16_t bits;
+
+  Half() = default;
+  Half(float x) : bits(Kind::Round(x)) {}
+  Half(double x) : bits(Kind::Round(ToOdd(x))) {}
+  Half(int x) : Half(double(x)) {}
+  Half(unsigned x) : Half(double(x)) {}
+  operator float() const { return Kind::Widen(bits); }
+
+  static Half FromBits(uint16_t bits) {
+    Half half;
+    half.bits = bits;
+    return half;
+  }
+  static Half MultiplyAdd(Half a, Half b, Half c) { return Half(MultiplyAddToOdd(a, b, c)); }
+};
+
+// Two of them, the first in the lower half of a word.
+template <typename Kind>
+struct alignas(4) Half2 {
+  Half<Kind> x, y;
+  Half2() = default;
+  Half2(Half<Kind> x, Half<Kind> y) : x(x), y(y) {}
+};
+
+template <typename Kind>
+Half<Kind> operator+(Half<Kind> a, Half<Kind> b) { return Half<Kind>::MultiplyAdd(a, 1.f, b); }
+template <typename Kind>
+Half<Kind> operator-(Half<Kind> a) { return Half<Kind>::FromBits(a.bits ^ 0x8000); }
+template <typename Kind>
+Half<Kind> operator-(Half<Kind> a, Half<Kind> b) { return a + -b; }
+template <typename Kind>
+Half<Kind> operator*(Half<Kind> a, Half<Kind> b) { return Half<Kind>::MultiplyAdd(a, b, -0.f); }
+
+// A number that is larger, or the one that is a number.
+template <typename Kind>
+Half<Kind> Larger(Half<Kind> a, Half<Kind> b) { return Half<Kind>(fmaxf(a, b)); }
+template <typename Kind>
+Half<Kind> Smaller(Half<Kind> a, Half<Kind> b) { return Half<Kind>(fminf(a, b)); }
+
+}  // namespace emulation
+
+// CUDA's names that are the same for both kinds.
+#define SASA_EMULATION_HALF_FUNCTIONS(T, T2)                                                     \
+  inline T __hadd(T a, T b) { return a + b; }                                                    \
+  inline T __hsub(T a, T b) { return a - b; }                                                    \
+  inline T __hmul(T a, T b) { return a * b; }                                                    \
+  inline T __hfma(T a, T b, T c) { return T::MultiplyAdd(a, b, c); }                             \
+  inline T __hneg(T a) { return -a; }                                                            \
+  inline T __hmax(T a, T b) { return emulation::Larger(a, b); }                                  \
+  inline T __hmin(T a, T b) { return emulation::Smaller(a, b); }                                 \
+  inline T2 __hadd2(T2 a, T2 b) { return {a.x + b.x, a.y + b.y}; }                               \
+  inline T2 __hsub2(T2 a, T2 b) { return {a.x - b.x, a.y - b.y}; }                               \
+  inline T2 __hmul2(T2 a, T2 b) { return {a.x * b.x, a.y * b.y}; }                               \
+  inline T2 __hneg2(T2 a) { return {-a.x, -a.y}; }                                               \
+  inline T2 __hmax2(T2 a, T2 b) { return {__hmax(a.x, b.x), __hmax(a.y, b.y)}; }                 \
+  inline T2 __hmin2(T2 a, T2 b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; }                 \
+  inline T2 __hfma2(T2 a, T2 b, T2 c) { return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)}; }
+
+#endif  // SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_NUMBERS_H_

@@ -1,0 +1,79 @@
+"""Runs the CUDA kernels on an emulated GPU, compiled by the C++ compiler.
+
+`python -m tests.native.emulation [--sanitize] [NAME] [ARGUMENTS]` compiles the kernels, what is in
+`emulated_gpu` and the program `NAME.cc` that checks them, and runs it with the arguments.
+`check_cuda_kernels` is the default and takes the number of problems, the first seed and settings:
+
+  python -m tests.native.emulation 100 1 --depth=8 --type=bfloat16
+
+$SASA_EMULATION_SEED chooses another order of the threads.
+"""
+
+import concurrent.futures
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from sasa_tf.native import build, cache
+
+HERE = pathlib.Path(__file__).parent
+EMULATOR = HERE / "emulated_gpu"
+FAST_TO_COMPILE, FAST_TO_RUN = ("-O0",), ("-O1",)
+SANITIZE = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# Kernels reinterpret memory, and declare shared memory as thread-local and defined elsewhere.
+FLAGS = (
+  *("-std=c++17", "-g1", "-DSASA_EMULATED_GPU", f"-I{EMULATOR}", f"-I{HERE}"),
+  *("-fno-strict-aliasing", "-fno-extern-tls-init"),
+)
+
+
+def compile_emulator(folder: pathlib.Path) -> pathlib.Path:
+  """Compiles what checks the emulator itself; returns the program."""
+  return _compile([EMULATOR / "check_emulator.cc"], [], folder, FAST_TO_COMPILE)[0]
+
+
+def compile_checks(names, folder: pathlib.Path, flags) -> list[pathlib.Path]:
+  """Compiles the kernels and the programs that check them; returns these."""
+  return _compile([HERE / f"{name}.cc" for name in names], cache.sources(".cu"), folder, flags)
+
+
+def _compile(mains, kernels, folder, flags):
+  compiler = build.find_compilers(architectures=()).cxx
+  include = f"-I{cache.sources('.cu')[0].parent}"
+  # The emulator takes most of the time.
+  emulator = [EMULATOR / "scheduler.cc", EMULATOR / "instructions.cc"]
+
+  def run(command):
+    # Without warnings of pragmas and attributes that are nvcc's.
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+  def compile_one(source):
+    target = str(folder / f"{source.stem}.o")
+    last = "-O3" if source in emulator else flags[0]
+    command = [compiler, *FLAGS, include, *flags, last]
+    run([*command, "-x", "c++", "-c", str(source), "-o", target])
+    return target
+
+  shared = [*sorted(kernels, key=lambda path: -path.stat().st_size), *emulator]
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    objects = list(pool.map(compile_one, [*shared, *mains]))
+  programs = [folder / source.stem for source in mains]
+  for program, own in zip(programs, objects[len(shared) :], strict=True):
+    run([compiler, *flags, *objects[: len(shared)], own, "-o", str(program)])
+  return programs
+
+
+def main(arguments: list[str]) -> int:
+  flags = SANITIZE if "--sanitize" in arguments else FAST_TO_RUN
+  rest = [argument for argument in arguments if argument != "--sanitize"]
+  name = rest.pop(0) if rest and rest[0].startswith("check_") else "check_cuda_kernels"
+  with tempfile.TemporaryDirectory() as scratch:
+    (program,) = compile_checks([name], pathlib.Path(scratch), flags)
+    return subprocess.run([str(program), *rest], check=False).returncode
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))

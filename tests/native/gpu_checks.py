@@ -1,0 +1,74 @@
+"""Runs the programs that check the CUDA kernels on an NVIDIA GPU, also under compute-sanitizer.
+
+`python -m tests.native.gpu_checks [PROBLEMS] [SANITIZED_PROBLEMS]` compiles them with nvcc for this
+host's GPUs (`--build=FOLDER --architecture=90` for another's, and leaves the programs there) and
+compares that many random problems each with nested loops in double precision; then fewer under
+compute-sanitizer's memcheck and racecheck, where it is installed.
+"""
+
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from sasa_tf.native import build, cache
+
+HERE = pathlib.Path(__file__).parent
+PROGRAMS = ("check_cuda_kernels", "check_cuda_pixel_kernels")
+
+
+def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None) -> None:
+  """Leaves the programs in the folder."""
+  compilers = build.find_compilers(architectures)
+  if compilers.nvcc is None:
+    sys.exit("there is no NVIDIA GPU to compile for, or no nvcc")
+  sources = cache.sources(".cu")
+  commands = {
+    path: command
+    for path, command in build.compile_commands(compilers, folder).items()
+    if path.with_suffix(".cu").name in {source.name for source in sources}
+  }
+  include = [f"-I{path}" for path in (HERE / "real_gpu", HERE, sources[0].parent)]
+  for name in PROGRAMS:
+    target = folder / f"{name}.o"
+    source = str(HERE / f"{name}.cc")
+    commands[target] = [compilers.nvcc, "-std=c++17", "-O2", *include, "-c", source]
+    commands[target] += ["-o", str(target)]
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    for result in pool.map(lambda c: subprocess.run(c, check=False), commands.values()):
+      result.check_returncode()
+  kernels = [str(path) for path in commands if path.stem not in PROGRAMS]
+  for name in PROGRAMS:
+    program = str(folder / name)
+    subprocess.run([compilers.nvcc, *kernels, f"{program}.o", "-o", program], check=True)
+
+
+def main() -> int:
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser.add_argument("problems", nargs="?", default="500")
+  parser.add_argument("sanitized", nargs="?", default="20")
+  parser.add_argument("--build", type=pathlib.Path, help="only compile, into this folder")
+  parser.add_argument("--architecture", type=int, help="to compile for")
+  options = parser.parse_args()
+  with tempfile.TemporaryDirectory() as scratch:
+    folder = options.build or pathlib.Path(scratch)
+    folder.mkdir(parents=True, exist_ok=True)
+    compile_programs(folder, (options.architecture,) if options.architecture else None)
+    if options.build:
+      return 0
+    runs = [[str(folder / name), options.problems] for name in PROGRAMS]
+    if sanitizer := shutil.which("compute-sanitizer"):
+      for tool in ("memcheck", "racecheck"):
+        flags = [sanitizer, f"--tool={tool}", "--error-exitcode=1"]
+        runs += [[*flags, str(folder / name), options.sanitized] for name in PROGRAMS]
+    else:
+      print("compute-sanitizer is not installed")
+    return max(subprocess.run(command, check=False).returncode for command in runs)
+
+
+if __name__ == "__main__":
+  sys.exit(main())
