@@ -113,20 +113,17 @@ __device__ inline void FillOneHot(T* one_hot) {
 template <typename S>
 using Fragments = uint32_t[S::kChunks][2];
 
-// The warp's patch: its pixels, which are the rows of a matrix. A lane has two of them, and a pair
-// of channels of each chunk.
+// The warp's patch: its pixels, which are the rows of a matrix.
 template <typename S>
 struct Patch {
   using T = typename S::T;
-  bool inside[2];  // the image, of the lane's pixels
-  int64_t first;   // of them, counted in heads of one part from the first image's
-  int gap;         // to the second
-  int head, channel;
+  bool inside[2];  // the image, of the lane's two rows
+  int pixel[2];    // counted in heads of one part from the tile's first
 
-  __device__ Patch(const TileGrid& g, const Area& area, const Lane& lane)
-      : gap(2 * g.row_step), head(area.head), channel(2 * lane.pair) {
+  __device__ Patch(const TileGrid& g, const Area& area, const Lane& lane) {
     const int y = Top() + lane.row / 4, x = Left() + lane.row % 4;
-    first = area.first + y * g.row_step + x * g.column_step;
+    pixel[0] = y * g.row_step + x * g.column_step;
+    pixel[1] = pixel[0] + 2 * g.row_step;
     inside[0] = x < area.columns && y < area.rows;
     inside[1] = x < area.columns && y + 2 < area.rows;
   }
@@ -140,16 +137,11 @@ struct Patch {
     return Top() < area.rows && Left() < area.columns;
   }
 
-  // Where one of the pixels' number of the head is; where the lane's channels of the first chunk are.
-  __device__ int64_t Number(int half) const { return first + half * gap + head; }
-  __device__ int64_t Channels(int half, int parts) const {
-    return ((first + half * gap) * parts + head) * S::kDepth + channel;
-  }
-
+  // From and to the head in the tile's first pixel, at the lane's pair of channels.
   __device__ void Load(const T* from, int parts, bool there, Fragments<S>& to) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const T* at = from + Channels(half, parts);
+      const T* at = from + pixel[half] * parts * S::kDepth;
 #pragma unroll
       for (int chunk = 0; chunk < S::kChunks; ++chunk) {
         to[chunk][half] = 0;
@@ -166,7 +158,7 @@ struct Patch {
     for (int half = 0; half < 2; ++half) {
       if (!inside[half]) continue;
       const float factor = half ? lower : upper;
-      T* at = to + Channels(half, parts);
+      T* at = to + pixel[half] * parts * S::kDepth;
 #pragma unroll
       for (int chunk = 0; chunk < S::kChunks; ++chunk) {
         *reinterpret_cast<uint32_t*>(at + 8 * chunk) =
@@ -376,11 +368,15 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
     const Area area(g, tile, kTile, kTile, 1);
     const Patch<S> patch(g, area, lane);
+    // Of the head in the tile's first pixel; of its numbers at the lane's pair of channels.
+    const int64_t first = area.First(1);
+    const int64_t at = first * S::kDepth + 2 * lane.pair;
+    const int64_t at_part = area.First(g.parts) * S::kDepth + 2 * lane.pair;
     __syncthreads();  // All warps are done with the last tile.
     CopyRegion<S>(g, area, key, g.parts, g.has_key, keys);
     CopyRegion<S>(g, area, value, g.parts, true, values);
     Fragments<S> q;
-    patch.Load(query, g.parts, true, q);
+    patch.Load(query + at_part, g.parts, true, q);
     WaitForCopies();
     __syncthreads();
     if (!patch.Live(area)) continue;  // to the barriers of the next tile
@@ -424,10 +420,10 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       if (lane.pair == 0 && patch.inside[half]) {
-        log_sum[patch.Number(half)] = kLn2 * (top[half] + log2f(total[2 * half]));
+        log_sum[first + patch.pixel[half]] = kLn2 * (top[half] + log2f(total[2 * half]));
       }
     }
-    patch.Store(sum, 1.f / total[0], 1.f / total[2], output, 1);
+    patch.Store(sum, 1.f / total[0], 1.f / total[2], output + at, 1);
   }
 }
 
@@ -465,22 +461,25 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
     const Area area(g, tile, kTile, kTile, 1);
     const Patch<S> patch(g, area, lane);
+    // Of the head in the tile's first pixel; of its numbers at the lane's pair of channels.
+    const int64_t first = area.First(1);
+    const int64_t at = first * S::kDepth + 2 * lane.pair;
+    const int64_t at_part = area.First(g.parts) * S::kDepth + 2 * lane.pair;
     __syncthreads();  // All warps are done with the last tile.
     CopyRegion<S>(g, area, key, g.parts, g.has_key, keys);
     CopyRegion<S>(g, area, value, g.parts, true, values);
     Fragments<S> q, up, out;
-    patch.Load(query, g.parts, true, q);
-    patch.Load(upstream, 1, true, up);
-    patch.Load(output, 1, true, out);
+    patch.Load(query + at_part, g.parts, true, q);
+    patch.Load(upstream + at, 1, true, up);
+    patch.Load(output + at, 1, true, out);
     float lse[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       lse[half] = kAbsent;  // of a query that is not there: weights of zero
-      if (patch.inside[half]) lse[half] = __ldg(log_sum + patch.Number(half));
+      if (patch.inside[half]) lse[half] = __ldg(log_sum + first + patch.pixel[half]);
     }
     WaitForCopies();
     __syncthreads();
-    if (!patch.Live(area)) continue;  // to the barriers of the next tile
     float minus_delta[2] = {0.f, 0.f};
 #pragma unroll
     for (int c = 0; c < S::kChunks; ++c) {
@@ -490,12 +489,13 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
         minus_delta[half] = fmaf(-a.x, b.x, fmaf(-a.y, b.y, minus_delta[half]));
       }
     }
+    if (!patch.Live(area)) continue;  // to the barriers of the next tile
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       lse[half] *= kLog2E;
       minus_delta[half] = RowSum(minus_delta[half]);
       if (patch.inside[half] && lane.pair == 0) {
-        deltas[patch.Number(half)] = -minus_delta[half];
+        deltas[first + patch.pixel[half]] = -minus_delta[half];
       }
     }
     const float slope_start[4] = {minus_delta[0], minus_delta[0], minus_delta[1], minus_delta[1]};
@@ -565,7 +565,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
                       Transposed(q[c][0]), Transposed(q[c][1]));
       }
     }
-    patch.Store(dq, g.scale, g.scale, query_gradient, g.parts);
+    patch.Store(dq, g.scale, g.scale, query_gradient + at_part, g.parts);
   }
   if (!g.has_relative) return;
   // The warps' sums [16 slots, D], one after the other.
@@ -647,14 +647,21 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
     const Area area(g, tile, kTile, kTile, 1);
     const Patch<S> patch(g, area, lane);
+    // Of the head in the tile's first pixel; of its numbers at the lane's pair of channels.
+    const int64_t first = area.First(1);
+    const int64_t at_part = area.First(g.parts) * S::kDepth + 2 * lane.pair;
     __syncthreads();  // All warps are done with the last tile.
     CopyRegion<S>(g, area, query, g.parts, true, queries);
     CopyRegion<S>(g, area, upstream, 1, true, upstreams);
-    // Of a column of the region, every eighth row; all are on their way before the first is needed.
+    Fragments<S> k, v;
+    patch.Load(key + at_part, g.parts, g.has_key, k);
+    patch.Load(value + at_part, g.parts, true, v);
+    // Facts of a column of the region, every eighth row. All loads are on their way before one is
+    // needed.
     constexpr int kRows = kThreads / 16, kTurns = (kSide + kRows - 1) / kRows;
     static_assert(kSide <= 16);
     const int x = threadIdx.x % 16, y = threadIdx.x / 16;
-    const int64_t fact = area.First(1) + (y - kKernel / 2) * g.row_step +
+    const int64_t fact = first + (y - kKernel / 2) * g.row_step +
                          (x - kKernel / 2) * g.column_step;
     const auto in_region = [&](int turn) { return x < kSide && y + turn * kRows < kSide; };
     float2 found[kTurns];
@@ -667,9 +674,6 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
         found[turn] = make_float2(__ldg(log_sum + at), __ldg(deltas + at));
       }
     }
-    Fragments<S> k, v;
-    patch.Load(key, g.parts, g.has_key, k);
-    patch.Load(value, g.parts, true, v);
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
       if (in_region(turn)) {
@@ -723,9 +727,9 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
       __syncwarp();
     }
     if (g.has_key) {
-      patch.Store(dk, g.scale, g.scale, key_gradient, g.parts);
+      patch.Store(dk, g.scale, g.scale, key_gradient + at_part, g.parts);
     }
-    patch.Store(dv, 1.f, 1.f, value_gradient, g.parts);
+    patch.Store(dv, 1.f, 1.f, value_gradient + at_part, g.parts);
   }
   SumTables(sums);
 }
