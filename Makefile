@@ -66,6 +66,7 @@ test-slow: env native ## tests that take minutes
 
 test-gpu: env native ## tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python -m tests.native.gpu_checks
 
 sanitize: env ## the compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python -m tests.native.sanitize

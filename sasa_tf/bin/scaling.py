@@ -26,8 +26,7 @@ flags.DEFINE_list("models", ["conv", "conv_stem+attention"], "Of these two.")
 flags.DEFINE_list(
   "reductions",
   ["between"],
-  "Where gradients are reduced: between two programs of XLA; inside of one (GPUs only); or none, "
-  "to see what the reduction costs.",
+  "Of gradients: between two programs of XLA; or none, to see what the reduction costs.",
 )
 flags.DEFINE_integer("model_id", 50, "26, 38 or 50 layers.")
 flags.DEFINE_integer("image_size", 224, "Pixels.", lower_bound=1)

@@ -22,7 +22,7 @@ namespace sasa {
 template <typename... Parameters, typename... Arguments>
 void Enqueue(void (*kernel)(Parameters...), int blocks, int threads, int bytes, cudaStream_t stream,
              Arguments... arguments) {
-  kernel<<<blocks, threads, bytes, stream>>>(static_cast<Parameters>(arguments)...);
+  kernel<<<blocks, threads, bytes, stream> > >(static_cast<Parameters>(arguments)...);
 }
 
 // 2 to the x; denormal results are zero.
@@ -157,8 +157,8 @@ __device__ inline void MultiplyTf32(float (&sum)[4], const float (&start)[4], fl
       "{%10,%11,%12,%13};"
       : "=f"(sum[0]), "=f"(sum[1]), "=f"(sum[2]), "=f"(sum[3])
       : "r"(__float_as_uint(a0)), "r"(__float_as_uint(a1)), "r"(__float_as_uint(a2)),
-        "r"(__float_as_uint(a3)), "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)),
-        "f"(start[0]), "f"(start[1]), "f"(start[2]), "f"(start[3]));
+        "r"(__float_as_uint(a3)), "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)), "f"(start[0]),
+        "f"(start[1]), "f"(start[2]), "f"(start[3]));
 }
 
 }  // namespace sasa

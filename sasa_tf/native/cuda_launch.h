@@ -14,8 +14,8 @@ bool RunsCan(const Problem& problem);
 void RunsForward(const Problem& problem, const ForwardArrays& arrays, cudaStream_t stream);
 void RunsBackward(const Problem& problem, const BackwardArrays& arrays, cudaStream_t stream);
 
-// Patches of queries of two heads on the tensor cores: half precision, windows of 7 x 7, head widths
-// 8 and 16.
+// Patches of queries of two heads on the tensor cores: half precision, windows of 7 x 7, head
+// widths 8 and 16.
 bool PairsCan(const Problem& problem);
 void PairsForward(const Problem& problem, const ForwardArrays& arrays, cudaStream_t stream);
 void PairsBackward(const Problem& problem, const BackwardArrays& arrays, cudaStream_t stream);

@@ -450,8 +450,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     KeyBackward(Grid g, Numbers query, Numbers key, Numbers value, const float* __restrict__ rows,
                 const float* __restrict__ columns, const float* __restrict__ log_sum,
                 Numbers upstream, const float* __restrict__ deltas, Results key_gradient,
-                Results value_gradient,
-                TableSums sums) {
+                Results value_gradient, TableSums sums) {
   extern __shared__ float tables[];
   LoadTables<S>(g, rows, columns, tables);
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
@@ -587,8 +586,7 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
   const int bytes = TableBytes<S>(l.grid);
   const int workers = Workers(Forward<S>, l.grid.tiles, l.threads, bytes, kNoLimit);
   Enqueue(Forward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query), From(p, a.key),
-                                                    From(p, a.value), a.rows, a.columns,
-                                                    To(p, a.output), a.log_sum);
+          From(p, a.value), a.rows, a.columns, To(p, a.output), a.log_sum);
 }
 
 template <typename S>
@@ -598,10 +596,9 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
   const int sums = static_cast<int>(sizeof(float)) * lines * l.grid.half * (l.threads / kWarp);
   const int bytes = TableBytes<S>(l.grid) + sums;
   const int workers = Workers(QueryBackward<S>, l.grid.tiles, l.threads, bytes, kTableWorkers);
-  Enqueue(QueryBackward<S>, workers, l.threads, bytes, stream,
-      l.grid, From(p, a.query), From(p, a.key), From(p, a.value), a.rows, a.columns,
-      From(p, a.output), a.log_sum, From(p, a.upstream), To(p, a.query_gradient), a.scratch,
-      TablePartials(p, a));
+  Enqueue(QueryBackward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query),
+          From(p, a.key), From(p, a.value), a.rows, a.columns, From(p, a.output), a.log_sum,
+          From(p, a.upstream), To(p, a.query_gradient), a.scratch, TablePartials(p, a));
   return SumsOf(p, a, workers, kLn2);
 }
 
@@ -611,9 +608,9 @@ void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSum
   const Launch l = Plan<S>(p);
   const int bytes = TableBytes<S>(l.grid);
   const int workers = Workers(KeyBackward<S>, l.grid.tiles, l.threads, bytes, kNoLimit);
-  Enqueue(KeyBackward<S>, workers, l.threads, bytes, stream,
-      l.grid, From(p, a.query), From(p, a.key), From(p, a.value), a.rows, a.columns, a.log_sum,
-      From(p, a.upstream), a.scratch, To(p, a.key_gradient), To(p, a.value_gradient), sums);
+  Enqueue(KeyBackward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query),
+          From(p, a.key), From(p, a.value), a.rows, a.columns, a.log_sum, From(p, a.upstream),
+          a.scratch, To(p, a.key_gradient), To(p, a.value_gradient), sums);
 }
 
 // Calls `launch` with the columns of the window, then with the slice and the lanes that hold a

@@ -21,7 +21,7 @@ struct TableSums {
 inline TableSums SumsOf(const Problem& p, const BackwardArrays& a, int workers, float factor) {
   const int half = static_cast<int>(p.depth) / 2;
   const int numbers = p.has_relative ? (p.kernel_rows + p.kernel_columns) * half : 0;
-  return {TablePartials(p, a), workers,         p.kernel_rows * half, numbers, factor,
+  return {TablePartials(p, a), workers,           p.kernel_rows * half, numbers, factor,
           a.rows_gradient,     a.columns_gradient};
 }
 

@@ -1,7 +1,7 @@
 // What the CPU and the CUDA kernels of local attention compute, and what calls them.
 //
-// Shapes: B batch, H W height width, N heads, D head width, K kernel; all arrays are dense, the last
-// axis fastest. Nothing of TensorFlow or XLA is included here.
+// Shapes: B batch, H W height width, N heads, D head width, K kernel; all arrays are dense, the
+// last axis fastest. Nothing of TensorFlow or XLA is included here.
 #ifndef SASA_TF_NATIVE_LOCAL_ATTENTION_H_
 #define SASA_TF_NATIVE_LOCAL_ATTENTION_H_
 
@@ -15,18 +15,19 @@ struct Problem {
   int64_t batch, height, width, heads, depth;  // B, H, W, N, D
   int32_t kernel_rows, kernel_columns;         // K of each axis, odd
   int32_t dilation_rows, dilation_columns;     // pixels
-  bool mask_border;    // neighbours outside of the image take no part; else they are zeros that do
-  bool has_key;        // false: the logits are the relative terms alone; key is not read
-  bool has_relative;   // false: no relative terms; the tables are not read
-  float scale;         // multiplies the query
+  bool mask_border;   // neighbours outside of the image take no part; else they are zeros that do
+  bool has_key;       // false: the logits are the relative terms alone; key is not read
+  bool has_relative;  // false: no relative terms; the tables are not read
+  float scale;        // multiplies the query
   // Arrays that query, key and value, and likewise their gradients, share pixel by pixel: 1, each
   // has its own; 3 or (without keys) 2, in one array [B, H, W, parts, N, D].
   int32_t parts;
-  Type type;           // of query, key, value, output and their gradients
+  Type type;  // of query, key, value, output and their gradients
 };
 
-// Pointers are to the first number of the part. Tables are float32, rows [kernel_rows, D/2], columns [kernel_columns, D/2]; log_sum is float32
-// [B, H, W, N]; the others are `type` [B, H, W, N, D].
+// Pointers are to the first number of the part. Tables are float32, rows [kernel_rows, D/2],
+// columns [kernel_columns, D/2]; log_sum is float32 [B, H, W, N]; the others are `type` [B, H, W,
+// N, D].
 struct ForwardArrays {
   const void *query, *key, *value;
   const float *rows, *columns;
@@ -55,7 +56,8 @@ inline int64_t ScratchFloats(const Problem& p) {
          kTableWorkers * (p.kernel_rows + p.kernel_columns) * (p.depth / 2);
 }
 
-// The CUDA kernels: enqueued on `stream` (a cudaStream_t). Each returns null, or the reason why not.
+// The CUDA kernels: enqueued on `stream` (a cudaStream_t). Each returns null, or the reason why
+// not.
 const char* CudaForward(const Problem& problem, const ForwardArrays& arrays, void* stream);
 const char* CudaBackward(const Problem& problem, const BackwardArrays& arrays, void* stream);
 

@@ -2,11 +2,11 @@
 // wide, in half precision.
 //
 // A warp owns a patch of 2 x 4 pixels of two heads, which are the 16 rows of a matrix instruction:
-// 8 pixels of the one head, then of the other, each with its own channels and zeros for the other's.
-// The windows of the patch cover 8 x 10 pixels; a column of 8 of them are the columns of an
-// instruction. So a row term of a logit is the same number for all 10 columns, with which the sums
-// start, and a column term is a product of the patch's terms with one-hot columns. 49 of the 80
-// logits that are computed for a query are used.
+// 8 pixels of the one head, then of the other, each with its own channels and zeros for the
+// other's. The windows of the patch cover 8 x 10 pixels; a column of 8 of them are the columns of
+// an instruction. So a row term of a logit is the same number for all 10 columns, with which the
+// sums start, and a column term is a product of the patch's terms with one-hot columns. 49 of the
+// 80 logits that are computed for a query are used.
 //
 // The backward pass by keys is the same with the roles of queries and keys exchanged.
 #include <cuda_bf16.h>
@@ -28,9 +28,10 @@ namespace {
 constexpr int kKernel = 7;  // window, rows and columns
 constexpr int kMargin = kKernel / 2;
 constexpr int kPatchRows = 2, kPatchColumns = 4;
-constexpr int kReachRows = kPatchRows + kKernel - 1;        // pixels that a patch's windows cover:
-constexpr int kReachColumns = kPatchColumns + kKernel - 1;  // the columns of one instruction, of ten
-constexpr int kSteps = kReachColumns / 2;                   // of two columns, 16 pixels
+constexpr int kReachRows = kPatchRows + kKernel - 1;  // pixels that a patch's windows cover:
+constexpr int kReachColumns =
+    kPatchColumns + kKernel - 1;           // the columns of one instruction, of ten
+constexpr int kSteps = kReachColumns / 2;  // of two columns, 16 pixels
 static_assert(kReachRows == 8 && kReachColumns % 2 == 0);
 // Lines of the tables, padded with zeros: of a covered row, counted from the patch's last row, and
 // of a covered column, counted from the patch's last column.
@@ -57,7 +58,6 @@ struct Shape {
   // In bytes; neighbouring pixels of all planes lie in different banks.
   static constexpr int kPlane = (kRegionRows * kPitch + 7) / 8 * 8 * 16 + 8 / kPlanes * 16;
   static constexpr int kRegion = kPlanes * kPlane;
-  static constexpr int kPixels = kRegionRows * kRegionColumns;
 };
 
 // The tables' channels of one chunk as lines of 16 bytes, in shared memory.
@@ -136,15 +136,14 @@ __device__ inline void LoadRows(const typename S::T* from, bool first, bool seco
 // Stores the head's rows of each head's sums.
 template <typename S>
 __device__ inline void StoreRows(const float (&from)[2][S::kChunks][4], float first_factor,
-                                 float second_factor, bool first, bool second,
-                                 typename S::T* to) {
+                                 float second_factor, bool first, bool second, typename S::T* to) {
 #pragma unroll
   for (int i = 0; i < S::kPlanes; ++i) {
     const int head = i / S::kChunks, c = i % S::kChunks;
     const float factor = head ? second_factor : first_factor;
     if (head ? second : first) {
-      *reinterpret_cast<uint32_t*>(to + head * S::kDepth + 8 * c) =
-          Pack<typename S::T>(from[head][c][2 * head] * factor, from[head][c][2 * head + 1] * factor);
+      *reinterpret_cast<uint32_t*>(to + head * S::kDepth + 8 * c) = Pack<typename S::T>(
+          from[head][c][2 * head] * factor, from[head][c][2 * head + 1] * factor);
     }
   }
 }
@@ -175,8 +174,8 @@ struct Operands {
 // The way of a warp along its row of patches: the lane's pixel.
 template <typename S>
 struct Way {
-  int row, column;  // in the patch
-  int top;          // of the patches, in the tile
+  int row, column;    // in the patch
+  int top;            // of the patches, in the tile
   bool live, inside;  // whether the patches have pixels, and the lane's row is one of the image
   int columns;        // of the image, from the lane's in the first patch on
   int pixel, step;    // counted in heads of one part: from the tile's first, and to the next patch
@@ -191,7 +190,8 @@ struct Way {
     pixel = (top + row) * g.row_step + column * g.column_step;
     step = kPatchColumns * g.column_step;
   }
-  // Where, in an array of so many parts, the lane's channels of a pixel begin, from the tile's first.
+  // Where, in an array of so many parts, the lane's channels of a pixel begin, from the tile's
+  // first.
   __device__ uint32_t At(uint32_t pixel, int parts, const Lane& lane) const {
     return pixel * (parts * S::kDepth) + 2 * lane.pair;
   }
@@ -226,7 +226,8 @@ struct Pixels {
       for (int half = 0; half < 2; ++half) {
         Four(from + 32 * step + half * (kTransposed ? 2 * S::kPlane : 16), four);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) (kTransposed ? at[i % 2][2 * half + i / 2] : at[half][i]) = four[i];
+        for (int i = 0; i < 4; ++i)
+          (kTransposed ? at[i % 2][2 * half + i / 2] : at[half][i]) = four[i];
       }
     }
   }
@@ -276,8 +277,7 @@ struct Terms {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = 2 * lane.pair + i % 2;
-      row_start[i] =
-          Hidden(row < way.row || row >= way.row + kKernel ? kNever : 0.f, lane, i);
+      row_start[i] = Hidden(row < way.row || row >= way.row + kKernel ? kNever : 0.f, lane, i);
 #pragma unroll
       for (int upper = 0; upper < 2; ++upper) {
         const int column = 8 * upper + row;
@@ -313,7 +313,7 @@ struct Terms {
 #pragma unroll
       for (int upper = 0; upper < 2; ++upper) {
         const auto& start =
-            two == 0 ? column_start[upper] : const_cast<const float(&)[4]>(sums[upper]);
+            two == 0 ? column_start[upper] : const_cast<const float (&)[4]>(sums[upper]);
         Multiply16<T>(sums[upper], start, a[0], a[1], a[2], a[3], b[2 * upper], b[2 * upper + 1]);
       }
     }
@@ -350,8 +350,8 @@ template <typename S>
 struct QueryFacts {
   using T = typename S::T;
   static constexpr int kLogSum = 4, kDelta = 5, kOfHead = 6;  // planes
-  // One column of queries after the other; odd, so that the queries of a row lie in different banks,
-  // and those of the second head in the banks that are left.
+  // One column of queries after the other; odd, so that the queries of a row lie in different
+  // banks, and those of the second head in the banks that are left.
   static constexpr int kColumn = S::kRegionRows | 1;
   // So that as many queries of a column lie in different banks in four planes.
   static constexpr int kPlane = (S::kRegionColumns * kColumn + 23) / 32 * 32 + 8;
@@ -369,8 +369,8 @@ struct QueryFacts {
 #pragma unroll 1
     for (int y = threadIdx.x / kWarp; y < S::kRegionRows; y += S::kWarps) {
       const bool row_inside = there && area.RowInside(y - kMargin);
-      int64_t pixel = area.First(1) + head + (y - kMargin) * g.row_step +
-                      (column - kMargin) * g.column_step;
+      int64_t pixel =
+          area.First(1) + head + (y - kMargin) * g.row_step + (column - kMargin) * g.column_step;
 #pragma unroll
       for (int turn = 0; turn < (S::kRegionColumns + kAtOnce - 1) / kAtOnce; ++turn) {
         const int x = turn * kAtOnce + column;
@@ -402,7 +402,8 @@ struct QueryFacts {
     int x = warp / kDown;
     const char* from = queries + (y * S::kPitch + x) * 16 + lane.pair * 4;
     uint32_t* to = words + lane.pair * kPlane + x * kColumn + y;
-    uint32_t* own = words + head * kHead + (of_log_sum ? kLogSum : kDelta) * kPlane + x * kColumn + y;
+    uint32_t* own =
+        words + head * kHead + (of_log_sum ? kLogSum : kDelta) * kPlane + x * kColumn + y;
     const int before = (lane.number + kWarp - 1) % kWarp;
 #pragma unroll 2
     for (; x < S::kRegionColumns; x += kStride) {
@@ -431,8 +432,7 @@ struct QueryFacts {
         const float term = inside ? -number * through_scale : kNever;
         word = Pack<__half>(term, term - __half2float(__float2half(term)));
       } else {
-        word = Pack<__nv_bfloat16>(
-            number, number - __bfloat162float(__float2bfloat16(number)));
+        word = Pack<__nv_bfloat16>(number, number - __bfloat162float(__float2bfloat16(number)));
       }
       if (within) *own = word;
       from += kStride * 16;
@@ -646,9 +646,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 #pragma unroll
   for (int i = 0; i < 8; ++i) ones[i] = Hidden(lane.row == i ? one : 0u, lane, 22 + i);
   // The tables' lines from the first on: of rows, and of columns.
-  const uint32_t table_at =
-      lane.half ? SharedAddress(column_lines) + (kColumnPad + lane.matrix_row) * 16
-                : SharedAddress(row_lines) + (kRowPad + lane.matrix_row) * 16;
+  const uint32_t table_at = lane.half
+                                ? SharedAddress(column_lines) + (kColumnPad + lane.matrix_row) * 16
+                                : SharedAddress(row_lines) + (kRowPad + lane.matrix_row) * 16;
   float table_sum[S::kChunks][4] = {};  // [8 lines of rows, 8 of columns][8 channels]
   Operands<S> q(lane, 32), up(lane, 40);
 
@@ -657,7 +657,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     const Way<S> way(g, area, lane);
     const bool both = area.head + 1 < g.heads;
     const int64_t first = area.First(1);  // of numbers for each pixel and head
-    const T *q_tile = query + area.First(g.parts) * S::kDepth;
+    const T* q_tile = query + area.First(g.parts) * S::kDepth;
     const T *up_tile = upstream + first * S::kDepth, *output_tile = output + first * S::kDepth;
     uint32_t pixel = way.pixel;
     __syncthreads();
@@ -710,9 +710,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         minus_deltas[first + pixel + lane.pair] = lane.pair ? minus_delta[1] : minus_delta[0];
       }
       // The same numbers of other lanes, for registers of their own.
-      const float slope_start[4] = {
-          minus_delta[0], __shfl_xor_sync(kAllLanes, minus_delta[0], 1), minus_delta[1],
-          __shfl_xor_sync(kAllLanes, minus_delta[1], 1)};
+      const float slope_start[4] = {minus_delta[0], __shfl_xor_sync(kAllLanes, minus_delta[0], 1),
+                                    minus_delta[1], __shfl_xor_sync(kAllLanes, minus_delta[1], 1)};
 
       float dq[2][S::kChunks][4] = {}, drow[4] = {}, dcolumn[2][4] = {};
 #pragma unroll
@@ -737,8 +736,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         uint32_t slopes[4];
         PackRows<T>(slope[0], slope[1], slopes);
         Gather<S>(slopes, kt, dq);
-        Multiply16<T>(drow, slopes[0], slopes[1], slopes[2], slopes[3], identity[0],
-                      identity[1]);
+        Multiply16<T>(drow, slopes[0], slopes[1], slopes[2], slopes[3], identity[0], identity[1]);
         Multiply16<T>(dcolumn[step / 4], slopes[0], slopes[1], slopes[2], slopes[3],
                       ones[2 * step % 8], ones[2 * step % 8 + 1]);
       }
@@ -804,10 +802,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
                 const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
                 const float* __restrict__ rows, const float* __restrict__ columns,
                 const float* __restrict__ log_sum, const typename S::T* __restrict__ upstream,
-                const float* __restrict__ minus_deltas,
-                typename S::T* __restrict__ key_gradient,
-                typename S::T* __restrict__ value_gradient,
-                TableSums sums) {
+                const float* __restrict__ minus_deltas, typename S::T* __restrict__ key_gradient,
+                typename S::T* __restrict__ value_gradient, TableSums sums) {
   using T = typename S::T;
   using Facts = QueryFacts<S>;
   extern __shared__ __align__(128) char memory[];
@@ -958,11 +954,10 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
   const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, 2);
   constexpr int kBytes = Memory<S>::kByQueries;
   const int workers = Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers);
-  Enqueue(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g,
-          static_cast<const T*>(a.query), static_cast<const T*>(a.key),
-          static_cast<const T*>(a.value), a.rows, a.columns, static_cast<const T*>(a.output),
-          a.log_sum, static_cast<const T*>(a.upstream), static_cast<T*>(a.query_gradient),
-          a.scratch, TablePartials(p, a));
+  Enqueue(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
+          static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
+          static_cast<const T*>(a.output), a.log_sum, static_cast<const T*>(a.upstream),
+          static_cast<T*>(a.query_gradient), a.scratch, TablePartials(p, a));
   return SumsOf(p, a, workers, g.scale);
 }
 

@@ -9,8 +9,9 @@ void RunsBackward(const Problem& p, const BackwardArrays& arrays, cudaStream_t s
   WithShape(p, [&](auto columns, auto slice, auto lanes) {
     constexpr int kQueryRun = columns <= 7 ? 2 : 1;
     constexpr int kQueryBlocks = slice <= 8 ? 3 : 2;
-    const TableSums sums = LaunchQueryBackward<
-        Shape<slice, lanes, kQueryRun, columns, kQueryBlocks>>(p, arrays, stream);
+    const TableSums sums =
+        LaunchQueryBackward<Shape<slice, lanes, kQueryRun, columns, kQueryBlocks>>(p, arrays,
+                                                                                   stream);
     constexpr int kKeyRun = slice <= 8 ? 2 : 1;
     LaunchKeyBackward<Shape<slice, lanes, kKeyRun, columns, 3>>(p, arrays, sums, stream);
   });

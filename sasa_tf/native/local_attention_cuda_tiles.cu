@@ -627,7 +627,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
   __half* all_terms = reinterpret_cast<__half*>(tables) + M::kTables / 2;
   __half* terms = all_terms + warp * kTermHalves;
   float2* facts = reinterpret_cast<float2*>(all_terms + M::kTerms / 2);  // by pixel of the region
-  float2* own = facts + M::kFacts / 8 + warp * kSlots;          // by covered pixel
+  float2* own = facts + M::kFacts / 8 + warp * kSlots;                   // by covered pixel
   ushort4* key_terms = reinterpret_cast<ushort4*>(facts + (M::kFacts + M::kWeights) / 8);
   const uint32_t queries = SharedAddress(memory), upstreams = queries + M::kRegion;
   FillTables<S>(g, rows, columns, tables);
@@ -661,8 +661,7 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
     constexpr int kRows = kThreads / 16, kTurns = (kSide + kRows - 1) / kRows;
     static_assert(kSide <= 16);
     const int x = threadIdx.x % 16, y = threadIdx.x / 16;
-    const int64_t fact = first + (y - kKernel / 2) * g.row_step +
-                         (x - kKernel / 2) * g.column_step;
+    const int64_t fact = first + (y - kKernel / 2) * g.row_step + (x - kKernel / 2) * g.column_step;
     const auto in_region = [&](int turn) { return x < kSide && y + turn * kRows < kSide; };
     float2 found[kTurns];
 #pragma unroll
@@ -685,8 +684,8 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
     __syncthreads();
     if (!patch.Live(area)) continue;  // to the barriers of the next tile
     for (int pixel = lane.number; pixel < kSlots; pixel += kWarp) {
-      own[pixel] = pixel < kCovered ? facts[patch.Corner() + Region(pixel)]
-                                    : make_float2(kAbsent, 0.f);
+      own[pixel] =
+          pixel < kCovered ? facts[patch.Corner() + Region(pixel)] : make_float2(kAbsent, 0.f);
     }
     __syncwarp();
     float dk[S::kChunks][4] = {}, dv[S::kChunks][4] = {};
@@ -740,9 +739,9 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
   const TileGrid g = PlanTiles(p, kTile, kTile, 1);
   constexpr int kBytes = Memory<S>::kForward;
   const int workers = Workers(Forward<S>, g.tiles, kThreads, kBytes, g.tiles);
-  Enqueue(Forward<S>, workers, kThreads, kBytes, stream,
-      g, static_cast<const T*>(a.query), static_cast<const T*>(a.key),
-      static_cast<const T*>(a.value), a.rows, a.columns, static_cast<T*>(a.output), a.log_sum);
+  Enqueue(Forward<S>, workers, kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
+          static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
+          static_cast<T*>(a.output), a.log_sum);
 }
 
 template <typename S>
@@ -751,11 +750,10 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
   const TileGrid g = PlanTiles(p, kTile, kTile, 1);
   constexpr int kBytes = Memory<S>::kQuery;
   const int workers = Workers(QueryBackward<S>, g.tiles, kThreads, kBytes, kTableWorkers);
-  Enqueue(QueryBackward<S>, workers, kThreads, kBytes, stream,
-      g, static_cast<const T*>(a.query), static_cast<const T*>(a.key),
-      static_cast<const T*>(a.value), a.rows, a.columns, static_cast<const T*>(a.output), a.log_sum,
-      static_cast<const T*>(a.upstream), static_cast<T*>(a.query_gradient), a.scratch,
-      TablePartials(p, a));
+  Enqueue(QueryBackward<S>, workers, kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
+          static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
+          static_cast<const T*>(a.output), a.log_sum, static_cast<const T*>(a.upstream),
+          static_cast<T*>(a.query_gradient), a.scratch, TablePartials(p, a));
   return SumsOf(p, a, workers, g.scale);
 }
 
@@ -766,11 +764,10 @@ void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSum
   const TileGrid g = PlanTiles(p, kTile, kTile, 1);
   constexpr int kBytes = Memory<S>::kKey;
   const int workers = Workers(KeyBackward<S>, g.tiles, kThreads, kBytes, g.tiles);
-  Enqueue(KeyBackward<S>, workers, kThreads, kBytes, stream,
-      g, static_cast<const T*>(a.query), static_cast<const T*>(a.key),
-      static_cast<const T*>(a.value), a.rows, a.columns, a.log_sum,
-      static_cast<const T*>(a.upstream), a.scratch, static_cast<T*>(a.key_gradient),
-      static_cast<T*>(a.value_gradient), sums);
+  Enqueue(KeyBackward<S>, workers, kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
+          static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
+          a.log_sum, static_cast<const T*>(a.upstream), a.scratch, static_cast<T*>(a.key_gradient),
+          static_cast<T*>(a.value_gradient), sums);
 }
 
 // Calls `launch` with the head's type and width.

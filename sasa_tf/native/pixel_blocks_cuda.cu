@@ -492,7 +492,7 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
       stage = (stage + 1) % kStages;
       const float* block = planes + b * kBlockFloats;
       const Rows<S> rows(block, lane);
-      float x[2][kChannels];     // of the lane's rows
+      float x[2][kChannels];  // of the lane's rows
       uint32_t twice[2][kChannels];
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
@@ -625,8 +625,8 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
 
 // ---- In ordinary arithmetic ----
 
-constexpr int kRowStride = kTogether + 4;       // of upstream rows in shared memory
-constexpr int kWeightStride = kThreads + 1;     // of weights, by key, in shared memory
+constexpr int kRowStride = kTogether + 4;    // of upstream rows in shared memory
+constexpr int kWeightStride = kThreads + 1;  // of weights, by key, in shared memory
 
 // Shared memory of the kernels, in floats.
 struct Layout {

@@ -14,8 +14,8 @@ from sasa_tf.ops.precision import softmax_dtype
 from sasa_tf.ops.projection import as_projection, parts_of_projection, query_of_projection
 from sasa_tf.ops.target_device import target_device
 
-# Of an image that is kept on a GPU: in ResNet-50 at 224 pixels groups 3 and 4, 5 % of the memory of a
-# training step.
+# Of an image whose projections a GPU keeps: in ResNet-50 at 224 pixels groups 3 and 4, 5 % of the
+# memory of a training step.
 _KEPT_PIXELS = 16 * 16
 
 

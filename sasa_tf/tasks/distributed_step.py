@@ -26,7 +26,9 @@ class DistributedStep:
   2. the optimizer's update from the sum of the buffers over the replicas.
 
   So an optimizer that clips does it with the gradients of the global batch, as it does on a single
-  replica, whose step is one program. Metrics are updated outside of the programs.
+  replica, whose step is one program. Metrics are updated outside of the programs. (With the
+  all-reduce inside of one program of XLA, TensorFlow 2.20 ended with a segmentation fault on two
+  GPUs.)
   """
 
   def __init__(
@@ -37,7 +39,6 @@ class DistributedStep:
     metrics: Sequence[tf_keras.metrics.Metric],
     *,
     jit_compile: bool,
-    reduce_inside: bool = False,
     max_buffer_bytes: int | None = None,
     guard: NonfiniteGuard | None = None,
   ):
@@ -49,8 +50,6 @@ class DistributedStep:
       optimizer: from now on it is given reduced gradients and reduces none itself.
       metrics: of `task.build_metrics`, for the training.
       jit_compile: whether XLA compiles.
-      reduce_inside: whether several replicas run one program too, with the all-reduce inside, for
-        XLA to schedule. GPUs only.
       max_buffer_bytes: of a buffer; None for one buffer of each dtype.
       guard: watches loss and gradients; None for nobody.
     """
@@ -71,7 +70,7 @@ class DistributedStep:
       return tf.function(function, jit_compile=True) if jit_compile else function
 
     # Each program of the step, by itself or as one.
-    if self._alone or reduce_inside:
+    if self._alone:
       self._step = compiled(self._step)
     else:
       self._gradients = compiled(self._gradients)

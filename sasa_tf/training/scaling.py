@@ -93,9 +93,7 @@ def _resident_batch(
 
 def _make_step(reduction: str, max_buffer_bytes: int | None) -> Callable[..., DistributedStep]:
   step = _NoReduction if reduction == "none" else DistributedStep
-  return functools.partial(
-    step, reduce_inside=reduction == "inside", max_buffer_bytes=max_buffer_bytes
-  )
+  return functools.partial(step, max_buffer_bytes=max_buffer_bytes)
 
 
 def measure(

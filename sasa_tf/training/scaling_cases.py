@@ -17,7 +17,7 @@ from sasa_tf.training import experiment
 MODELS = {"conv": [], "conv_stem+attention": [1, 2, 3, 4]}
 # How the replicas exchange their gradients. `none` trains each replica on its own: what the others
 # could reach if the exchange cost nothing.
-REDUCTIONS = ("between", "inside", "none")
+REDUCTIONS = ("between", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +71,7 @@ def plan(
     **sizes: the other fields of `Case`.
 
   Raises:
-    UserError: a name that does not exist, more replicas than devices, or devices without the kind
-      of reduction.
+    UserError: a name that does not exist, or more replicas than devices.
   """
   for flag, names, known in (("models", models, MODELS), ("reductions", reductions, REDUCTIONS)):
     unknown = set(names) - set(known)
@@ -84,11 +83,6 @@ def plan(
     raise UserError(
       f"--replicas={max(replicas)}, but there are {len(device_names)} devices "
       f"({', '.join(device_names)}). Ask for fewer, or for a dry run set --num_logical_cpus."
-    )
-  if "inside" in reductions and not device_names[0].startswith("GPU"):
-    raise UserError(
-      "--reductions=inside: XLA compiles an all-reduce for GPUs only, and there are none. Leave it "
-      "away."
     )
   return [
     Case(model, count, reduction, **sizes)

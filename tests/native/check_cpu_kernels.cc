@@ -43,15 +43,14 @@ bool Check(const Problem& p, std::mt19937& random) {
   int64_t threads = 1;
   const sasa::Tasks tasks{RunInThreads, &threads};
   const auto floats = [](Typed& array) { return static_cast<float*>(array.data()); };
-  const char* error = sasa::CpuForward(
-      p,
-      {query.data(), key.data(), value.data(), floats(rows), floats(columns), output.data(),
-       floats(log_sum)},
-      tasks);
+  const char* error = sasa::CpuForward(p,
+                                       {query.data(), key.data(), value.data(), floats(rows),
+                                        floats(columns), output.data(), floats(log_sum)},
+                                       tasks);
   if (error != nullptr) return std::puts(error), false;
   const double tolerance = p.type == single ? 2e-5 : p.type == sasa::Type::kFloat16 ? 2e-3 : 1e-2;
-  bool same = Same("output", output, a.output, tolerance) &
-              Same("log_sum", log_sum, a.log_sum, 1e-5);
+  bool same =
+      Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, 1e-5);
 
   Typed query_gradient(p.type, size), key_gradient(p.type, key_size), value_gradient(p.type, size);
   Typed rows_gradient(single, row_size), columns_gradient(single, column_size);
@@ -66,8 +65,8 @@ bool Check(const Problem& p, std::mt19937& random) {
         tasks);
     if (error != nullptr) return std::puts(error), false;
     std::vector<char> bytes;
-    for (const Typed* array : {&query_gradient, &key_gradient, &value_gradient, &rows_gradient,
-                               &columns_gradient}) {
+    for (const Typed* array :
+         {&query_gradient, &key_gradient, &value_gradient, &rows_gradient, &columns_gradient}) {
       bytes.insert(bytes.end(), array->bytes.begin(), array->bytes.end());
     }
     if (threads == 1 && bytes != before) {
@@ -98,8 +97,8 @@ bool Check(const Problem& p, std::mt19937& random) {
   error = sasa::CpuBackward(
       shared,
       {joined.data(), joined.bytes.data() + part, joined.bytes.data() + (shared.parts - 1) * part,
-       floats(rows), floats(columns), output.data(), floats(log_sum), upstream.data(),
-       found.data(), found.bytes.data() + part, found.bytes.data() + (shared.parts - 1) * part,
+       floats(rows), floats(columns), output.data(), floats(log_sum), upstream.data(), found.data(),
+       found.bytes.data() + part, found.bytes.data() + (shared.parts - 1) * part,
        floats(rows_gradient), floats(columns_gradient), floats(scratch)},
       tasks);
   if (error != nullptr) return std::puts(error), false;

@@ -156,16 +156,16 @@ bool Check(const Problem& p, std::mt19937& random) {
 
   device_output.Poison();
   device_log_sum.Poison();
-  const char* error = sasa::CudaForward(
-      p,
-      {in.query, in.key, in.value, device_rows.floats(), device_columns.floats(),
-       device_output.data(), device_log_sum.floats()},
-      nullptr);
+  const char* error =
+      sasa::CudaForward(p,
+                        {in.query, in.key, in.value, device_rows.floats(), device_columns.floats(),
+                         device_output.data(), device_log_sum.floats()},
+                        nullptr);
   if (error != nullptr) return std::puts(error), false;
   bool within = device_output.CopyTo(output.bytes) & device_log_sum.CopyTo(log_sum.bytes);
   const double tolerance = p.type == single ? 2e-5 : p.type == Type::kFloat16 ? 4e-3 : 2e-2;
-  bool same = Same("output", output, a.output, tolerance) &
-              Same("log_sum", log_sum, a.log_sum, tolerance);
+  bool same =
+      Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, tolerance);
 
   std::vector<char> before;
   for (int turn = 0; turn < 2; ++turn) {
@@ -186,8 +186,8 @@ bool Check(const Problem& p, std::mt19937& random) {
     within &= device_rows_gradient.CopyTo(rows_gradient.bytes);
     within &= device_columns_gradient.CopyTo(columns_gradient.bytes);
     std::vector<char> bytes;
-    for (const Typed* array : {&query_gradient, &key_gradient, &value_gradient, &rows_gradient,
-                               &columns_gradient}) {
+    for (const Typed* array :
+         {&query_gradient, &key_gradient, &value_gradient, &rows_gradient, &columns_gradient}) {
       bytes.insert(bytes.end(), array->bytes.begin(), array->bytes.end());
     }
     if (turn == 1 && bytes != before) {

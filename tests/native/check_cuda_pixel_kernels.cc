@@ -1,5 +1,5 @@
-// Compares the CUDA kernels of attention inside of blocks, on an emulated or a real GPU, with nested
-// loops in double precision, over ragged problems; random_problems.h has the command line.
+// Compares the CUDA kernels of attention inside of blocks, on an emulated or a real GPU, with
+// nested loops in double precision, over ragged problems; random_problems.h has the command line.
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -77,11 +77,10 @@ bool Check(const PixelProblem& p, std::mt19937& random) {
   DeviceArray device_upstream(upstream.bytes), device_scratch(scratch.bytes);
   DeviceArray device_similarity_gradient(similarity.bytes), device_values_gradient(values.bytes);
   device_output.Poison();
-  const char* error =
-      sasa::CudaPixelForward(p,
-                             {device_pixels.data(), device_similarity.floats(),
-                              device_values.floats(), device_output.data()},
-                             nullptr);
+  const char* error = sasa::CudaPixelForward(p,
+                                             {device_pixels.data(), device_similarity.floats(),
+                                              device_values.floats(), device_output.data()},
+                                             nullptr);
   if (error != nullptr) return std::puts(error), false;
   bool within = device_output.CopyTo(output.bytes);
   const double tolerance = p.type == single ? 2e-5 : p.type == Type::kFloat16 ? 4e-3 : 2e-2;

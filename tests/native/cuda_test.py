@@ -127,7 +127,17 @@ STEMS = [
 ]
 
 
+@pytest.fixture
+def exact_products():
+  """Of stock operations, in float32 instead of TensorFloat-32."""
+  enabled = tf.config.experimental.tensor_float_32_execution_enabled()
+  tf.config.experimental.enable_tensor_float_32_execution(False)
+  yield
+  tf.config.experimental.enable_tensor_float_32_execution(enabled)
+
+
 @pytest.mark.gpu
+@pytest.mark.usefixtures("exact_products")
 @pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU")
 @pytest.mark.parametrize("mode", ["graph", "jit"])
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: dtype.name)

@@ -29,8 +29,7 @@ inline void Naive(const sasa::Problem& p, Arrays& a) {
         for (int64_t n = 0; n < p.heads; ++n) {
           const int64_t q = at(b, y, x, n);
           const auto neighbour = [&](int64_t w) -> int64_t {
-            const int64_t ky =
-                y + (w / p.kernel_columns - p.kernel_rows / 2) * p.dilation_rows;
+            const int64_t ky = y + (w / p.kernel_columns - p.kernel_rows / 2) * p.dilation_rows;
             const int64_t kx =
                 x + (w % p.kernel_columns - p.kernel_columns / 2) * p.dilation_columns;
             const bool inside = ky >= 0 && ky < p.height && kx >= 0 && kx < p.width;
@@ -44,8 +43,8 @@ inline void Naive(const sasa::Problem& p, Arrays& a) {
               const double scaled = p.scale * a.query[q + d];
               if (p.has_key && k >= 0) logits[w] += scaled * a.key[k + d];
               if (p.has_relative) {
-                logits[w] += scaled * (d < half ? a.rows[r * half + d]
-                                                : a.columns[c * half + d - half]);
+                logits[w] +=
+                    scaled * (d < half ? a.rows[r * half + d] : a.columns[c * half + d - half]);
               }
             }
             most = std::fmax(most, logits[w]);
@@ -97,11 +96,12 @@ inline Typed Joined(const sasa::Problem& p, const std::vector<const Typed*>& arr
 }
 
 inline void Print(const sasa::Problem& p) {
-  std::printf("[%ld, %ld, %ld, %ld, %ld] kernel %d x %d, dilation %d x %d, mask %d, key %d, "
-              "relative %d, scale %g, parts %d, type %d\n",
-              long(p.batch), long(p.height), long(p.width), long(p.heads), long(p.depth),
-              p.kernel_rows, p.kernel_columns, p.dilation_rows, p.dilation_columns,
-              p.mask_border, p.has_key, p.has_relative, p.scale, p.parts, int(p.type));
+  std::printf(
+      "[%ld, %ld, %ld, %ld, %ld] kernel %d x %d, dilation %d x %d, mask %d, key %d, "
+      "relative %d, scale %g, parts %d, type %d\n",
+      long(p.batch), long(p.height), long(p.width), long(p.heads), long(p.depth), p.kernel_rows,
+      p.kernel_columns, p.dilation_rows, p.dilation_columns, p.mask_border, p.has_key,
+      p.has_relative, p.scale, p.parts, int(p.type));
 }
 
 #endif  // SASA_TF_TESTS_NATIVE_NAIVE_ATTENTION_H_

@@ -79,8 +79,8 @@ inline void Naive(const sasa::PixelProblem& p, PixelArrays& a) {
 }
 
 inline void Print(const sasa::PixelProblem& p) {
-  std::printf("[%ld, %ld, %ld, %ld] block %ld x %ld, %ld heads %ld wide, type %d\n",
-              long(p.batch), long(p.height), long(p.width), long(p.channels), long(p.block_rows),
+  std::printf("[%ld, %ld, %ld, %ld] block %ld x %ld, %ld heads %ld wide, type %d\n", long(p.batch),
+              long(p.height), long(p.width), long(p.channels), long(p.block_rows),
               long(p.block_columns), long(p.heads), long(p.depth), int(p.type));
 }
 

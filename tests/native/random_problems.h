@@ -1,6 +1,6 @@
 // The command line of the programs that compare CUDA kernels, on an emulated or a real GPU, with
-// loops: `check_... [PROBLEMS] [FIRST_SEED] [--name=value]...`. Each problem is drawn from a seed of its
-// own, so that `check_... 1 SEED` with the same settings is one of them again.
+// loops: `check_... [PROBLEMS] [FIRST_SEED] [--name=value]...`. Each problem is drawn from a seed
+// of its own, so that `check_... 1 SEED` with the same settings is one of them again.
 #ifndef SASA_TF_TESTS_NATIVE_RANDOM_PROBLEMS_H_
 #define SASA_TF_TESTS_NATIVE_RANDOM_PROBLEMS_H_
 

@@ -15,11 +15,11 @@ def test_powers_of_two_by_default(available, counts):
 
 def test_single_replicas_come_first_and_once():
   devices = ["GPU:0", "GPU:1"]
-  cases = scaling_cases.plan(["conv"], [2, 1], ["between", "inside"], devices, **SIZES)
+  cases = scaling_cases.plan(["conv"], [2, 1], ["between", "none"], devices, **SIZES)
   assert [(case.replicas, case.reduction) for case in cases] == [
     (1, "none"),
     (2, "between"),
-    (2, "inside"),
+    (2, "none"),
   ]
 
 
@@ -29,7 +29,6 @@ def test_single_replicas_come_first_and_once():
     (["cnv"], [1], ["none"], "--models: expected some of conv, .*received cnv"),
     (["conv"], [1], ["outside"], "--reductions: expected some of between, .*received outside"),
     (["conv"], [4], ["none"], "--replicas=4, but there are 2 devices"),
-    (["conv"], [2], ["inside"], "compiles an all-reduce for GPUs only"),
   ],
 )
 def test_what_cannot_be_measured(models, replicas, reductions, message):

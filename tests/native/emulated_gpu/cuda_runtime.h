@@ -22,19 +22,45 @@
 // "extern".
 #define __shared__ thread_local
 
-struct int2 { int x, y; };
-struct int3 { int x, y, z; };
-struct alignas(16) int4 { int x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(4) short2 { short x, y; };
-struct alignas(8) short4 { short x, y, z, w; };
-struct alignas(4) ushort2 { unsigned short x, y; };
-struct alignas(8) ushort4 { unsigned short x, y, z, w; };
-struct alignas(4) uchar4 { unsigned char x, y, z, w; };
-struct alignas(8) float2 { float x, y; };
-struct float3 { float x, y, z; };
-struct alignas(16) float4 { float x, y, z, w; };
+struct int2 {
+  int x, y;
+};
+struct int3 {
+  int x, y, z;
+};
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(4) short2 {
+  short x, y;
+};
+struct alignas(8) short4 {
+  short x, y, z, w;
+};
+struct alignas(4) ushort2 {
+  unsigned short x, y;
+};
+struct alignas(8) ushort4 {
+  unsigned short x, y, z, w;
+};
+struct alignas(4) uchar4 {
+  unsigned char x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct float3 {
+  float x, y, z;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
 
 inline int2 make_int2(int x, int y) { return {x, y}; }
 inline int3 make_int3(int x, int y, int z) { return {x, y, z}; }
@@ -126,9 +152,8 @@ To BitCast(From from) {
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int lane, int width = 32,
               emulation::Site site = emulation::Site::Here()) {
-  return emulation::Shuffle("__shfl_sync", site, mask, value, [&](int own) {
-    return own / width * width + (lane & (width - 1));
-  });
+  return emulation::Shuffle("__shfl_sync", site, mask, value,
+                            [&](int own) { return own / width * width + (lane & (width - 1)); });
 }
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32,
@@ -196,13 +221,21 @@ T __ldg(const T* from) {
   return *from;
 }
 template <typename T>
-T __ldcs(const T* from) { return __ldg(from); }
+T __ldcs(const T* from) {
+  return __ldg(from);
+}
 template <typename T>
-T __ldcg(const T* from) { return __ldg(from); }
+T __ldcg(const T* from) {
+  return __ldg(from);
+}
 template <typename T>
-void __stcs(T* to, T value) { *to = value; }
+void __stcs(T* to, T value) {
+  *to = value;
+}
 template <typename T>
-void __stcg(T* to, T value) { *to = value; }
+void __stcg(T* to, T value) {
+  *to = value;
+}
 
 // Blocks do not overlap, nor do threads where they do not wait.
 template <typename T>
@@ -245,7 +278,7 @@ inline float __logf(float x) { return logf(x); }
 inline float __log2f(float x) { return log2f(x); }
 inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
 
-#define SASA_EMULATION_MIN_MAX(T)                       \
+#define SASA_EMULATION_MIN_MAX(T)                  \
   inline T min(T a, T b) { return b < a ? b : a; } \
   inline T max(T a, T b) { return a < b ? b : a; }
 SASA_EMULATION_MIN_MAX(int)
@@ -281,11 +314,21 @@ inline const char* cudaGetErrorString(cudaError_t error) {
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
-    case cudaDevAttrMultiProcessorCount: *value = 2; break;
-    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = 233472; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = emulation::kMostSharedBytes; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
+    case cudaDevAttrMultiProcessorCount:
+      *value = 2;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor:
+      *value = 233472;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = emulation::kMostSharedBytes;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 9;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = 0;
+      break;
   }
   return cudaSuccess;
 }

@@ -19,8 +19,8 @@ class DeviceArray {
   explicit DeviceArray(const std::vector<char>& host) : bytes_(host.size()) {
     const size_t rounded = (bytes_ + 15) / 16 * 16;
     pages_ = (rounded + 2 * kPage - 1) / kPage * kPage;
-    void* memory = mmap(nullptr, pages_ + kPage, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        mmap(nullptr, pages_ + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED || mprotect(Plus(memory, pages_), kPage, PROT_NONE) != 0) {
       std::perror("device memory");
       std::exit(1);

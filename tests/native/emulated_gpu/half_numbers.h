@@ -92,37 +92,49 @@ struct alignas(4) Half2 {
 };
 
 template <typename Kind>
-Half<Kind> operator+(Half<Kind> a, Half<Kind> b) { return Half<Kind>::MultiplyAdd(a, 1.f, b); }
+Half<Kind> operator+(Half<Kind> a, Half<Kind> b) {
+  return Half<Kind>::MultiplyAdd(a, 1.f, b);
+}
 template <typename Kind>
-Half<Kind> operator-(Half<Kind> a) { return Half<Kind>::FromBits(a.bits ^ 0x8000); }
+Half<Kind> operator-(Half<Kind> a) {
+  return Half<Kind>::FromBits(a.bits ^ 0x8000);
+}
 template <typename Kind>
-Half<Kind> operator-(Half<Kind> a, Half<Kind> b) { return a + -b; }
+Half<Kind> operator-(Half<Kind> a, Half<Kind> b) {
+  return a + -b;
+}
 template <typename Kind>
-Half<Kind> operator*(Half<Kind> a, Half<Kind> b) { return Half<Kind>::MultiplyAdd(a, b, -0.f); }
+Half<Kind> operator*(Half<Kind> a, Half<Kind> b) {
+  return Half<Kind>::MultiplyAdd(a, b, -0.f);
+}
 
 // A number that is larger, or the one that is a number.
 template <typename Kind>
-Half<Kind> Larger(Half<Kind> a, Half<Kind> b) { return Half<Kind>(fmaxf(a, b)); }
+Half<Kind> Larger(Half<Kind> a, Half<Kind> b) {
+  return Half<Kind>(fmaxf(a, b));
+}
 template <typename Kind>
-Half<Kind> Smaller(Half<Kind> a, Half<Kind> b) { return Half<Kind>(fminf(a, b)); }
+Half<Kind> Smaller(Half<Kind> a, Half<Kind> b) {
+  return Half<Kind>(fminf(a, b));
+}
 
 }  // namespace emulation
 
 // CUDA's names that are the same for both kinds.
-#define SASA_EMULATION_HALF_FUNCTIONS(T, T2)                                                     \
-  inline T __hadd(T a, T b) { return a + b; }                                                    \
-  inline T __hsub(T a, T b) { return a - b; }                                                    \
-  inline T __hmul(T a, T b) { return a * b; }                                                    \
-  inline T __hfma(T a, T b, T c) { return T::MultiplyAdd(a, b, c); }                             \
-  inline T __hneg(T a) { return -a; }                                                            \
-  inline T __hmax(T a, T b) { return emulation::Larger(a, b); }                                  \
-  inline T __hmin(T a, T b) { return emulation::Smaller(a, b); }                                 \
-  inline T2 __hadd2(T2 a, T2 b) { return {a.x + b.x, a.y + b.y}; }                               \
-  inline T2 __hsub2(T2 a, T2 b) { return {a.x - b.x, a.y - b.y}; }                               \
-  inline T2 __hmul2(T2 a, T2 b) { return {a.x * b.x, a.y * b.y}; }                               \
-  inline T2 __hneg2(T2 a) { return {-a.x, -a.y}; }                                               \
-  inline T2 __hmax2(T2 a, T2 b) { return {__hmax(a.x, b.x), __hmax(a.y, b.y)}; }                 \
-  inline T2 __hmin2(T2 a, T2 b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; }                 \
+#define SASA_EMULATION_HALF_FUNCTIONS(T, T2)                                     \
+  inline T __hadd(T a, T b) { return a + b; }                                    \
+  inline T __hsub(T a, T b) { return a - b; }                                    \
+  inline T __hmul(T a, T b) { return a * b; }                                    \
+  inline T __hfma(T a, T b, T c) { return T::MultiplyAdd(a, b, c); }             \
+  inline T __hneg(T a) { return -a; }                                            \
+  inline T __hmax(T a, T b) { return emulation::Larger(a, b); }                  \
+  inline T __hmin(T a, T b) { return emulation::Smaller(a, b); }                 \
+  inline T2 __hadd2(T2 a, T2 b) { return {a.x + b.x, a.y + b.y}; }               \
+  inline T2 __hsub2(T2 a, T2 b) { return {a.x - b.x, a.y - b.y}; }               \
+  inline T2 __hmul2(T2 a, T2 b) { return {a.x * b.x, a.y * b.y}; }               \
+  inline T2 __hneg2(T2 a) { return {-a.x, -a.y}; }                               \
+  inline T2 __hmax2(T2 a, T2 b) { return {__hmax(a.x, b.x), __hmax(a.y, b.y)}; } \
+  inline T2 __hmin2(T2 a, T2 b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; } \
   inline T2 __hfma2(T2 a, T2 b, T2 c) { return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)}; }
 
 #endif  // SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_NUMBERS_H_

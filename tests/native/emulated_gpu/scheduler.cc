@@ -36,7 +36,7 @@ constexpr size_t kStackBytes = 512 << 10;
 constexpr size_t kStackBytes = 128 << 10;
 #endif
 constexpr size_t kPage = 4096;
-constexpr int kPoison = 0xff;  // bytes of NaN
+constexpr int kPoison = 0xff;             // bytes of NaN
 constexpr uint32_t kFirstAddress = 1024;  // of shared memory; those below are the system's
 
 struct Copy {
@@ -283,8 +283,8 @@ std::pair<char*, size_t> ThreadLocal() {
   const auto visit = [](dl_phdr_info* info, size_t, void* result) {
     for (int i = 0; i < info->dlpi_phnum; ++i) {
       if (info->dlpi_phdr[i].p_type == PT_TLS) {
-        *static_cast<std::pair<char*, size_t>*>(result) = {
-            static_cast<char*>(info->dlpi_tls_data), info->dlpi_phdr[i].p_memsz};
+        *static_cast<std::pair<char*, size_t>*>(result) = {static_cast<char*>(info->dlpi_tls_data),
+                                                           info->dlpi_phdr[i].p_memsz};
       }
     }
     return 1;  // the program is the first
@@ -433,19 +433,21 @@ void Meet(const Meeting& meeting, void* operands) {
         (meeting.anywhere || Same(other.site, meeting.site))) {
       index = i;
     } else if (waiting.mask & meeting.mask) {
-      Fail("lane %d of its warp is at %s of lanes %08x, %s:%d, and it came to %s of lanes %08x, "
-           "%s:%d",
-           waiting.first, other.name, waiting.mask, other.site.file, other.site.line, meeting.name,
-           meeting.mask, meeting.site.file, meeting.site.line);
+      Fail(
+          "lane %d of its warp is at %s of lanes %08x, %s:%d, and it came to %s of lanes %08x, "
+          "%s:%d",
+          waiting.first, other.name, waiting.mask, other.site.file, other.site.line, meeting.name,
+          meeting.mask, meeting.site.file, meeting.site.line);
     }
   }
   if (index == w.meetings.size()) {
     for (int other = 0; now.at_barrier > 0 && other < kWarp; ++other) {
       if (meeting.mask >> other & 1 && fibers[other].barrier != nullptr) {
-        Fail("lane %d of its warp is at __syncthreads, %s:%d, and it came to %s of lanes %08x, "
-             "%s:%d",
-             other, fibers[other].barrier->file, fibers[other].barrier->line, meeting.name,
-             meeting.mask, meeting.site.file, meeting.site.line);
+        Fail(
+            "lane %d of its warp is at __syncthreads, %s:%d, and it came to %s of lanes %08x, "
+            "%s:%d",
+            other, fibers[other].barrier->file, fibers[other].barrier->line, meeting.name,
+            meeting.mask, meeting.site.file, meeting.site.line);
       }
     }
     w.meetings.push_back({meeting.mask, 0, lane});

@@ -23,7 +23,6 @@ namespace emulation {
 
 constexpr char kName[] = "emulated";
 
-
 constexpr int kWarp = 32, kMostThreads = 1024;
 constexpr int kMostSharedBytes = 232448;  // of a block, as sm_90 has them
 
@@ -35,7 +34,6 @@ struct Site {
     return {file, line};
   }
 };
-
 
 inline int Lane() { return static_cast<int>(threadIdx.x % kWarp); }
 
