@@ -22,7 +22,9 @@ namespace sasa {
 template <typename... Parameters, typename... Arguments>
 void Enqueue(void (*kernel)(Parameters...), int blocks, int threads, int bytes, cudaStream_t stream,
              Arguments... arguments) {
-  kernel<<<blocks, threads, bytes, stream> > >(static_cast<Parameters>(arguments)...);
+  // clang-format off: it would take the brackets apart.
+  kernel<<<blocks, threads, bytes, stream>>>(static_cast<Parameters>(arguments)...);
+  // clang-format on
 }
 
 // 2 to the x; denormal results are zero.

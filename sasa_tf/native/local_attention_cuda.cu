@@ -15,8 +15,9 @@ const char* Refusal(const Problem& p) {
     return "an image of 2**31 numbers or more";
   }
   if (p.batch * p.height * p.width * p.heads >= limit) return "2**31 pixels times heads or more";
-  if (!PairsCan(p) && !TilesCan(p) && !RunsCan(p))
+  if (!PairsCan(p) && !TilesCan(p) && !RunsCan(p)) {
     return "no CUDA kernel for this window and head width";
+  }
   return nullptr;
 }
 
