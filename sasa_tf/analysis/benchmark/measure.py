@@ -168,8 +168,11 @@ def measure_group(
     contenders.append(_prepare(case, effort))
     progress.advance()
   if effort.memory:
+    uncounted = memory.refusal()
+    if uncounted:
+      progress.begin(f"{heading}: no peaks: {uncounted}", important=True)
     for contender in contenders:
-      if contender.program is not None:
+      if contender.program is not None and not uncounted:
         progress.begin(f"{heading}: memory of {contender.case.contestant}", important=True)
         _measure_memory(contender)
       progress.advance()
