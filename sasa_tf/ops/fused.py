@@ -14,15 +14,12 @@ from sasa_tf.native import library
 from sasa_tf.ops import blocked
 from sasa_tf.ops.fused_module import KernelCall
 from sasa_tf.ops.geometry import WindowGeometry
-from sasa_tf.ops.kernel_call import ELEMENT_TYPES, call_module, dtype_refusal
+from sasa_tf.ops.kernel_call import ELEMENT_TYPES, PLATFORMS, call_module, dtype_refusal
 from sasa_tf.ops.projection import parts_of_projection
 from sasa_tf.ops.target_device import target_device
 
 _LARGEST_KERNEL = 11
 _LARGEST_HEAD = 128
-
-# Device -> what XLA calls its programs' platform.
-_PLATFORMS = {"CPU": "CPU", "GPU": "CUDA"}
 
 
 def _platform_refusal(platform: str, width: int, geometry: WindowGeometry) -> str | None:
@@ -89,10 +86,10 @@ def refusal(
   if not loaded.platforms:
     return loaded.reason
   device = target_device()
-  if device not in _PLATFORMS:
+  if device not in PLATFORMS:
     return f"there are no compiled kernels for a {device}"
-  if _PLATFORMS[device] in loaded.platforms:
-    return _platform_refusal(_PLATFORMS[device], query.shape[4], geometry)
+  if PLATFORMS[device] in loaded.platforms:
+    return _platform_refusal(PLATFORMS[device], query.shape[4], geometry)
   return loaded.reason
 
 

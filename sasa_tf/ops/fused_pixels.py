@@ -12,12 +12,10 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from sasa_tf.native import library
-from sasa_tf.ops.kernel_call import ELEMENT_TYPES, call_module, dtype_refusal
+from sasa_tf.ops.kernel_call import ELEMENT_TYPES, PLATFORMS, call_module, dtype_refusal
 from sasa_tf.ops.kernel_module import SIZES, Array, module
 from sasa_tf.ops.target_device import target_device
 
-# Device -> what XLA calls its programs' platform.
-_PLATFORMS = {"CPU": "CPU", "GPU": "CUDA"}
 _LARGEST_HEAD = 128
 _MOST_CHANNELS = 4
 _MOST_PLACES = 64  # of a block: 8 x 8 pixels
@@ -91,9 +89,9 @@ def refusal(pixels: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: in
     depth: D.
   """
   device, loaded = target_device(), library.load()
-  if device not in _PLATFORMS:
+  if device not in PLATFORMS:
     return f"there are no compiled kernels of attention inside of blocks for a {device}"
-  if _PLATFORMS[device] not in loaded.platforms:
+  if PLATFORMS[device] not in loaded.platforms:
     return loaded.reason
   if unserved := dtype_refusal(pixels.dtype):
     return unserved

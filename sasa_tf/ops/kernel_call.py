@@ -10,6 +10,9 @@ from tensorflow.compiler.tf2xla.python import xla  # TensorFlow has no public na
 # What the kernels take -> StableHLO's name for it.
 ELEMENT_TYPES = {tf.float32: "f32", tf.bfloat16: "bf16", tf.float16: "f16"}
 
+# Device -> what XLA calls its programs' platform.
+PLATFORMS = {"CPU": "CPU", "GPU": "CUDA"}
+
 # Version of tf.XlaCallModule's contract, the oldest that TensorFlow 2.20 and later keep.
 _VERSION = 9
 

@@ -36,7 +36,7 @@ from jaxlib import _jax  # noqa: E402
 from sasa_tf.analysis.benchmark import contestants, model_workloads  # noqa: E402
 from sasa_tf.analysis.benchmark.cases import Case  # noqa: E402
 from sasa_tf.analysis.tpu import compiler  # noqa: E402
-from sasa_tf.ops import fused  # noqa: E402
+from sasa_tf.ops import kernel_call  # noqa: E402
 
 H200 = """
 gpu_device_info {
@@ -90,7 +90,7 @@ def mebibytes(contestant: str, batch_size: int) -> float:
 
 def main(batch_size: str = "64", *names: str) -> None:
   # The kernels of this machine's processor stand for the GPU's, which it may not have built.
-  fused._PLATFORMS["GPU"] = "CPU"
+  kernel_call.PLATFORMS["GPU"] = "CPU"
   names = names or ("conv", "conv_stem+attention/fused", "conv_stem+attention/blocked")
   for name in names:
     print(f"{name:32} batch {batch_size}: {mebibytes(name, int(batch_size)):8,.0f} MiB", flush=True)

@@ -1,11 +1,14 @@
-"""On accelerators the layer projects again in the backward pass; it does not keep what it made."""
+"""On accelerators the layer projects again in the backward pass; it does not keep what it made.
+
+On GPUs that is so of images of more than 16 x 16 pixels.
+"""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.ops import fused
+from sasa_tf.ops import kernel_call
 from sasa_tf.tf_keras import LocalSelfAttention2D
 from tests.ops.programs import products
 
@@ -27,16 +30,16 @@ def test_the_layer_projects_again(monkeypatch, implementation, use_bias):
     if "fused" not in ops.available_implementations():
       pytest.skip("the compiled kernels have not been built")
     # The program is a GPU's up to the kernels.
-    monkeypatch.setitem(fused._PLATFORMS, "GPU", "CPU")
+    monkeypatch.setitem(kernel_call.PLATFORMS, "GPU", "CPU")
   layer = LocalSelfAttention2D(8, 3, num_heads=2, use_bias=use_bias, implementation=implementation)
-  inputs = tf.random.stateless_normal([2, 12, 12, 5], [0, 0])
-  upstream = tf.random.stateless_normal([2, 12, 12, 8], [0, 1])
+  inputs = tf.random.stateless_normal([2, 13, 20, 5], [0, 0])
+  upstream = tf.random.stateless_normal([2, 13, 20, 8], [0, 1])
   layer.build(inputs.shape)
   step = layer_step(layer)
   expected = step(inputs, upstream)
 
   def projections():
-    wide = f"{2 * 12 * 12},{3 * 8}"
+    wide = f"{2 * 13 * 20},{3 * 8}"
     return products(step, inputs, upstream).count(wide)
 
   kept = projections()
@@ -48,9 +51,25 @@ def test_the_layer_projects_again(monkeypatch, implementation, use_bias):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(("device", "again"), [("CPU", 0), ("GPU", 0), ("TPU", 1)])
+def test_of_small_images_a_gpu_keeps_the_projections(device, again):
+  layer = LocalSelfAttention2D(8, 3, num_heads=2, implementation="blocked")
+  inputs, upstream = tf.zeros([2, 16, 16, 5]), tf.zeros([2, 16, 16, 8])
+  layer.build(inputs.shape)
+
+  def projections():
+    wide = f"{2 * 16 * 16},{3 * 8}"
+    return products(layer_step(layer), inputs, upstream).count(wide)
+
+  with ops.use_target_device("CPU"):
+    kept = projections()
+  with ops.use_target_device(device):
+    assert projections() == kept + again
+
+
 def test_second_derivatives_pass_through_what_is_computed_again():
   layer = LocalSelfAttention2D(4, 3, num_heads=2, implementation="blocked", dtype="float64")
-  inputs = tf.random.stateless_normal([1, 5, 5, 3], [0, 0], dtype=tf.float64)
+  inputs = tf.random.stateless_normal([1, 2, 130, 3], [0, 0], dtype=tf.float64)
   layer.build(inputs.shape)
 
   def penalty_gradients():
