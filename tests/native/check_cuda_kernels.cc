@@ -31,6 +31,7 @@ constexpr Setting<Problem> kSettings[] = {
     {"key", [](Problem& p, int x) { p.has_key = x; }},
     {"relative", [](Problem& p, int x) { p.has_relative = x; }},
     {"joined", [](Problem& p, int x) { p.parts = x ? 3 : 1; }},
+    {"scale", [](Problem& p, int x) { p.scale = x; }},
     {"type", [](Problem& p, int x) { p.type = static_cast<Type>(x); }},
 };
 

@@ -88,6 +88,13 @@ def test_the_tensor_cores_kernels_compute_the_same_as_loops(kernels, depth):
     agrees(run(kernels, 4, depth // 8, f"--depth={depth}", f"--type={kind}", "--kernel=7"))
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+def test_logits_whose_exponentials_do_not_exist(kernels, depth):
+  """Kernels that do not look for the largest logit notice, and then do."""
+  flags = (f"--depth={depth}", "--type=bfloat16", "--kernel=7", "--relative=0", "--key=1")
+  agrees(run(kernels, 4, 70, *flags, "--scale=16"))
+
+
 def test_the_other_kernels_compute_the_same_as_loops(kernels):
   agrees(run(kernels, 8, 1, "--type=float32"))
   agrees(run(kernels, 8, 1))
