@@ -146,6 +146,36 @@ struct Area {
   __device__ bool ColumnInside(int i) const { return x + i >= 0 && i < columns; }
 };
 
+// Ends a thread block whose warps each have sums of the tables' gradients, fragments of a matrix [8
+// lines of the rows, 8 of the columns][kDepth]: adds them one warp after the other, in shared memory
+// of 16 kDepth floats, and stores those of lines that the tables have as the thread block's own.
+template <int kKernel, int kDepth>
+__device__ inline void StoreTableSums(const Lane& lane, const float (&sums)[kDepth / 8][4],
+                                      float* memory, float* partials) {
+  constexpr int kHalf = kDepth / 2, kNumbers = 2 * kKernel * kHalf;
+  const int threads = blockDim.x;
+  __syncthreads();
+  for (int warp = 0; warp < threads / kWarp; ++warp) {
+    if (threadIdx.x / kWarp == warp) {
+#pragma unroll
+      for (int c = 0; c < kDepth / 8; ++c) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float* to = memory + (lane.row + 8 * (i / 2)) * kDepth + 8 * c + 2 * lane.pair + i % 2;
+          *to = (warp ? *to : 0.f) + sums[c][i];
+        }
+      }
+    }
+    __syncthreads();
+  }
+  partials += static_cast<int64_t>(blockIdx.x) * kNumbers;
+  for (int i = threadIdx.x; i < kNumbers; i += threads) {
+    const int line = i / kHalf, channel = i % kHalf;
+    partials[i] = line < kKernel ? memory[line * kDepth + channel]
+                                 : memory[(8 + line - kKernel) * kDepth + kHalf + channel];
+  }
+}
+
 }  // namespace sasa
 
 #endif  // SASA_TF_NATIVE_CUDA_TILES_CUH_

@@ -770,29 +770,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       transposed_at += kPatchColumns * 16;
     }
   }
-  if (!g.has_relative) return;
-  // The warps' sums [16 lines, D], one after the other.
-  __syncthreads();
-  float* total = reinterpret_cast<float*>(memory);
-  for (int warp = 0; warp < S::kWarps; ++warp) {
-    if (threadIdx.x / kWarp == warp) {
-#pragma unroll
-      for (int c = 0; c < S::kChunks; ++c) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          float* to = total + (lane.row + 8 * (i / 2)) * S::kDepth + 8 * c + 2 * lane.pair + i % 2;
-          *to = (warp ? *to : 0.f) + table_sum[c][i];
-        }
-      }
-    }
-    __syncthreads();
-  }
-  constexpr int kHalf = S::kDepth / 2, kOwn = 2 * kKernel * kHalf;
-  for (int i = threadIdx.x; i < kOwn; i += S::kThreads) {
-    const int line = i / kHalf, channel = i % kHalf;
-    partials[static_cast<int64_t>(blockIdx.x) * kOwn + i] =
-        line < kKernel ? total[line * S::kDepth + channel]
-                       : total[(8 + line - kKernel) * S::kDepth + kHalf + channel];
+  if (g.has_relative) {
+    StoreTableSums<kKernel, S::kDepth>(lane, table_sum, reinterpret_cast<float*>(memory), partials);
   }
 }
 

@@ -567,29 +567,8 @@ __global__ void __launch_bounds__(kThreads, S::kBlocks)
     }
     patch.Store(dq, g.scale, g.scale, query_gradient + at_part, g.parts);
   }
-  if (!g.has_relative) return;
-  // The warps' sums [16 slots, D], one after the other.
-  __syncthreads();
-  float* total = reinterpret_cast<float*>(memory);
-  for (int turn = 0; turn < kWarps; ++turn) {
-    if (turn == warp) {
-#pragma unroll
-      for (int c = 0; c < S::kChunks; ++c) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          float* to = total + (lane.row + 8 * (i / 2)) * S::kDepth + 8 * c + 2 * lane.pair + i % 2;
-          *to = (turn ? *to : 0.f) + table_sum[c][i];
-        }
-      }
-    }
-    __syncthreads();
-  }
-  constexpr int own = 2 * kKernel * S::kHalf;
-  for (int i = threadIdx.x; i < own; i += kThreads) {
-    const int line = i / S::kHalf, channel = i % S::kHalf;
-    const float sum = line < kKernel ? total[line * S::kDepth + channel]
-                                     : total[(8 + line - kKernel) * S::kDepth + S::kHalf + channel];
-    partials[static_cast<int64_t>(blockIdx.x) * own + i] = sum;
+  if (g.has_relative) {
+    StoreTableSums<kKernel, S::kDepth>(lane, table_sum, reinterpret_cast<float*>(memory), partials);
   }
 }
 
