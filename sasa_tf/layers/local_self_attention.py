@@ -10,6 +10,7 @@ from sasa_tf import ops
 from sasa_tf.layers.flavour import KerasBound
 from sasa_tf.layers.heads import head_width
 from sasa_tf.layers.inputs import checked_inputs, known_channels
+from sasa_tf.ops.average_pooling import average_pool_2d
 
 POSITIONS = ("relative", "absolute", "none")
 
@@ -233,7 +234,7 @@ class LocalSelfAttention2DBase(KerasBound):
     outputs = tf.reshape(attended, tf.concat([tf.shape(inputs)[:3], [self.filters]], axis=0))
     outputs = tf.ensure_shape(outputs, [*inputs.shape[:3], self.filters])
     if self.strides > 1:
-      outputs = tf.nn.avg_pool2d(outputs, self.strides, self.strides, "SAME")
+      outputs = average_pool_2d(outputs, self.strides)
     return self.activation(outputs)
 
   def attention_weights(self, inputs: tf.Tensor, pixels: tf.Tensor | None = None) -> tf.Tensor:

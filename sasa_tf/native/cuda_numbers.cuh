@@ -29,6 +29,11 @@ __device__ inline float2 Widen(uint32_t two, __half) {
   return __half22float2(*reinterpret_cast<__half2*>(&two));
 }
 
+// What tf32 keeps of a float.
+__device__ inline float Coarse(float x) {
+  return __uint_as_float(__float_as_uint(x) & 0xffffe000u);
+}
+
 // Sums over the lanes of a warp whose numbers are equal modulo kLanes.
 template <int kLanes>
 __device__ inline float WarpSum(float x) {

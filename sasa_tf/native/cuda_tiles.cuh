@@ -96,7 +96,7 @@ struct Lane {
 // wherever it is used, and in registers of its own for every `place`, as the operands of a matrix
 // instruction lie in registers that follow each other.
 __device__ inline uint32_t Hidden(uint32_t bits, const Lane& lane, int place) {
-  const unsigned zero = __shfl_sync(kAllLanes, lane.number, place % kWarp);
+  const unsigned zero = __shfl_xor_sync(kAllLanes, lane.number, place % kWarp);
   return bits | zero >> (5 + place / kWarp);
 }
 __device__ inline float Hidden(float x, const Lane& lane, int place) {
@@ -128,8 +128,8 @@ struct Area {
   Area() = default;
   __device__ Area(const TileGrid& g, uint32_t tile, int tile_rows, int tile_columns, int heads) {
     head = g.head_blocks.Take(tile) * heads;
-    x = g.tiles_x.Take(tile) * tile_columns;
     y = g.tiles_y.Take(tile) * tile_rows;
+    x = g.tiles_x.Take(tile) * tile_columns;
     const int phase_x = g.column_phases.Take(tile), phase_y = g.row_phases.Take(tile);
     const int row = y * g.row_dilation + phase_y, column = x * g.column_dilation + phase_x;
     rows = g.height - row;
@@ -145,6 +145,32 @@ struct Area {
   __device__ bool RowInside(int i) const { return y + i >= 0 && i < rows; }
   __device__ bool ColumnInside(int i) const { return x + i >= 0 && i < columns; }
 };
+
+// The tiles of a thread block: of one block of heads, as many as any other's or one more, going down
+// the images. Thread blocks side by side are at the same pixels with their heads, which share what
+// memory delivers at a time.
+struct Run {
+  int begin, end, step;
+
+  // The number of thread blocks is a multiple of that of the blocks of heads.
+  __device__ explicit Run(const TileGrid& g) {
+    uint32_t group = blockIdx.x, groups = gridDim.x, places = g.tiles;
+    const int head = g.head_blocks.Take(group);
+    g.head_blocks.Take(groups);
+    g.head_blocks.Take(places);
+    const uint32_t each = places / groups, more = places % groups;
+    const uint32_t first = group * each + (group < more ? group : more);
+    step = g.head_blocks.by;
+    begin = first * step + head;
+    end = begin + (each + (group < more)) * step;
+  }
+};
+
+// As many thread blocks as that takes, of those that run at a time.
+inline int RunsOf(const TileGrid& g, int workers) {
+  const int heads = g.head_blocks.by;
+  return workers < heads ? heads : workers / heads * heads;
+}
 
 // Ends a thread block whose warps each have sums of the tables' gradients, fragments of a matrix [8
 // lines of the rows, 8 of the columns][kDepth]: adds them one warp after the other, in shared memory

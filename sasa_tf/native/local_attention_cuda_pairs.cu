@@ -39,7 +39,8 @@ constexpr int kRowLines = kReachRows + 1, kColumnLines = 16 + kPatchColumns - 1;
 constexpr int kRowPad = kPatchRows - 1, kColumnPad = kPatchColumns - 1;
 
 // What a kernel is compiled for: the head, and the tile of a thread block, of which each warp has a
-// row of patches.
+// row of patches. A thread block goes down the image, tile by tile, and keeps what the next tile's
+// region shares with that of the tile before: rows of the region lie in a ring.
 template <typename T_, int kDepth_, int kWarps_, int kColumns_, int kBlocks_>
 struct Shape {
   using T = T_;
@@ -53,6 +54,7 @@ struct Shape {
   static_assert(kColumns % kPatchColumns == 0);
   static constexpr int kRegionRows = kRows + kKernel - 1;
   static constexpr int kRegionColumns = kColumns + kKernel - 1;
+  static constexpr int kSharedRows = kKernel - 1;  // of the regions of two tiles
   // Of 16 bytes; odd, so that 8 pixels of a column lie in different banks.
   static constexpr int kPitch = kRegionColumns | 1;
   // In bytes; neighbouring pixels of all planes lie in different banks.
@@ -79,11 +81,31 @@ __device__ inline void FillTables(const TileGrid& g, const float* rows, const fl
   }
 }
 
-// Copies the tile and the halo around it into planes [head, chunk][row][column] of 16 bytes.
+// Which rows of a tile's region are to be copied, and where in the ring rows lie.
 template <typename S>
-__device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Lane& lane,
-                                  const typename S::T* from, int parts, bool there,
-                                  uint32_t planes) {
+struct Ring {
+  bool follows = false;  // on the tile above, which has the first rows
+  int slot = 0;          // of the region's first row
+
+  // To the next tile.
+  __device__ void Turn(bool tile_follows) {
+    follows = tile_follows;
+    slot = follows ? At(S::kRows) : 0;
+  }
+  __device__ int FirstNewRow() const { return follows ? S::kSharedRows : 0; }
+  // Where a row of the region lies.
+  __device__ int At(int row) const {
+    row += slot;
+    return row < S::kRegionRows ? row : row - S::kRegionRows;
+  }
+};
+
+// Copies the new rows of the tile and of the halo around it into planes [head, chunk][row][column]
+// of 16 bytes.
+template <typename S>
+__device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Ring<S>& ring,
+                                  const Lane& lane, const typename S::T* from, int parts,
+                                  bool there, uint32_t planes) {
   using T = typename S::T;
   constexpr int kAtOnce = kWarp / S::kPlanes;  // pixels of a row
   constexpr int kTurns = (S::kRegionColumns + kAtOnce - 1) / kAtOnce;
@@ -97,12 +119,14 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Lan
   for (int turn = 0; turn < kTurns; ++turn) {
     inside[turn] = there && area.ColumnInside(column + turn * kAtOnce - kMargin);
   }
-  const T* line = from + area.First(parts) * S::kDepth + plane * 8 + (warp - kMargin) * row_step +
+  const int first = ring.FirstNewRow() + warp;
+  const T* line = from + area.First(parts) * S::kDepth + plane * 8 + (first - kMargin) * row_step +
                   (column - kMargin) * g.column_step * parts * S::kDepth;
-  uint32_t to = planes + plane * S::kPlane + (warp * S::kPitch + column) * 16;
+  planes += plane * S::kPlane + column * 16;
 #pragma unroll 1
-  for (int row = warp; row < S::kRegionRows; row += S::kWarps) {
+  for (int row = first; row < S::kRegionRows; row += S::kWarps) {
     const bool row_inside = area.RowInside(row - kMargin);
+    const uint32_t to = planes + ring.At(row) * S::kPitch * 16;
     const T* pixel = line;
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
@@ -112,7 +136,6 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Lan
       pixel += column_step;
     }
     line += S::kWarps * row_step;
-    to += S::kWarps * S::kPitch * 16;
   }
 }
 
@@ -177,7 +200,7 @@ struct Way {
   int row, column;    // in the patch
   int top;            // of the patches, in the tile
   bool live, inside;  // whether the patches have pixels, and the lane's row is one of the image
-  int columns;        // of the image, from the lane's in the first patch on
+  int columns;        // of the tile in the image, from the lane's in the first patch on
   int pixel, step;    // counted in heads of one part: from the tile's first, and to the next patch
 
   __device__ Way(const TileGrid& g, const Area& area, const Lane& lane) {
@@ -186,16 +209,17 @@ struct Way {
     top = threadIdx.x / kWarp * kPatchRows;
     live = top < area.rows;
     inside = top + row < area.rows;
-    columns = area.columns - column;
+    columns = (area.columns < S::kColumns ? area.columns : S::kColumns) - column;
     pixel = (top + row) * g.row_step + column * g.column_step;
     step = kPatchColumns * g.column_step;
   }
-  // Where, in an array of so many parts, the lane's channels of a pixel begin, from the tile's
-  // first.
-  __device__ uint32_t At(uint32_t pixel, int parts, const Lane& lane) const {
-    return pixel * (parts * S::kDepth) + 2 * lane.pair;
+  // Where, in an array of so many parts, the lane's channels of its first pixel begin.
+  __device__ uint32_t First(const Area& area, int parts, const Lane& lane) const {
+    return (area.First(parts) + pixel * parts) * S::kDepth + 2 * lane.pair;
   }
-  // Whether the lane has a pixel in the patch `left` columns into the tile.
+  // From there to those of the next patch's.
+  __device__ uint32_t Step(int parts) const { return step * parts * S::kDepth; }
+  // Whether the lane has a pixel in the patch `left` columns after the tile's first.
   __device__ bool Inside(int left) const { return inside && left < columns; }
 };
 
@@ -205,14 +229,15 @@ template <typename S, bool kTransposed>
 struct Pixels {
   uint32_t at[2][S::kPlanes];
 
-  // Where in the planes the lane's row of the first matrices begins. The columns of a matrix that
+  // Where in the planes the lane's row of the first matrices begins, of the row of the ring that it
+  // reads. The columns of a matrix that
   // is multiplied from the left are channels, of one column of pixels after the other; transposed,
   // of one head after the other.
-  __device__ static uint32_t Offset(const Lane& lane) {
+  __device__ static uint32_t Offset(const Lane& lane, int row) {
     const int matrix = lane.number / 8;
     const int plane = kTransposed ? matrix / 2 : matrix % S::kPlanes;
     const int column = kTransposed ? matrix % 2 : matrix / S::kPlanes;
-    return plane * S::kPlane + (lane.matrix_row * S::kPitch + column) * 16;
+    return plane * S::kPlane + (row * S::kPitch + column) * 16;
   }
   // `from`: of the patch's first covered pixel, plus the lane's offset.
   __device__ void Load(uint32_t from, int step) {
@@ -267,24 +292,15 @@ template <typename S>
 struct Terms {
   using T = typename S::T;
   uint32_t row_at, column_at;  // addresses that the lane gives to ldmatrix
-  float row_start[4], column_start[2][4];
+  float row_start[4];
+  uint32_t column_most[2];  // that a column term can be, in half precision
   uint32_t one_hot[8];
 
   __device__ Terms(const T* row_lines, const T* column_lines, const Lane& lane, const Way<S>& way) {
     row_at = SharedAddress(row_lines) + (lane.matrix_row + kRowPad - lane.half) * 16;
     column_at = SharedAddress(column_lines) +
                 (8 * lane.upper + lane.matrix_row + kColumnPad - lane.half) * 16;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = 2 * lane.pair + i % 2;
-      row_start[i] = Hidden(row < way.row || row >= way.row + kKernel ? kNever : 0.f, lane, i);
-#pragma unroll
-      for (int upper = 0; upper < 2; ++upper) {
-        const int column = 8 * upper + row;
-        const bool never = column < way.column || column >= way.column + kKernel;
-        column_start[upper][i] = Hidden(never ? kNever : 0.f, lane, 4 + 4 * upper + i);
-      }
-    }
+    SetColumns(lane, way, [](int) { return true; });
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const uint32_t hot = i % 2 ? Pack<__half>(0.f, 1.f) : Pack<__half>(1.f, 0.f);
@@ -292,10 +308,38 @@ struct Terms {
     }
   }
 
+  // Of the tile: with border "mask", pixels beyond the image are never attended to.
+  __device__ void SetRows(bool mask_border, const Area& area, const Lane& lane,
+                          const Way<S>& way) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = 2 * lane.pair + i % 2;
+      const bool never = row < way.row || row >= way.row + kKernel ||
+                         (mask_border && !area.RowInside(way.top + row - kMargin));
+      row_start[i] = Hidden(never ? kNever : 0.f, lane, i);
+    }
+  }
+  // Likewise of the patch `left` columns after the tile's first.
+  __device__ void SetColumns(const Area& area, const Lane& lane, const Way<S>& way, int left) {
+    SetColumns(lane, way, [&](int covered) { return area.ColumnInside(left + covered - kMargin); });
+  }
+  template <typename Inside>
+  __device__ void SetColumns(const Lane& lane, const Way<S>& way, Inside inside) {
+    const auto most = [&](int covered) {
+      const bool seen = covered >= way.column && covered < way.column + kKernel;
+      return seen && inside(covered) ? INFINITY : kNever;
+    };
+#pragma unroll
+    for (int upper = 0; upper < 2; ++upper) {
+      const int covered = 8 * upper + 2 * lane.pair;
+      column_most[upper] = Pack<__half>(most(covered), most(covered + 1));
+    }
+  }
+
   // Of the covered rows, with which the logits of every column start; of the covered columns, a
   // matrix [16, 16 columns].
-  __device__ void Get(const Rows<S>& q, bool mask_border, const Area& area, const Lane& lane,
-                      const Way<S>& way, int left, float (&row)[4], uint32_t (&columns)[4]) const {
+  __device__ void Get(const Rows<S>& q, const Way<S>& way, float (&row)[4],
+                      uint32_t (&columns)[4]) const {
     uint32_t b[4];
     LoadTwoMatrices(row_at, b[0], b[1]);
     const auto kept = [](bool keep, uint32_t word) { return keep ? word : 0u; };
@@ -312,24 +356,14 @@ struct Terms {
       }
 #pragma unroll
       for (int upper = 0; upper < 2; ++upper) {
-        const auto& start =
-            two == 0 ? column_start[upper] : const_cast<const float (&)[4]>(sums[upper]);
+        const auto& start = two == 0 ? kZeros : const_cast<const float (&)[4]>(sums[upper]);
         Multiply16<T>(sums[upper], start, a[0], a[1], a[2], a[3], b[2 * upper], b[2 * upper + 1]);
-      }
-    }
-    if (mask_border) {
-      // With border "mask", pixels beyond the image are never attended to.
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int covered = 2 * lane.pair + i % 2 - kMargin;
-        if (!area.RowInside(way.top + covered)) row[i] = kNever;
-        if (!area.ColumnInside(left + covered)) sums[0][i] = kNever;
-        if (!area.ColumnInside(left + covered + 8)) sums[1][i] = kNever;
       }
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      columns[i] = Pack<__half>(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
+      const uint32_t sum = Pack<__half>(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
+      columns[i] = LesserHalves(sum, column_most[i / 2]);
     }
   }
 
@@ -359,15 +393,17 @@ struct QueryFacts {
   static constexpr int kBytes = 2 * kHead * 4;
   static_assert(kPlane >= S::kRegionColumns * kColumn && kHead % 32 == 16);
 
-  // Starts to copy log-sum-exps and sums, as they are.
-  __device__ static void Copy(const TileGrid& g, const Area& area, const Lane& lane, bool both,
-                              const float* log_sum, const float* minus_deltas, uint32_t words) {
+  // Starts to copy log-sum-exps and sums of the new rows, as they are.
+  __device__ static void Copy(const TileGrid& g, const Area& area, const Ring<S>& ring,
+                              const Lane& lane, bool both, const float* log_sum,
+                              const float* minus_deltas, uint32_t words) {
     constexpr int kAtOnce = kWarp / 2;
     const int head = lane.number % 2, column = lane.number / 2;
     const bool there = head == 0 || both;
     words += (head * kHead + column * kColumn) * 4;
 #pragma unroll 1
-    for (int y = threadIdx.x / kWarp; y < S::kRegionRows; y += S::kWarps) {
+    for (int y = ring.FirstNewRow() + threadIdx.x / kWarp; y < S::kRegionRows; y += S::kWarps) {
+      const int row = ring.At(y);
       const bool row_inside = there && area.RowInside(y - kMargin);
       int64_t pixel =
           area.First(1) + head + (y - kMargin) * g.row_step + (column - kMargin) * g.column_step;
@@ -376,7 +412,7 @@ struct QueryFacts {
         const int x = turn * kAtOnce + column;
         if (x >= S::kRegionColumns) break;
         const bool inside = row_inside && area.ColumnInside(x - kMargin);
-        const uint32_t to = words + (turn * kAtOnce * kColumn + y) * 4;
+        const uint32_t to = words + (turn * kAtOnce * kColumn + row) * 4;
         CopyWordAsync(to + kLogSum * kPlane * 4, log_sum + pixel, inside);
         CopyWordAsync(to + kDelta * kPlane * 4, minus_deltas + pixel, inside);
         pixel += kAtOnce * g.column_step;
@@ -386,27 +422,27 @@ struct QueryFacts {
 
   // After those and the queries have been copied. `line` is the lane's word of the table of the
   // rows, `start` zeros but for the line behind its last.
-  __device__ static void Complete(const Area& area, bool both, const char* queries, uint32_t line,
-                                  const float (&start)[4], float through_scale, const Lane& lane,
-                                  uint32_t* words) {
-    constexpr int kDown = (S::kRegionRows + 7) / 8;
-    constexpr int kStride = S::kWarps / kDown;  // columns at a time
-    static_assert(kStride > 0);
-    const int warp = threadIdx.x / kWarp, y = warp % kDown * 8 + lane.row;
-    if (warp >= kStride * kDown) return;
+  __device__ static void Complete(const Area& area, const Ring<S>& ring, bool both,
+                                  const char* queries, uint32_t line, const float (&start)[4],
+                                  float through_scale, const Lane& lane, uint32_t* words) {
+    static_assert(S::kSharedRows % 2 == 0 && S::kRows == 8 && S::kWarps % 2 == 0);
+    const int warp = threadIdx.x / kWarp;
+    // Warps side by side share the rows if there are more than 8.
+    const int down = ring.follows ? 1 : 2, stride = S::kWarps / down;  // columns at a time
+    const int y = ring.FirstNewRow() + warp % down * 8 + lane.row, row = ring.At(y);
     const bool within = y < S::kRegionRows, odd = y % 2;
     // The lane's word to convert.
     const int head = lane.pair % 2;
     const bool of_log_sum = lane.pair < 2;
     const bool row_inside = area.RowInside(y - kMargin) && (head == 0 || both);
-    int x = warp / kDown;
-    const char* from = queries + (y * S::kPitch + x) * 16 + lane.pair * 4;
-    uint32_t* to = words + lane.pair * kPlane + x * kColumn + y;
+    int x = warp / down;
+    const char* from = queries + (row * S::kPitch + x) * 16 + lane.pair * 4;
+    uint32_t* to = words + lane.pair * kPlane + x * kColumn + row;
     uint32_t* own =
-        words + head * kHead + (of_log_sum ? kLogSum : kDelta) * kPlane + x * kColumn + y;
+        words + head * kHead + (of_log_sum ? kLogSum : kDelta) * kPlane + x * kColumn + row;
     const int before = (lane.number + kWarp - 1) % kWarp;
 #pragma unroll 2
-    for (; x < S::kRegionColumns; x += kStride) {
+    for (; x < S::kRegionColumns; x += stride) {
       uint32_t q[2] = {0u, 0u};
       float number = 0.f;
       if (within) {
@@ -435,21 +471,21 @@ struct QueryFacts {
         word = Pack<__nv_bfloat16>(number, number - __bfloat162float(__float2bfloat16(number)));
       }
       if (within) *own = word;
-      from += kStride * 16;
-      to += kStride * kColumn;
-      own += kStride * kColumn;
+      from += stride * 16;
+      to += stride * kColumn;
+      own += stride * kColumn;
     }
   }
 
-  // Where a lane finds the words of its query of a column whose matrix has the patch's pixels as
-  // columns. Pairs of lanes: the terms and the log-sum-exp of the first head, then of the second.
-  __device__ static int Terms(const Lane& lane) {
+  // Where a lane finds the words of its query, in a row of the ring, of a column whose matrix has the
+  // patch's pixels as columns. Pairs of lanes: the terms and the log-sum-exp of the first head, then of the second.
+  __device__ static int Terms(const Lane& lane, int row) {
     const int plane = lane.pair % 2 ? kLogSum : 3 - lane.row / 2;
-    return lane.pair / 2 * kHead + plane * kPlane + lane.row;
+    return lane.pair / 2 * kHead + plane * kPlane + row;
   }
   // The sums of the first head, then of the second; the other two lanes' are not looked at.
-  __device__ static int Deltas(const Lane& lane) {
-    return lane.pair % 2 * kHead + kDelta * kPlane + lane.row;
+  __device__ static int Deltas(const Lane& lane, int row) {
+    return lane.pair % 2 * kHead + kDelta * kPlane + row;
   }
 };
 
@@ -482,7 +518,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const Lane lane;
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
   FillTables<S>(g, rows, columns, row_lines, column_lines);
-  const Terms<S> terms(row_lines, column_lines, lane, Way<S>(g, Area(), lane));
+  Terms<S> terms(row_lines, column_lines, lane, Way<S>(g, Area(), lane));
   const float factor = g.scale * kLog2E;
   // Weights in float16 end where those in bfloat16 do not, long before their sums.
   constexpr bool kCompare = std::is_same_v<T, __half>;
@@ -490,34 +526,38 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const uint32_t ones[2] = {Hidden(Pack<T>(1.f, 1.f), lane, 30),
                             Hidden(Pack<T>(1.f, 1.f), lane, 31)};
 
-  for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
+  const Run run(g);
+  Ring<S> ring;
+  for (int tile = run.begin; tile < run.end; tile += run.step) {
     const Area area(g, tile, S::kRows, S::kColumns, 2);
     const Way<S> way(g, area, lane);
     const bool both = area.head + 1 < g.heads;
-    const T* q_tile = query + area.First(g.parts) * S::kDepth;
-    T* output_tile = output + area.First(1) * S::kDepth;
-    float* log_sum_tile = log_sum + area.First(1);
-    uint32_t pixel = way.pixel;
+    ring.Turn(tile > run.begin && area.y > 0);
     __syncthreads();
-    CopyRegion<S>(g, area, lane, key, g.parts, g.has_key, keys);
-    CopyRegion<S>(g, area, lane, value, g.parts, true, values);
+    CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
+    CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
+    uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
+    const bool stores_log_sum = lane.pair < (both ? 2 : 1);
     Rows<S> next;
-    LoadRows<S>(q_tile + way.At(pixel, g.parts, lane), way.Inside(0), way.Inside(0) && both, next);
+    LoadRows<S>(query + q_at, way.Inside(0), way.Inside(0) && both, next);
+    terms.SetRows(g.mask_border, area, lane, way);
     WaitForCopies();
     __syncthreads();
     if (!way.live) continue;
-    uint32_t k_at = keys + way.top * S::kPitch * 16 + Pixels<S, false>::Offset(lane);
-    uint32_t v_at = values + way.top * S::kPitch * 16 + Pixels<S, true>::Offset(lane);
+    const int matrix_row = ring.At(way.top + lane.matrix_row);
+    uint32_t k_at = keys + Pixels<S, false>::Offset(lane, matrix_row);
+    uint32_t v_at = values + Pixels<S, true>::Offset(lane, matrix_row);
 #pragma unroll 1
     for (int left = 0; left < S::kColumns && left < area.columns; left += kPatchColumns) {
-      const bool inside = way.Inside(left);
+      const bool inside = way.Inside(left), more = way.Inside(left + kPatchColumns);
       float row_terms[4];
       uint32_t column_terms[4];
+      if (g.mask_border) terms.SetColumns(area, lane, way, left);
       q.Set(next);
-      terms.Get(next, g.mask_border, area, lane, way, left, row_terms, column_terms);
+      terms.Get(next, way, row_terms, column_terms);
       if (left + kPatchColumns < S::kColumns) {
-        const bool more = way.Inside(left + kPatchColumns);
-        LoadRows<S>(q_tile + way.At(pixel + way.step, g.parts, lane), more, more && both, next);
+        q_at += way.Step(g.parts);
+        LoadRows<S>(query + q_at, more, more && both, next);
       }
       float top[2] = {0.f, 0.f}, total[4], sum[2][S::kChunks][4];
       for (bool compare = kCompare;; compare = true) {
@@ -568,16 +608,15 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
           Gather<S>(weights, v, sum);
           Multiply16<T>(total, weights[0], weights[1], weights[2], weights[3], ones[0], ones[1]);
         }
-        const bool told = Told(total[0]) && (Told(total[2]) || !both);
+        const bool told = Told(total[0]) && Told(total[2]);
         if (compare || __all_sync(kAllLanes, told || !inside)) break;
       }
-      if (inside && lane.pair < (both ? 2 : 1)) {
-        log_sum_tile[pixel + lane.pair] =
-            kLn2 * (lane.pair ? top[1] + __log2f(total[2]) : top[0] + __log2f(total[0]));
-      }
-      StoreRows<S>(sum, __fdividef(1.f, total[0]), __fdividef(1.f, total[2]), inside,
-                   inside && both, output_tile + way.At(pixel, 1, lane));
-      pixel += way.step;
+      StoreRows<S>(sum, Inverse(total[0]), Inverse(total[2]), inside, inside && both,
+                   output + output_at);
+      const float all = lane.pair ? total[2] : total[0], greatest = lane.pair ? top[1] : top[0];
+      const float log_of_sum = kLn2 * (greatest + Log2(all));
+      if (inside && stores_log_sum) log_sum[output_at / S::kDepth + lane.pair] = log_of_sum;
+      output_at += way.Step(1);
       k_at += kPatchColumns * 16;
       v_at += kPatchColumns * 16;
     }
@@ -635,7 +674,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const Lane lane;
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
   FillTables<S>(g, rows, columns, row_lines, column_lines);
-  const Terms<S> terms(row_lines, column_lines, lane, Way<S>(g, Area(), lane));
+  Terms<S> terms(row_lines, column_lines, lane, Way<S>(g, Area(), lane));
   const float factor = g.scale * kLog2E;
   const uint32_t one = Pack<T>(1.f, 1.f);
   // A lane's part of the identity [8, 8], and of matrices [8, 8] with ones in one column.
@@ -645,6 +684,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   uint32_t ones[8];
 #pragma unroll
   for (int i = 0; i < 8; ++i) ones[i] = Hidden(lane.row == i ? one : 0u, lane, 22 + i);
+  const float floats[2] = {Hidden(1.f, lane, 30), Hidden(1.f, lane, 31)};
   // The tables' lines from the first on: of rows, and of columns.
   const uint32_t table_at = lane.half
                                 ? SharedAddress(column_lines) + (kColumnPad + lane.matrix_row) * 16
@@ -652,41 +692,47 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   float table_sum[S::kChunks][4] = {};  // [8 lines of rows, 8 of columns][8 channels]
   Operands<S> q(lane, 32), up(lane, 40);
 
-  for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
+  const Run run(g);
+  Ring<S> ring;
+  for (int tile = run.begin; tile < run.end; tile += run.step) {
     const Area area(g, tile, S::kRows, S::kColumns, 2);
     const Way<S> way(g, area, lane);
     const bool both = area.head + 1 < g.heads;
-    const int64_t first = area.First(1);  // of numbers for each pixel and head
-    const T* q_tile = query + area.First(g.parts) * S::kDepth;
-    const T *up_tile = upstream + first * S::kDepth, *output_tile = output + first * S::kDepth;
-    uint32_t pixel = way.pixel;
+    ring.Turn(tile > run.begin && area.y > 0);
     __syncthreads();
-    CopyRegion<S>(g, area, lane, key, g.parts, g.has_key, keys);
-    CopyRegion<S>(g, area, lane, value, g.parts, true, values);
+    CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
+    CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
+    uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
+    const bool stores_delta = lane.pair < (both ? 2 : 1);
     Rows<S> next_q, next_up, out;
     float lse[2];
-    const auto load = [&](uint32_t pixel, bool inside) {
-      const uint32_t at = way.At(pixel, 1, lane);
-      LoadRows<S>(q_tile + way.At(pixel, g.parts, lane), inside, inside && both, next_q);
-      LoadRows<S>(up_tile + at, inside, inside && both, next_up);
-      LoadRows<S>(output_tile + at, inside, inside && both, out);
+    const auto load = [&](uint32_t q_at, uint32_t output_at, bool inside) {
+      const bool second = inside && both;
+      LoadRows<S>(query + q_at, inside, second, next_q);
+      LoadRows<S>(upstream + output_at, inside, second, next_up);
+      LoadRows<S>(output + output_at, inside, second, out);
       // Of a query that is not there: weights of zero.
-      lse[0] = inside ? __ldg(log_sum + first + pixel) : kAbsent;
-      lse[1] = inside && both ? __ldg(log_sum + first + pixel + 1) : kAbsent;
+      lse[0] = lse[1] = kAbsent;
+      const float* from = log_sum + output_at / S::kDepth;
+      if (inside) lse[0] = __ldg(from);
+      if (second) lse[1] = __ldg(from + 1);
     };
-    load(pixel, way.Inside(0));
+    load(q_at, output_at, way.Inside(0));
+    terms.SetRows(g.mask_border, area, lane, way);
     WaitForCopies();
     __syncthreads();
     if (!way.live) continue;
-    uint32_t k_at = keys + way.top * S::kPitch * 16 + Pixels<S, false>::Offset(lane);
+    const int matrix_row = ring.At(way.top + lane.matrix_row);
+    uint32_t k_at = keys + Pixels<S, false>::Offset(lane, matrix_row);
     const uint32_t to_values = values - keys;
-    uint32_t transposed_at = keys + way.top * S::kPitch * 16 + Pixels<S, true>::Offset(lane);
+    uint32_t transposed_at = keys + Pixels<S, true>::Offset(lane, matrix_row);
 #pragma unroll 1
     for (int left = 0; left < S::kColumns && left < area.columns; left += kPatchColumns) {
       const bool inside = way.Inside(left);
       float row_terms[4], minus_delta[2] = {0.f, 0.f};
       uint32_t column_terms[4];
       const float minus_lse[2] = {-kLog2E * lse[0], -kLog2E * lse[1]};
+      if (g.mask_border) terms.SetColumns(area, lane, way, left);
       q.Set(next_q);
       up.Set(next_up);
 #pragma unroll
@@ -695,23 +741,25 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         const float2 a = Widen(out[head][c], T()), b = Widen(next_up[head][c], T());
         minus_delta[head] = fmaf(-a.x, b.x, fmaf(-a.y, b.y, minus_delta[head]));
       }
-      terms.Get(next_q, g.mask_border, area, lane, way, left, row_terms, column_terms);
+      terms.Get(next_q, way, row_terms, column_terms);
       uint32_t channels[S::kPlanes];  // of the queries, transposed
 #pragma unroll
       for (int i = 0; i < S::kPlanes; ++i) {
         channels[i] = Transposed(next_q[i / S::kChunks][i % S::kChunks]);
       }
       if (left + kPatchColumns < S::kColumns) {
-        load(pixel + way.step, way.Inside(left + kPatchColumns));
+        load(q_at + way.Step(g.parts), output_at + way.Step(1), way.Inside(left + kPatchColumns));
       }
-      minus_delta[0] = RowSum(minus_delta[0]);
-      minus_delta[1] = RowSum(minus_delta[1]);
-      if (inside && lane.pair < (both ? 2 : 1)) {
-        minus_deltas[first + pixel + lane.pair] = lane.pair ? minus_delta[1] : minus_delta[0];
+      // Sums over the lanes of a row, as a product with ones; what the instruction does not look at
+      // of a number is another number.
+      const float coarse[2] = {Coarse(minus_delta[0]), Coarse(minus_delta[1])};
+      float slope_start[4];
+      MultiplyTf32(slope_start, kZeros, coarse[0], coarse[1], minus_delta[0] - coarse[0],
+                   minus_delta[1] - coarse[1], floats[0], floats[1]);
+      if (inside && stores_delta) {
+        minus_deltas[output_at / S::kDepth + lane.pair] =
+            lane.pair ? slope_start[2] : slope_start[0];
       }
-      // The same numbers of other lanes, for registers of their own.
-      const float slope_start[4] = {minus_delta[0], __shfl_xor_sync(kAllLanes, minus_delta[0], 1),
-                                    minus_delta[1], __shfl_xor_sync(kAllLanes, minus_delta[1], 1)};
 
       float dq[2][S::kChunks][4] = {}, drow[4] = {}, dcolumn[2][4] = {};
 #pragma unroll
@@ -740,32 +788,30 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         Multiply16<T>(dcolumn[step / 4], slopes[0], slopes[1], slopes[2], slopes[3],
                       ones[2 * step % 8], ones[2 * step % 8 + 1]);
       }
-      if (g.has_relative) {
-        uint32_t lines[2][2], b[2];
-        Lines<S>(lane, way, drow, dcolumn, lines);
-        LoadTwoTransposed(table_at, b[0], b[1]);
-        float dterm[S::kChunks][4];
-        if constexpr (S::kChunks == 1) {
-          Multiply16<T>(dterm[0], kZeros, lines[0][0], lines[1][0], lines[0][1], lines[1][1], b[0],
-                        b[1]);
-        } else {
-          Multiply8<T>(dterm[0], kZeros, lines[0][0], lines[1][0], b[0]);
-          Multiply8<T>(dterm[1], kZeros, lines[0][1], lines[1][1], b[1]);
-        }
-        uint32_t a[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) a[i] = Transposed(lines[i / 2][i % 2]);
-#pragma unroll
-        for (int c = 0; c < S::kChunks; ++c) {
-          Multiply16<T>(table_sum[c], a[0], a[1], a[2], a[3], channels[c],
-                        channels[S::kChunks + c]);
-#pragma unroll
-          for (int i = 0; i < 4; ++i) dq[i / 2][c][i] += dterm[c][i];
-        }
+      // Without tables, of zeros.
+      uint32_t lines[2][2], b[2];
+      Lines<S>(lane, way, drow, dcolumn, lines);
+      LoadTwoTransposed(table_at, b[0], b[1]);
+      float dterm[S::kChunks][4];
+      if constexpr (S::kChunks == 1) {
+        Multiply16<T>(dterm[0], kZeros, lines[0][0], lines[1][0], lines[0][1], lines[1][1], b[0],
+                      b[1]);
+      } else {
+        Multiply8<T>(dterm[0], kZeros, lines[0][0], lines[1][0], b[0]);
+        Multiply8<T>(dterm[1], kZeros, lines[0][1], lines[1][1], b[1]);
       }
-      StoreRows<S>(dq, g.scale, g.scale, inside, inside && both,
-                   query_gradient + area.First(g.parts) * S::kDepth + way.At(pixel, g.parts, lane));
-      pixel += way.step;
+      uint32_t a[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) a[i] = Transposed(lines[i / 2][i % 2]);
+#pragma unroll
+      for (int c = 0; c < S::kChunks; ++c) {
+        Multiply16<T>(table_sum[c], a[0], a[1], a[2], a[3], channels[c], channels[S::kChunks + c]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) dq[i / 2][c][i] += dterm[c][i];
+      }
+      StoreRows<S>(dq, g.scale, g.scale, inside, inside && both, query_gradient + q_at);
+      q_at += way.Step(g.parts);
+      output_at += way.Step(1);
       k_at += kPatchColumns * 16;
       transposed_at += kPatchColumns * 16;
     }
@@ -823,39 +869,42 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   Operands<S> k(lane, 12), v(lane, 20);
   uint32_t line[4] = {0u, Hidden(0u, lane, 28), Hidden(0u, lane, 29), 0u};
 
-  for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
+  const Run run(g);
+  Ring<S> ring;
+  for (int tile = run.begin; tile < run.end; tile += run.step) {
     const Area area(g, tile, S::kRows, S::kColumns, 2);
     const Way<S> way(g, area, lane);
     const bool both = area.head + 1 < g.heads;
-    const int64_t first = area.First(g.parts) * S::kDepth;
-    uint32_t pixel = way.pixel;
+    ring.Turn(tile > run.begin && area.y > 0);
     __syncthreads();
-    CopyRegion<S>(g, area, lane, query, g.parts, true, queries);
-    CopyRegion<S>(g, area, lane, upstream, 1, true, queries + S::kRegion);
-    Facts::Copy(g, area, lane, both, log_sum, minus_deltas, SharedAddress(words));
+    CopyRegion<S>(g, area, ring, lane, query, g.parts, true, queries);
+    CopyRegion<S>(g, area, ring, lane, upstream, 1, true, queries + S::kRegion);
+    Facts::Copy(g, area, ring, lane, both, log_sum, minus_deltas, SharedAddress(words));
+    uint32_t at = way.First(area, g.parts, lane);
     Rows<S> next_k, next_v;
-    const auto load = [&](uint32_t pixel, bool inside) {
-      const uint32_t at = way.At(pixel, g.parts, lane);
-      LoadRows<S>(key + first + at, inside && g.has_key, inside && both && g.has_key, next_k);
-      LoadRows<S>(value + first + at, inside, inside && both, next_v);
+    const auto load = [&](uint32_t at, bool inside) {
+      LoadRows<S>(key + at, inside && g.has_key, inside && both && g.has_key, next_k);
+      LoadRows<S>(value + at, inside, inside && both, next_v);
     };
-    load(pixel, way.Inside(0));
+    load(at, way.Inside(0));
     WaitForCopies();
     __syncthreads();
-    Facts::Complete(area, both, memory, row_line, row_start, 1.f / g.scale, lane, words);
+    Facts::Complete(area, ring, both, memory, row_line, row_start, 1.f / g.scale, lane, words);
     __syncthreads();
     if (!way.live) continue;
-    uint32_t q_at = queries + way.top * S::kPitch * 16 + Pixels<S, false>::Offset(lane);
-    uint32_t transposed_at = queries + way.top * S::kPitch * 16 + Pixels<S, true>::Offset(lane);
-    const uint32_t* term = words + Facts::Terms(lane) + way.top;
-    const uint32_t* delta = words + Facts::Deltas(lane) + way.top;
+    const int matrix_row = ring.At(way.top + lane.matrix_row);
+    uint32_t q_at = queries + Pixels<S, false>::Offset(lane, matrix_row);
+    uint32_t transposed_at = queries + Pixels<S, true>::Offset(lane, matrix_row);
+    const int query_row = ring.At(way.top + lane.row);
+    const uint32_t* term = words + Facts::Terms(lane, query_row);
+    const uint32_t* delta = words + Facts::Deltas(lane, query_row);
 #pragma unroll 1
     for (int left = 0; left < S::kColumns && left < area.columns; left += kPatchColumns) {
       const bool inside = way.Inside(left);
       k.Set(next_k);
       v.Set(next_v);
       if (left + kPatchColumns < S::kColumns) {
-        load(pixel + way.step, way.Inside(left + kPatchColumns));
+        load(at + way.Step(g.parts), way.Inside(left + kPatchColumns));
       }
       float dk[2][S::kChunks][4] = {}, dv[2][S::kChunks][4] = {};
 #pragma unroll
@@ -893,12 +942,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         qt.Load(transposed_at, step);
         Gather<S>(slopes, qt, dk);
       }
-      const uint32_t at = way.At(pixel, g.parts, lane);
-      if (g.has_key) {
-        StoreRows<S>(dk, g.scale, g.scale, inside, inside && both, key_gradient + first + at);
-      }
-      StoreRows<S>(dv, 1.f, 1.f, inside, inside && both, value_gradient + first + at);
-      pixel += way.step;
+      StoreRows<S>(dk, g.scale, g.scale, inside && g.has_key, inside && both && g.has_key,
+                   key_gradient + at);
+      StoreRows<S>(dv, 1.f, 1.f, inside, inside && both, value_gradient + at);
+      at += way.Step(g.parts);
       q_at += kPatchColumns * 16;
       transposed_at += kPatchColumns * 16;
       term += kPatchColumns * Facts::kColumn;
@@ -912,7 +959,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 template <typename T, int kDepth>
 using ForwardShape = Shape<T, kDepth, kDepth == 8 ? 4 : 7, 28, kDepth == 8 ? 5 : 2>;
 template <typename T, int kDepth>
-using QueryShape = Shape<T, kDepth, 4, 28, kDepth == 8 ? 4 : 3>;
+using QueryShape = Shape<T, kDepth, 4, 28, kDepth == 8 ? 3 : 2>;
 template <typename T, int kDepth>
 using KeyShape = Shape<T, kDepth, 4, 28, kDepth == 8 ? 3 : 2>;
 
@@ -921,7 +968,8 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
   using T = typename S::T;
   const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, 2);
   constexpr int kBytes = Memory<S>::kByQueries;
-  const int workers = Workers(Forward<S>, g.tiles, S::kThreads, kBytes, g.tiles);
+  const int workers =
+      RunsOf(g, Workers(Forward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
   Enqueue(Forward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
           static_cast<T*>(a.output), a.log_sum);
@@ -932,7 +980,8 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
   using T = typename S::T;
   const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, 2);
   constexpr int kBytes = Memory<S>::kByQueries;
-  const int workers = Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers);
+  const int workers =
+      RunsOf(g, Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
   Enqueue(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
           static_cast<const T*>(a.output), a.log_sum, static_cast<const T*>(a.upstream),
@@ -946,7 +995,8 @@ void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSum
   using T = typename S::T;
   const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, 2);
   constexpr int kBytes = Memory<S>::kByKeys;
-  const int workers = Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles);
+  const int workers =
+      RunsOf(g, Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
   Enqueue(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
           a.log_sum, static_cast<const T*>(a.upstream), a.scratch, static_cast<T*>(a.key_gradient),
@@ -970,7 +1020,9 @@ void WithHead(const Problem& p, Launch launch) {
 }  // namespace
 
 bool PairsCan(const Problem& p) {
-  return (p.depth == 8 || p.depth == 16) && p.type != Type::kFloat32 && p.kernel_rows == kKernel &&
+  // Each block of heads has a worker, and places are numbers of 32 bits.
+  const double numbers = 1. * p.batch * p.height * p.width * p.parts * p.heads * p.depth;
+  return (p.depth == 8 || p.depth == 16) && p.heads <= kTableWorkers && numbers < 0x1p32 && p.type != Type::kFloat32 && p.kernel_rows == kKernel &&
          p.kernel_columns == kKernel && p.scale >= kSmallestScale;
 }
 

@@ -175,11 +175,6 @@ __device__ inline uint32_t MultiplyAddTwo(uint32_t a, uint32_t b, uint32_t c) {
   return *reinterpret_cast<const uint32_t*>(&sum);
 }
 
-// What tf32 keeps of a float.
-__device__ inline float Coarse(float x) {
-  return __uint_as_float(__float_as_uint(x) & 0xffffe000u);
-}
-
 // The similarity of two heads as the right side of a product with pixels [16, 4 channels], twice:
 // column 2 e + h is the key's channel e of head h; its rows are the query's channels, rounded, then
 // what rounding took away.
