@@ -146,9 +146,9 @@ struct Area {
   __device__ bool ColumnInside(int i) const { return x + i >= 0 && i < columns; }
 };
 
-// The tiles of a thread block: of one block of heads, as many as any other's or one more, going down
-// the images. Thread blocks side by side are at the same pixels with their heads, which share what
-// memory delivers at a time.
+// The tiles of a thread block: of one block of heads, as many as any other's or one more, going
+// down the images. Thread blocks side by side are at the same pixels with their heads, which share
+// what memory delivers at a time.
 struct Run {
   int begin, end, step;
 
@@ -173,8 +173,9 @@ inline int RunsOf(const TileGrid& g, int workers) {
 }
 
 // Ends a thread block whose warps each have sums of the tables' gradients, fragments of a matrix [8
-// lines of the rows, 8 of the columns][kDepth]: adds them one warp after the other, in shared memory
-// of 16 kDepth floats, and stores those of lines that the tables have as the thread block's own.
+// lines of the rows, 8 of the columns][kDepth]: adds them one warp after the other, in shared
+// memory of 16 kDepth floats, and stores those of lines that the tables have as the thread block's
+// own.
 template <int kKernel, int kDepth>
 __device__ inline void StoreTableSums(const Lane& lane, const float (&sums)[kDepth / 8][4],
                                       float* memory, float* partials) {

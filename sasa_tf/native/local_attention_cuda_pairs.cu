@@ -123,7 +123,7 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Rin
   const T* line = from + area.First(parts) * S::kDepth + plane * 8 + (first - kMargin) * row_step +
                   (column - kMargin) * g.column_step * parts * S::kDepth;
   planes += plane * S::kPlane + column * 16;
-#pragma unroll 1
+#pragma unroll 2
   for (int row = first; row < S::kRegionRows; row += S::kWarps) {
     const bool row_inside = area.RowInside(row - kMargin);
     const uint32_t to = planes + ring.At(row) * S::kPitch * 16;
@@ -309,8 +309,7 @@ struct Terms {
   }
 
   // Of the tile: with border "mask", pixels beyond the image are never attended to.
-  __device__ void SetRows(bool mask_border, const Area& area, const Lane& lane,
-                          const Way<S>& way) {
+  __device__ void SetRows(bool mask_border, const Area& area, const Lane& lane, const Way<S>& way) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = 2 * lane.pair + i % 2;
@@ -477,8 +476,9 @@ struct QueryFacts {
     }
   }
 
-  // Where a lane finds the words of its query, in a row of the ring, of a column whose matrix has the
-  // patch's pixels as columns. Pairs of lanes: the terms and the log-sum-exp of the first head, then of the second.
+  // Where a lane finds the words of its query, in a row of the ring, of a column whose matrix has
+  // the patch's pixels as columns. Pairs of lanes: the terms and the log-sum-exp of the first head,
+  // then of the second.
   __device__ static int Terms(const Lane& lane, int row) {
     const int plane = lane.pair % 2 ? kLogSum : 3 - lane.row / 2;
     return lane.pair / 2 * kHead + plane * kPlane + row;
@@ -968,8 +968,7 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
   using T = typename S::T;
   const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, 2);
   constexpr int kBytes = Memory<S>::kByQueries;
-  const int workers =
-      RunsOf(g, Workers(Forward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
+  const int workers = RunsOf(g, Workers(Forward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
   Enqueue(Forward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
           static_cast<T*>(a.output), a.log_sum);
@@ -995,8 +994,7 @@ void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSum
   using T = typename S::T;
   const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, 2);
   constexpr int kBytes = Memory<S>::kByKeys;
-  const int workers =
-      RunsOf(g, Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
+  const int workers = RunsOf(g, Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
   Enqueue(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
           a.log_sum, static_cast<const T*>(a.upstream), a.scratch, static_cast<T*>(a.key_gradient),
@@ -1022,8 +1020,9 @@ void WithHead(const Problem& p, Launch launch) {
 bool PairsCan(const Problem& p) {
   // Each block of heads has a worker, and places are numbers of 32 bits.
   const double numbers = 1. * p.batch * p.height * p.width * p.parts * p.heads * p.depth;
-  return (p.depth == 8 || p.depth == 16) && p.heads <= kTableWorkers && numbers < 0x1p32 && p.type != Type::kFloat32 && p.kernel_rows == kKernel &&
-         p.kernel_columns == kKernel && p.scale >= kSmallestScale;
+  return (p.depth == 8 || p.depth == 16) && p.heads <= kTableWorkers && numbers < 0x1p32 &&
+         p.type != Type::kFloat32 && p.kernel_rows == kKernel && p.kernel_columns == kKernel &&
+         p.scale >= kSmallestScale;
 }
 
 void PairsForward(const Problem& p, const ForwardArrays& arrays, cudaStream_t stream) {

@@ -99,13 +99,15 @@ __device__ inline void FillTables(const TileGrid& g, const float* rows, const fl
 // One-hot row and column of each covered pixel: [chunk of 8 slots][pixel][8].
 template <typename T>
 __device__ inline void FillOneHot(T* one_hot) {
-  for (int i = threadIdx.x; i < kSlots * kTermSlots; i += kThreads) {
-    const int pixel = i % kSlots, slot = i / kSlots;
-    bool hot = slot == kNowhereSlot;
-    if (pixel < kCovered) {
-      hot = slot == pixel / kReachSide || slot == kColumnSlot + pixel % kReachSide;
-    }
-    one_hot[(slot / 8 * kSlots + pixel) * 8 + slot % 8] = T(hot ? 1.f : 0.f);
+  for (int i = threadIdx.x; i < kSlots * kTermSlots / 8; i += kThreads) {
+    const int pixel = i % kSlots, first = i / kSlots * 8;
+    const bool covered = pixel < kCovered;
+    const int row = (covered ? pixel / kReachSide : kNowhereSlot) - first;
+    const int column = (covered ? kColumnSlot + pixel % kReachSide : kNowhereSlot) - first;
+    const auto hot = [&](int slot) { return row == slot || column == slot ? 1.f : 0.f; };
+    reinterpret_cast<uint4*>(one_hot)[i] =
+        make_uint4(Pack<T>(hot(0), hot(1)), Pack<T>(hot(2), hot(3)), Pack<T>(hot(4), hot(5)),
+                   Pack<T>(hot(6), hot(7)));
   }
 }
 

@@ -8,9 +8,9 @@ import tensorflow as tf
 def average_pool_2d(inputs: tf.Tensor, size: int) -> tf.Tensor:
   """As `tf.nn.avg_pool2d(inputs, size, size, "SAME")`, with a gradient that XLA compiles well.
 
-  XLA makes the gradient of an average pooling a windowed sum over upstream numbers and zeros between
-  them, which takes five times as long on a GPU as to write it. Where blocks do not overlap the
-  image's end, each pixel has the same share of one upstream number, which needs no sum.
+  XLA makes the gradient of an average pooling a windowed sum over upstream numbers and zeros
+  between them, which takes five times as long on a GPU as to write it. Where no block reaches
+  beyond the image, each pixel has its share of one upstream number, and no sum is needed.
 
   Args:
     inputs: [B, H, W, C].

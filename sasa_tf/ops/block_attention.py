@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from sasa_tf.ops.fusion import not_fused
 from sasa_tf.ops.precision import product
 
 
@@ -34,9 +35,9 @@ class Operands(NamedTuple):
   beyond: tf.Tensor | None
 
 
-def _logits(operands: Operands) -> tf.Tensor:
-  """[G, tile, queries]."""
-  rows, columns = operands.rows, operands.columns
+def _logits(operands: Operands, less: tf.Tensor | float = 0.0) -> tf.Tensor:
+  """[G, tile, queries], minus a number for each query, [G, 1, queries]."""
+  rows, columns = operands.rows - less, operands.columns
   tile, queries = rows.shape[1] * columns.shape[1], rows.shape[2]
   terms = tf.reshape(rows[:, :, None] + columns[:, None], [-1, tile, queries])
   if operands.keys is None:
@@ -46,13 +47,15 @@ def _logits(operands: Operands) -> tf.Tensor:
 
 def forward(operands: Operands) -> tuple[tf.Tensor, tf.Tensor]:
   """Returns outputs [G, queries, D] and the log-sum-exp of the logits [G, 1, queries]."""
-  logits = _logits(operands)
-  top = tf.reduce_max(logits, axis=1, keepdims=True)
+  top = tf.reduce_max(_logits(operands), axis=1, keepdims=True)
   if operands.beyond is not None:
     top = tf.maximum(top, operands.beyond)
   top = tf.stop_gradient(top)
-  weights = tf.exp(logits - top)
-  total = tf.reduce_sum(weights, axis=1, keepdims=True)
+  # Of the row terms the maxima are taken, which are few, so that XLA has no use for the logits
+  # beyond their maxima: it adds the terms twice, and does not take the sums through memory.
+  # Rounded as the product takes them, so that no single-precision array of them does.
+  weights = not_fused(tf.cast(tf.exp(_logits(operands, less=top)), operands.values.dtype))
+  total = tf.reduce_sum(tf.cast(weights, top.dtype), axis=1, keepdims=True)
   if operands.beyond is not None:
     total += tf.exp(operands.beyond - top)
   outputs = product(operands.values, weights, adjoint_a=True) / total
@@ -84,7 +87,7 @@ def backward(
     Those of keys and values in the dtype of the operands, the others in that of the softmax.
   """
   dtype = log_sum.dtype
-  weights = tf.exp(_logits(operands) - log_sum)
+  weights = tf.exp(_logits(operands, less=log_sum))
   values = product(weights, upstream, rounded=True)
   slopes = tf.cast(product(operands.values, upstream, adjoint_b=True, rounded=True), dtype)
   # Rounded as the products take it, so that no single-precision array of them goes through memory.
@@ -98,5 +101,5 @@ def backward(
   tile_rows, tile_columns = operands.rows.shape[1], operands.columns.shape[1]
   plane = tf.reshape(logits, [-1, tile_rows, tile_columns, operands.rows.shape[2]])
   plane = tf.cast(plane, dtype)
-  rows, columns = tf.reduce_sum(plane, axis=2), tf.reduce_sum(plane, axis=1)
+  rows, columns = (not_fused(tf.reduce_sum(plane, axis=axis)) for axis in (2, 1))
   return Operands(queries, keys, values, rows, columns, beyond)

@@ -12,6 +12,7 @@ import math
 
 import tensorflow as tf
 
+from sasa_tf.ops.fusion import not_fused
 from sasa_tf.ops.geometry import WindowGeometry
 from sasa_tf.ops.precision import softmax_dtype
 from sasa_tf.ops.target_device import target_device
@@ -213,7 +214,7 @@ class BlockLayout:
     if not self.whole[1]:
       unit = _column_unit(depth)
       tiles = tf.reshape(tiles, [-1, tile_columns * unit, depth // unit])
-      tiles = self._fold(tiles, 1, unit)
+      tiles = not_fused(self._fold(tiles, 1, unit))
     if not self.whole[0]:
       tiles = self._fold(tf.reshape(tiles, [-1, tile_rows, columns * depth]), 0)
     return self._from_phases(tf.reshape(tiles, [-1, rows, columns, depth]), heads)

@@ -13,22 +13,51 @@ from sasa_tf.ops.block_layout import BlockLayout
 from sasa_tf.ops.reference import MASKED_LOGIT
 
 
+def _offset_terms(
+  queries: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """q.r of every query with every line of the tables: [lines, G, queries], of rows and of columns.
+
+  One product reads the queries once; each table takes its half of the channels.
+  """
+  half = queries.shape[-1] // 2
+  table = tf.concat(
+    [tf.pad(rows, [[0, 0], [0, half]]), tf.pad(columns, [[0, 0], [half, 0]])], axis=0
+  )
+  terms = tf.tensordot(table, queries, [[1], [2]])
+  return terms[: rows.shape[0]], terms[rows.shape[0] :]
+
+
+def _beyond_window(table: tf.Tensor, layout: BlockLayout, axis: int) -> tf.Tensor:
+  """Repeats the first and the last line for the offsets that a block has beyond the window."""
+  before = layout.block[axis] - 1
+  after = layout.reach[axis] - layout.geometry.kernel_size[axis]
+  first, last = tf.repeat(table[:1], before, axis=0), tf.repeat(table[-1:], after, axis=0)
+  return tf.concat([first, table, last], axis=0)
+
+
+def _sheared(lines: tf.Tensor, length: int) -> tf.Tensor:
+  """[..., A, L] -> [..., A, length]: line a is moved a places on, zeros are around it.
+
+  Lines with a zero more than that, read as if they had none, start one place further on each.
+  """
+  count, width = lines.shape[-2:]
+  padding = [[0, 0]] * (lines.shape.rank - 1) + [[0, length + 1 - width]]
+  shape = tf.shape(lines)[:-2]
+  flat = tf.reshape(tf.pad(lines, padding), tf.concat([shape, [count * (length + 1)]], axis=0))
+  return tf.reshape(flat[..., : count * length], tf.concat([shape, [count, length]], axis=0))
+
+
 def _window_term(
-  queries: tf.Tensor | None,
-  table: tf.Tensor | None,
-  layout: BlockLayout,
-  axis: int,
-  window_mask: bool,
-  dtype: tf.DType,
+  offsets: tf.Tensor | None, layout: BlockLayout, axis: int, window_mask: bool, dtype: tf.DType
 ) -> tf.Tensor:
   """Position and window mask of one axis over the block's reach.
 
   Args:
-    queries: [G, rows, columns, D/2], the half that belongs to the axis; None without positions.
-    table: [K, D/2], or None.
+    offsets: [lines, G, queries], the terms of that axis; None without positions.
     layout: the blocks.
     axis: 0 for the rows, 1 for the columns.
-    window_mask: False gives offsets beyond the window the embedding of the window's edge.
+    window_mask: False if the lines are also those `_beyond_window`.
     dtype: of the term.
 
   Returns:
@@ -41,12 +70,15 @@ def _window_term(
   mask = tf.where(tf.constant(masked), tf.constant(MASKED_LOGIT, dtype), tf.constant(0.0, dtype))
   mask = mask[:, :, None] if axis == 0 else mask[:, None]
   mask = tf.reshape(tf.broadcast_to(mask, [reach, *block]), [1, reach, math.prod(block)])
-  if table is None:
+  if offsets is None:
     return mask
-  # A product with a constant, not a gather, so that its gradient has a fixed order of additions.
-  clipped = [[min(max(place, 0), kernel - 1) for place in line] for line in places]
-  table = tf.tensordot(tf.one_hot(clipped, kernel, dtype=dtype), table, 1)
-  term = tf.einsum("gabd,tad->gtab" if axis == 0 else "gabd,tbd->gtab", queries, table)
+  # Each query sees the table one key further on than the query before.
+  lines = tf.reshape(offsets, [offsets.shape[0], -1, *block])
+  lines = tf.transpose(lines, [1, 3, 2, 0] if axis == 0 else [1, 2, 3, 0])
+  first = 0 if window_mask else block[axis] - 1
+  term = _sheared(lines, reach + 2 * first)[..., first : first + reach]
+  # Back to [G, reach, rows, columns].
+  term = tf.transpose(term, [0, 3, 2, 1] if axis == 0 else [0, 3, 1, 2])
   return tf.reshape(term, [-1, reach, math.prod(block)]) + mask
 
 
@@ -115,12 +147,14 @@ def block_terms(
     batch: number of images times heads.
     window_mask: see `local_attention_2d`.
   """
-  halves = [None, None]
+  offsets = (None, None)
   if rows is not None:
-    halves = tf.split(tf.reshape(queries, [-1, *layout.block, queries.shape[-1]]), 2, axis=-1)
+    if not window_mask:
+      rows, columns = (_beyond_window(x, layout, i) for i, x in enumerate((rows, columns)))
+    offsets = _offset_terms(queries, rows, columns)
   full = [
-    _window_term(half, table, layout, axis, window_mask, queries.dtype)
-    for axis, (half, table) in enumerate(zip(halves, (rows, columns), strict=True))
+    _window_term(of_axis, layout, axis, window_mask, queries.dtype)
+    for axis, of_axis in enumerate(offsets)
   ]
   terms = []
   for axis, (term, margin) in enumerate(zip(full, layout.margin, strict=True)):
