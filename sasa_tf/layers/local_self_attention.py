@@ -11,6 +11,7 @@ from sasa_tf.layers.flavour import KerasBound
 from sasa_tf.layers.heads import head_width
 from sasa_tf.layers.inputs import checked_inputs, known_channels
 from sasa_tf.ops.average_pooling import average_pool_2d
+from sasa_tf.ops.fusion import not_fused
 
 POSITIONS = ("relative", "absolute", "none")
 
@@ -222,7 +223,7 @@ class LocalSelfAttention2DBase(KerasBound):
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Attends: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
-    source = self._with_positions(inputs)
+    source = not_fused(self._with_positions(inputs))
     projection = self._projection(source.dtype)
     attended = ops.local_attention_2d_projected(
       self._project(source, projection),
