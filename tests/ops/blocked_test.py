@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.ops import block_chunks, blocked
+from sasa_tf.ops.target_device import DEVICES, use_target_device
 from tests.ops import oracle
 from tests.ops.cases import Case, assert_close, attention, inputs, output_and_gradients
 
@@ -38,6 +39,21 @@ def test_without_the_window_mask_a_query_sees_its_blocks_keys(border, relative):
     *[t.numpy() for t in tensors], kernel_size=case.kernel_size, border=border
   )
   assert_close([attention(case, "auto", window_mask=False)(*tensors)], [expected], 1e-10)
+
+
+@pytest.mark.parametrize("border", ["zero", "mask"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_program_of_xlas_for_any_device_gives_the_same(device, border):
+  case = Case((2, 20, 24, 2, 4), (7, 7), border=border)
+  tensors = inputs(case)
+  expected = output_and_gradients(attention(case, "reference"), tensors)
+  with use_target_device(device):
+    compiled = tf.function(
+      lambda *tensors: output_and_gradients(attention(case, "blocked"), tensors),
+      jit_compile=True,
+      autograph=False,
+    )
+    assert_close(compiled(*tensors), expected, 1e-10)
 
 
 def test_the_relaxation_does_not_depend_on_when_the_shape_is_known():

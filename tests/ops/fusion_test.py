@@ -1,0 +1,49 @@
+"""`not_fused`: a barrier in XLA's programs for GPUs, and nothing else anywhere."""
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf import ops
+from sasa_tf.ops.fusion import not_fused
+
+
+def _compiled(function, device):
+  with ops.use_target_device(device):
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+    compiled.get_concrete_function(tf.TensorSpec([2, 3]))
+  return compiled
+
+
+@pytest.mark.parametrize(("device", "barriers"), [("GPU", True), ("CPU", False), ("TPU", False)])
+def test_only_a_program_for_a_gpu_has_a_barrier(device, barriers):
+  compiled = _compiled(lambda x: not_fused(x + 1.0) * 2.0, device)
+  graph = compiled.get_concrete_function(tf.TensorSpec([2, 3])).graph
+  assert any(op.type == "XlaOptimizationBarrier" for op in graph.get_operations()) == barriers
+
+
+def test_numbers_shapes_and_derivatives_are_those_of_the_tensor():
+  def cubed(x):
+    y = not_fused(x)
+    assert y.shape == x.shape
+    return y * y * y
+
+  def derivatives(x):
+    with tf.GradientTape() as outer:
+      outer.watch(x)
+      with tf.GradientTape() as inner:
+        inner.watch(x)
+        y = cubed(x)
+      first = inner.gradient(y, x)
+    return y, first, outer.gradient(first, x)
+
+  x = tf.constant([[1.0, 2.0, 3.0], [-1.0, 0.5, 4.0]])
+  y, first, second = _compiled(derivatives, "GPU")(x)
+  tf.debugging.assert_near(y, x**3)
+  tf.debugging.assert_near(first, 3 * x**2)
+  tf.debugging.assert_near(second, 6 * x)
+
+
+def test_outside_of_xla_it_is_the_tensor_itself():
+  with ops.use_target_device("GPU"):
+    x = tf.constant([1.0, 2.0])
+    assert not_fused(x) is x
