@@ -555,6 +555,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       if (g.mask_border) terms.SetColumns(area, lane, way, left);
       q.Set(next);
       terms.Get(next, way, row_terms, column_terms);
+      // A branch, lest these loads start before the last ones are waited for, and so both.
       if (left + kPatchColumns < S::kColumns) {
         q_at += way.Step(g.parts);
         LoadRows<S>(query + q_at, more, more && both, next);
