@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from sasa_tf.ops.fusion import not_fused
 from sasa_tf.ops.precision import product
+from sasa_tf.ops.target_device import target_device
 
 
 class Operands(NamedTuple):
@@ -35,9 +36,9 @@ class Operands(NamedTuple):
   beyond: tf.Tensor | None
 
 
-def _logits(operands: Operands, less: tf.Tensor | float = 0.0) -> tf.Tensor:
-  """[G, tile, queries], minus a number for each query, [G, 1, queries]."""
-  rows, columns = operands.rows - less, operands.columns
+def _logits(operands: Operands) -> tf.Tensor:
+  """[G, tile, queries]."""
+  rows, columns = operands.rows, operands.columns
   tile, queries = rows.shape[1] * columns.shape[1], rows.shape[2]
   terms = tf.reshape(rows[:, :, None] + columns[:, None], [-1, tile, queries])
   if operands.keys is None:
@@ -45,16 +46,27 @@ def _logits(operands: Operands, less: tf.Tensor | float = 0.0) -> tf.Tensor:
   return product(operands.keys, operands.queries, adjoint_b=True) + terms
 
 
+def _below(operands: Operands, logits: tf.Tensor, top: tf.Tensor) -> tf.Tensor:
+  """The logits minus their maxima.
+
+  On a GPU the maxima are taken of the row terms, which are few, and all terms are added anew: what
+  the maxima are of is then of no use any more, and XLA does not write it to memory.
+  """
+  if target_device() != "GPU":
+    return logits - top
+  return _logits(operands._replace(rows=operands.rows - top))
+
+
 def forward(operands: Operands) -> tuple[tf.Tensor, tf.Tensor]:
   """Returns outputs [G, queries, D] and the log-sum-exp of the logits [G, 1, queries]."""
-  top = tf.reduce_max(_logits(operands), axis=1, keepdims=True)
+  logits = _logits(operands)
+  top = tf.reduce_max(logits, axis=1, keepdims=True)
   if operands.beyond is not None:
     top = tf.maximum(top, operands.beyond)
   top = tf.stop_gradient(top)
-  # Of the row terms the maxima are taken, which are few, so that XLA has no use for the logits
-  # beyond their maxima: it adds the terms twice, and does not take the sums through memory.
-  # Rounded as the product takes them, so that no single-precision array of them does.
-  weights = not_fused(tf.cast(tf.exp(_logits(operands, less=top)), operands.values.dtype))
+  # Rounded as the product takes them, so that no single-precision array goes through memory.
+  weights = tf.exp(_below(operands, logits, top))
+  weights = not_fused(tf.cast(weights, operands.values.dtype))
   total = tf.reduce_sum(tf.cast(weights, top.dtype), axis=1, keepdims=True)
   if operands.beyond is not None:
     total += tf.exp(operands.beyond - top)
@@ -87,7 +99,7 @@ def backward(
     Those of keys and values in the dtype of the operands, the others in that of the softmax.
   """
   dtype = log_sum.dtype
-  weights = tf.exp(_logits(operands, less=log_sum))
+  weights = tf.exp(_logits(operands) - log_sum)
   values = product(weights, upstream, rounded=True)
   slopes = tf.cast(product(operands.values, upstream, adjoint_b=True, rounded=True), dtype)
   # Rounded as the products take it, so that no single-precision array of them goes through memory.
