@@ -19,19 +19,14 @@ def average_pool_2d(inputs: tf.Tensor, size: int) -> tf.Tensor:
   Returns:
     [B, ceil(H / size), ceil(W / size), C], means over the pixels of each block that exist.
   """
-  height, width, channels = inputs.shape[1:]
-  if None in (height, width, channels) or height % size or width % size:
+  height, width = inputs.shape[1:3]
+  if None in (height, width) or height % size or width % size:
     return tf.nn.avg_pool2d(inputs, size, size, "SAME")
 
   @tf.custom_gradient
   def pool(inputs):
-    batch = tf.shape(inputs)[0]
-    rows, columns = height // size, width // size
-
     def gradient(upstream):
-      share = tf.reshape(upstream / size**2, [batch * rows, 1, columns, 1, channels])
-      blocks = tf.broadcast_to(share, [batch * rows, size, columns, size, channels])
-      return tf.reshape(blocks, [batch, height, width, channels])
+      return tf.repeat(tf.repeat(upstream / size**2, size, axis=1), size, axis=2)
 
     return tf.nn.avg_pool2d(inputs, size, size, "SAME"), gradient
 

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from sasa_tf.ops.fusion import not_fused
+from sasa_tf.ops.fusion import fused_for_gpu, not_fused
 from sasa_tf.ops.precision import product
-from sasa_tf.ops.target_device import target_device
 
 
 class Operands(NamedTuple):
@@ -49,10 +48,11 @@ def _logits(operands: Operands) -> tf.Tensor:
 def _below(operands: Operands, logits: tf.Tensor, top: tf.Tensor) -> tf.Tensor:
   """The logits minus their maxima.
 
-  On a GPU the maxima are taken of the row terms, which are few, and all terms are added anew: what
-  the maxima are of is then of no use any more, and XLA does not write it to memory.
+  In XLA's programs for a GPU the maxima are taken of the row terms, which are few, and all terms
+  are added anew to the product, which XLA does not compute twice: what the maxima are of is then of
+  no use any more, and not written to memory.
   """
-  if target_device() != "GPU":
+  if not fused_for_gpu():
     return logits - top
   return _logits(operands._replace(rows=operands.rows - top))
 

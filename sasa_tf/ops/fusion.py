@@ -9,6 +9,11 @@ from sasa_tf.ops.precision import compiled_by_xla
 from sasa_tf.ops.target_device import target_device
 
 
+def fused_for_gpu() -> bool:
+  """Whether the operations made now are of a program of XLA's for a GPU."""
+  return target_device() == "GPU" and compiled_by_xla()
+
+
 @tf.custom_gradient
 def _behind_barrier(tensor: tf.Tensor):
   (result,) = xla.optimization_barrier(tensor)
@@ -21,6 +26,4 @@ def not_fused(tensor: tf.Tensor) -> tf.Tensor:
   XLA otherwise computes a tensor anew for each number that it is used for, where that seems to save
   memory traffic; a sum of sums of many numbers takes ten times as long so.
   """
-  if target_device() != "GPU" or not compiled_by_xla():
-    return tensor
-  return _behind_barrier(tensor)
+  return _behind_barrier(tensor) if fused_for_gpu() else tensor

@@ -10,15 +10,14 @@ from sasa_tf.ops.fusion import not_fused
 def _compiled(function, device):
   with ops.use_target_device(device):
     compiled = tf.function(function, jit_compile=True, autograph=False)
-    compiled.get_concrete_function(tf.TensorSpec([2, 3]))
-  return compiled
+    return compiled.get_concrete_function(tf.TensorSpec([2, 3]))
 
 
 @pytest.mark.parametrize(("device", "barriers"), [("GPU", True), ("CPU", False), ("TPU", False)])
 def test_only_a_program_for_a_gpu_has_a_barrier(device, barriers):
   compiled = _compiled(lambda x: not_fused(x + 1.0) * 2.0, device)
-  graph = compiled.get_concrete_function(tf.TensorSpec([2, 3])).graph
-  assert any(op.type == "XlaOptimizationBarrier" for op in graph.get_operations()) == barriers
+  operations = compiled.graph.get_operations()
+  assert any(op.type == "XlaOptimizationBarrier" for op in operations) == barriers
 
 
 def test_numbers_shapes_and_derivatives_are_those_of_the_tensor():
