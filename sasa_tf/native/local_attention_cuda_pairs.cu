@@ -55,10 +55,13 @@ struct Shape {
   static constexpr int kRegionRows = kRows + kKernel - 1;
   static constexpr int kRegionColumns = kColumns + kKernel - 1;
   static constexpr int kSharedRows = kKernel - 1;  // of the regions of two tiles
+  // Of the ring that holds the region's: 8 rows that follow each other lie in different banks, also
+  // where the ring ends.
+  static constexpr int kRingRows = (kRegionRows + 7) / 8 * 8;
   // Of 16 bytes; odd, so that 8 pixels of a column lie in different banks.
   static constexpr int kPitch = kRegionColumns | 1;
   // In bytes; neighbouring pixels of all planes lie in different banks.
-  static constexpr int kPlane = (kRegionRows * kPitch + 7) / 8 * 8 * 16 + 8 / kPlanes * 16;
+  static constexpr int kPlane = (kRingRows * kPitch + 7) / 8 * 8 * 16 + 8 / kPlanes * 16;
   static constexpr int kRegion = kPlanes * kPlane;
 };
 
@@ -96,7 +99,7 @@ struct Ring {
   // Where a row of the region lies.
   __device__ int At(int row) const {
     row += slot;
-    return row < S::kRegionRows ? row : row - S::kRegionRows;
+    return row < S::kRingRows ? row : row - S::kRingRows;
   }
 };
 
@@ -385,7 +388,7 @@ struct QueryFacts {
   static constexpr int kLogSum = 4, kDelta = 5, kOfHead = 6;  // planes
   // One column of queries after the other; odd, so that the queries of a row lie in different
   // banks, and those of the second head in the banks that are left.
-  static constexpr int kColumn = S::kRegionRows | 1;
+  static constexpr int kColumn = S::kRingRows | 1;
   // So that as many queries of a column lie in different banks in four planes.
   static constexpr int kPlane = (S::kRegionColumns * kColumn + 23) / 32 * 32 + 8;
   static constexpr int kHead = kOfHead * kPlane;
