@@ -14,16 +14,11 @@ bool RunsCan(const Problem& problem);
 void RunsForward(const Problem& problem, const ForwardArrays& arrays, cudaStream_t stream);
 void RunsBackward(const Problem& problem, const BackwardArrays& arrays, cudaStream_t stream);
 
-// Patches of queries of two heads on the tensor cores: half precision, windows of 7 x 7, head
-// widths 8 and 16.
-bool PairsCan(const Problem& problem);
-void PairsForward(const Problem& problem, const ForwardArrays& arrays, cudaStream_t stream);
-void PairsBackward(const Problem& problem, const BackwardArrays& arrays, cudaStream_t stream);
-
-// Tiles of queries on the tensor cores: half precision, windows of 7 x 7, head widths 8 to 64.
-bool TilesCan(const Problem& problem);
-void TilesForward(const Problem& problem, const ForwardArrays& arrays, cudaStream_t stream);
-void TilesBackward(const Problem& problem, const BackwardArrays& arrays, cudaStream_t stream);
+// Patches of queries on the tensor cores: half precision, windows of 7 x 7, head widths 8, 16, 32
+// and 64.
+bool PatchesCan(const Problem& problem);
+void PatchesForward(const Problem& problem, const ForwardArrays& arrays, cudaStream_t stream);
+void PatchesBackward(const Problem& problem, const BackwardArrays& arrays, cudaStream_t stream);
 
 // The workers' part of the scratch memory.
 inline float* TablePartials(const Problem& p, const BackwardArrays& arrays) {

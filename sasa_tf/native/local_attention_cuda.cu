@@ -15,7 +15,7 @@ const char* Refusal(const Problem& p) {
     return "an image of 2**31 numbers or more";
   }
   if (p.batch * p.height * p.width * p.heads >= limit) return "2**31 pixels times heads or more";
-  if (!PairsCan(p) && !TilesCan(p) && !RunsCan(p)) {
+  if (!PatchesCan(p) && !RunsCan(p)) {
     return "no CUDA kernel for this window and head width";
   }
   return nullptr;
@@ -33,9 +33,7 @@ bool Empty(const Problem& p) { return p.batch * p.height * p.width * p.heads == 
 const char* CudaForward(const Problem& p, const ForwardArrays& arrays, void* stream) {
   if (const char* refusal = Refusal(p)) return refusal;
   if (Empty(p)) return nullptr;
-  (PairsCan(p)   ? PairsForward
-   : TilesCan(p) ? TilesForward
-                 : RunsForward)(p, arrays, static_cast<cudaStream_t>(stream));
+  (PatchesCan(p) ? PatchesForward : RunsForward)(p, arrays, static_cast<cudaStream_t>(stream));
   return LaunchError();
 }
 
@@ -49,7 +47,7 @@ const char* CudaBackward(const Problem& p, const BackwardArrays& arrays, void* s
       cudaMemsetAsync(arrays.columns_gradient, 0, p.kernel_columns * line, on);
     }
   } else {
-    (PairsCan(p) ? PairsBackward : TilesCan(p) ? TilesBackward : RunsBackward)(p, arrays, on);
+    (PatchesCan(p) ? PatchesBackward : RunsBackward)(p, arrays, on);
   }
   return LaunchError();
 }

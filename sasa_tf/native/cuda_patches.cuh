@@ -1,0 +1,569 @@
+// Local attention on the tensor cores of NVIDIA GPUs (sm_80 and later), in half precision: what its
+// three kernels share.
+//
+// A warp owns a patch of pixels that are, for its heads, the 16 rows of a matrix instruction: 2 x 8
+// pixels of one head, or of narrow heads (8 or 16 wide) 2 x 4 pixels of two: 8 pixels of the one
+// head, then of the other, each with its own channels and zeros for the other's. The windows of a
+// patch cover 8 rows; 8 pixels of a covered column are the columns of an instruction. So a row term
+// of a logit is the same number for all covered columns, with which the sums start, and a column
+// term is a product of the patch's terms with one-hot columns. 49 of the 112 (80) logits that are
+// computed for a query are used.
+#ifndef SASA_TF_NATIVE_CUDA_PATCHES_CUH_
+#define SASA_TF_NATIVE_CUDA_PATCHES_CUH_
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda_instructions.cuh"
+#include "cuda_launch.h"
+#include "cuda_numbers.cuh"
+#include "cuda_table_sums.cuh"
+#include "cuda_tiles.cuh"
+#include "local_attention.h"
+
+namespace sasa {
+
+// The first kernel of the backward pass; what the second is to sum.
+TableSums PatchesByQueries(const Problem& problem, const BackwardArrays& arrays,
+                           cudaStream_t stream);
+
+namespace {
+
+constexpr int kKernel = 7;  // window, rows and columns
+constexpr int kMargin = kKernel / 2;
+constexpr int kPatchRows = 2;
+constexpr int kReachRows = kPatchRows + kKernel - 1;  // that a patch's windows cover
+static_assert(kReachRows == 8);  // the columns of an instruction
+
+// What a kernel is compiled for: the head, and the tile of a thread block, of which each warp has a
+// row of patches. A thread block goes down the image, tile by tile, and keeps what the next tile's
+// region shares with that of the tile before: rows of the region lie in a ring.
+template <typename T_, int kDepth_, int kWarps_, int kColumns_, int kBlocks_>
+struct Shape {
+  using T = T_;
+  static constexpr int kDepth = kDepth_;
+  static constexpr int kHeads = kDepth <= 16 ? 2 : 1;  // of a patch
+  static constexpr int kChunks = kDepth / 8;           // of 8 channels, of a head
+  static constexpr int kPlanes = kHeads * kChunks;
+  // With the channels of a table; narrow heads have those of both in one.
+  static constexpr int kTableChunks = kChunks > 1 ? kChunks / 2 : 1;
+  static constexpr int kColumnChunk = kChunks - kTableChunks;  // the first of the column table
+  static constexpr int kPatchColumns = 8 / kHeads;
+  static constexpr int kReachColumns = kPatchColumns + kKernel - 1;
+  static constexpr int kSteps = kReachColumns / 2;  // of two covered columns, 16 pixels
+  static constexpr int kWarps = kWarps_, kThreads = 32 * kWarps;
+  static constexpr int kBlocks = kBlocks_;  // at a time on a multiprocessor
+  static constexpr int kRows = kPatchRows * kWarps, kColumns = kColumns_;  // of the tile
+  static_assert(kColumns % kPatchColumns == 0);
+  static constexpr int kRegionRows = kRows + kKernel - 1;
+  static constexpr int kRegionColumns = kColumns + kKernel - 1;
+  static constexpr int kSharedRows = kKernel - 1;  // of the regions of two tiles
+  // Of the ring that holds the region's: 8 rows that follow each other lie in different banks, also
+  // where the ring ends.
+  static constexpr int kRingRows = (kRegionRows + 7) / 8 * 8;
+  // Of 16 bytes; odd, so that 8 pixels of a column lie in different banks.
+  static constexpr int kPitch = kRegionColumns | 1;
+  // In bytes; neighbouring pixels of all planes lie in different banks.
+  static constexpr int kPlane = (kRingRows * kPitch + 7) / 8 * 8 * 16 + (kPlanes < 8 ? 8 / kPlanes : 1) * 16;
+  static constexpr int kRegion = kPlanes * kPlane;
+  // Lines of the tables, padded with zeros: of a covered row, counted from the patch's last row,
+  // and of a covered column, which narrow heads count from the patch's last column.
+  static constexpr int kRowPad = kPatchRows - 1, kRowLines = kReachRows + kRowPad;
+  static constexpr int kColumnPad = kHeads == 2 ? kPatchColumns - 1 : 0;
+  static constexpr int kColumnLines = kHeads == 2 ? 16 + kColumnPad : kRowLines;
+};
+
+// The tables in shared memory: lines of 16 bytes, the channels of one chunk, one chunk after the
+// other.
+template <typename S>
+struct Tables {
+  using T = typename S::T;
+  static constexpr int kRow = S::kRowLines, kColumn = S::kColumnLines;
+  static constexpr int kBytes = (kRow + kColumn) * S::kTableChunks * 16;
+  T* rows;
+  T* columns;
+
+  __device__ explicit Tables(void* memory)
+      : rows(static_cast<T*>(memory)), columns(rows + kRow * S::kTableChunks * 8) {}
+  // Where a line of the table lies, counted from its first.
+  __device__ const T* Row(int line, int chunk = 0) const {
+    return rows + (chunk * kRow + line + S::kRowPad) * 8;
+  }
+  __device__ const T* Column(int line, int chunk = 0) const {
+    return columns + (chunk * kColumn + line + S::kColumnPad) * 8;
+  }
+
+  __device__ void Fill(const TileGrid& g, const float* row_table, const float* column_table) const {
+    constexpr int kHalf = S::kDepth / 2, kRowNumbers = kRow * S::kTableChunks * 8;
+    for (int i = threadIdx.x; i < kBytes / 2; i += S::kThreads) {
+      const bool row = i < kRowNumbers;
+      const int at = row ? i / 8 : (i - kRowNumbers) / 8, count = row ? kRow : kColumn;
+      const int line = at % count - (row ? S::kRowPad : S::kColumnPad);
+      // Where a head is one chunk, its second half belongs to the columns.
+      const int channel = at / count * 8 + i % 8 - (row || S::kChunks > 1 ? 0 : kHalf);
+      float x = 0.f;
+      if (g.has_relative && line >= 0 && line < kKernel && channel >= 0 && channel < kHalf) {
+        x = (row ? row_table : column_table)[line * kHalf + channel];
+      }
+      rows[i] = T(x);
+    }
+  }
+};
+
+// Which rows of a tile's region are to be copied, and where in the ring rows lie.
+template <typename S>
+struct Ring {
+  bool follows = false;  // on the tile above, which has the first rows
+  int slot = 0;          // of the region's first row
+
+  // To the next tile.
+  __device__ void Turn(bool tile_follows) {
+    follows = tile_follows;
+    slot = follows ? At(S::kRows) : 0;
+  }
+  __device__ int FirstNewRow() const { return follows ? S::kSharedRows : 0; }
+  // Where a row of the region lies.
+  __device__ int At(int row) const {
+    row += slot;
+    return row < S::kRingRows ? row : row - S::kRingRows;
+  }
+};
+
+// Copies the new rows of the tile and of the halo around it into planes [head, chunk][row][column]
+// of 16 bytes.
+template <typename S>
+__device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Ring<S>& ring,
+                                  const Lane& lane, const typename S::T* from, int parts,
+                                  bool there, uint32_t planes) {
+  using T = typename S::T;
+  constexpr int kAtOnce = kWarp / S::kPlanes;  // pixels of a row
+  constexpr int kTurns = (S::kRegionColumns + kAtOnce - 1) / kAtOnce;
+  const int warp = threadIdx.x / kWarp, plane = lane.number % S::kPlanes;
+  const int column = lane.number / S::kPlanes;
+  const int row_step = g.row_step * parts * S::kDepth;
+  const int column_step = g.column_step * parts * S::kDepth * kAtOnce;
+  there = there && area.head + plane / S::kChunks < g.heads;
+  bool inside[kTurns];
+#pragma unroll
+  for (int turn = 0; turn < kTurns; ++turn) {
+    inside[turn] = there && area.ColumnInside(column + turn * kAtOnce - kMargin);
+  }
+  const int first = ring.FirstNewRow() + warp;
+  const T* line = from + area.First(parts) * S::kDepth + plane * 8 + (first - kMargin) * row_step +
+                  (column - kMargin) * g.column_step * parts * S::kDepth;
+  planes += plane * S::kPlane + column * 16;
+#pragma unroll 2
+  for (int row = first; row < S::kRegionRows; row += S::kWarps) {
+    const bool row_inside = area.RowInside(row - kMargin);
+    const uint32_t to = planes + ring.At(row) * S::kPitch * 16;
+    const T* pixel = line;
+#pragma unroll
+    for (int turn = 0; turn < kTurns; ++turn) {
+      if (turn < kTurns - 1 || column + turn * kAtOnce < S::kRegionColumns) {
+        CopyAsync(to + turn * kAtOnce * 16, pixel, row_inside && inside[turn]);
+      }
+      pixel += column_step;
+    }
+    line += S::kWarps * row_step;
+  }
+}
+
+// A patch's rows of a matrix: of each half of the 16 and each chunk, two channels of the lane's
+// pixel.
+template <typename S>
+using Rows = uint32_t[2][S::kChunks];
+
+// Sums over the covered pixels by head, channels in chunks. Of two heads, each has its own half of
+// the rows.
+template <typename S>
+using Sums = float[S::kHeads][S::kChunks][4];
+
+// A condition for each half of the rows.
+struct Halves {
+  bool first, second;
+  __device__ bool any() const { return first || second; }
+  __device__ bool operator[](int half) const { return half ? second : first; }
+};
+
+// The way of a warp along its row of patches: the lane's pixels, one for each half of the rows.
+template <typename S>
+struct Way {
+  int column;     // in the patch
+  int row[2];     // likewise
+  int top;        // of the patches, in the tile
+  bool live;      // whether the patches have pixels
+  Halves there;   // whether the lane's pixels are rows of the image, and the heads are there
+  int columns;    // of the tile in the image, from the lane's in the first patch on
+  int pixel, step;  // counted in heads of one part: from the tile's first, and to the next patch
+  int row_step;
+
+  __device__ Way(const TileGrid& g, const Area& area, const Lane& lane) {
+    const bool two_heads = S::kHeads == 2;
+    column = lane.row % S::kPatchColumns;
+    top = threadIdx.x / kWarp * kPatchRows;
+    live = top < area.rows;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      row[half] = two_heads ? lane.row / S::kPatchColumns : half;
+    }
+    there.first = top + row[0] < area.rows;
+    there.second = top + row[1] < area.rows && (!two_heads || area.head + 1 < g.heads);
+    columns = (area.columns < S::kColumns ? area.columns : S::kColumns) - column;
+    row_step = g.row_step;
+    pixel = (top + row[0]) * g.row_step + column * g.column_step;
+    step = S::kPatchColumns * g.column_step;
+  }
+  // Where, in an array of so many parts, the lane's channels of its first pixel begin.
+  __device__ uint32_t First(const Area& area, int parts, const Lane& lane) const {
+    return (area.First(parts) + pixel * parts) * S::kDepth + 2 * lane.pair;
+  }
+  // From there to those of the next patch's.
+  __device__ uint32_t Step(int parts) const { return step * parts * S::kDepth; }
+  // From the first half's to the second half's, in heads.
+  __device__ int Second(int parts) const { return S::kHeads == 2 ? 1 : row_step * parts; }
+  // Whether the lane has a pixel in the patch `left` columns after the tile's first.
+  __device__ Halves Inside(int left) const {
+    return {there.first && left < columns, there.second && left < columns};
+  }
+};
+
+// `from`: the lane's channels of its pixel; `second`: to those of the other half, in heads.
+template <typename S>
+__device__ inline void LoadRows(const typename S::T* from, int second, const Halves& inside,
+                                Rows<S>& to) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const typename S::T* at = from + half * second * S::kDepth;
+#pragma unroll
+    for (int c = 0; c < S::kChunks; ++c) {
+      to[half][c] = 0;
+      if (inside[half]) to[half][c] = __ldg(reinterpret_cast<const uint32_t*>(at + 8 * c));
+    }
+  }
+}
+
+// Stores each half of the rows.
+template <typename S>
+__device__ inline void StoreRows(const Sums<S>& from, float first_factor, float second_factor,
+                                 int second, const Halves& inside, typename S::T* to) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const float factor = half ? second_factor : first_factor;
+    typename S::T* at = to + half * second * S::kDepth;
+    if (!inside[half]) continue;
+#pragma unroll
+    for (int c = 0; c < S::kChunks; ++c) {
+      const auto& sum = from[S::kHeads == 2 ? half : 0][c];
+      *reinterpret_cast<uint32_t*>(at + 8 * c) =
+          Pack<typename S::T>(sum[2 * half] * factor, sum[2 * half + 1] * factor);
+    }
+  }
+}
+
+// A patch's rows as operands of two planes each; of two heads, each head's beside zeros in the
+// place of the other's channels.
+template <typename S>
+struct Operands {
+  uint32_t a[S::kPlanes / 2][4];
+
+  // Each place has a zero of its own, as registers of one operand follow each other.
+  __device__ Operands(const Lane& lane, int place) {
+    if constexpr (S::kHeads == 2) {
+#pragma unroll
+      for (int i = 0; i < 2 * S::kPlanes; ++i) a[i / 4][i % 4] = Hidden(0u, lane, place + i);
+    }
+  }
+  __device__ void Set(const Rows<S>& rows) {
+    if constexpr (S::kHeads == 1) {
+#pragma unroll
+      for (int i = 0; i < 2 * S::kPlanes; ++i) a[i / 4][i % 4] = rows[i % 2][i / 2];
+    } else if constexpr (S::kChunks == 1) {
+      a[0][0] = rows[0][0];
+      a[0][3] = rows[1][0];
+    } else {
+      a[0][0] = rows[0][0];
+      a[0][2] = rows[0][1];
+      a[1][1] = rows[1][0];
+      a[1][3] = rows[1][1];
+    }
+  }
+  // The rows that were set.
+  __device__ uint32_t Of(int half, int chunk) const {
+    if constexpr (S::kHeads == 1) return a[chunk / 2][half + chunk % 2 * 2];
+    if constexpr (S::kChunks == 1) return a[0][3 * half];
+    return a[half][half + 2 * chunk];
+  }
+};
+
+// The matrices of two columns of covered pixels: [column][plane], pixels as rows of 8 channels, or
+// (transposed) as columns.
+template <typename S, bool kTransposed>
+struct Pixels {
+  // Planes of one instruction, which loads four matrices.
+  static constexpr int kAtOnce = kTransposed ? 2 : S::kPlanes < 4 ? 2 : 4;
+  uint32_t at[2][S::kPlanes];
+
+  // Where in the planes the lane's row of the first matrices begins, of the row of the ring that it
+  // reads. The columns of a matrix that is multiplied from the left are channels, of one column of
+  // pixels after the other; transposed, of one plane after the other.
+  __device__ static uint32_t Offset(const Lane& lane, int row) {
+    const int matrix = lane.number / 8;
+    const int plane = kTransposed ? matrix / 2 : matrix % kAtOnce;
+    const int column = kTransposed ? matrix % 2 : matrix / kAtOnce;
+    return plane * S::kPlane + (row * S::kPitch + column) * 16;
+  }
+  // `from`: of the patch's first covered pixel, plus the lane's offset.
+  __device__ void Load(uint32_t from, int step) {
+#pragma unroll
+    for (int column = 0; column < 2; column += 4 / kAtOnce) {
+#pragma unroll
+      for (int plane = 0; plane < S::kPlanes; plane += kAtOnce) {
+        uint32_t four[4];
+        const uint32_t first = from + (2 * step + column) * 16 + plane * S::kPlane;
+        if constexpr (kTransposed) {
+          LoadTransposed(first, four);
+        } else {
+          LoadMatrices(first, four);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          (kTransposed ? at[i % 2][plane + i / 2]
+                       : at[column + i / kAtOnce][plane + i % kAtOnce]) = four[i];
+        }
+      }
+    }
+  }
+};
+
+// sum [16, 8 pixels] = start + the patch's rows, each head's times its own channels of a column.
+template <typename S>
+__device__ inline void Logits(const Operands<S>& rows, const uint32_t (&b)[S::kPlanes],
+                              const float (&start)[4], float (&sum)[4]) {
+#pragma unroll
+  for (int i = 0; i < S::kPlanes / 2; ++i) {
+    const auto& a = rows.a[i];
+    const auto& before = i == 0 ? start : const_cast<const float (&)[4]>(sum);
+    Multiply16<typename S::T>(sum, before, a[0], a[1], a[2], a[3], b[2 * i], b[2 * i + 1]);
+  }
+}
+
+// By head, sum [16, D] += weights [16, 16 pixels] times the head's channels; a head's rows count.
+template <typename S>
+__device__ inline void Gather(const uint32_t (&a)[4], const Pixels<S, true>& b, Sums<S>& sum) {
+#pragma unroll
+  for (int i = 0; i < S::kPlanes; ++i) {
+    Multiply16<typename S::T>(sum[i / S::kChunks][i % S::kChunks], a[0], a[1], a[2], a[3],
+                              b.at[0][i], b.at[1][i]);
+  }
+}
+
+// Matrices [16, 16 covered columns] in half precision that a warp of wide heads shears in shared
+// memory: what a row has of the column table's lines lies from the row's own column on.
+struct Shear {
+  static constexpr int kStride = 24;  // of a row; no bank conflicts
+  static constexpr int kBytes = 16 * kStride * 2;
+  uint16_t* memory;
+
+  // The warp's.
+  __device__ explicit Shear(void* memory)
+      : memory(static_cast<uint16_t*>(memory) + threadIdx.x / kWarp * (kBytes / 2)) {}
+
+  // Once, as numbers that were there before may be infinite.
+  __device__ void Clear(const Lane& lane) const {
+    for (int i = lane.number; i < kBytes / 4; i += kWarp) {
+      reinterpret_cast<uint32_t*>(memory)[i] = 0;
+    }
+  }
+  // From numbers by line, of which there are 7, to an operand by covered column. What a row has no
+  // line for is some number.
+  __device__ void FromLines(const Lane& lane, const float (&lines)[4], uint32_t (&a)[4]) const {
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      uint16_t* to = memory + (lane.row + i / 2 * 8) * kStride + lane.row + 2 * lane.pair + i % 2;
+      if (i % 2 == 0 || lane.pair < 3) *to = __half_as_ushort(__float2half(lines[i]));
+    }
+    __syncwarp();
+    LoadMatrices(SharedAddress(memory + (lane.number % 16) * kStride + lane.upper * 8), a);
+  }
+  // From sums by covered column, 8 of them and 8 more, to lines: of each half of the rows, two in a
+  // word.
+  template <typename T>
+  __device__ void ToLines(const Lane& lane, const float (&columns)[2][4],
+                          uint32_t (&lines)[2]) const {
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int half = i % 2, later = i / 2;
+      uint16_t* to = memory + (lane.row + half * 8) * kStride + later * 8 + 2 * lane.pair;
+      *reinterpret_cast<uint32_t*>(to) =
+          Pack<T>(columns[later][2 * half], columns[later][2 * half + 1]);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint16_t* from = memory + (lane.row + half * 8) * kStride + lane.row + 2 * lane.pair;
+      lines[half] = from[0] | static_cast<uint32_t>(from[1]) << 16;
+    }
+  }
+};
+
+// The terms of a patch's logits: of positions and of what takes no part.
+template <typename S>
+struct Terms {
+  using T = typename S::T;
+  uint32_t row_at, column_at;  // addresses that the lane gives to ldmatrix
+  float row_start[4];
+  uint32_t column_most[2];  // that a column term can be, in half precision
+  uint32_t one_hot[8];
+
+  __device__ Terms(const Tables<S>& tables, const Lane& lane, const Way<S>& way) {
+    if constexpr (S::kHeads == 2) {
+      row_at = SharedAddress(tables.Row(lane.matrix_row - lane.half));
+      column_at = SharedAddress(tables.Column(8 * lane.upper + lane.matrix_row - lane.half));
+    } else {
+      row_at = SharedAddress(tables.Row(lane.matrix_row - lane.upper, lane.half));
+      column_at = SharedAddress(tables.Column(lane.matrix_row, lane.half));
+    }
+    SetColumns(lane, way, [](int) { return true; });
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const uint32_t hot = i % 2 ? Pack<__half>(0.f, 1.f) : Pack<__half>(1.f, 0.f);
+      one_hot[i] = Hidden(lane.pair == i / 2 ? hot : 0u, lane, 12 + i);
+    }
+  }
+
+  // Of the tile: with border "mask", pixels beyond the image are never attended to.
+  __device__ void SetRows(bool mask_border, const Area& area, const Lane& lane, const Way<S>& way) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = 2 * lane.pair + i % 2, first = way.row[i / 2];
+      const bool never = row < first || row >= first + kKernel ||
+                         (mask_border && !area.RowInside(way.top + row - kMargin));
+      row_start[i] = Hidden(never ? kNever : 0.f, lane, i);
+    }
+  }
+  // Likewise of the patch `left` columns after the tile's first.
+  __device__ void SetColumns(const Area& area, const Lane& lane, const Way<S>& way, int left) {
+    SetColumns(lane, way, [&](int covered) { return area.ColumnInside(left + covered - kMargin); });
+  }
+  template <typename Inside>
+  __device__ void SetColumns(const Lane& lane, const Way<S>& way, Inside inside) {
+    const auto most = [&](int covered) {
+      const bool seen = covered >= way.column && covered < way.column + kKernel;
+      return seen && inside(covered) ? INFINITY : kNever;
+    };
+#pragma unroll
+    for (int upper = 0; upper < 2; ++upper) {
+      const int covered = 8 * upper + 2 * lane.pair;
+      column_most[upper] = Pack<__half>(most(covered), most(covered + 1));
+    }
+  }
+
+  // Of the covered rows, with which the logits of every column start; of the covered columns, a
+  // matrix [16, 16 columns]. `rows` are those of the operands.
+  __device__ void Get(const Rows<S>& rows, const Operands<S>& operands, const Lane& lane,
+                      const Way<S>& way, const Shear& shear, float (&row)[4],
+                      uint32_t (&columns)[4]) const {
+    if constexpr (S::kHeads == 2) {
+      OfPair(rows, way, row, columns);
+    } else {
+      OfHead(operands, lane, shear, row, columns);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) columns[i] = LesserHalves(columns[i], column_most[i / 2]);
+  }
+
+  // sum [16, 8 pixels of a covered column] = the terms.
+  __device__ void Of(int covered, const float (&row)[4], const uint32_t (&columns)[4],
+                     float (&sum)[4]) const {
+    const int second = covered / 8 * 2;
+    Multiply8<__half>(sum, row, columns[second], columns[second + 1], one_hot[covered % 8]);
+  }
+
+ private:
+  __device__ void OfPair(const Rows<S>& q, const Way<S>& way, float (&row)[4],
+                         uint32_t (&columns)[4]) const {
+    uint32_t b[4];
+    LoadTwoMatrices(row_at, b[0], b[1]);
+    const auto kept = [](bool keep, uint32_t word) { return keep ? word : 0u; };
+    const int y = way.row[0];
+    Multiply16<T>(row, row_start, kept(y == 0, q[0][0]), kept(y == 0, q[1][0]),
+                  kept(y == 1, q[0][0]), kept(y == 1, q[1][0]), b[0], b[1]);
+    float sums[2][4];
+#pragma unroll
+    for (int two = 0; two < S::kPatchColumns / 2; ++two) {
+      LoadMatrices(column_at - 2 * two * 16, b);
+      uint32_t a[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        a[i] = kept(way.column == 2 * two + i / 2, q[i % 2][S::kColumnChunk]);
+      }
+#pragma unroll
+      for (int upper = 0; upper < 2; ++upper) {
+        const auto& start = two == 0 ? kZeros : const_cast<const float (&)[4]>(sums[upper]);
+        Multiply16<T>(sums[upper], start, a[0], a[1], a[2], a[3], b[2 * upper], b[2 * upper + 1]);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      columns[i] = Pack<__half>(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
+    }
+  }
+
+  // Each half of the rows is a row of pixels, which see the covered rows from their own on.
+  __device__ void OfHead(const Operands<S>& q, const Lane& lane, const Shear& shear,
+                         float (&row)[4], uint32_t (&columns)[4]) const {
+    float second[4], lines[4];
+#pragma unroll
+    for (int i = 0; i < S::kTableChunks / 2; ++i) {
+      const auto& a = q.a[i];
+      uint32_t b[4];
+      LoadMatrices(row_at + 2 * i * S::kRowLines * 16, b);
+      const auto after = [&](const float (&start)[4], float (&sum)[4]) -> const float (&)[4] {
+        return i == 0 ? start : const_cast<const float (&)[4]>(sum);
+      };
+      Multiply16<T>(row, after(row_start, row), a[0], a[1], a[2], a[3], b[0], b[1]);
+      Multiply16<T>(second, after(row_start, second), a[0], a[1], a[2], a[3], b[2], b[3]);
+      const auto& c = q.a[S::kColumnChunk / 2 + i];
+      LoadTwoMatrices(column_at + 2 * i * S::kColumnLines * 16, b[0], b[1]);
+      Multiply16<T>(lines, after(kZeros, lines), c[0], c[1], c[2], c[3], b[0], b[1]);
+    }
+    row[2] = second[2];
+    row[3] = second[3];
+    shear.FromLines(lane, lines, columns);
+  }
+};
+
+// Shared memory of the kernels by queries.
+template <typename S>
+constexpr int ByQueriesBytes() {
+  return 2 * S::kRegion + Tables<S>::kBytes + (S::kHeads == 1 ? S::kWarps * Shear::kBytes : 0);
+}
+
+// With a smaller one, kNever would not keep out what it is to keep out.
+constexpr float kSmallestScale = 0.01f;
+
+// Calls `launch` with a number of the type and the head's width.
+template <typename Launch>
+void WithHead(const Problem& p, Launch launch) {
+  const auto with_type = [&](auto zero) {
+    if (p.depth == 8) launch(zero, std::integral_constant<int, 8>());
+    if (p.depth == 16) launch(zero, std::integral_constant<int, 16>());
+    if (p.depth == 32) launch(zero, std::integral_constant<int, 32>());
+    if (p.depth == 64) launch(zero, std::integral_constant<int, 64>());
+  };
+  if (p.type == Type::kBfloat16) {
+    with_type(__nv_bfloat16());
+  } else {
+    with_type(__half());
+  }
+}
+
+}  // namespace
+}  // namespace sasa
+
+#endif  // SASA_TF_NATIVE_CUDA_PATCHES_CUH_

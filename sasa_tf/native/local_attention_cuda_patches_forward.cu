@@ -1,0 +1,193 @@
+// The forward pass on the tensor cores.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda_instructions.cuh"
+#include "cuda_launch.h"
+#include "cuda_numbers.cuh"
+#include "cuda_patches.cuh"
+#include "cuda_table_sums.cuh"
+#include "cuda_tiles.cuh"
+#include "local_attention.h"
+
+namespace sasa {
+namespace {
+
+// Sums of weights from which a row's output and log-sum-exp can be told although its logits were
+// not compared with their maximum: far from where numbers end.
+__device__ inline bool Told(float total) { return total > 0x1p-100f && total < 0x1p100f; }
+
+template <typename S>
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
+    Forward(TileGrid g, const typename S::T* __restrict__ query,
+            const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
+            const float* __restrict__ rows, const float* __restrict__ columns,
+            typename S::T* __restrict__ output, float* __restrict__ log_sum) {
+  using T = typename S::T;
+  extern __shared__ __align__(128) char memory[];
+  const Tables<S> tables(memory + 2 * S::kRegion);
+  const Lane lane;
+  const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
+  tables.Fill(g, rows, columns);
+  Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
+  const Shear shear(memory + 2 * S::kRegion + Tables<S>::kBytes);
+  if (S::kHeads == 1) shear.Clear(lane);
+  const float factor = g.scale * kLog2E;
+  // Weights in float16 end where those in bfloat16 do not, long before their sums.
+  constexpr bool kCompare = std::is_same_v<T, __half>;
+  Operands<S> q(lane, 20);
+  const uint32_t ones[2] = {Hidden(Pack<T>(1.f, 1.f), lane, 30),
+                            Hidden(Pack<T>(1.f, 1.f), lane, 31)};
+
+  const Run run(g);
+  Ring<S> ring;
+  for (int tile = run.begin; tile < run.end; tile += run.step) {
+    const Area area(g, tile, S::kRows, S::kColumns, S::kHeads);
+    const Way<S> way(g, area, lane);
+    ring.Turn(tile > run.begin && area.y > 0);
+    __syncthreads();
+    CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
+    CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
+    uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
+    Rows<S> next;
+    LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(0), next);
+    terms.SetRows(g.mask_border, area, lane, way);
+    WaitForCopies();
+    __syncthreads();
+    if (!way.live) continue;
+    const int matrix_row = ring.At(way.top + lane.matrix_row);
+    uint32_t k_at = keys + Pixels<S, false>::Offset(lane, matrix_row);
+    uint32_t v_at = values + Pixels<S, true>::Offset(lane, matrix_row);
+#pragma unroll 1
+    for (int left = 0; left < S::kColumns && left < area.columns; left += S::kPatchColumns) {
+      const Halves inside = way.Inside(left);
+      float row_terms[4];
+      uint32_t column_terms[4];
+      if (g.mask_border) terms.SetColumns(area, lane, way, left);
+      q.Set(next);
+      terms.Get(next, q, lane, way, shear, row_terms, column_terms);
+      // A branch, lest these loads start before the last ones are waited for, and so both.
+      if (left + S::kPatchColumns < S::kColumns) {
+        q_at += way.Step(g.parts);
+        LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(left + S::kPatchColumns), next);
+      }
+      float top[2] = {0.f, 0.f}, total[4];
+      Sums<S> sum;
+      for (bool compare = kCompare;; compare = true) {
+        if (compare) {
+          top[0] = top[1] = kMasked;
+#pragma unroll
+          for (int step = 0; step < S::kSteps; ++step) {
+            Pixels<S, false> k;
+            k.Load(k_at, step);
+#pragma unroll
+            for (int column = 0; column < 2; ++column) {
+              float logit[4];
+              terms.Of(2 * step + column, row_terms, column_terms, logit);
+              Logits<S>(q, k.at[column], logit, logit);
+#pragma unroll
+              for (int i = 0; i < 4; ++i) top[i / 2] = fmaxf(top[i / 2], logit[i]);
+            }
+          }
+          top[0] = RowMax(top[0]) * factor;
+          top[1] = RowMax(top[1]) * factor;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          total[i] = 0.f;
+#pragma unroll
+          for (int plane = 0; plane < S::kPlanes; ++plane) {
+            sum[plane / S::kChunks][plane % S::kChunks][i] = 0.f;
+          }
+        }
+#pragma unroll
+        for (int step = 0; step < S::kSteps; ++step) {
+          Pixels<S, false> k;
+          Pixels<S, true> v;
+          float weight[2][4];
+          k.Load(k_at, step);
+          v.Load(v_at, step);
+#pragma unroll
+          for (int column = 0; column < 2; ++column) {
+            terms.Of(2 * step + column, row_terms, column_terms, weight[column]);
+            Logits<S>(q, k.at[column], weight[column], weight[column]);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              weight[column][i] = Exp2(fmaf(weight[column][i], factor, -top[i / 2]));
+            }
+          }
+          uint32_t weights[4];
+          PackRows<T>(weight[0], weight[1], weights);
+          Gather<S>(weights, v, sum);
+          Multiply16<T>(total, weights[0], weights[1], weights[2], weights[3], ones[0], ones[1]);
+        }
+        const bool told = Told(total[0]) && Told(total[2]);
+        if (compare || __all_sync(kAllLanes, told || !inside.any())) break;
+      }
+      StoreRows<S>(sum, Inverse(total[0]), Inverse(total[2]), way.Second(1), inside,
+                   output + output_at);
+      const float all = lane.pair ? total[2] : total[0], greatest = lane.pair ? top[1] : top[0];
+      const float log_of_sum = kLn2 * (greatest + Log2(all));
+      if (lane.pair == 0 ? inside.first : lane.pair == 1 && inside.second) {
+        log_sum[output_at / S::kDepth + lane.pair * way.Second(1)] = log_of_sum;
+      }
+      output_at += way.Step(1);
+      k_at += S::kPatchColumns * 16;
+      v_at += S::kPatchColumns * 16;
+    }
+  }
+}
+
+// As fast as was found on an H100.
+template <typename T, int kDepth>
+struct ForwardShapes;
+template <typename T>
+struct ForwardShapes<T, 8> {
+  using Of = Shape<T, 8, 4, 28, 5>;
+};
+template <typename T>
+struct ForwardShapes<T, 16> {
+  using Of = Shape<T, 16, 7, 28, 2>;
+};
+template <typename T>
+struct ForwardShapes<T, 32> {
+  using Of = Shape<T, 32, 4, 16, 4>;
+};
+template <typename T>
+struct ForwardShapes<T, 64> {
+  using Of = Shape<T, 64, 4, 8, 3>;
+};
+template <typename T, int kDepth>
+using ForwardShape = typename ForwardShapes<T, kDepth>::Of;
+
+template <typename S>
+void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream) {
+  using T = typename S::T;
+  const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
+  constexpr int kBytes = ByQueriesBytes<S>();
+  const int workers = RunsOf(g, Workers(Forward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
+  Enqueue(Forward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
+          static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
+          static_cast<T*>(a.output), a.log_sum);
+}
+
+}  // namespace
+
+bool PatchesCan(const Problem& p) {
+  const bool width = p.depth == 8 || p.depth == 16 || p.depth == 32 || p.depth == 64;
+  // Each block of heads has a worker, and places are numbers of 32 bits.
+  const double numbers = 1. * p.batch * p.height * p.width * p.parts * p.heads * p.depth;
+  return width && p.heads <= kTableWorkers && numbers < 0x1p32 && p.type != Type::kFloat32 &&
+         p.kernel_rows == kKernel && p.kernel_columns == kKernel && p.scale >= kSmallestScale;
+}
+
+void PatchesForward(const Problem& p, const ForwardArrays& arrays, cudaStream_t stream) {
+  WithHead(p, [&](auto zero, auto depth) {
+    LaunchForward<ForwardShape<decltype(zero), depth>>(p, arrays, stream);
+  });
+}
+
+}  // namespace sasa

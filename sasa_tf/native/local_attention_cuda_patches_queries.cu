@@ -1,0 +1,291 @@
+// The backward pass by queries on the tensor cores.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda_instructions.cuh"
+#include "cuda_launch.h"
+#include "cuda_numbers.cuh"
+#include "cuda_patches.cuh"
+#include "cuda_table_sums.cuh"
+#include "cuda_tiles.cuh"
+#include "local_attention.h"
+
+namespace sasa {
+namespace {
+
+// Two numbers of a row, the first left out: the word's second and the next word's first.
+__device__ inline uint32_t Shifted(uint32_t word, uint32_t next) {
+  return __byte_perm(word, next, 0x5432);
+}
+
+// From covered rows and columns back to lines of the tables: of each half's 8 queries [8, 8 lines
+// of the rows] and [8, 8 of the columns].
+template <typename S>
+__device__ inline void ToLines(const Lane& lane, const Way<S>& way, const Shear& shear,
+                               const float (&row)[4], const float (&column)[2][4],
+                               uint32_t (&lines)[2][2]) {
+  using T = typename S::T;
+  const int first = lane.number - lane.pair;
+  const bool last = lane.pair == 3;
+  const auto of = [](uint32_t word, int from) { return __shfl_sync(kAllLanes, word, from); };
+  const int following = first + (lane.pair + 1) % 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    uint32_t rows = Pack<T>(row[2 * half], row[2 * half + 1]);
+    const uint32_t below = of(rows, following);
+    if (way.row[half] == 1) rows = Shifted(rows, last ? 0u : below);
+    lines[half][0] = rows;
+  }
+  if constexpr (S::kHeads == 1) {
+    uint32_t columns[2];
+    shear.ToLines<T>(lane, column, columns);
+    lines[0][1] = columns[0];
+    lines[1][1] = columns[1];
+    return;
+  }
+#pragma unroll
+  for (int head = 0; head < 2; ++head) {
+    uint32_t low = Pack<T>(column[0][2 * head], column[0][2 * head + 1]);
+    uint32_t high = Pack<T>(column[1][2 * head], column[1][2 * head + 1]);
+    // By two columns; of the upper eight only the first two are needed afterwards.
+    const uint32_t later = of(low, following), upper = of(high, last ? first : following);
+    if (way.column >= 2) {
+      low = last ? upper : later;
+      high = upper;
+    }
+    const uint32_t next = of(low, following), beyond = of(high, first);
+    if (way.column % 2) low = Shifted(low, last ? beyond : next);
+    lines[head][1] = low;
+  }
+}
+
+// Adds what the tables' lines add to the gradients of the queries. `table_at`: the lane's address
+// of lines of the rows, or in the second half of lanes of the columns.
+template <typename S>
+__device__ inline void AddTables(uint32_t table_at, const uint32_t (&lines)[2][2], Sums<S>& dq) {
+  using T = typename S::T;
+#pragma unroll
+  for (int i = 0; i < S::kTableChunks; ++i) {
+    const int column_chunk = S::kColumnChunk + i;
+    uint32_t b[2];
+    LoadTwoTransposed(table_at + i * S::kRowLines * 16, b[0], b[1]);
+    if constexpr (S::kHeads == 1) {
+      Multiply8<T>(dq[0][i], lines[0][0], lines[1][0], b[0]);
+      Multiply8<T>(dq[0][column_chunk], lines[0][1], lines[1][1], b[1]);
+    } else {
+      // Each head has half of the rows of its sums.
+      float term[S::kChunks][4];
+      if constexpr (S::kChunks == 1) {
+        Multiply16<T>(term[0], kZeros, lines[0][0], lines[1][0], lines[0][1], lines[1][1], b[0],
+                      b[1]);
+      } else {
+        Multiply8<T>(term[0], kZeros, lines[0][0], lines[1][0], b[0]);
+        Multiply8<T>(term[1], kZeros, lines[0][1], lines[1][1], b[1]);
+      }
+#pragma unroll
+      for (int c = 0; c < S::kChunks; ++c) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) dq[i / 2][c][i] += term[c][i];
+      }
+    }
+  }
+}
+
+template <typename S>
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
+    QueryBackward(TileGrid g, const typename S::T* __restrict__ query,
+                  const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
+                  const float* __restrict__ rows, const float* __restrict__ columns,
+                  const typename S::T* __restrict__ output, const float* __restrict__ log_sum,
+                  const typename S::T* __restrict__ upstream,
+                  typename S::T* __restrict__ query_gradient, float* __restrict__ minus_deltas,
+                  float* __restrict__ partials) {
+  using T = typename S::T;
+  extern __shared__ __align__(128) char memory[];
+  const Tables<S> tables(memory + 2 * S::kRegion);
+  const Lane lane;
+  const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
+  tables.Fill(g, rows, columns);
+  Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
+  const Shear shear(memory + 2 * S::kRegion + Tables<S>::kBytes);
+  if (S::kHeads == 1) shear.Clear(lane);
+  const float factor = g.scale * kLog2E;
+  const uint32_t one = Pack<T>(1.f, 1.f);
+  // A lane's part of the identity [8, 8], and of matrices [8, 8] with ones in one column.
+  const uint32_t of_identity =
+      lane.row / 2 == lane.pair ? (lane.row % 2 ? one & 0xffff0000u : one & 0xffffu) : 0u;
+  const uint32_t identity[2] = {Hidden(of_identity, lane, 20), Hidden(of_identity, lane, 21)};
+  uint32_t ones[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) ones[i] = Hidden(lane.row == i ? one : 0u, lane, 22 + i);
+  const float floats[2] = {Hidden(1.f, lane, 30), Hidden(1.f, lane, 31)};
+  // The tables' lines from the first on: of rows, and of columns.
+  const uint32_t table_at = SharedAddress(lane.half ? tables.Column(lane.matrix_row)
+                                                    : tables.Row(lane.matrix_row));
+  float table_sum[S::kChunks][4] = {};  // [8 lines of rows, 8 of columns][8 channels]
+  Operands<S> q(lane, 32), up(lane, 40);
+
+  const Run run(g);
+  Ring<S> ring;
+  for (int tile = run.begin; tile < run.end; tile += run.step) {
+    const Area area(g, tile, S::kRows, S::kColumns, S::kHeads);
+    const Way<S> way(g, area, lane);
+    ring.Turn(tile > run.begin && area.y > 0);
+    __syncthreads();
+    CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
+    CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
+    uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
+    Rows<S> next_q, next_up, out;
+    float lse[2];
+    const auto load = [&](uint32_t q_at, uint32_t output_at, const Halves& inside) {
+      LoadRows<S>(query + q_at, way.Second(g.parts), inside, next_q);
+      LoadRows<S>(upstream + output_at, way.Second(1), inside, next_up);
+      LoadRows<S>(output + output_at, way.Second(1), inside, out);
+      // Of a query that is not there: weights of zero.
+      lse[0] = lse[1] = kAbsent;
+      const float* from = log_sum + output_at / S::kDepth;
+      if (inside.first) lse[0] = __ldg(from);
+      if (inside.second) lse[1] = __ldg(from + way.Second(1));
+    };
+    load(q_at, output_at, way.Inside(0));
+    terms.SetRows(g.mask_border, area, lane, way);
+    WaitForCopies();
+    __syncthreads();
+    if (!way.live) continue;
+    const int matrix_row = ring.At(way.top + lane.matrix_row);
+    uint32_t k_at = keys + Pixels<S, false>::Offset(lane, matrix_row);
+    const uint32_t to_values = values - keys;
+    uint32_t transposed_at = keys + Pixels<S, true>::Offset(lane, matrix_row);
+#pragma unroll 1
+    for (int left = 0; left < S::kColumns && left < area.columns; left += S::kPatchColumns) {
+      const Halves inside = way.Inside(left);
+      float row_terms[4], minus_delta[2] = {0.f, 0.f};
+      uint32_t column_terms[4];
+      const float minus_lse[2] = {-kLog2E * lse[0], -kLog2E * lse[1]};
+      if (g.mask_border) terms.SetColumns(area, lane, way, left);
+      q.Set(next_q);
+      up.Set(next_up);
+#pragma unroll
+      for (int i = 0; i < 2 * S::kChunks; ++i) {
+        const int half = i / S::kChunks, c = i % S::kChunks;
+        const float2 a = Widen(out[half][c], T()), b = Widen(next_up[half][c], T());
+        minus_delta[half] = fmaf(-a.x, b.x, fmaf(-a.y, b.y, minus_delta[half]));
+      }
+      terms.Get(next_q, q, lane, way, shear, row_terms, column_terms);
+      if (left + S::kPatchColumns < S::kColumns) {
+        load(q_at + way.Step(g.parts), output_at + way.Step(1),
+             way.Inside(left + S::kPatchColumns));
+      }
+      // Sums over the lanes of a row, as a product with ones; what the instruction does not look at
+      // of a number is another number.
+      const float coarse[2] = {Coarse(minus_delta[0]), Coarse(minus_delta[1])};
+      float slope_start[4];
+      MultiplyTf32(slope_start, kZeros, coarse[0], coarse[1], minus_delta[0] - coarse[0],
+                   minus_delta[1] - coarse[1], floats[0], floats[1]);
+      if (lane.pair == 0 ? inside.first : lane.pair == 1 && inside.second) {
+        minus_deltas[output_at / S::kDepth + lane.pair * way.Second(1)] =
+            lane.pair ? slope_start[2] : slope_start[0];
+      }
+
+      Sums<S> dq = {};
+      float drow[4] = {}, dcolumn[2][4] = {};
+#pragma unroll
+      for (int step = 0; step < S::kSteps; ++step) {
+        Pixels<S, false> k, v;
+        Pixels<S, true> kt;
+        float slope[2][4];
+        k.Load(k_at, step);
+        v.Load(k_at + to_values, step);
+        kt.Load(transposed_at, step);
+#pragma unroll
+        for (int column = 0; column < 2; ++column) {
+          float logit[4];
+          terms.Of(2 * step + column, row_terms, column_terms, logit);
+          Logits<S>(q, k.at[column], logit, logit);
+          Logits<S>(up, v.at[column], slope_start, slope[column]);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            slope[column][i] *= Exp2(fmaf(logit[i], factor, minus_lse[i / 2]));
+          }
+        }
+        uint32_t slopes[4];
+        PackRows<T>(slope[0], slope[1], slopes);
+        Gather<S>(slopes, kt, dq);
+        Multiply16<T>(drow, slopes[0], slopes[1], slopes[2], slopes[3], identity[0], identity[1]);
+        Multiply16<T>(dcolumn[step / 4], slopes[0], slopes[1], slopes[2], slopes[3],
+                      ones[2 * step % 8], ones[2 * step % 8 + 1]);
+      }
+      // Without tables, of zeros.
+      uint32_t lines[2][2];
+      ToLines<S>(lane, way, shear, drow, dcolumn, lines);
+      uint32_t a[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) a[i] = Transposed(lines[i / 2][i % 2]);
+#pragma unroll
+      for (int c = 0; c < S::kChunks; ++c) {
+        Multiply16<T>(table_sum[c], a[0], a[1], a[2], a[3], Transposed(q.Of(0, c)),
+                      Transposed(q.Of(1, c)));
+      }
+      AddTables<S>(table_at, lines, dq);
+      StoreRows<S>(dq, g.scale, g.scale, way.Second(g.parts), inside, query_gradient + q_at);
+      q_at += way.Step(g.parts);
+      output_at += way.Step(1);
+      k_at += S::kPatchColumns * 16;
+      transposed_at += S::kPatchColumns * 16;
+    }
+  }
+  if (g.has_relative) {
+    StoreTableSums<kKernel, S::kDepth>(lane, table_sum, reinterpret_cast<float*>(memory), partials);
+  }
+}
+
+// As fast as was found on an H100.
+template <typename T, int kDepth>
+struct QueryShapes;
+template <typename T>
+struct QueryShapes<T, 8> {
+  using Of = Shape<T, 8, 4, 28, 3>;
+};
+template <typename T>
+struct QueryShapes<T, 16> {
+  using Of = Shape<T, 16, 4, 28, 2>;
+};
+template <typename T>
+struct QueryShapes<T, 32> {
+  using Of = Shape<T, 32, 4, 16, 3>;
+};
+template <typename T>
+struct QueryShapes<T, 64> {
+  using Of = Shape<T, 64, 4, 8, 2>;
+};
+template <typename T, int kDepth>
+using QueryShape = typename QueryShapes<T, kDepth>::Of;
+
+template <typename S>
+TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStream_t stream) {
+  using T = typename S::T;
+  const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
+  constexpr int kBytes = ByQueriesBytes<S>();
+  const int workers =
+      RunsOf(g, Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
+  Enqueue(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
+          static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
+          static_cast<const T*>(a.output), a.log_sum, static_cast<const T*>(a.upstream),
+          static_cast<T*>(a.query_gradient), a.scratch, TablePartials(p, a));
+  return SumsOf(p, a, workers, g.scale);
+}
+
+}  // namespace
+
+TableSums PatchesByQueries(const Problem& p, const BackwardArrays& arrays, cudaStream_t stream) {
+  TableSums sums;
+  WithHead(p, [&](auto zero, auto depth) {
+    sums = LaunchQueryBackward<QueryShape<decltype(zero), depth>>(p, arrays, stream);
+  });
+  return sums;
+}
+
+}  // namespace sasa
