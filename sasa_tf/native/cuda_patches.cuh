@@ -16,6 +16,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda_instructions.cuh"
 #include "cuda_launch.h"
@@ -41,7 +42,7 @@ static_assert(kReachRows == 8);  // the columns of an instruction
 // What a kernel is compiled for: the head, and the tile of a thread block, of which each warp has a
 // row of patches. A thread block goes down the image, tile by tile, and keeps what the next tile's
 // region shares with that of the tile before: rows of the region lie in a ring.
-template <typename T_, int kDepth_, int kWarps_, int kColumns_, int kBlocks_>
+template <typename T_, int kDepth_, int kWarps_, int kColumns_, int kBlocks_, bool kPieces_ = false>
 struct Shape {
   using T = T_;
   static constexpr int kDepth = kDepth_;
@@ -56,6 +57,7 @@ struct Shape {
   static constexpr int kSteps = kReachColumns / 2;  // of two covered columns, 16 pixels
   static constexpr int kWarps = kWarps_, kThreads = 32 * kWarps;
   static constexpr int kBlocks = kBlocks_;  // at a time on a multiprocessor
+  static constexpr bool kPieces = kPieces_;  // whether sums are stored by pieces
   static constexpr int kRows = kPatchRows * kWarps, kColumns = kColumns_;  // of the tile
   static_assert(kColumns % kPatchColumns == 0);
   static constexpr int kRegionRows = kRows + kKernel - 1;
@@ -245,23 +247,163 @@ __device__ inline void LoadRows(const typename S::T* from, int second, const Hal
   }
 }
 
-// Stores each half of the rows.
-template <typename S>
-__device__ inline void StoreRows(const Sums<S>& from, float first_factor, float second_factor,
-                                 int second, const Halves& inside, typename S::T* to) {
+constexpr int kShearBytes = 16 * 24 * 2;
+
+// Matrices [16, 16 covered columns] of 16 bits that a warp shears in shared memory: what a row has
+// of the column table's lines lies from the row's own column on.
+struct Shear {
+  static constexpr int kStride = 24;  // of a row; no bank conflicts
+  static_assert(16 * kStride * 2 == kShearBytes);
+  uint16_t* memory;
+  int column;  // of the lane's row
+
+  __device__ Shear(void* memory, int column)
+      : memory(static_cast<uint16_t*>(memory)), column(column) {}
+
+  // From numbers by line, of which there are 7, to an operand by covered column. What a row has no
+  // line for is whatever.
+  __device__ void FromLines(const Lane& lane, const float (&lines)[4], uint32_t (&a)[4]) const {
+    __syncwarp();
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const float factor = half ? second_factor : first_factor;
-    typename S::T* at = to + half * second * S::kDepth;
-    if (!inside[half]) continue;
+    for (int i = 0; i < 4; ++i) {
+      uint16_t* to = memory + (lane.row + i / 2 * 8) * kStride + column + 2 * lane.pair + i % 2;
+      if (i % 2 == 0 || lane.pair < 3) *to = __half_as_ushort(__float2half(lines[i]));
+    }
+    __syncwarp();
+    LoadMatrices(SharedAddress(memory + (lane.number % 16) * kStride + lane.upper * 8), a);
+  }
+  // From sums by covered column, 8 of them and 8 more, to lines: of each half of the rows, two in a
+  // word.
+  template <typename T>
+  __device__ void ToLines(const Lane& lane, const float (&columns)[2][4],
+                          uint32_t (&lines)[2]) const {
+    __syncwarp();
 #pragma unroll
-    for (int c = 0; c < S::kChunks; ++c) {
-      const auto& sum = from[S::kHeads == 2 ? half : 0][c];
-      *reinterpret_cast<uint32_t*>(at + 8 * c) =
-          Pack<typename S::T>(sum[2 * half] * factor, sum[2 * half + 1] * factor);
+    for (int i = 0; i < 4; ++i) {
+      const int half = i % 2, later = i / 2;
+      uint16_t* to = memory + (lane.row + half * 8) * kStride + later * 8 + 2 * lane.pair;
+      *reinterpret_cast<uint32_t*>(to) =
+          Pack<T>(columns[later][2 * half], columns[later][2 * half + 1]);
+    }
+    __syncwarp();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint16_t* from = memory + (lane.row + half * 8) * kStride + column + 2 * lane.pair;
+      lines[half] = from[0] | static_cast<uint32_t>(from[1]) << 16;
     }
   }
-}
+};
+
+// How a warp stores its patches: number by number, as they lie in matrices, or, by way of its own
+// shared memory, in pieces of 16 bytes, as few requests for whole lines. That is faster where a
+// kernel does not wait for shared memory already.
+template <typename S>
+struct Numbers {
+  using T = typename S::T;
+  static constexpr int kBytes = 0;
+
+  // Of the first patch on the warp's way, in an array of so many parts.
+  __device__ Numbers(const TileGrid& g, const Area& area, const Lane& lane, int parts)
+      : way(g, area, lane), second(way.Second(parts)), step(way.Step(parts)) {
+    at = way.First(area, parts, lane);
+  }
+  // Stores sums, of each half of the rows times its factor.
+  __device__ void Store(const Sums<S>& sums, float first_factor, float second_factor,
+                        const Lane&, char*, T* to) const {
+    const Halves inside = way.Inside(left);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float factor = half ? second_factor : first_factor;
+      T* half_at = to + at + half * second * S::kDepth;
+      if (!inside[half]) continue;
+#pragma unroll
+      for (int c = 0; c < S::kChunks; ++c) {
+        const auto& sum = sums[S::kHeads == 2 ? half : 0][c];
+        *reinterpret_cast<uint32_t*>(half_at + 8 * c) =
+            Pack<T>(sum[2 * half] * factor, sum[2 * half + 1] * factor);
+      }
+    }
+  }
+  // To the next patch.
+  __device__ void Advance() {
+    at += step;
+    left += S::kPatchColumns;
+  }
+
+ private:
+  Way<S> way;
+  int second, step, left = 0;
+  uint32_t at;
+};
+template <typename S>
+struct Pieces {
+  using T = typename S::T;
+  static constexpr int kPixels = kPatchRows * S::kPatchColumns;
+  // Of shared memory, [plane][pixel]; the pieces of neighbouring pixels lie in different banks.
+  static constexpr int kPlane = (kPixels + (S::kPlanes < 8 ? 8 / S::kPlanes : 1)) * 16;
+  static constexpr int kBytes = S::kPlanes * kPlane;
+  // The lanes take so many pixels at once, so many times.
+  static constexpr int kMost = kWarp / S::kPlanes, kAtOnce = kMost < kPixels ? kMost : kPixels;
+  static constexpr int kTurns = kPixels / kAtOnce;
+
+  // Of the first patch on the warp's way, in an array of so many parts.
+  __device__ Pieces(const TileGrid& g, const Area& area, const Lane& lane, int parts) {
+    const int plane = lane.number % S::kPlanes, pixel = lane.number / S::kPlanes;
+    const int row = threadIdx.x / kWarp * kPatchRows + pixel / S::kPatchColumns;
+    const int column = pixel % S::kPatchColumns;
+    piece = plane * kPlane + pixel * 16;
+    rows = pixel < kAtOnce && area.head + plane / S::kChunks < g.heads ? area.rows - row : 0;
+    columns = (area.columns < S::kColumns ? area.columns : S::kColumns) - column;
+    row_step = g.row_step * parts * S::kDepth;
+    column_step = g.column_step * parts * S::kDepth;
+    at = area.First(parts) * S::kDepth + row * row_step + column * column_step + plane * 8;
+  }
+  // Stores sums, of each half of the rows times its factor.
+  __device__ void Store(const Sums<S>& sums, float first_factor, float second_factor,
+                        const Lane& lane, char* memory, T* to) const {
+    __syncwarp();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float factor = half ? second_factor : first_factor;
+#pragma unroll
+      for (int c = 0; c < S::kChunks; ++c) {
+        const auto& sum = sums[S::kHeads == 2 ? half : 0][c];
+        const int plane = S::kHeads == 2 ? half * S::kChunks + c : c;
+        const int pixel = lane.row + (S::kHeads == 2 ? 0 : half * 8);
+        *reinterpret_cast<uint32_t*>(memory + plane * kPlane + pixel * 16 + lane.pair * 4) =
+            Pack<T>(sum[2 * half] * factor, sum[2 * half + 1] * factor);
+      }
+    }
+    __syncwarp();
+#pragma unroll
+    for (int turn = 0; turn < kTurns; ++turn) {
+      const int row = turn * kAtOnce / S::kPatchColumns, column = turn * kAtOnce % S::kPatchColumns;
+      if (row < rows && column < columns) {
+        *reinterpret_cast<uint4*>(to + at + row * row_step + column * column_step) =
+            *reinterpret_cast<const uint4*>(memory + piece + turn * kAtOnce * 16);
+      }
+    }
+  }
+  // To the next patch.
+  __device__ void Advance() {
+    at += S::kPatchColumns * column_step;
+    columns -= S::kPatchColumns;
+  }
+
+ private:
+  uint32_t piece;     // the lane's first one's place in shared memory
+  uint32_t at;        // and in the array
+  int rows, columns;  // of the image from there on
+  int row_step, column_step;
+};
+
+template <typename S>
+using Stores = std::conditional_t<S::kPieces, Pieces<S>, Numbers<S>>;
+
+// Of a warp, for what goes from lane to lane by way of shared memory in the kernels by queries.
+template <typename S>
+constexpr int kRoomBytes = S::kHeads == 1 && kShearBytes > Stores<S>::kBytes ? kShearBytes
+                                                                            : Stores<S>::kBytes;
 
 // A patch's rows as operands of two planes each; of two heads, each head's beside zeros in the
 // place of the other's channels.
@@ -360,64 +502,13 @@ __device__ inline void Gather(const uint32_t (&a)[4], const Pixels<S, true>& b, 
   }
 }
 
-// Matrices [16, 16 covered columns] in half precision that a warp of wide heads shears in shared
-// memory: what a row has of the column table's lines lies from the row's own column on.
-struct Shear {
-  static constexpr int kStride = 24;  // of a row; no bank conflicts
-  static constexpr int kBytes = 16 * kStride * 2;
-  uint16_t* memory;
-
-  // The warp's.
-  __device__ explicit Shear(void* memory)
-      : memory(static_cast<uint16_t*>(memory) + threadIdx.x / kWarp * (kBytes / 2)) {}
-
-  // Once, as numbers that were there before may be infinite.
-  __device__ void Clear(const Lane& lane) const {
-    for (int i = lane.number; i < kBytes / 4; i += kWarp) {
-      reinterpret_cast<uint32_t*>(memory)[i] = 0;
-    }
-  }
-  // From numbers by line, of which there are 7, to an operand by covered column. What a row has no
-  // line for is some number.
-  __device__ void FromLines(const Lane& lane, const float (&lines)[4], uint32_t (&a)[4]) const {
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      uint16_t* to = memory + (lane.row + i / 2 * 8) * kStride + lane.row + 2 * lane.pair + i % 2;
-      if (i % 2 == 0 || lane.pair < 3) *to = __half_as_ushort(__float2half(lines[i]));
-    }
-    __syncwarp();
-    LoadMatrices(SharedAddress(memory + (lane.number % 16) * kStride + lane.upper * 8), a);
-  }
-  // From sums by covered column, 8 of them and 8 more, to lines: of each half of the rows, two in a
-  // word.
-  template <typename T>
-  __device__ void ToLines(const Lane& lane, const float (&columns)[2][4],
-                          uint32_t (&lines)[2]) const {
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int half = i % 2, later = i / 2;
-      uint16_t* to = memory + (lane.row + half * 8) * kStride + later * 8 + 2 * lane.pair;
-      *reinterpret_cast<uint32_t*>(to) =
-          Pack<T>(columns[later][2 * half], columns[later][2 * half + 1]);
-    }
-    __syncwarp();
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const uint16_t* from = memory + (lane.row + half * 8) * kStride + lane.row + 2 * lane.pair;
-      lines[half] = from[0] | static_cast<uint32_t>(from[1]) << 16;
-    }
-  }
-};
-
 // The terms of a patch's logits: of positions and of what takes no part.
 template <typename S>
 struct Terms {
   using T = typename S::T;
   uint32_t row_at, column_at;  // addresses that the lane gives to ldmatrix
   float row_start[4];
-  uint32_t column_most[2];  // that a column term can be, in half precision
+  uint32_t seen[2];  // covered columns, as masks of the column terms
   uint32_t one_hot[8];
 
   __device__ Terms(const Tables<S>& tables, const Lane& lane, const Way<S>& way) {
@@ -429,6 +520,7 @@ struct Terms {
       column_at = SharedAddress(tables.Column(lane.matrix_row, lane.half));
     }
     SetColumns(lane, way, [](int) { return true; });
+    SetRows(lane, way, [](int) { return true; });
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const uint32_t hot = i % 2 ? Pack<__half>(0.f, 1.f) : Pack<__half>(1.f, 0.f);
@@ -436,14 +528,17 @@ struct Terms {
     }
   }
 
-  // Of the tile: with border "mask", pixels beyond the image are never attended to.
-  __device__ void SetRows(bool mask_border, const Area& area, const Lane& lane, const Way<S>& way) {
+  // With border "mask", pixels beyond the image are never attended to: for the rows of the tile.
+  __device__ void SetRows(const Area& area, const Lane& lane, const Way<S>& way) {
+    SetRows(lane, way, [&](int covered) { return area.RowInside(way.top + covered - kMargin); });
+  }
+  template <typename Inside>
+  __device__ void SetRows(const Lane& lane, const Way<S>& way, Inside inside) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = 2 * lane.pair + i % 2, first = way.row[i / 2];
-      const bool never = row < first || row >= first + kKernel ||
-                         (mask_border && !area.RowInside(way.top + row - kMargin));
-      row_start[i] = Hidden(never ? kNever : 0.f, lane, i);
+      const bool reached = row >= first && row < first + kKernel;
+      row_start[i] = Hidden(reached && inside(row) ? 0.f : kNever, lane, i);
     }
   }
   // Likewise of the patch `left` columns after the tile's first.
@@ -452,29 +547,31 @@ struct Terms {
   }
   template <typename Inside>
   __device__ void SetColumns(const Lane& lane, const Way<S>& way, Inside inside) {
-    const auto most = [&](int covered) {
-      const bool seen = covered >= way.column && covered < way.column + kKernel;
-      return seen && inside(covered) ? INFINITY : kNever;
+    const auto mask = [&](int covered) {
+      const bool reached = covered >= way.column && covered < way.column + kKernel;
+      return reached && inside(covered) ? 0xffffu : 0u;
     };
 #pragma unroll
     for (int upper = 0; upper < 2; ++upper) {
       const int covered = 8 * upper + 2 * lane.pair;
-      column_most[upper] = Pack<__half>(most(covered), most(covered + 1));
+      seen[upper] = mask(covered) | mask(covered + 1) << 16;
     }
   }
 
   // Of the covered rows, with which the logits of every column start; of the covered columns, a
-  // matrix [16, 16 columns]. `rows` are those of the operands.
-  __device__ void Get(const Rows<S>& rows, const Operands<S>& operands, const Lane& lane,
-                      const Way<S>& way, const Shear& shear, float (&row)[4],
-                      uint32_t (&columns)[4]) const {
+  // matrix [16, 16 columns].
+  __device__ void Get(const Operands<S>& q, const Lane& lane, const Way<S>& way,
+                      const Shear& shear, float (&row)[4], uint32_t (&columns)[4]) const {
     if constexpr (S::kHeads == 2) {
-      OfPair(rows, way, row, columns);
+      OfPair(q, way, row, columns);
     } else {
-      OfHead(operands, lane, shear, row, columns);
+      OfHead(q, lane, shear, row, columns);
     }
+    const uint32_t never = Pack<__half>(kNever, kNever);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) columns[i] = LesserHalves(columns[i], column_most[i / 2]);
+    for (int i = 0; i < 4; ++i) {
+      columns[i] = (columns[i] & seen[i / 2]) | (never & ~seen[i / 2]);
+    }
   }
 
   // sum [16, 8 pixels of a covered column] = the terms.
@@ -485,14 +582,14 @@ struct Terms {
   }
 
  private:
-  __device__ void OfPair(const Rows<S>& q, const Way<S>& way, float (&row)[4],
+  __device__ void OfPair(const Operands<S>& q, const Way<S>& way, float (&row)[4],
                          uint32_t (&columns)[4]) const {
     uint32_t b[4];
     LoadTwoMatrices(row_at, b[0], b[1]);
     const auto kept = [](bool keep, uint32_t word) { return keep ? word : 0u; };
     const int y = way.row[0];
-    Multiply16<T>(row, row_start, kept(y == 0, q[0][0]), kept(y == 0, q[1][0]),
-                  kept(y == 1, q[0][0]), kept(y == 1, q[1][0]), b[0], b[1]);
+    Multiply16<T>(row, row_start, kept(y == 0, q.Of(0, 0)), kept(y == 0, q.Of(1, 0)),
+                  kept(y == 1, q.Of(0, 0)), kept(y == 1, q.Of(1, 0)), b[0], b[1]);
     float sums[2][4];
 #pragma unroll
     for (int two = 0; two < S::kPatchColumns / 2; ++two) {
@@ -500,7 +597,7 @@ struct Terms {
       uint32_t a[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        a[i] = kept(way.column == 2 * two + i / 2, q[i % 2][S::kColumnChunk]);
+        a[i] = kept(way.column == 2 * two + i / 2, q.Of(i % 2, S::kColumnChunk));
       }
 #pragma unroll
       for (int upper = 0; upper < 2; ++upper) {
@@ -538,28 +635,16 @@ struct Terms {
   }
 };
 
-// Shared memory of the kernels by queries.
-template <typename S>
-constexpr int ByQueriesBytes() {
-  return 2 * S::kRegion + Tables<S>::kBytes + (S::kHeads == 1 ? S::kWarps * Shear::kBytes : 0);
-}
-
 // With a smaller one, kNever would not keep out what it is to keep out.
 constexpr float kSmallestScale = 0.01f;
 
-// Calls `launch` with a number of the type and the head's width.
+// Calls `launch` with a number of the problem's type.
 template <typename Launch>
-void WithHead(const Problem& p, Launch launch) {
-  const auto with_type = [&](auto zero) {
-    if (p.depth == 8) launch(zero, std::integral_constant<int, 8>());
-    if (p.depth == 16) launch(zero, std::integral_constant<int, 16>());
-    if (p.depth == 32) launch(zero, std::integral_constant<int, 32>());
-    if (p.depth == 64) launch(zero, std::integral_constant<int, 64>());
-  };
+void WithType(const Problem& p, Launch launch) {
   if (p.type == Type::kBfloat16) {
-    with_type(__nv_bfloat16());
+    launch(__nv_bfloat16());
   } else {
-    with_type(__half());
+    launch(__half());
   }
 }
 

@@ -33,8 +33,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
-  const Shear shear(memory + 2 * S::kRegion + Tables<S>::kBytes);
-  if (S::kHeads == 1) shear.Clear(lane);
+  char* room = memory + 2 * S::kRegion + Tables<S>::kBytes + threadIdx.x / kWarp * kRoomBytes<S>;
   const float factor = g.scale * kLog2E;
   // Weights in float16 end where those in bfloat16 do not, long before their sums.
   constexpr bool kCompare = std::is_same_v<T, __half>;
@@ -51,10 +50,12 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     __syncthreads();
     CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
     CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
+    const Shear shear(room, way.column);
     uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
     Rows<S> next;
+    Stores<S> stores(g, area, lane, 1);
     LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(0), next);
-    terms.SetRows(g.mask_border, area, lane, way);
+    if (g.mask_border) terms.SetRows(area, lane, way);
     WaitForCopies();
     __syncthreads();
     if (!way.live) continue;
@@ -68,7 +69,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       uint32_t column_terms[4];
       if (g.mask_border) terms.SetColumns(area, lane, way, left);
       q.Set(next);
-      terms.Get(next, q, lane, way, shear, row_terms, column_terms);
+      terms.Get(q, lane, way, shear, row_terms, column_terms);
       // A branch, lest these loads start before the last ones are waited for, and so both.
       if (left + S::kPatchColumns < S::kColumns) {
         q_at += way.Step(g.parts);
@@ -127,8 +128,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         const bool told = Told(total[0]) && Told(total[2]);
         if (compare || __all_sync(kAllLanes, told || !inside.any())) break;
       }
-      StoreRows<S>(sum, Inverse(total[0]), Inverse(total[2]), way.Second(1), inside,
-                   output + output_at);
+      stores.Store(sum, Inverse(total[0]), Inverse(total[2]), lane, room, output);
+      stores.Advance();
       const float all = lane.pair ? total[2] : total[0], greatest = lane.pair ? top[1] : top[0];
       const float log_of_sum = kLn2 * (greatest + Log2(all));
       if (lane.pair == 0 ? inside.first : lane.pair == 1 && inside.second) {
@@ -141,37 +142,26 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   }
 }
 
-// As fast as was found on an H100.
-template <typename T, int kDepth>
-struct ForwardShapes;
-template <typename T>
-struct ForwardShapes<T, 8> {
-  using Of = Shape<T, 8, 4, 28, 5>;
-};
-template <typename T>
-struct ForwardShapes<T, 16> {
-  using Of = Shape<T, 16, 7, 28, 2>;
-};
-template <typename T>
-struct ForwardShapes<T, 32> {
-  using Of = Shape<T, 32, 4, 16, 4>;
-};
-template <typename T>
-struct ForwardShapes<T, 64> {
-  using Of = Shape<T, 64, 4, 8, 3>;
-};
-template <typename T, int kDepth>
-using ForwardShape = typename ForwardShapes<T, kDepth>::Of;
-
 template <typename S>
 void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream) {
   using T = typename S::T;
   const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
-  constexpr int kBytes = ByQueriesBytes<S>();
+  constexpr int kBytes = 2 * S::kRegion + Tables<S>::kBytes + S::kWarps * kRoomBytes<S>;
   const int workers = RunsOf(g, Workers(Forward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
   Enqueue(Forward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
           static_cast<T*>(a.output), a.log_sum);
+}
+
+// As fast as was found on an H100.
+template <typename T, typename Launch>
+void WithForwardShape(const Problem& p, T, Launch launch) {
+  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 5>());
+  if (p.depth == 16) return launch(Shape<T, 16, 7, 28, 2>());
+  if (p.depth == 32 && p.width <= 16) return launch(Shape<T, 32, 4, 16, 4, true>());
+  if (p.depth == 32) return launch(Shape<T, 32, 4, 32, 2>());
+  if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 3, true>());
+  launch(Shape<T, 64, 4, 16, 2, true>());
 }
 
 }  // namespace
@@ -185,8 +175,8 @@ bool PatchesCan(const Problem& p) {
 }
 
 void PatchesForward(const Problem& p, const ForwardArrays& arrays, cudaStream_t stream) {
-  WithHead(p, [&](auto zero, auto depth) {
-    LaunchForward<ForwardShape<decltype(zero), depth>>(p, arrays, stream);
+  WithType(p, [&](auto zero) {
+    WithForwardShape(p, zero, [&](auto shape) { LaunchForward<decltype(shape)>(p, arrays, stream); });
   });
 }
 

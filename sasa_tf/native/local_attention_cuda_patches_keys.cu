@@ -231,6 +231,13 @@ struct Picks {
   }
 };
 
+// Shared memory for what is known of the queries; the tables are only read before the first facts
+// take their place.
+template <typename S>
+constexpr int kFactBytes = QueryFacts<S>::kBytes > Tables<S>::kBytes
+                               ? (QueryFacts<S>::kBytes + 15) / 16 * 16
+                               : Tables<S>::kBytes;
+
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     KeyBackward(TileGrid g, const typename S::T* __restrict__ query,
@@ -267,6 +274,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   __syncthreads();
   Facts::Clear(words);
   const float factor = g.scale * kLog2E;
+  char* room = memory + 2 * S::kRegion + kFactBytes<S> + threadIdx.x / kWarp * Stores<S>::kBytes;
   Operands<S> k(lane, 18), v(lane, 26);
   uint32_t line[4] = {0u, Hidden(0u, lane, 34), Hidden(0u, lane, 35), 0u};
 
@@ -282,6 +290,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     Facts::Copy(g, area, ring, lane, log_sum, minus_deltas, SharedAddress(words));
     uint32_t at = way.First(area, g.parts, lane);
     Rows<S> next_k, next_v;
+    Stores<S> stores(g, area, lane, g.parts);
     const auto with_key = [&](const Halves& inside) {
       return Halves{inside.first && g.has_key, inside.second && g.has_key};
     };
@@ -355,9 +364,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         qt.Load(transposed_at, step);
         Gather<S>(slopes, qt, dk);
       }
-      StoreRows<S>(dk, g.scale, g.scale, way.Second(g.parts), with_key(inside),
-                   key_gradient + at);
-      StoreRows<S>(dv, 1.f, 1.f, way.Second(g.parts), inside, value_gradient + at);
+      if (g.has_key) stores.Store(dk, g.scale, g.scale, lane, room, key_gradient);
+      stores.Store(dv, 1.f, 1.f, lane, room, value_gradient);
+      stores.Advance();
       at += way.Step(g.parts);
       q_at += S::kPatchColumns * 16;
       transposed_at += S::kPatchColumns * 16;
@@ -369,36 +378,12 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   SumTables(sums);
 }
 
-// As fast as was found on an H100.
-template <typename T, int kDepth>
-struct KeyShapes;
-template <typename T>
-struct KeyShapes<T, 8> {
-  using Of = Shape<T, 8, 4, 28, 3>;
-};
-template <typename T>
-struct KeyShapes<T, 16> {
-  using Of = Shape<T, 16, 4, 28, 2>;
-};
-template <typename T>
-struct KeyShapes<T, 32> {
-  using Of = Shape<T, 32, 4, 16, 3>;
-};
-template <typename T>
-struct KeyShapes<T, 64> {
-  using Of = Shape<T, 64, 4, 8, 2>;
-};
-template <typename T, int kDepth>
-using KeyShape = typename KeyShapes<T, kDepth>::Of;
-
 template <typename S>
 void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSums& sums,
                        cudaStream_t stream) {
   using T = typename S::T;
   const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
-  // The tables are only read before the first facts take their place.
-  constexpr int kWords = QueryFacts<S>::kBytes, kTables = Tables<S>::kBytes;
-  constexpr int kBytes = 2 * S::kRegion + (kWords > kTables ? kWords : kTables);
+  constexpr int kBytes = 2 * S::kRegion + kFactBytes<S> + S::kWarps * Stores<S>::kBytes;
   const int workers = RunsOf(g, Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
   Enqueue(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
@@ -406,13 +391,29 @@ void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSum
           static_cast<T*>(a.value_gradient), sums);
 }
 
+// As fast as was found on an H100.
+template <typename T, typename Launch>
+void WithKeyShape(const Problem& p, T, Launch launch) {
+  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 3>());
+  if (p.depth == 16) return launch(Shape<T, 16, 4, 28, 2, true>());
+  if (p.depth == 32) return launch(Shape<T, 32, 4, 16, 3>());
+  if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 2>());
+  launch(Shape<T, 64, 4, 16, 2>());
+}
+
+void ByKeys(const Problem& p, const BackwardArrays& arrays, const TableSums& sums,
+            cudaStream_t stream) {
+  WithType(p, [&](auto zero) {
+    WithKeyShape(p, zero, [&](auto shape) {
+      LaunchKeyBackward<decltype(shape)>(p, arrays, sums, stream);
+    });
+  });
+}
+
 }  // namespace
 
 void PatchesBackward(const Problem& p, const BackwardArrays& arrays, cudaStream_t stream) {
-  const TableSums sums = PatchesByQueries(p, arrays, stream);
-  WithHead(p, [&](auto zero, auto depth) {
-    LaunchKeyBackward<KeyShape<decltype(zero), depth>>(p, arrays, sums, stream);
-  });
+  ByKeys(p, arrays, PatchesByQueries(p, arrays, stream), stream);
 }
 
 }  // namespace sasa

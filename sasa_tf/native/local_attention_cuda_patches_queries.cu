@@ -110,8 +110,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
-  const Shear shear(memory + 2 * S::kRegion + Tables<S>::kBytes);
-  if (S::kHeads == 1) shear.Clear(lane);
+  char* room = memory + 2 * S::kRegion + Tables<S>::kBytes + threadIdx.x / kWarp * kRoomBytes<S>;
   const float factor = g.scale * kLog2E;
   const uint32_t one = Pack<T>(1.f, 1.f);
   // A lane's part of the identity [8, 8], and of matrices [8, 8] with ones in one column.
@@ -137,8 +136,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     __syncthreads();
     CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
     CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
+    const Shear shear(room, way.column);
     uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
     Rows<S> next_q, next_up, out;
+    Stores<S> stores(g, area, lane, g.parts);
     float lse[2];
     const auto load = [&](uint32_t q_at, uint32_t output_at, const Halves& inside) {
       LoadRows<S>(query + q_at, way.Second(g.parts), inside, next_q);
@@ -151,7 +152,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       if (inside.second) lse[1] = __ldg(from + way.Second(1));
     };
     load(q_at, output_at, way.Inside(0));
-    terms.SetRows(g.mask_border, area, lane, way);
+    if (g.mask_border) terms.SetRows(area, lane, way);
     WaitForCopies();
     __syncthreads();
     if (!way.live) continue;
@@ -174,7 +175,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         const float2 a = Widen(out[half][c], T()), b = Widen(next_up[half][c], T());
         minus_delta[half] = fmaf(-a.x, b.x, fmaf(-a.y, b.y, minus_delta[half]));
       }
-      terms.Get(next_q, q, lane, way, shear, row_terms, column_terms);
+      terms.Get(q, lane, way, shear, row_terms, column_terms);
       if (left + S::kPatchColumns < S::kColumns) {
         load(q_at + way.Step(g.parts), output_at + way.Step(1),
              way.Inside(left + S::kPatchColumns));
@@ -230,7 +231,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
                       Transposed(q.Of(1, c)));
       }
       AddTables<S>(table_at, lines, dq);
-      StoreRows<S>(dq, g.scale, g.scale, way.Second(g.parts), inside, query_gradient + q_at);
+      stores.Store(dq, g.scale, g.scale, lane, room, query_gradient);
+      stores.Advance();
       q_at += way.Step(g.parts);
       output_at += way.Step(1);
       k_at += S::kPatchColumns * 16;
@@ -242,33 +244,11 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   }
 }
 
-// As fast as was found on an H100.
-template <typename T, int kDepth>
-struct QueryShapes;
-template <typename T>
-struct QueryShapes<T, 8> {
-  using Of = Shape<T, 8, 4, 28, 3>;
-};
-template <typename T>
-struct QueryShapes<T, 16> {
-  using Of = Shape<T, 16, 4, 28, 2>;
-};
-template <typename T>
-struct QueryShapes<T, 32> {
-  using Of = Shape<T, 32, 4, 16, 3>;
-};
-template <typename T>
-struct QueryShapes<T, 64> {
-  using Of = Shape<T, 64, 4, 8, 2>;
-};
-template <typename T, int kDepth>
-using QueryShape = typename QueryShapes<T, kDepth>::Of;
-
 template <typename S>
 TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStream_t stream) {
   using T = typename S::T;
   const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
-  constexpr int kBytes = ByQueriesBytes<S>();
+  constexpr int kBytes = 2 * S::kRegion + Tables<S>::kBytes + S::kWarps * kRoomBytes<S>;
   const int workers =
       RunsOf(g, Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
   Enqueue(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
@@ -278,12 +258,24 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
   return SumsOf(p, a, workers, g.scale);
 }
 
+// As fast as was found on an H100.
+template <typename T, typename Launch>
+void WithQueryShape(const Problem& p, T, Launch launch) {
+  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 3>());
+  if (p.depth == 16) return launch(Shape<T, 16, 4, 28, 2>());
+  if (p.depth == 32) return launch(Shape<T, 32, 4, 16, 3, true>());
+  if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 1, true>());
+  launch(Shape<T, 64, 4, 16, 1, true>());
+}
+
 }  // namespace
 
 TableSums PatchesByQueries(const Problem& p, const BackwardArrays& arrays, cudaStream_t stream) {
   TableSums sums;
-  WithHead(p, [&](auto zero, auto depth) {
-    sums = LaunchQueryBackward<QueryShape<decltype(zero), depth>>(p, arrays, stream);
+  WithType(p, [&](auto zero) {
+    WithQueryShape(p, zero, [&](auto shape) {
+      sums = LaunchQueryBackward<decltype(shape)>(p, arrays, stream);
+    });
   });
   return sums;
 }
