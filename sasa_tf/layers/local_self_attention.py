@@ -10,7 +10,6 @@ from sasa_tf import ops
 from sasa_tf.layers.flavour import KerasBound
 from sasa_tf.layers.heads import head_width
 from sasa_tf.layers.inputs import checked_inputs, known_channels
-from sasa_tf.ops.average_pooling import average_pool_2d
 from sasa_tf.ops.fusion import not_fused
 
 POSITIONS = ("relative", "absolute", "none")
@@ -228,15 +227,13 @@ class LocalSelfAttention2DBase(KerasBound):
     attended = ops.local_attention_2d_projected(
       self._project(source, projection),
       implementation=self.implementation,
+      pool_size=self.strides,
       # Three times as large as the inputs, and soon computed.
       again=lambda after: self._project(source, ops.computed_after(after, projection)),
       **self._window_arguments(),
     )
-    outputs = tf.reshape(attended, tf.concat([tf.shape(inputs)[:3], [self.filters]], axis=0))
-    outputs = tf.ensure_shape(outputs, [*inputs.shape[:3], self.filters])
-    if self.strides > 1:
-      outputs = average_pool_2d(outputs, self.strides)
-    return self.activation(outputs)
+    outputs = tf.reshape(attended, tf.concat([tf.shape(attended)[:3], [self.filters]], axis=0))
+    return self.activation(tf.ensure_shape(outputs, [*attended.shape[:3], self.filters]))
 
   def attention_weights(self, inputs: tf.Tensor, pixels: tf.Tensor | None = None) -> tf.Tensor:
     """Returns the weights that the built layer gives to each window, to look at.

@@ -90,6 +90,7 @@ const char* CpuForward(const Problem& problem, const ForwardArrays& arrays, cons
 }
 
 const char* CpuBackward(const Problem& problem, const BackwardArrays& arrays, const Tasks& tasks) {
+  if (problem.pool != 1) return "no kernel for processors takes the gradient of means of outputs";
   const CpuVariant& variant = ChosenCpuVariant();
   const Plan plan = BackwardPlan(problem, variant.lanes);
   const char* error =

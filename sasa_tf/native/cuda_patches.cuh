@@ -135,8 +135,8 @@ struct Ring {
 };
 
 // Copies the new rows of the tile and of the halo around it into planes [head, chunk][row][column]
-// of 16 bytes.
-template <typename S>
+// of 16 bytes. `kUpstream`: from the upstream gradient, which may be that of means.
+template <typename S, bool kUpstream = false>
 __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Ring<S>& ring,
                                   const Lane& lane, const typename S::T* from, int parts,
                                   bool there, uint32_t planes) {
@@ -145,8 +145,11 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Rin
   constexpr int kTurns = (S::kRegionColumns + kAtOnce - 1) / kAtOnce;
   const int warp = threadIdx.x / kWarp, plane = lane.number % S::kPlanes;
   const int column = lane.number / S::kPlanes;
-  const int row_step = g.row_step * parts * S::kDepth;
-  const int column_step = g.column_step * parts * S::kDepth * kAtOnce;
+  // Both are even numbers of pixels.
+  const int shift = kUpstream ? g.pool_shift : 0;
+  static_assert(!kUpstream || (S::kWarps % 2 == 0 && kAtOnce % 2 == 0));
+  const int row_step = (S::kWarps * g.row_step * parts >> 2 * shift) * S::kDepth;
+  const int column_step = (kAtOnce * g.column_step * parts >> shift) * S::kDepth;
   there = there && area.head + plane / S::kChunks < g.heads;
   bool inside[kTurns];
 #pragma unroll
@@ -154,22 +157,24 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Rin
     inside[turn] = there && area.ColumnInside(column + turn * kAtOnce - kMargin);
   }
   const int first = ring.FirstNewRow() + warp;
-  const T* line = from + area.First(parts) * S::kDepth + plane * 8 + (first - kMargin) * row_step +
-                  (column - kMargin) * g.column_step * parts * S::kDepth;
+  const int y = first - kMargin, x = column - kMargin;
+  const int64_t pixel = kUpstream ? area.Upstream(g, y, x)
+                                  : area.First(parts) + (y * g.row_step + x * g.column_step) * parts;
+  const T* line = from + pixel * S::kDepth + plane * 8;
   planes += plane * S::kPlane + column * 16;
 #pragma unroll 2
   for (int row = first; row < S::kRegionRows; row += S::kWarps) {
     const bool row_inside = area.RowInside(row - kMargin);
     const uint32_t to = planes + ring.At(row) * S::kPitch * 16;
-    const T* pixel = line;
+    const T* at = line;
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
       if (turn < kTurns - 1 || column + turn * kAtOnce < S::kRegionColumns) {
-        CopyAsync(to + turn * kAtOnce * 16, pixel, row_inside && inside[turn]);
+        CopyAsync(to + turn * kAtOnce * 16, at, row_inside && inside[turn]);
       }
-      pixel += column_step;
+      at += column_step;
     }
-    line += S::kWarps * row_step;
+    line += row_step;
   }
 }
 

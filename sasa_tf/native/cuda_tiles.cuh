@@ -39,9 +39,16 @@ struct TileGrid {
   float scale;
   int parts;                  // that query, key, value and their gradients share pixel by pixel
   int row_step, column_step;  // to the next pixel of the phase, counted in heads of one part
+  int pool_shift;             // the upstream gradient is of means over blocks of 1 << pool_shift
   Divisor head_blocks, tiles_x, tiles_y, row_phases, column_phases;
   int tiles;
 };
+
+// Of an output in the mean that the upstream gradient is of. The kernels compute as if that were
+// the sum, and multiply their gradients in the end.
+__host__ __device__ inline float PoolShare(const TileGrid& g) {
+  return g.pool_shift ? 0.25f : 1.f;
+}
 
 // For tiles of so many rows and columns of pixels, and so many heads at a time.
 inline TileGrid PlanTiles(const Problem& p, int rows, int columns, int heads) {
@@ -58,6 +65,7 @@ inline TileGrid PlanTiles(const Problem& p, int rows, int columns, int heads) {
   g.parts = p.parts;
   g.row_step = g.width * g.heads * g.row_dilation;
   g.column_step = g.heads * g.column_dilation;
+  g.pool_shift = p.pool / 2;
   g.head_blocks = Divisor(CeilDiv(g.heads, heads));
   g.tiles_x = Divisor(CeilDiv(CeilDiv(g.width, g.column_dilation), columns));
   g.tiles_y = Divisor(CeilDiv(CeilDiv(g.height, g.row_dilation), rows));
@@ -123,6 +131,7 @@ __device__ inline void PackRows(const float (&low)[4], const float (&high)[4], u
 struct Area {
   int head, y, x;
   int rows, columns;  // that there are; beyond the tile too
+  int image;
   int64_t first;      // pixel, counted in heads of one part from the first image's
 
   Area() = default;
@@ -137,11 +146,19 @@ struct Area {
     // Rounded up; dilation is rare.
     if (g.row_dilation > 1) rows = (rows + g.row_dilation - 1) / g.row_dilation;
     if (g.column_dilation > 1) columns = (columns + g.column_dilation - 1) / g.column_dilation;
-    first = (static_cast<int64_t>(tile) * g.height + row) * g.width + column;
+    image = tile;
+    first = (static_cast<int64_t>(image) * g.height + row) * g.width + column;
     first *= g.heads;
   }
   // Of the tile's first pixel, the thread block's first head.
   __device__ int64_t First(int parts) const { return first * parts + head; }
+  // Of a pixel of the tile in the upstream gradient, without dilation if that is of means.
+  __device__ int64_t Upstream(const TileGrid& g, int i, int j) const {
+    const int shift = g.pool_shift;
+    if (shift == 0) return First(1) + i * g.row_step + j * g.column_step;
+    const int64_t row = static_cast<int64_t>(image) * (g.height >> shift) + ((y + i) >> shift);
+    return (row * (g.width >> shift) + ((x + j) >> shift)) * g.heads + head;
+  }
   __device__ bool RowInside(int i) const { return y + i >= 0 && i < rows; }
   __device__ bool ColumnInside(int i) const { return x + i >= 0 && i < columns; }
 };

@@ -192,12 +192,21 @@ ffi::Error Backward(Array query, Array key, Array value, Array rows, Array colum
                     Array log_sum, Array upstream, Result query_gradient, Result key_gradient,
                     Result value_gradient, Result rows_gradient, Result columns_gradient,
                     Result scratch, Window window, Where where) {
-  const auto problem = MakeProblem(query, window);
+  auto problem = MakeProblem(query, window);
   if (!problem.has_value()) return problem.error();
   if (static_cast<int64_t>(scratch->element_count()) < ScratchFloats(*problem)) {
     return ffi::Error::InvalidArgument("the scratch is smaller than ScratchFloats says");
   }
-  const Problem& p = *problem;
+  Problem& p = *problem;
+  if (upstream.element_count() < output.element_count()) {
+    const auto means = upstream.dimensions();
+    p.pool = static_cast<int32_t>(means.size() == 5 && means[1] > 0 ? p.height / means[1] : 0);
+    if (p.pool < 1 || means[1] * p.pool != p.height || means[2] * p.pool != p.width) {
+      return ffi::Error::InvalidArgument(
+          "the upstream gradient must have the output's shape, or that of its means over square "
+          "blocks");
+    }
+  }
   const void* first = query.untyped_data();
   void* first_gradient = query_gradient->untyped_data();
   const BackwardArrays arrays{first,

@@ -23,6 +23,10 @@ struct Problem {
   // has its own; 3 or (without keys) 2, in one array [B, H, W, parts, N, D].
   int32_t parts;
   Type type;  // of query, key, value, output and their gradients
+  // The upstream gradient is that of the means of the outputs over blocks of pool x pool pixels, an
+  // array [B, H / pool, W / pool, N, D]. 1: of the outputs themselves. Only the CUDA kernels on the
+  // tensor cores know 2.
+  int32_t pool = 1;
 };
 
 // Pointers are to the first number of the part. Tables are float32, rows [kernel_rows, D/2],
@@ -40,7 +44,7 @@ struct BackwardArrays {
   const float *rows, *columns;
   const void* output;
   const float* log_sum;
-  const void* upstream;  // gradient of the output
+  const void* upstream;  // gradient of the output, or of its means
   void *query_gradient, *key_gradient, *value_gradient;
   float *rows_gradient, *columns_gradient;
   float* scratch;  // `ScratchFloats(problem)` of them

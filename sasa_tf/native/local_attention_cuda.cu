@@ -18,6 +18,11 @@ const char* Refusal(const Problem& p) {
   if (!PatchesCan(p) && !RunsCan(p)) {
     return "no CUDA kernel for this window and head width";
   }
+  if (p.pool != 1) {
+    const bool can = p.pool == 2 && p.height % 2 == 0 && p.width % 2 == 0 && PatchesCan(p) &&
+                     p.dilation_rows == 1 && p.dilation_columns == 1;
+    if (!can) return "no CUDA kernel takes the gradient of means of these outputs";
+  }
   return nullptr;
 }
 

@@ -273,7 +273,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   // Tables have been read.
   __syncthreads();
   Facts::Clear(words);
-  const float factor = g.scale * kLog2E;
+  const float factor = g.scale * kLog2E, share = PoolShare(g), key_factor = g.scale * share;
   char* room = memory + 2 * S::kRegion + kFactBytes<S> + threadIdx.x / kWarp * Stores<S>::kBytes;
   Operands<S> k(lane, 18), v(lane, 26);
   uint32_t line[4] = {0u, Hidden(0u, lane, 34), Hidden(0u, lane, 35), 0u};
@@ -286,7 +286,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     ring.Turn(tile > run.begin && area.y > 0);
     __syncthreads();
     CopyRegion<S>(g, area, ring, lane, query, g.parts, true, queries);
-    CopyRegion<S>(g, area, ring, lane, upstream, 1, true, queries + S::kRegion);
+    CopyRegion<S, true>(g, area, ring, lane, upstream, 1, true, queries + S::kRegion);
     Facts::Copy(g, area, ring, lane, log_sum, minus_deltas, SharedAddress(words));
     uint32_t at = way.First(area, g.parts, lane);
     Rows<S> next_k, next_v;
@@ -364,8 +364,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         qt.Load(transposed_at, step);
         Gather<S>(slopes, qt, dk);
       }
-      if (g.has_key) stores.Store(dk, g.scale, g.scale, lane, room, key_gradient);
-      stores.Store(dv, 1.f, 1.f, lane, room, value_gradient);
+      if (g.has_key) stores.Store(dk, key_factor, key_factor, lane, room, key_gradient);
+      stores.Store(dv, share, share, lane, room, value_gradient);
       stores.Advance();
       at += way.Step(g.parts);
       q_at += S::kPatchColumns * 16;

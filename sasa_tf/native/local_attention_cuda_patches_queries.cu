@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
   char* room = memory + 2 * S::kRegion + Tables<S>::kBytes + threadIdx.x / kWarp * kRoomBytes<S>;
-  const float factor = g.scale * kLog2E;
+  const float factor = g.scale * kLog2E, query_factor = g.scale * PoolShare(g);
   const uint32_t one = Pack<T>(1.f, 1.f);
   // A lane's part of the identity [8, 8], and of matrices [8, 8] with ones in one column.
   const uint32_t of_identity =
@@ -138,12 +138,18 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
     const Shear shear(room, way.column);
     uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
+    uint32_t upstream_at =
+        area.Upstream(g, way.top + way.row[0], way.column) * S::kDepth + 2 * lane.pair;
+    const uint32_t upstream_step = way.Step(1) >> g.pool_shift;
+    // Two rows of pixels are one of means.
+    const int upstream_second = S::kHeads == 1 && g.pool_shift ? 0 : way.Second(1);
     Rows<S> next_q, next_up, out;
     Stores<S> stores(g, area, lane, g.parts);
     float lse[2];
-    const auto load = [&](uint32_t q_at, uint32_t output_at, const Halves& inside) {
+    const auto load = [&](uint32_t q_at, uint32_t upstream_at, uint32_t output_at,
+                          const Halves& inside) {
       LoadRows<S>(query + q_at, way.Second(g.parts), inside, next_q);
-      LoadRows<S>(upstream + output_at, way.Second(1), inside, next_up);
+      LoadRows<S>(upstream + upstream_at, upstream_second, inside, next_up);
       LoadRows<S>(output + output_at, way.Second(1), inside, out);
       // Of a query that is not there: weights of zero.
       lse[0] = lse[1] = kAbsent;
@@ -151,7 +157,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       if (inside.first) lse[0] = __ldg(from);
       if (inside.second) lse[1] = __ldg(from + way.Second(1));
     };
-    load(q_at, output_at, way.Inside(0));
+    load(q_at, upstream_at, output_at, way.Inside(0));
     if (g.mask_border) terms.SetRows(area, lane, way);
     WaitForCopies();
     __syncthreads();
@@ -177,7 +183,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       }
       terms.Get(q, lane, way, shear, row_terms, column_terms);
       if (left + S::kPatchColumns < S::kColumns) {
-        load(q_at + way.Step(g.parts), output_at + way.Step(1),
+        upstream_at += upstream_step;
+        load(q_at + way.Step(g.parts), upstream_at, output_at + way.Step(1),
              way.Inside(left + S::kPatchColumns));
       }
       // Sums over the lanes of a row, as a product with ones; what the instruction does not look at
@@ -231,7 +238,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
                       Transposed(q.Of(1, c)));
       }
       AddTables<S>(table_at, lines, dq);
-      stores.Store(dq, g.scale, g.scale, lane, room, query_gradient);
+      stores.Store(dq, query_factor, query_factor, lane, room, query_gradient);
       stores.Advance();
       q_at += way.Step(g.parts);
       output_at += way.Step(1);
@@ -255,7 +262,7 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
           static_cast<const T*>(a.output), a.log_sum, static_cast<const T*>(a.upstream),
           static_cast<T*>(a.query_gradient), a.scratch, TablePartials(p, a));
-  return SumsOf(p, a, workers, g.scale);
+  return SumsOf(p, a, workers, g.scale * PoolShare(g));
 }
 
 // As fast as was found on an H100.

@@ -31,3 +31,22 @@ def average_pool_2d(inputs: tf.Tensor, size: int) -> tf.Tensor:
     return tf.nn.avg_pool2d(inputs, size, size, "SAME"), gradient
 
   return pool(inputs)
+
+
+def average_pool_heads(outputs: tf.Tensor, size: int) -> tf.Tensor:
+  """As `average_pool_2d`, of the outputs of heads.
+
+  Args:
+    outputs: [B, H, W, N, D].
+    size: of the blocks, in pixels.
+
+  Returns:
+    [B, ceil(H / size), ceil(W / size), N, D].
+  """
+  if size == 1:
+    return outputs
+  heads = outputs.shape[3:]
+  flat = tf.reshape(outputs, tf.concat([tf.shape(outputs)[:3], [heads.num_elements()]], axis=0))
+  pooled = average_pool_2d(tf.ensure_shape(flat, [*outputs.shape[:3], None]), size)
+  result = tf.reshape(pooled, tf.concat([tf.shape(pooled)[:3], heads], axis=0))
+  return tf.ensure_shape(result, [*pooled.shape[:3], *heads])

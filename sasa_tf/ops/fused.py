@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from sasa_tf.native import library
 from sasa_tf.ops import blocked
+from sasa_tf.ops.average_pooling import average_pool_heads
 from sasa_tf.ops.fused_module import KernelCall
 from sasa_tf.ops.geometry import WindowGeometry
 from sasa_tf.ops.kernel_call import ELEMENT_TYPES, PLATFORMS, call_module, dtype_refusal
@@ -99,6 +100,7 @@ def _attend(
   tables: Sequence[tf.Tensor | None],
   stock: Callable[..., tf.Tensor],
   again: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None = None,
+  pool_size: int = 1,
 ) -> tf.Tensor:
   """Calls the kernels, with a gradient that calls them too.
 
@@ -108,9 +110,10 @@ def _attend(
     tables: relative rows and columns, or None twice.
     stock: computes the same from `maps` and `tables`; second derivatives are its.
     again: computes the one array of `maps` anew, after other tensors; None to keep it.
+    pool_size: of the blocks whose means are returned, where the kernels take their gradient.
 
   Returns:
-    [B, H, W, N, D].
+    [B, H, W, N, D], or [B, H / pool_size, W / pool_size, N, D].
   """
   platforms = kernel.platforms
   element, leading = maps[0].dtype, maps[0].shape[:3]
@@ -165,15 +168,26 @@ def _attend(
           tape.watch(arguments)
           with tf.GradientTape() as inner:
             inner.watch(inputs)
-            result = stock(*restored(inputs))
+            result = average_pool_heads(stock(*restored(inputs)), pool_size)
           gradients = inner.gradient(result, inputs, upstream)
         return tape.gradient(gradients, arguments, upstreams)
 
       return gradients, second_gradient
 
-    return output, lambda upstream: gradient(*inputs, upstream)
+    return average_pool_heads(output, pool_size), lambda upstream: gradient(*inputs, upstream)
 
   return attend(*[argument for argument in optional if argument is not None])
+
+
+def _takes_means(kernel: KernelCall, maps: tf.Tensor, size: int) -> bool:
+  """Whether the kernels take the gradient of means over blocks of size x size pixels."""
+  height, width = maps.shape[1:3]
+  even = None not in (height, width) and height % 2 == 0 and width % 2 == 0
+  return (
+    (size, target_device(), kernel.geometry.dilation_rate) == (2, "GPU", (1, 1))
+    and even
+    and kernel.on_tensor_cores
+  )
 
 
 def local_attention(
@@ -220,6 +234,7 @@ def local_attention_of_projection(
   geometry: WindowGeometry,
   scale: float,
   again: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None = None,
+  pool_size: int = 1,
 ) -> tf.Tensor:
   """As `local_attention`, of query, key and value side by side, which are never taken apart.
 
@@ -230,13 +245,16 @@ def local_attention_of_projection(
     geometry: the window.
     scale: multiplies the query.
     again: see `local_attention_2d_projected`.
+    pool_size: likewise.
 
   Returns:
-    [B, H, W, N, D] in the projection's dtype.
+    [B, ceil(H / pool_size), ceil(W / pool_size), N, D] in the projection's dtype.
   """
   tables = (relative_rows, relative_columns)
   kernel = _kernel_call(projected, geometry, scale, projected.shape[3] == 3, tables, shared=True)
-  return _attend(
+  # Elsewhere the means' gradient is first written out as that of the outputs.
+  takes_means = _takes_means(kernel, projected, pool_size)
+  outputs = _attend(
     kernel,
     (projected,),
     tables,
@@ -244,4 +262,6 @@ def local_attention_of_projection(
       *parts_of_projection(projected), rows, columns, geometry, scale
     ),
     again,
+    pool_size if takes_means else 1,
   )
+  return outputs if takes_means else average_pool_heads(outputs, pool_size)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from sasa_tf.ops.geometry import WindowGeometry
 from sasa_tf.ops.kernel_module import SIZES, Array, module
 
-# Of sasa_tf/native/local_attention.h.
+# Of sasa_tf/native/local_attention.h and cuda_patches.cuh.
 _TABLE_WORKERS = 1024
+_SMALLEST_SCALE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,17 @@ class KernelCall:
       return [(0, 0)] * 2
     return [(size, self.depth // 2) for size in self.geometry.kernel_size]
 
+  @property
+  def on_tensor_cores(self) -> bool:
+    """Whether a GPU computes it on its tensor cores."""
+    return (
+      self.element != "f32"
+      and self.depth in (8, 16, 32, 64)
+      and self.geometry.kernel_size == (7, 7)
+      and self.heads <= _TABLE_WORKERS
+      and self.scale >= _SMALLEST_SCALE
+    )
+
   @functools.cached_property
   def forward(self) -> str:
     """Takes query, key, value and both tables; returns output and log-sum-exp.
@@ -58,6 +70,7 @@ class KernelCall:
   def backward(self) -> str:
     """Takes those, output, log-sum-exp and the output's gradient; returns gradients and scratch.
 
+    The gradient may be that of the output's means over blocks of pixels: the sizes tell the kernel.
     The gradients of what is absent, or held by the first, are empty.
     """
     arguments = [*[self._inputs] * 3, *self._tables, self._maps, self._logs, self._maps]

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from sasa_tf.ops import fused, implementations, reference
 from sasa_tf.ops.arguments import as_heads, relative_tables
+from sasa_tf.ops.average_pooling import average_pool_heads
 from sasa_tf.ops.geometry import window_geometry
 from sasa_tf.ops.precision import softmax_dtype
 from sasa_tf.ops.projection import as_projection, parts_of_projection, query_of_projection
@@ -125,6 +126,7 @@ def local_attention_2d_projected(
   border: str = "zero",
   scale: float = 1.0,
   implementation: str = "auto",
+  pool_size: int = 1,
   again: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None = None,
 ) -> tf.Tensor:
   """As `local_attention_2d`, of query, key and value as one matrix product makes them.
@@ -142,12 +144,15 @@ def local_attention_2d_projected(
     border: "zero" or "mask".
     scale: multiplies the query.
     implementation: "auto" or one of `available_implementations()`.
+    pool_size: in pixels; the outputs are averaged over blocks of pool_size x pool_size, in the
+      place of strides (paper Sec. 3.1). The compiled kernels of GPUs take the means' gradient as it
+      is.
     again: computes `projected` anew, after the tensors that it is given (see `computed_after`), in
       the backward pass, so that it need not be kept. It must not read variables. "reference" does
       not use it, nor does any implementation on a CPU, nor on a GPU where the image is small.
 
   Returns:
-    [B, H, W, N, D] in the projection's dtype.
+    [B, ceil(H / pool_size), ceil(W / pool_size), N, D] in the projection's dtype.
 
   Raises:
     ValueError: shapes, dtypes or arguments that do not fit together; the message says which.
@@ -163,13 +168,16 @@ def local_attention_2d_projected(
     again = None
   with tf.name_scope("local_attention_2d_projected"):
     if compute is fused.local_attention:
-      result = fused.local_attention_of_projection(projected, *tables, geometry, scale, again)
+      result = fused.local_attention_of_projection(
+        projected, *tables, geometry, scale, again, pool_size
+      )
     else:
       parts = parts_of_projection(projected)
       if again is not None and compute is not reference.local_attention:
         compute = functools.partial(compute, again=lambda after: parts_of_projection(again(after)))
-      result = compute(*parts, *tables, geometry, scale)
-    return tf.ensure_shape(result, query.shape)
+      result = average_pool_heads(compute(*parts, *tables, geometry, scale), pool_size)
+    sizes = [None if size is None else -(-size // pool_size) for size in query.shape[1:3]]
+    return tf.ensure_shape(result, [query.shape[0], *sizes, *query.shape[3:]])
 
 
 def local_attention_weights(

@@ -32,6 +32,7 @@ constexpr Setting<Problem> kSettings[] = {
     {"relative", [](Problem& p, int x) { p.has_relative = x; }},
     {"joined", [](Problem& p, int x) { p.parts = x ? 3 : 1; }},
     {"scale", [](Problem& p, int x) { p.scale = x; }},
+    {"pool", [](Problem& p, int x) { p.pool = x; }},
     {"type", [](Problem& p, int x) { p.type = static_cast<Type>(x); }},
 };
 
@@ -61,6 +62,12 @@ Problem Random(std::mt19937& random, const Settings& settings) {
     p.type = static_cast<Type>(random() % 3);
   }
   Apply(kSettings, settings, p);
+  // An even number of pixels may be pooled, by the tensor cores.
+  const bool can_pool = p.height % 2 == 0 && p.width % 2 == 0 && p.dilation_rows == 1 &&
+                        p.dilation_columns == 1 && p.kernel_rows == 7 && p.kernel_columns == 7 &&
+                        p.type != Type::kFloat32 && (p.depth & (p.depth - 1)) == 0 &&
+                        p.depth >= 8 && p.depth <= 64;
+  if (!settings.count("pool")) p.pool = can_pool && random() % 2 ? 2 : 1;
   p.has_key |= !p.has_relative;
   if (p.parts > 1) p.parts = p.has_key ? 3 : 2;
   p.scale = (random() % 2 ? 1.0f : 0.5f) / std::sqrt(static_cast<float>(p.depth));
@@ -111,13 +118,28 @@ struct Parts {
   }
 };
 
+// The gradient of the outputs, from that of their means.
+std::vector<double> OfOutputs(const Problem& p, const std::vector<double>& of_means) {
+  std::vector<double> outputs;
+  const int64_t numbers = p.heads * p.depth, height = p.height / p.pool, width = p.width / p.pool;
+  for (int64_t i = 0; i < p.batch * p.height * p.width; ++i) {
+    const int64_t column = i % p.width, row = i / p.width % p.height, image = i / p.width / p.height;
+    const int64_t mean = (image * height + row / p.pool) * width + column / p.pool;
+    for (int64_t j = 0; j < numbers; ++j) {
+      outputs.push_back(of_means[mean * numbers + j] / (p.pool * p.pool));
+    }
+  }
+  return outputs;
+}
+
 bool Check(const Problem& p, std::mt19937& random) {
   const auto single = Type::kFloat32;
   const int64_t size = p.batch * p.height * p.width * p.heads * p.depth, half = p.depth / 2;
   const int64_t row_size = p.has_relative ? p.kernel_rows * half : 0;
   const int64_t column_size = p.has_relative ? p.kernel_columns * half : 0;
   const int64_t key_size = p.has_key ? size : 0;
-  Typed query(p.type, size), key(p.type, key_size), value(p.type, size), upstream(p.type, size);
+  Typed query(p.type, size), key(p.type, key_size), value(p.type, size);
+  Typed upstream(p.type, size / (p.pool * p.pool));
   Typed rows(single, row_size), columns(single, column_size);
   Typed output(p.type, size), log_sum(single, size / p.depth);
   Arrays a;
@@ -125,6 +147,7 @@ bool Check(const Problem& p, std::mt19937& random) {
   key.Fill(random, a.key);
   value.Fill(random, a.value);
   upstream.Fill(random, a.upstream);
+  if (p.pool > 1) a.upstream = OfOutputs(p, a.upstream);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
   a.output.resize(size);

@@ -116,6 +116,54 @@ def test_equals_the_reference(shape, kernel, dilation, border, dtype, mode):
   assert all(bool(tf.reduce_all(a == b)) for a, b in zip(found, again, strict=True))
 
 
+# [B, H, W, N, D], window, dilation. The gradient of the means is the kernels' in the first four.
+POOLED = [
+  ((2, 8, 14, 3, 8), 7, 1),
+  ((1, 28, 6, 2, 16), 7, 1),
+  ((2, 14, 14, 2, 32), 7, 1),
+  ((1, 2, 18, 1, 64), 7, 1),
+  ((1, 9, 8, 2, 16), 7, 1),
+  ((1, 8, 8, 2, 16), 7, 2),
+  ((1, 8, 8, 2, 16), 5, 1),
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU")
+@pytest.mark.parametrize("mode", ["eager", "jit"])
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: dtype.name)
+@pytest.mark.parametrize(("shape", "kernel", "dilation"), POOLED)
+def test_means_equal_the_reference(shape, kernel, dilation, dtype, mode):
+  generator = tf.random.Generator.from_seed(1)
+  batch, height, width, heads, depth = shape
+  projected = tf.cast(generator.normal([batch, height, width, 3, heads, depth]), dtype)
+  tables = [0.3 * generator.normal([kernel, depth // 2]) for _ in range(2)]
+  means = [batch, -(-height // 2), -(-width // 2), heads, depth]
+  upstream = tf.cast(generator.normal(means), dtype)
+
+  def results(projected, tables, upstream, implementation):
+    with tf.GradientTape() as tape:
+      tape.watch([projected, tables])
+      output = ops.local_attention_2d_projected(
+        projected,
+        *tables,
+        kernel_size=kernel,
+        dilation_rate=dilation,
+        implementation=implementation,
+        pool_size=2,
+      )
+    return [output, *tf.nest.flatten(tape.gradient(output, [projected, tables], upstream))]
+
+  arguments = [projected, tables, upstream]
+  exact = tf.nest.map_structure(lambda x: tf.cast(x, tf.float64), arguments)
+  expected = results(*exact, "reference")
+  run = results if mode == "eager" else tf.function(results, jit_compile=True)
+  found = run(*arguments, "fused")
+  for name, a, b in zip(("output", "projected", "rows", "columns"), found, expected, strict=True):
+    error = float(tf.norm(tf.cast(a, tf.float64) - b) / tf.norm(b))
+    assert error < TOLERANCES[dtype], name
+
+
 # [B, H, W], block, channels, heads, head width. Blocks of 4 x 4 and heads 16 wide take the tensor
 # cores in half precision, the others do not.
 STEMS = [

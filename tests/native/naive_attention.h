@@ -98,10 +98,10 @@ inline Typed Joined(const sasa::Problem& p, const std::vector<const Typed*>& arr
 inline void Print(const sasa::Problem& p) {
   std::printf(
       "[%ld, %ld, %ld, %ld, %ld] kernel %d x %d, dilation %d x %d, mask %d, key %d, "
-      "relative %d, scale %g, parts %d, type %d\n",
+      "relative %d, scale %g, parts %d, pool %d, type %d\n",
       long(p.batch), long(p.height), long(p.width), long(p.heads), long(p.depth), p.kernel_rows,
       p.kernel_columns, p.dilation_rows, p.dilation_columns, p.mask_border, p.has_key,
-      p.has_relative, p.scale, p.parts, int(p.type));
+      p.has_relative, p.scale, p.parts, p.pool, int(p.type));
 }
 
 #endif  // SASA_TF_TESTS_NATIVE_NAIVE_ATTENTION_H_

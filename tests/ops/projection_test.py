@@ -58,6 +58,31 @@ def test_as_the_three_apart(implementation, mode, left_out, dtype):
     tf.debugging.assert_equal(a, b)
 
 
+@pytest.mark.parametrize("implementation", ops.available_implementations())
+@pytest.mark.parametrize("size", [(6, 4), (5, 7)])
+@pytest.mark.parametrize("known", [True, False], ids=["sizes", "no sizes"])
+def test_means_of_blocks_of_the_outputs(implementation, size, known):
+  projected = tf.random.stateless_normal([2, *size, 3, 2, 4], [1, 2])
+  signature = [tf.TensorSpec(projected.shape if known else [None, None, None, 3, 2, 4])]
+
+  @tf.function(input_signature=signature)
+  def pooled(projected):
+    return ops.local_attention_2d_projected(
+      projected, kernel_size=3, implementation=implementation, pool_size=2
+    )
+
+  def apart(projected):
+    output = ops.local_attention_2d(*tf.unstack(projected, axis=3), kernel_size=3)
+    flat = tf.reshape(output, [2, *size, 8])
+    means = tf.nn.avg_pool2d(flat, 2, 2, "SAME")
+    return tf.reshape(means, [*means.shape[:3], 2, 4])
+
+  found, gradients = _values_and_gradients(pooled, [projected])
+  output, expected = _values_and_gradients(apart, [projected])
+  tf.debugging.assert_near(found, output, rtol=1e-5, atol=1e-5)
+  tf.debugging.assert_near(gradients[0], expected[0], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.skipif(
   "fused" not in ops.available_implementations(), reason="the compiled kernels have not been built"
 )
