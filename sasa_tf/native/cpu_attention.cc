@@ -81,7 +81,10 @@ Plan BackwardPlan(const Problem& problem, int64_t lanes) {
   return plan;
 }
 
+constexpr const char* kNoMeans = "no kernel for processors computes means of outputs";
+
 const char* CpuForward(const Problem& problem, const ForwardArrays& arrays, const Tasks& tasks) {
+  if (problem.pool != 1) return kNoMeans;
   const CpuVariant& variant = ChosenCpuVariant();
   const Plan plan = ForwardPlan(problem, variant.lanes);
   return RunWorkers(tasks, plan.workers, plan.scratch_bytes, [&](int64_t worker, float* scratch) {
@@ -90,7 +93,7 @@ const char* CpuForward(const Problem& problem, const ForwardArrays& arrays, cons
 }
 
 const char* CpuBackward(const Problem& problem, const BackwardArrays& arrays, const Tasks& tasks) {
-  if (problem.pool != 1) return "no kernel for processors takes the gradient of means of outputs";
+  if (problem.pool != 1) return kNoMeans;
   const CpuVariant& variant = ChosenCpuVariant();
   const Plan plan = BackwardPlan(problem, variant.lanes);
   const char* error =

@@ -39,7 +39,7 @@ struct TileGrid {
   float scale;
   int parts;                  // that query, key, value and their gradients share pixel by pixel
   int row_step, column_step;  // to the next pixel of the phase, counted in heads of one part
-  int pool_shift;             // the upstream gradient is of means over blocks of 1 << pool_shift
+  int pool_shift;             // means are over blocks of 1 << pool_shift pixels a side
   Divisor head_blocks, tiles_x, tiles_y, row_phases, column_phases;
   int tiles;
 };
@@ -152,7 +152,8 @@ struct Area {
   }
   // Of the tile's first pixel, the thread block's first head.
   __device__ int64_t First(int parts) const { return first * parts + head; }
-  // Of a pixel of the tile in the upstream gradient, without dilation if that is of means.
+  // Of a pixel of the tile among the means, or in the upstream gradient, which may be theirs. Of
+  // images without dilation, if there are means.
   __device__ int64_t Upstream(const TileGrid& g, int i, int j) const {
     const int shift = g.pool_shift;
     if (shift == 0) return First(1) + i * g.row_step + j * g.column_step;

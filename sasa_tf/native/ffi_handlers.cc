@@ -121,6 +121,16 @@ ffi::ErrorOr<Problem> MakeProblem(const Array& query, const Window& window) {
   return problem;
 }
 
+// For means of the outputs in an array of these sizes.
+ffi::Error SetPool(Problem& p, ffi::AnyBuffer::Dimensions means) {
+  p.pool = static_cast<int32_t>(means.size() == 5 && means[1] > 0 ? p.height / means[1] : 0);
+  if (p.pool >= 1 && means[1] * p.pool == p.height && means[2] * p.pool == p.width) {
+    return ffi::Error::Success();
+  }
+  return ffi::Error::InvalidArgument(
+      "the means, or their gradient, must be of the outputs over square blocks of pixels");
+}
+
 ffi::Error AsError(const char* reason) {
   return reason == nullptr ? ffi::Error::Success() : ffi::Error::Internal(reason);
 }
@@ -172,10 +182,13 @@ const char* Compute(const PixelProblem& problem, const PixelBackwardArrays& arra
 
 template <typename Where>
 ffi::Error Forward(Array query, Array key, Array value, Array rows, Array columns, Result output,
-                   Result log_sum, Window window, Where where) {
-  const auto problem = MakeProblem(query, window);
+                   Result log_sum, Result means, Window window, Where where) {
+  auto problem = MakeProblem(query, window);
   if (!problem.has_value()) return problem.error();
-  const Problem& p = *problem;
+  Problem& p = *problem;
+  if (means->element_count() > 0) {
+    if (const ffi::Error error = SetPool(p, means->dimensions()); error.failure()) return error;
+  }
   const void* first = query.untyped_data();
   const ForwardArrays arrays{first,
                              Part<const void*>(p, key.untyped_data(), first, 1),
@@ -183,7 +196,8 @@ ffi::Error Forward(Array query, Array key, Array value, Array rows, Array column
                              Floats(rows),
                              Floats(columns),
                              output->untyped_data(),
-                             Floats(log_sum)};
+                             Floats(log_sum),
+                             means->untyped_data()};
   return AsError(Compute(*problem, arrays, where));
 }
 
@@ -199,13 +213,7 @@ ffi::Error Backward(Array query, Array key, Array value, Array rows, Array colum
   }
   Problem& p = *problem;
   if (upstream.element_count() < output.element_count()) {
-    const auto means = upstream.dimensions();
-    p.pool = static_cast<int32_t>(means.size() == 5 && means[1] > 0 ? p.height / means[1] : 0);
-    if (p.pool < 1 || means[1] * p.pool != p.height || means[2] * p.pool != p.width) {
-      return ffi::Error::InvalidArgument(
-          "the upstream gradient must have the output's shape, or that of its means over square "
-          "blocks");
-    }
+    if (const ffi::Error error = SetPool(p, upstream.dimensions()); error.failure()) return error;
   }
   const void* first = query.untyped_data();
   void* first_gradient = query_gradient->untyped_data();
@@ -294,7 +302,8 @@ auto BindForward() {
       .Arg<Array>()
       .Arg<Array>()  // tables
       .Ret<Array>()
-      .Ret<Array>()  // output, log-sum-exp
+      .Ret<Array>()
+      .Ret<Array>()  // output, log-sum-exp, means
       .Attrs<Window>();
 }
 

@@ -23,9 +23,9 @@ struct Problem {
   // has its own; 3 or (without keys) 2, in one array [B, H, W, parts, N, D].
   int32_t parts;
   Type type;  // of query, key, value, output and their gradients
-  // The upstream gradient is that of the means of the outputs over blocks of pool x pool pixels, an
-  // array [B, H / pool, W / pool, N, D]. 1: of the outputs themselves. Only the CUDA kernels on the
-  // tensor cores know 2.
+  // If not 1, the forward pass also writes the means of the outputs over blocks of pool x pool
+  // pixels, [B, H / pool, W / pool, N, D], and the upstream gradient is that of the means. Only the
+  // CUDA kernels on the tensor cores know 2.
   int32_t pool = 1;
 };
 
@@ -37,6 +37,7 @@ struct ForwardArrays {
   const float *rows, *columns;
   void* output;
   float* log_sum;
+  void* means = nullptr;
 };
 
 struct BackwardArrays {

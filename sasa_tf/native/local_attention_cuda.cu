@@ -21,7 +21,7 @@ const char* Refusal(const Problem& p) {
   if (p.pool != 1) {
     const bool can = p.pool == 2 && p.height % 2 == 0 && p.width % 2 == 0 && PatchesCan(p) &&
                      p.dilation_rows == 1 && p.dilation_columns == 1;
-    if (!can) return "no CUDA kernel takes the gradient of means of these outputs";
+    if (!can) return "no CUDA kernel computes means of these outputs";
   }
   return nullptr;
 }

@@ -20,12 +20,43 @@ namespace {
 // not compared with their maximum: far from where numbers end.
 __device__ inline bool Told(float total) { return total > 0x1p-100f && total < 0x1p100f; }
 
+// Stores the means of a patch's outputs over blocks of 2 x 2 pixels, which lie in rows of the sums
+// whose numbers differ in two bits (of two heads), or in both halves and one bit.
+template <typename S>
+__device__ inline void StoreMeans(const Sums<S>& sum, float first_factor, float second_factor,
+                                  const Lane& lane, const Halves& inside, typename S::T* to) {
+  constexpr bool kTwoHeads = S::kHeads == 2;
+  constexpr int kColumnLanes = 4, kRowLanes = 16;  // to the same of the next column and row
+  const bool first = (lane.number & (kTwoHeads ? kColumnLanes | kRowLanes : kColumnLanes)) == 0;
+#pragma unroll
+  for (int head = 0; head < S::kHeads; ++head) {
+#pragma unroll
+    for (int c = 0; c < S::kChunks; ++c) {
+      float mean[2];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const auto& own = sum[head][c];
+        float x = kTwoHeads ? own[2 * head + i] * (head ? second_factor : first_factor)
+                            : own[i] * first_factor + own[2 + i] * second_factor;
+        x += __shfl_xor_sync(kAllLanes, x, kColumnLanes);
+        if (kTwoHeads) x += __shfl_xor_sync(kAllLanes, x, kRowLanes);
+        mean[i] = x * 0.25f;
+      }
+      if (first && inside[head]) {
+        *reinterpret_cast<uint32_t*>(to + head * S::kDepth + 8 * c) =
+            Pack<typename S::T>(mean[0], mean[1]);
+      }
+    }
+  }
+}
+
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     Forward(TileGrid g, const typename S::T* __restrict__ query,
             const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
             const float* __restrict__ rows, const float* __restrict__ columns,
-            typename S::T* __restrict__ output, float* __restrict__ log_sum) {
+            typename S::T* __restrict__ output, float* __restrict__ log_sum,
+            typename S::T* __restrict__ means) {
   using T = typename S::T;
   extern __shared__ __align__(128) char memory[];
   const Tables<S> tables(memory + 2 * S::kRegion);
@@ -128,7 +159,13 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         const bool told = Told(total[0]) && Told(total[2]);
         if (compare || __all_sync(kAllLanes, told || !inside.any())) break;
       }
-      stores.Store(sum, Inverse(total[0]), Inverse(total[2]), lane, room, output);
+      const float share = Inverse(total[0]), second_share = Inverse(total[2]);
+      stores.Store(sum, share, second_share, lane, room, output);
+      if (g.pool_shift) {
+        const int64_t mean = area.Upstream(g, way.top + way.row[0], left + way.column);
+        StoreMeans<S>(sum, share, second_share, lane, inside,
+                      means + mean * S::kDepth + 2 * lane.pair);
+      }
       stores.Advance();
       const float all = lane.pair ? total[2] : total[0], greatest = lane.pair ? top[1] : top[0];
       const float log_of_sum = kLn2 * (greatest + Log2(all));
@@ -150,7 +187,7 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
   const int workers = RunsOf(g, Workers(Forward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
   Enqueue(Forward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
-          static_cast<T*>(a.output), a.log_sum);
+          static_cast<T*>(a.output), a.log_sum, static_cast<T*>(a.means));
 }
 
 // As fast as was found on an H100.

@@ -6,6 +6,7 @@ program. A call is a module of StableHLO for any batch and image size; XLA fills
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -100,7 +101,6 @@ def _attend(
   tables: Sequence[tf.Tensor | None],
   stock: Callable[..., tf.Tensor],
   again: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None = None,
-  pool_size: int = 1,
 ) -> tf.Tensor:
   """Calls the kernels, with a gradient that calls them too.
 
@@ -110,16 +110,19 @@ def _attend(
     tables: relative rows and columns, or None twice.
     stock: computes the same from `maps` and `tables`; second derivatives are its.
     again: computes the one array of `maps` anew, after other tensors; None to keep it.
-    pool_size: of the blocks whose means are returned, where the kernels take their gradient.
 
   Returns:
-    [B, H, W, N, D], or [B, H / pool_size, W / pool_size, N, D].
+    [B, H, W, N, D], or their means, if the kernels compute them.
   """
   platforms = kernel.platforms
   element, leading = maps[0].dtype, maps[0].shape[:3]
   heads = [kernel.heads, kernel.depth]
   output_type = (element, [*leading, *heads])
   nothing = (element, [0])
+  means_type = nothing
+  if kernel.pool_size > 1:
+    batch, *sizes = leading
+    means_type = (element, [batch, *[size // kernel.pool_size for size in sizes], *heads])
   gradient_types = [(element, maps[0].shape)]
   if kernel.shared:
     gradient_types += [nothing, nothing]
@@ -142,8 +145,11 @@ def _attend(
 
   @tf.custom_gradient
   def attend(*inputs):
-    output, log_sum = call_module(
-      kernel.forward, platforms, operands(inputs), [output_type, (tf.float32, output_type[1][:-1])]
+    output, log_sum, means = call_module(
+      kernel.forward,
+      platforms,
+      operands(inputs),
+      [output_type, (tf.float32, output_type[1][:-1]), means_type],
     )
 
     @tf.custom_gradient
@@ -168,19 +174,20 @@ def _attend(
           tape.watch(arguments)
           with tf.GradientTape() as inner:
             inner.watch(inputs)
-            result = average_pool_heads(stock(*restored(inputs)), pool_size)
+            result = average_pool_heads(stock(*restored(inputs)), kernel.pool_size)
           gradients = inner.gradient(result, inputs, upstream)
         return tape.gradient(gradients, arguments, upstreams)
 
       return gradients, second_gradient
 
-    return average_pool_heads(output, pool_size), lambda upstream: gradient(*inputs, upstream)
+    result = output if kernel.pool_size == 1 else means
+    return result, lambda upstream: gradient(*inputs, upstream)
 
   return attend(*[argument for argument in optional if argument is not None])
 
 
-def _takes_means(kernel: KernelCall, maps: tf.Tensor, size: int) -> bool:
-  """Whether the kernels take the gradient of means over blocks of size x size pixels."""
+def _computes_means(kernel: KernelCall, maps: tf.Tensor, size: int) -> bool:
+  """Whether the kernels compute the means over blocks of size x size pixels."""
   height, width = maps.shape[1:3]
   even = None not in (height, width) and height % 2 == 0 and width % 2 == 0
   return (
@@ -252,8 +259,10 @@ def local_attention_of_projection(
   """
   tables = (relative_rows, relative_columns)
   kernel = _kernel_call(projected, geometry, scale, projected.shape[3] == 3, tables, shared=True)
-  # Elsewhere the means' gradient is first written out as that of the outputs.
-  takes_means = _takes_means(kernel, projected, pool_size)
+  if _computes_means(kernel, projected, pool_size):
+    # Of the two kinds of devices only GPUs have such kernels.
+    kernel = dataclasses.replace(kernel, pool_size=pool_size, platforms=("CUDA",))
+    pool_size = 1
   outputs = _attend(
     kernel,
     (projected,),
@@ -262,6 +271,5 @@ def local_attention_of_projection(
       *parts_of_projection(projected), rows, columns, geometry, scale
     ),
     again,
-    pool_size if takes_means else 1,
   )
-  return outputs if takes_means else average_pool_heads(outputs, pool_size)
+  return average_pool_heads(outputs, pool_size)

@@ -28,6 +28,8 @@ class KernelCall:
     has_relative: whether there is q.r.
     shared: whether query, key and value are the parts of one array [B, H, W, parts, N, D].
     platforms: as the text has them, of "CPU" and "CUDA".
+    pool_size: of the blocks of pixels over which the means of the outputs are computed too; 1: they
+      are not.
   """
 
   element: str
@@ -39,6 +41,7 @@ class KernelCall:
   has_relative: bool
   shared: bool
   platforms: tuple[str, ...]
+  pool_size: int = 1
 
   @property
   def table_shapes(self) -> list[tuple[int, int]]:
@@ -60,20 +63,23 @@ class KernelCall:
 
   @functools.cached_property
   def forward(self) -> str:
-    """Takes query, key, value and both tables; returns output and log-sum-exp.
+    """Takes query, key, value and both tables; returns output, log-sum-exp and means.
 
-    Where one array holds query, key and value, it is all three.
+    Where one array holds query, key and value, it is all three. No means are an empty array.
     """
-    return self._module("forward", [*[self._inputs] * 3, *self._tables], [self._maps, self._logs])
+    return self._module(
+      "forward", [*[self._inputs] * 3, *self._tables], [self._maps, self._logs, self._means]
+    )
 
   @functools.cached_property
   def backward(self) -> str:
-    """Takes those, output, log-sum-exp and the output's gradient; returns gradients and scratch.
+    """Takes those, output, log-sum-exp and a gradient; returns gradients and scratch.
 
-    The gradient may be that of the output's means over blocks of pixels: the sizes tell the kernel.
+    The gradient is that of the means, if they were computed, else that of the output.
     The gradients of what is absent, or held by the first, are empty.
     """
-    arguments = [*[self._inputs] * 3, *self._tables, self._maps, self._logs, self._maps]
+    arguments = [*[self._inputs] * 3, *self._tables, self._maps, self._logs]
+    arguments.append(self._maps if self.pool_size == 1 else self._means)
     nothing, scratch = Array((0,)), Array(("%scratch",))
     key = self._maps if self.has_key and not self.shared else nothing
     value = nothing if self.shared else self._maps
@@ -89,6 +95,13 @@ class KernelCall:
   @property
   def _maps(self) -> Array:
     return Array((*SIZES, self.heads, self.depth), self.element)
+
+  @property
+  def _means(self) -> Array:
+    if self.pool_size == 1:
+      return Array((0,), self.element)
+    sizes = (SIZES[0], "%means_height", "%means_width", self.heads, self.depth)
+    return Array(sizes, self.element)
 
   @property
   def _logs(self) -> Array:
@@ -120,8 +133,15 @@ class KernelCall:
       results,
       self._attributes,
       self.platforms,
-      self._scratch_size(),
+      [*self._scratch_size(), *self._means_sizes()],
     )
+
+  def _means_sizes(self) -> list[str]:
+    return [
+      f"%pool_size = stablehlo.constant dense<{self.pool_size}> : tensor<1xi32>",
+      "%means_height = stablehlo.divide %height, %pool_size : tensor<1xi32>",
+      "%means_width = stablehlo.divide %width, %pool_size : tensor<1xi32>",
+    ]
 
   def _scratch_size(self) -> list[str]:
     """Lines that compute ScratchFloats of sasa_tf/native/local_attention.h as %scratch."""

@@ -118,6 +118,18 @@ struct Parts {
   }
 };
 
+std::vector<double> Means(const Problem& p, const std::vector<double>& outputs) {
+  const int64_t numbers = p.heads * p.depth, height = p.height / p.pool, width = p.width / p.pool;
+  std::vector<double> means(p.batch * height * width * numbers);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const int64_t pixel = i / numbers, column = pixel % p.width, row = pixel / p.width % p.height;
+    const int64_t image = pixel / p.width / p.height;
+    const int64_t mean = (image * height + row / p.pool) * width + column / p.pool;
+    means[mean * numbers + i % numbers] += outputs[i] / (p.pool * p.pool);
+  }
+  return means;
+}
+
 // The gradient of the outputs, from that of their means.
 std::vector<double> OfOutputs(const Problem& p, const std::vector<double>& of_means) {
   std::vector<double> outputs;
@@ -178,18 +190,23 @@ bool Check(const Problem& p, std::mt19937& random) {
   DeviceArray device_rows_gradient(rows.bytes), device_columns_gradient(columns.bytes);
   DeviceArray device_scratch(scratch.bytes);
 
+  Typed means(p.type, p.pool > 1 ? upstream.bytes.size() / Typed::Size(p.type) : 0);
+  DeviceArray device_means(means.bytes);
+  device_means.Poison();
   device_output.Poison();
   device_log_sum.Poison();
   const char* error =
       sasa::CudaForward(p,
                         {in.query, in.key, in.value, device_rows.floats(), device_columns.floats(),
-                         device_output.data(), device_log_sum.floats()},
+                         device_output.data(), device_log_sum.floats(), device_means.data()},
                         nullptr);
   if (error != nullptr) return std::puts(error), false;
-  bool within = device_output.CopyTo(output.bytes) & device_log_sum.CopyTo(log_sum.bytes);
+  bool within = device_output.CopyTo(output.bytes) & device_log_sum.CopyTo(log_sum.bytes) &
+                device_means.CopyTo(means.bytes);
   const double tolerance = p.type == single ? 2e-5 : p.type == Type::kFloat16 ? 4e-3 : 2e-2;
   bool same =
       Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, tolerance);
+  if (p.pool > 1) same &= Same("means", means, Means(p, a.output), tolerance);
 
   std::vector<char> before;
   for (int turn = 0; turn < 2; ++turn) {
