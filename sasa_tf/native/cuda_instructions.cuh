@@ -48,13 +48,6 @@ __device__ inline float Log2(float x) {
   return y;
 }
 
-// The lesser of each two of numbers in half precision.
-__device__ inline uint32_t LesserHalves(uint32_t a, uint32_t b) {
-  uint32_t two;
-  asm("min.f16x2 %0, %1, %2;" : "=r"(two) : "r"(a), "r"(b));
-  return two;
-}
-
 // Two numbers of T in a word, the first in its lower half.
 template <typename T>
 __device__ inline uint32_t Pack(float low, float high);

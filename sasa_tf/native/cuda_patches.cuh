@@ -37,7 +37,7 @@ constexpr int kKernel = 7;  // window, rows and columns
 constexpr int kMargin = kKernel / 2;
 constexpr int kPatchRows = 2;
 constexpr int kReachRows = kPatchRows + kKernel - 1;  // that a patch's windows cover
-static_assert(kReachRows == 8);  // the columns of an instruction
+static_assert(kReachRows == 8);                       // the columns of an instruction
 
 // What a kernel is compiled for: the head, and the tile of a thread block, of which each warp has a
 // row of patches. A thread block goes down the image, tile by tile, and keeps what the next tile's
@@ -56,7 +56,7 @@ struct Shape {
   static constexpr int kReachColumns = kPatchColumns + kKernel - 1;
   static constexpr int kSteps = kReachColumns / 2;  // of two covered columns, 16 pixels
   static constexpr int kWarps = kWarps_, kThreads = 32 * kWarps;
-  static constexpr int kBlocks = kBlocks_;  // at a time on a multiprocessor
+  static constexpr int kBlocks = kBlocks_;   // at a time on a multiprocessor
   static constexpr bool kPieces = kPieces_;  // whether sums are stored by pieces
   static constexpr int kRows = kPatchRows * kWarps, kColumns = kColumns_;  // of the tile
   static_assert(kColumns % kPatchColumns == 0);
@@ -69,7 +69,8 @@ struct Shape {
   // Of 16 bytes; odd, so that 8 pixels of a column lie in different banks.
   static constexpr int kPitch = kRegionColumns | 1;
   // In bytes; neighbouring pixels of all planes lie in different banks.
-  static constexpr int kPlane = (kRingRows * kPitch + 7) / 8 * 8 * 16 + (kPlanes < 8 ? 8 / kPlanes : 1) * 16;
+  static constexpr int kPlane =
+      (kRingRows * kPitch + 7) / 8 * 8 * 16 + (kPlanes < 8 ? 8 / kPlanes : 1) * 16;
   static constexpr int kRegion = kPlanes * kPlane;
   // Lines of the tables, padded with zeros: of a covered row, counted from the patch's last row,
   // and of a covered column, which narrow heads count from the patch's last column.
@@ -158,8 +159,9 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Rin
   }
   const int first = ring.FirstNewRow() + warp;
   const int y = first - kMargin, x = column - kMargin;
-  const int64_t pixel = kUpstream ? area.Upstream(g, y, x)
-                                  : area.First(parts) + (y * g.row_step + x * g.column_step) * parts;
+  const int64_t pixel = kUpstream
+                            ? area.Upstream(g, y, x)
+                            : area.First(parts) + (y * g.row_step + x * g.column_step) * parts;
   const T* line = from + pixel * S::kDepth + plane * 8;
   planes += plane * S::kPlane + column * 16;
 #pragma unroll 2
@@ -198,12 +200,12 @@ struct Halves {
 // The way of a warp along its row of patches: the lane's pixels, one for each half of the rows.
 template <typename S>
 struct Way {
-  int column;     // in the patch
-  int row[2];     // likewise
-  int top;        // of the patches, in the tile
-  bool live;      // whether the patches have pixels
-  Halves there;   // whether the lane's pixels are rows of the image, and the heads are there
-  int columns;    // of the tile in the image, from the lane's in the first patch on
+  int column;       // in the patch
+  int row[2];       // likewise
+  int top;          // of the patches, in the tile
+  bool live;        // whether the patches have pixels
+  Halves there;     // whether the lane's pixels are rows of the image, and the heads are there
+  int columns;      // of the tile in the image, from the lane's in the first patch on
   int pixel, step;  // counted in heads of one part: from the tile's first, and to the next patch
   int row_step;
 
@@ -251,164 +253,6 @@ __device__ inline void LoadRows(const typename S::T* from, int second, const Hal
     }
   }
 }
-
-constexpr int kShearBytes = 16 * 24 * 2;
-
-// Matrices [16, 16 covered columns] of 16 bits that a warp shears in shared memory: what a row has
-// of the column table's lines lies from the row's own column on.
-struct Shear {
-  static constexpr int kStride = 24;  // of a row; no bank conflicts
-  static_assert(16 * kStride * 2 == kShearBytes);
-  uint16_t* memory;
-  int column;  // of the lane's row
-
-  __device__ Shear(void* memory, int column)
-      : memory(static_cast<uint16_t*>(memory)), column(column) {}
-
-  // From numbers by line, of which there are 7, to an operand by covered column. What a row has no
-  // line for is whatever.
-  __device__ void FromLines(const Lane& lane, const float (&lines)[4], uint32_t (&a)[4]) const {
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      uint16_t* to = memory + (lane.row + i / 2 * 8) * kStride + column + 2 * lane.pair + i % 2;
-      if (i % 2 == 0 || lane.pair < 3) *to = __half_as_ushort(__float2half(lines[i]));
-    }
-    __syncwarp();
-    LoadMatrices(SharedAddress(memory + (lane.number % 16) * kStride + lane.upper * 8), a);
-  }
-  // From sums by covered column, 8 of them and 8 more, to lines: of each half of the rows, two in a
-  // word.
-  template <typename T>
-  __device__ void ToLines(const Lane& lane, const float (&columns)[2][4],
-                          uint32_t (&lines)[2]) const {
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int half = i % 2, later = i / 2;
-      uint16_t* to = memory + (lane.row + half * 8) * kStride + later * 8 + 2 * lane.pair;
-      *reinterpret_cast<uint32_t*>(to) =
-          Pack<T>(columns[later][2 * half], columns[later][2 * half + 1]);
-    }
-    __syncwarp();
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const uint16_t* from = memory + (lane.row + half * 8) * kStride + column + 2 * lane.pair;
-      lines[half] = from[0] | static_cast<uint32_t>(from[1]) << 16;
-    }
-  }
-};
-
-// How a warp stores its patches: number by number, as they lie in matrices, or, by way of its own
-// shared memory, in pieces of 16 bytes, as few requests for whole lines. That is faster where a
-// kernel does not wait for shared memory already.
-template <typename S>
-struct Numbers {
-  using T = typename S::T;
-  static constexpr int kBytes = 0;
-
-  // Of the first patch on the warp's way, in an array of so many parts.
-  __device__ Numbers(const TileGrid& g, const Area& area, const Lane& lane, int parts)
-      : way(g, area, lane), second(way.Second(parts)), step(way.Step(parts)) {
-    at = way.First(area, parts, lane);
-  }
-  // Stores sums, of each half of the rows times its factor.
-  __device__ void Store(const Sums<S>& sums, float first_factor, float second_factor,
-                        const Lane&, char*, T* to) const {
-    const Halves inside = way.Inside(left);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float factor = half ? second_factor : first_factor;
-      T* half_at = to + at + half * second * S::kDepth;
-      if (!inside[half]) continue;
-#pragma unroll
-      for (int c = 0; c < S::kChunks; ++c) {
-        const auto& sum = sums[S::kHeads == 2 ? half : 0][c];
-        *reinterpret_cast<uint32_t*>(half_at + 8 * c) =
-            Pack<T>(sum[2 * half] * factor, sum[2 * half + 1] * factor);
-      }
-    }
-  }
-  // To the next patch.
-  __device__ void Advance() {
-    at += step;
-    left += S::kPatchColumns;
-  }
-
- private:
-  Way<S> way;
-  int second, step, left = 0;
-  uint32_t at;
-};
-template <typename S>
-struct Pieces {
-  using T = typename S::T;
-  static constexpr int kPixels = kPatchRows * S::kPatchColumns;
-  // Of shared memory, [plane][pixel]; the pieces of neighbouring pixels lie in different banks.
-  static constexpr int kPlane = (kPixels + (S::kPlanes < 8 ? 8 / S::kPlanes : 1)) * 16;
-  static constexpr int kBytes = S::kPlanes * kPlane;
-  // The lanes take so many pixels at once, so many times.
-  static constexpr int kMost = kWarp / S::kPlanes, kAtOnce = kMost < kPixels ? kMost : kPixels;
-  static constexpr int kTurns = kPixels / kAtOnce;
-
-  // Of the first patch on the warp's way, in an array of so many parts.
-  __device__ Pieces(const TileGrid& g, const Area& area, const Lane& lane, int parts) {
-    const int plane = lane.number % S::kPlanes, pixel = lane.number / S::kPlanes;
-    const int row = threadIdx.x / kWarp * kPatchRows + pixel / S::kPatchColumns;
-    const int column = pixel % S::kPatchColumns;
-    piece = plane * kPlane + pixel * 16;
-    rows = pixel < kAtOnce && area.head + plane / S::kChunks < g.heads ? area.rows - row : 0;
-    columns = (area.columns < S::kColumns ? area.columns : S::kColumns) - column;
-    row_step = g.row_step * parts * S::kDepth;
-    column_step = g.column_step * parts * S::kDepth;
-    at = area.First(parts) * S::kDepth + row * row_step + column * column_step + plane * 8;
-  }
-  // Stores sums, of each half of the rows times its factor.
-  __device__ void Store(const Sums<S>& sums, float first_factor, float second_factor,
-                        const Lane& lane, char* memory, T* to) const {
-    __syncwarp();
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float factor = half ? second_factor : first_factor;
-#pragma unroll
-      for (int c = 0; c < S::kChunks; ++c) {
-        const auto& sum = sums[S::kHeads == 2 ? half : 0][c];
-        const int plane = S::kHeads == 2 ? half * S::kChunks + c : c;
-        const int pixel = lane.row + (S::kHeads == 2 ? 0 : half * 8);
-        *reinterpret_cast<uint32_t*>(memory + plane * kPlane + pixel * 16 + lane.pair * 4) =
-            Pack<T>(sum[2 * half] * factor, sum[2 * half + 1] * factor);
-      }
-    }
-    __syncwarp();
-#pragma unroll
-    for (int turn = 0; turn < kTurns; ++turn) {
-      const int row = turn * kAtOnce / S::kPatchColumns, column = turn * kAtOnce % S::kPatchColumns;
-      if (row < rows && column < columns) {
-        *reinterpret_cast<uint4*>(to + at + row * row_step + column * column_step) =
-            *reinterpret_cast<const uint4*>(memory + piece + turn * kAtOnce * 16);
-      }
-    }
-  }
-  // To the next patch.
-  __device__ void Advance() {
-    at += S::kPatchColumns * column_step;
-    columns -= S::kPatchColumns;
-  }
-
- private:
-  uint32_t piece;     // the lane's first one's place in shared memory
-  uint32_t at;        // and in the array
-  int rows, columns;  // of the image from there on
-  int row_step, column_step;
-};
-
-template <typename S>
-using Stores = std::conditional_t<S::kPieces, Pieces<S>, Numbers<S>>;
-
-// Of a warp, for what goes from lane to lane by way of shared memory in the kernels by queries.
-template <typename S>
-constexpr int kRoomBytes = S::kHeads == 1 && kShearBytes > Stores<S>::kBytes ? kShearBytes
-                                                                            : Stores<S>::kBytes;
 
 // A patch's rows as operands of two planes each; of two heads, each head's beside zeros in the
 // place of the other's channels.
@@ -477,8 +321,8 @@ struct Pixels {
         }
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          (kTransposed ? at[i % 2][plane + i / 2]
-                       : at[column + i / kAtOnce][plane + i % kAtOnce]) = four[i];
+          (kTransposed ? at[i % 2][plane + i / 2] : at[column + i / kAtOnce][plane + i % kAtOnce]) =
+              four[i];
         }
       }
     }
@@ -506,139 +350,6 @@ __device__ inline void Gather(const uint32_t (&a)[4], const Pixels<S, true>& b, 
                               b.at[0][i], b.at[1][i]);
   }
 }
-
-// The terms of a patch's logits: of positions and of what takes no part.
-template <typename S>
-struct Terms {
-  using T = typename S::T;
-  uint32_t row_at, column_at;  // addresses that the lane gives to ldmatrix
-  float row_start[4];
-  uint32_t seen[2];  // covered columns, as masks of the column terms
-  uint32_t one_hot[8];
-
-  __device__ Terms(const Tables<S>& tables, const Lane& lane, const Way<S>& way) {
-    if constexpr (S::kHeads == 2) {
-      row_at = SharedAddress(tables.Row(lane.matrix_row - lane.half));
-      column_at = SharedAddress(tables.Column(8 * lane.upper + lane.matrix_row - lane.half));
-    } else {
-      row_at = SharedAddress(tables.Row(lane.matrix_row - lane.upper, lane.half));
-      column_at = SharedAddress(tables.Column(lane.matrix_row, lane.half));
-    }
-    SetColumns(lane, way, [](int) { return true; });
-    SetRows(lane, way, [](int) { return true; });
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const uint32_t hot = i % 2 ? Pack<__half>(0.f, 1.f) : Pack<__half>(1.f, 0.f);
-      one_hot[i] = Hidden(lane.pair == i / 2 ? hot : 0u, lane, 12 + i);
-    }
-  }
-
-  // With border "mask", pixels beyond the image are never attended to: for the rows of the tile.
-  __device__ void SetRows(const Area& area, const Lane& lane, const Way<S>& way) {
-    SetRows(lane, way, [&](int covered) { return area.RowInside(way.top + covered - kMargin); });
-  }
-  template <typename Inside>
-  __device__ void SetRows(const Lane& lane, const Way<S>& way, Inside inside) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int row = 2 * lane.pair + i % 2, first = way.row[i / 2];
-      const bool reached = row >= first && row < first + kKernel;
-      row_start[i] = Hidden(reached && inside(row) ? 0.f : kNever, lane, i);
-    }
-  }
-  // Likewise of the patch `left` columns after the tile's first.
-  __device__ void SetColumns(const Area& area, const Lane& lane, const Way<S>& way, int left) {
-    SetColumns(lane, way, [&](int covered) { return area.ColumnInside(left + covered - kMargin); });
-  }
-  template <typename Inside>
-  __device__ void SetColumns(const Lane& lane, const Way<S>& way, Inside inside) {
-    const auto mask = [&](int covered) {
-      const bool reached = covered >= way.column && covered < way.column + kKernel;
-      return reached && inside(covered) ? 0xffffu : 0u;
-    };
-#pragma unroll
-    for (int upper = 0; upper < 2; ++upper) {
-      const int covered = 8 * upper + 2 * lane.pair;
-      seen[upper] = mask(covered) | mask(covered + 1) << 16;
-    }
-  }
-
-  // Of the covered rows, with which the logits of every column start; of the covered columns, a
-  // matrix [16, 16 columns].
-  __device__ void Get(const Operands<S>& q, const Lane& lane, const Way<S>& way,
-                      const Shear& shear, float (&row)[4], uint32_t (&columns)[4]) const {
-    if constexpr (S::kHeads == 2) {
-      OfPair(q, way, row, columns);
-    } else {
-      OfHead(q, lane, shear, row, columns);
-    }
-    const uint32_t never = Pack<__half>(kNever, kNever);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      columns[i] = (columns[i] & seen[i / 2]) | (never & ~seen[i / 2]);
-    }
-  }
-
-  // sum [16, 8 pixels of a covered column] = the terms.
-  __device__ void Of(int covered, const float (&row)[4], const uint32_t (&columns)[4],
-                     float (&sum)[4]) const {
-    const int second = covered / 8 * 2;
-    Multiply8<__half>(sum, row, columns[second], columns[second + 1], one_hot[covered % 8]);
-  }
-
- private:
-  __device__ void OfPair(const Operands<S>& q, const Way<S>& way, float (&row)[4],
-                         uint32_t (&columns)[4]) const {
-    uint32_t b[4];
-    LoadTwoMatrices(row_at, b[0], b[1]);
-    const auto kept = [](bool keep, uint32_t word) { return keep ? word : 0u; };
-    const int y = way.row[0];
-    Multiply16<T>(row, row_start, kept(y == 0, q.Of(0, 0)), kept(y == 0, q.Of(1, 0)),
-                  kept(y == 1, q.Of(0, 0)), kept(y == 1, q.Of(1, 0)), b[0], b[1]);
-    float sums[2][4];
-#pragma unroll
-    for (int two = 0; two < S::kPatchColumns / 2; ++two) {
-      LoadMatrices(column_at - 2 * two * 16, b);
-      uint32_t a[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        a[i] = kept(way.column == 2 * two + i / 2, q.Of(i % 2, S::kColumnChunk));
-      }
-#pragma unroll
-      for (int upper = 0; upper < 2; ++upper) {
-        const auto& start = two == 0 ? kZeros : const_cast<const float (&)[4]>(sums[upper]);
-        Multiply16<T>(sums[upper], start, a[0], a[1], a[2], a[3], b[2 * upper], b[2 * upper + 1]);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      columns[i] = Pack<__half>(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
-    }
-  }
-
-  // Each half of the rows is a row of pixels, which see the covered rows from their own on.
-  __device__ void OfHead(const Operands<S>& q, const Lane& lane, const Shear& shear,
-                         float (&row)[4], uint32_t (&columns)[4]) const {
-    float second[4], lines[4];
-#pragma unroll
-    for (int i = 0; i < S::kTableChunks / 2; ++i) {
-      const auto& a = q.a[i];
-      uint32_t b[4];
-      LoadMatrices(row_at + 2 * i * S::kRowLines * 16, b);
-      const auto after = [&](const float (&start)[4], float (&sum)[4]) -> const float (&)[4] {
-        return i == 0 ? start : const_cast<const float (&)[4]>(sum);
-      };
-      Multiply16<T>(row, after(row_start, row), a[0], a[1], a[2], a[3], b[0], b[1]);
-      Multiply16<T>(second, after(row_start, second), a[0], a[1], a[2], a[3], b[2], b[3]);
-      const auto& c = q.a[S::kColumnChunk / 2 + i];
-      LoadTwoMatrices(column_at + 2 * i * S::kColumnLines * 16, b[0], b[1]);
-      Multiply16<T>(lines, after(kZeros, lines), c[0], c[1], c[2], c[3], b[0], b[1]);
-    }
-    row[2] = second[2];
-    row[3] = second[3];
-    shear.FromLines(lane, lines, columns);
-  }
-};
 
 // With a smaller one, kNever would not keep out what it is to keep out.
 constexpr float kSmallestScale = 0.01f;

@@ -46,9 +46,7 @@ struct TileGrid {
 
 // Of an output in the mean that the upstream gradient is of. The kernels compute as if that were
 // the sum, and multiply their gradients in the end.
-__host__ __device__ inline float PoolShare(const TileGrid& g) {
-  return g.pool_shift ? 0.25f : 1.f;
-}
+__host__ __device__ inline float PoolShare(const TileGrid& g) { return g.pool_shift ? 0.25f : 1.f; }
 
 // For tiles of so many rows and columns of pixels, and so many heads at a time.
 inline TileGrid PlanTiles(const Problem& p, int rows, int columns, int heads) {
@@ -76,11 +74,7 @@ inline TileGrid PlanTiles(const Problem& p, int rows, int columns, int heads) {
   return g;
 }
 
-// Sum and maximum over the four lanes that hold a row of a matrix.
-__device__ inline float RowSum(float x) {
-  x += __shfl_xor_sync(kAllLanes, x, 1);
-  return x + __shfl_xor_sync(kAllLanes, x, 2);
-}
+// Maximum over the four lanes that hold a row of a matrix.
 __device__ inline float RowMax(float x) {
   x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));
   return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
@@ -132,7 +126,7 @@ struct Area {
   int head, y, x;
   int rows, columns;  // that there are; beyond the tile too
   int image;
-  int64_t first;      // pixel, counted in heads of one part from the first image's
+  int64_t first;  // pixel, counted in heads of one part from the first image's
 
   Area() = default;
   __device__ Area(const TileGrid& g, uint32_t tile, int tile_rows, int tile_columns, int heads) {

@@ -1,4 +1,4 @@
-// The forward pass on the tensor cores.
+// The forward pass on the tensor cores: output and log-sum-exp of a patch of queries at a time.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -8,6 +8,8 @@
 #include "cuda_instructions.cuh"
 #include "cuda_launch.h"
 #include "cuda_numbers.cuh"
+#include "cuda_patch_stores.cuh"
+#include "cuda_patch_terms.cuh"
 #include "cuda_patches.cuh"
 #include "cuda_table_sums.cuh"
 #include "cuda_tiles.cuh"
@@ -50,7 +52,8 @@ __device__ inline void StoreMeans(const Sums<S>& sum, float first_factor, float 
   }
 }
 
-template <typename S>
+// Writing means takes registers, which the kernel is slower without: `kMeans` has them.
+template <typename S, bool kMeans>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     Forward(TileGrid g, const typename S::T* __restrict__ query,
             const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
@@ -161,7 +164,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       }
       const float share = Inverse(total[0]), second_share = Inverse(total[2]);
       stores.Store(sum, share, second_share, lane, room, output);
-      if (g.pool_shift) {
+      if constexpr (kMeans) {
         const int64_t mean = area.Upstream(g, way.top + way.row[0], left + way.column);
         StoreMeans<S>(sum, share, second_share, lane, inside,
                       means + mean * S::kDepth + 2 * lane.pair);
@@ -179,13 +182,14 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   }
 }
 
-template <typename S>
+template <typename S, bool kMeans>
 void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream) {
   using T = typename S::T;
+  const auto kernel = Forward<S, kMeans>;
   const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
   constexpr int kBytes = 2 * S::kRegion + Tables<S>::kBytes + S::kWarps * kRoomBytes<S>;
-  const int workers = RunsOf(g, Workers(Forward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
-  Enqueue(Forward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
+  const int workers = RunsOf(g, Workers(kernel, g.tiles, S::kThreads, kBytes, g.tiles));
+  Enqueue(kernel, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
           static_cast<T*>(a.output), a.log_sum, static_cast<T*>(a.means));
 }
@@ -193,7 +197,7 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
 // As fast as was found on an H100.
 template <typename T, typename Launch>
 void WithForwardShape(const Problem& p, T, Launch launch) {
-  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 5>());
+  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 5, true>());
   if (p.depth == 16) return launch(Shape<T, 16, 7, 28, 2>());
   if (p.depth == 32 && p.width <= 16) return launch(Shape<T, 32, 4, 16, 4, true>());
   if (p.depth == 32) return launch(Shape<T, 32, 4, 32, 2>());
@@ -213,7 +217,11 @@ bool PatchesCan(const Problem& p) {
 
 void PatchesForward(const Problem& p, const ForwardArrays& arrays, cudaStream_t stream) {
   WithType(p, [&](auto zero) {
-    WithForwardShape(p, zero, [&](auto shape) { LaunchForward<decltype(shape)>(p, arrays, stream); });
+    WithForwardShape(p, zero, [&](auto shape) {
+      const auto launch = p.pool == 1 ? LaunchForward<decltype(shape), false>
+                                      : LaunchForward<decltype(shape), true>;
+      launch(p, arrays, stream);
+    });
   });
 }
 

@@ -1,4 +1,5 @@
-// The backward pass by queries on the tensor cores.
+// The backward pass by queries on the tensor cores: their gradients and those of the tables, and the
+// sums of output times upstream that the pass by keys needs.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -8,6 +9,8 @@
 #include "cuda_instructions.cuh"
 #include "cuda_launch.h"
 #include "cuda_numbers.cuh"
+#include "cuda_patch_stores.cuh"
+#include "cuda_patch_terms.cuh"
 #include "cuda_patches.cuh"
 #include "cuda_table_sums.cuh"
 #include "cuda_tiles.cuh"
@@ -122,8 +125,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   for (int i = 0; i < 8; ++i) ones[i] = Hidden(lane.row == i ? one : 0u, lane, 22 + i);
   const float floats[2] = {Hidden(1.f, lane, 30), Hidden(1.f, lane, 31)};
   // The tables' lines from the first on: of rows, and of columns.
-  const uint32_t table_at = SharedAddress(lane.half ? tables.Column(lane.matrix_row)
-                                                    : tables.Row(lane.matrix_row));
+  const uint32_t table_at =
+      SharedAddress(lane.half ? tables.Column(lane.matrix_row) : tables.Row(lane.matrix_row));
   float table_sum[S::kChunks][4] = {};  // [8 lines of rows, 8 of columns][8 channels]
   Operands<S> q(lane, 32), up(lane, 40);
 

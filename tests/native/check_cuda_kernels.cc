@@ -135,7 +135,8 @@ std::vector<double> OfOutputs(const Problem& p, const std::vector<double>& of_me
   std::vector<double> outputs;
   const int64_t numbers = p.heads * p.depth, height = p.height / p.pool, width = p.width / p.pool;
   for (int64_t i = 0; i < p.batch * p.height * p.width; ++i) {
-    const int64_t column = i % p.width, row = i / p.width % p.height, image = i / p.width / p.height;
+    const int64_t column = i % p.width, row = i / p.width % p.height,
+                  image = i / p.width / p.height;
     const int64_t mean = (image * height + row / p.pool) * width + column / p.pool;
     for (int64_t j = 0; j < numbers; ++j) {
       outputs.push_back(of_means[mean * numbers + j] / (p.pool * p.pool));

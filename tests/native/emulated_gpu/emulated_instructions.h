@@ -42,14 +42,6 @@ inline float Exp2(float x) {
 inline float Inverse(float x) { return 1.f / x; }
 inline float Log2(float x) { return log2f(x); }
 
-inline uint32_t LesserHalves(uint32_t a, uint32_t b) {
-  const auto lesser = [&](int shift) {
-    const auto of = [&](uint32_t two) { return __half::FromBits(two >> shift & 0xffff); };
-    return static_cast<uint32_t>((of(a) < of(b) ? of(a) : of(b)).bits) << shift;
-  };
-  return lesser(0) | lesser(16);
-}
-
 template <typename T>
 uint32_t Pack(float low, float high) {
   return T(low).bits | static_cast<uint32_t>(T(high).bits) << 16;
