@@ -1,6 +1,9 @@
 #include "cpu_attention.h"
 
 #include <algorithm>
+#include <vector>
+
+#include "cpu_means.h"
 
 namespace sasa {
 namespace {
@@ -8,6 +11,12 @@ namespace {
 constexpr int64_t kBlock = 128;          // queries that are worked on together
 constexpr int64_t kForwardPieces = 64;   // for as many threads, where images are few
 constexpr int64_t kBackwardPieces = 16;  // fewer, as neighbouring pieces compute the same
+
+// The same without means.
+Problem OfOutputs(Problem problem) {
+  problem.pool = 1;
+  return problem;
+}
 
 // An odd number of cache lines, so that the channels of a pixel do not fall into the same set.
 int64_t Plane(int64_t floats) { return (RoundUp(floats, 16) / 16 | 1) * 16; }
@@ -81,10 +90,12 @@ Plan BackwardPlan(const Problem& problem, int64_t lanes) {
   return plan;
 }
 
-constexpr const char* kNoMeans = "no kernel for processors computes means of outputs";
-
 const char* CpuForward(const Problem& problem, const ForwardArrays& arrays, const Tasks& tasks) {
-  if (problem.pool != 1) return kNoMeans;
+  if (problem.pool != 1) {
+    const char* error = CpuForward(OfOutputs(problem), arrays, tasks);
+    if (error == nullptr) WriteMeans(problem, arrays.output, arrays.means);
+    return error;
+  }
   const CpuVariant& variant = ChosenCpuVariant();
   const Plan plan = ForwardPlan(problem, variant.lanes);
   return RunWorkers(tasks, plan.workers, plan.scratch_bytes, [&](int64_t worker, float* scratch) {
@@ -93,7 +104,12 @@ const char* CpuForward(const Problem& problem, const ForwardArrays& arrays, cons
 }
 
 const char* CpuBackward(const Problem& problem, const BackwardArrays& arrays, const Tasks& tasks) {
-  if (problem.pool != 1) return kNoMeans;
+  if (problem.pool != 1) {
+    const std::vector<char> upstream = GradientOfOutputs(problem, arrays.upstream);
+    BackwardArrays of_outputs = arrays;
+    of_outputs.upstream = upstream.data();
+    return CpuBackward(OfOutputs(problem), of_outputs, tasks);
+  }
   const CpuVariant& variant = ChosenCpuVariant();
   const Plan plan = BackwardPlan(problem, variant.lanes);
   const char* error =

@@ -24,8 +24,8 @@ struct Problem {
   int32_t parts;
   Type type;  // of query, key, value, output and their gradients
   // If not 1, the forward pass also writes the means of the outputs over blocks of pool x pool
-  // pixels, [B, H / pool, W / pool, N, D], and the upstream gradient is that of the means. Only the
-  // CUDA kernels on the tensor cores know 2.
+  // pixels, [B, H / pool, W / pool, N, D], and the upstream gradient is that of the means. Of the
+  // CUDA kernels only those on the tensor cores compute them, for 2.
   int32_t pool = 1;
 };
 

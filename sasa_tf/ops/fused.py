@@ -260,8 +260,7 @@ def local_attention_of_projection(
   tables = (relative_rows, relative_columns)
   kernel = _kernel_call(projected, geometry, scale, projected.shape[3] == 3, tables, shared=True)
   if _computes_means(kernel, projected, pool_size):
-    # Of the two kinds of devices only GPUs have such kernels.
-    kernel = dataclasses.replace(kernel, pool_size=pool_size, platforms=("CUDA",))
+    kernel = dataclasses.replace(kernel, pool_size=pool_size)
     pool_size = 1
   outputs = _attend(
     kernel,

@@ -10,6 +10,7 @@
 #include "checks.h"
 #include "cpu_attention.h"
 #include "naive_attention.h"
+#include "naive_means.h"
 
 namespace {
 
@@ -21,7 +22,8 @@ bool Check(const Problem& p, std::mt19937& random) {
   const int64_t row_size = p.has_relative ? p.kernel_rows * half : 0;
   const int64_t column_size = p.has_relative ? p.kernel_columns * half : 0;
   const int64_t key_size = p.has_key ? size : 0;
-  Typed query(p.type, size), key(p.type, key_size), value(p.type, size), upstream(p.type, size);
+  Typed query(p.type, size), key(p.type, key_size), value(p.type, size);
+  Typed upstream(p.type, size / (p.pool * p.pool)), means = upstream;
   Typed rows(single, row_size), columns(single, column_size);
   Typed output(p.type, size), log_sum(single, size / p.depth);
   Arrays a;
@@ -29,6 +31,7 @@ bool Check(const Problem& p, std::mt19937& random) {
   key.Fill(random, a.key);
   value.Fill(random, a.value);
   upstream.Fill(random, a.upstream);
+  if (p.pool > 1) a.upstream = NaiveGradientOfOutputs(p, a.upstream);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
   a.output.resize(size);
@@ -43,14 +46,16 @@ bool Check(const Problem& p, std::mt19937& random) {
   int64_t threads = 1;
   const sasa::Tasks tasks{RunInThreads, &threads};
   const auto floats = [](Typed& array) { return static_cast<float*>(array.data()); };
-  const char* error = sasa::CpuForward(p,
-                                       {query.data(), key.data(), value.data(), floats(rows),
-                                        floats(columns), output.data(), floats(log_sum)},
-                                       tasks);
+  const char* error =
+      sasa::CpuForward(p,
+                       {query.data(), key.data(), value.data(), floats(rows), floats(columns),
+                        output.data(), floats(log_sum), means.data()},
+                       tasks);
   if (error != nullptr) return std::puts(error), false;
   const double tolerance = p.type == single ? 2e-5 : p.type == sasa::Type::kFloat16 ? 2e-3 : 1e-2;
   bool same =
       Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, 1e-5);
+  if (p.pool > 1) same &= Same("means", means, NaiveMeans(p, a.output), tolerance);
 
   Typed query_gradient(p.type, size), key_gradient(p.type, key_size), value_gradient(p.type, size);
   Typed rows_gradient(single, row_size), columns_gradient(single, column_size);
@@ -91,7 +96,7 @@ bool Check(const Problem& p, std::mt19937& random) {
   error = sasa::CpuForward(
       shared,
       {joined.data(), joined.bytes.data() + part, joined.bytes.data() + (shared.parts - 1) * part,
-       floats(rows), floats(columns), joined_output.data(), floats(joined_log_sum)},
+       floats(rows), floats(columns), joined_output.data(), floats(joined_log_sum), means.data()},
       tasks);
   if (error != nullptr) return std::puts(error), false;
   error = sasa::CpuBackward(
@@ -127,6 +132,7 @@ Problem Random(std::mt19937& random) {
   p.width = upto(random() % 4 == 0 ? 70 : 18);
   p.heads = upto(3);
   p.depth = random() % 8 == 0 ? upto(128) : upto(17);
+  p.pool = p.height % 2 == 0 && p.width % 2 == 0 && random() % 2 ? 2 : 1;
   p.kernel_rows = 2 * upto(6) - 1;
   p.kernel_columns = 2 * upto(6) - 1;
   p.dilation_rows = random() % 3 ? 1 : upto(4);

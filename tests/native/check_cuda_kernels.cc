@@ -11,6 +11,7 @@
 #include "device_array.h"
 #include "local_attention.h"
 #include "naive_attention.h"
+#include "naive_means.h"
 #include "random_problems.h"
 
 namespace {
@@ -118,33 +119,6 @@ struct Parts {
   }
 };
 
-std::vector<double> Means(const Problem& p, const std::vector<double>& outputs) {
-  const int64_t numbers = p.heads * p.depth, height = p.height / p.pool, width = p.width / p.pool;
-  std::vector<double> means(p.batch * height * width * numbers);
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const int64_t pixel = i / numbers, column = pixel % p.width, row = pixel / p.width % p.height;
-    const int64_t image = pixel / p.width / p.height;
-    const int64_t mean = (image * height + row / p.pool) * width + column / p.pool;
-    means[mean * numbers + i % numbers] += outputs[i] / (p.pool * p.pool);
-  }
-  return means;
-}
-
-// The gradient of the outputs, from that of their means.
-std::vector<double> OfOutputs(const Problem& p, const std::vector<double>& of_means) {
-  std::vector<double> outputs;
-  const int64_t numbers = p.heads * p.depth, height = p.height / p.pool, width = p.width / p.pool;
-  for (int64_t i = 0; i < p.batch * p.height * p.width; ++i) {
-    const int64_t column = i % p.width, row = i / p.width % p.height,
-                  image = i / p.width / p.height;
-    const int64_t mean = (image * height + row / p.pool) * width + column / p.pool;
-    for (int64_t j = 0; j < numbers; ++j) {
-      outputs.push_back(of_means[mean * numbers + j] / (p.pool * p.pool));
-    }
-  }
-  return outputs;
-}
-
 bool Check(const Problem& p, std::mt19937& random) {
   const auto single = Type::kFloat32;
   const int64_t size = p.batch * p.height * p.width * p.heads * p.depth, half = p.depth / 2;
@@ -160,7 +134,7 @@ bool Check(const Problem& p, std::mt19937& random) {
   key.Fill(random, a.key);
   value.Fill(random, a.value);
   upstream.Fill(random, a.upstream);
-  if (p.pool > 1) a.upstream = OfOutputs(p, a.upstream);
+  if (p.pool > 1) a.upstream = NaiveGradientOfOutputs(p, a.upstream);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
   a.output.resize(size);
@@ -207,7 +181,7 @@ bool Check(const Problem& p, std::mt19937& random) {
   const double tolerance = p.type == single ? 2e-5 : p.type == Type::kFloat16 ? 4e-3 : 2e-2;
   bool same =
       Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, tolerance);
-  if (p.pool > 1) same &= Same("means", means, Means(p, a.output), tolerance);
+  if (p.pool > 1) same &= Same("means", means, NaiveMeans(p, a.output), tolerance);
 
   std::vector<char> before;
   for (int turn = 0; turn < 2; ++turn) {

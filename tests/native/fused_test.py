@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sasa_tf import ops
 from sasa_tf.native import library
-from sasa_tf.ops import implementations
+from sasa_tf.ops import fused, implementations
 from tests.ops.cases import (
   TOLERANCE,
   Case,
@@ -246,3 +246,33 @@ def test_not_a_number_is_not_hidden():
   output = attention(Case(query.shape, (3, 3)), "fused")(query, np.ones_like(query), query)
   assert np.isnan(output[0, 3:6, 3:6]).all()
   assert not np.isnan(output[0, :3]).any()
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16], ids=lambda dtype: dtype.name)
+def test_what_was_made_for_a_gpu_pools_on_a_processor(dtype, mode):
+  """The kernels compute the means there too, as a program does not choose where it runs."""
+  generator = tf.random.Generator.from_seed(1)
+  projected = tf.cast(generator.normal([2, 6, 8, 3, 2, 16]), dtype)
+  tables = [generator.normal([7, 8]) for _ in range(2)]
+  upstream = tf.cast(generator.normal([2, 3, 4, 2, 16]), dtype)
+
+  def results(attend, *arguments):
+    *tensors, upstream = arguments
+    with tf.GradientTape() as tape:
+      tape.watch(tensors)
+      output = attend(*tensors)
+    return [output, *tape.gradient(output, tensors, upstream)]
+
+  def reference(*tensors):
+    return ops.local_attention_2d_projected(*tensors, pool_size=2, implementation="reference")
+
+  def compiled(*tensors):
+    with ops.use_target_device("GPU"):
+      geometry = ops.window_geometry(7)
+      return fused.local_attention_of_projection(*tensors, geometry, 1.0, pool_size=2)
+
+  run = results if mode == "eager" else tf.function(results, jit_compile=mode == "jit")
+  found = run(compiled, projected, *tables, upstream)
+  exact = [tf.cast(x, tf.float64) for x in (projected, *tables, upstream)]
+  assert_close(found, results(reference, *exact), TOLERANCE[dtype])
