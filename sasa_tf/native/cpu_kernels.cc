@@ -58,18 +58,10 @@ struct Head {
   void At(Array* array, int64_t parts, int64_t pixel, Visit visit) const {
     const int64_t stride = parts * plan.problem.heads * plan.problem.depth;
     const int64_t offset = Pixels(pixel) * stride + piece.head * plan.problem.depth;
-    const auto call = [&](auto type) {
+    WithNumbers(plan.problem.type, [&](auto type) {
       using Stored = typename decltype(type)::Stored;
       visit(type, reinterpret_cast<CopyConst<Array, Stored>*>(array) + offset, stride);
-    };
-    switch (plan.problem.type) {
-      case Type::kFloat32:
-        return call(Float32());
-      case Type::kBfloat16:
-        return call(Bfloat16());
-      case Type::kFloat16:
-        return call(Float16());
-    }
+    });
   }
 
   // planes[d * plane + flat - from]; what is no pixel becomes zero.

@@ -9,14 +9,6 @@
 namespace sasa {
 namespace {
 
-// Calls `work` with the type's name in cpu_numbers.h.
-template <typename Work>
-void WithType(Type type, Work work) {
-  if (type == Type::kFloat32) return work(Float32());
-  if (type == Type::kBfloat16) return work(Bfloat16());
-  work(Float16());
-}
-
 // Calls `visit` for each pixel of the images with the first number of its outputs, and that of
 // their mean.
 template <typename Visit>
@@ -37,7 +29,7 @@ void ForEachPixel(const Problem& p, Visit visit) {
 void WriteMeans(const Problem& p, const void* outputs, void* means) {
   const int64_t numbers = p.heads * p.depth;
   const float share = 1.f / (p.pool * p.pool);
-  WithType(p.type, [&](auto type) {
+  WithNumbers(p.type, [&](auto type) {
     using Number = decltype(type);
     const auto* from = static_cast<const typename Number::Stored*>(outputs);
     auto* to = static_cast<typename Number::Stored*>(means);
@@ -54,7 +46,7 @@ std::vector<char> GradientOfOutputs(const Problem& p, const void* of_means) {
   const float share = 1.f / (p.pool * p.pool);
   std::vector<char> gradient(p.batch * p.height * p.width * numbers *
                              (p.type == Type::kFloat32 ? 4 : 2));
-  WithType(p.type, [&](auto type) {
+  WithNumbers(p.type, [&](auto type) {
     using Number = decltype(type);
     const auto* from = static_cast<const typename Number::Stored*>(of_means);
     auto* to = reinterpret_cast<typename Number::Stored*>(gradient.data());

@@ -6,8 +6,22 @@
 
 #include <cstdint>
 
+#include "local_attention.h"
+
 namespace sasa {
 namespace {
+
+inline uint32_t Bits(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  return bits;
+}
+
+inline float FromBits(uint32_t bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
 
 struct Float32 {
   using Stored = float;
@@ -19,16 +33,10 @@ struct Float32 {
 struct Bfloat16 {
   using Stored = uint16_t;
 
-  static float Load(uint16_t bits) {
-    const uint32_t wide = uint32_t{bits} << 16;
-    float x;
-    __builtin_memcpy(&x, &wide, 4);
-    return x;
-  }
+  static float Load(uint16_t bits) { return FromBits(uint32_t{bits} << 16); }
 
   static uint16_t Round(float x) {
-    uint32_t wide;
-    __builtin_memcpy(&wide, &x, 4);
+    const uint32_t wide = Bits(x);
     const uint32_t even = wide + 0x7fff + ((wide >> 16) & 1);
     return x == x ? even >> 16 : 0x7fc0;
   }
@@ -40,28 +48,18 @@ struct Float16 {
   static float Load(uint16_t bits) {
     const uint32_t exponent = bits & 0x7c00, sign = uint32_t(bits & 0x8000) << 16;
     const float subnormal = static_cast<float>(bits & 0x3ff) * 0x1p-24f;
-    uint32_t wide;
-    __builtin_memcpy(&wide, &subnormal, 4);
+    uint32_t wide = Bits(subnormal);
     if (exponent != 0) {
       wide = (uint32_t(bits & 0x7fff) << 13) + (exponent == 0x7c00 ? 224u << 23 : 112u << 23);
     }
-    wide |= sign;
-    float x;
-    __builtin_memcpy(&x, &wide, 4);
-    return x;
+    return FromBits(wide | sign);
   }
 
   static uint16_t Round(float x) {
-    uint32_t wide;
-    __builtin_memcpy(&wide, &x, 4);
+    const uint32_t wide = Bits(x);
     const uint32_t sign = (wide >> 16) & 0x8000, magnitude = wide & 0x7fffffff;
     // Subnormal: the sum with 0.5 leaves the 10 bits at the end of the fraction, rounded to even.
-    float small;
-    __builtin_memcpy(&small, &magnitude, 4);
-    small += 0.5f;
-    uint32_t small_bits;
-    __builtin_memcpy(&small_bits, &small, 4);
-    const uint32_t subnormal = small_bits - 0x3f000000;
+    const uint32_t subnormal = Bits(FromBits(magnitude) + 0.5f) - 0x3f000000;
     const uint32_t normal = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
     const uint32_t half = magnitude > 0x7f800000    ? 0x7e00
                           : magnitude >= 0x477ff000 ? 0x7c00
@@ -70,6 +68,19 @@ struct Float16 {
     return sign | half;
   }
 };
+
+// Calls `call` with the type of a problem's numbers.
+template <typename Call>
+void WithNumbers(Type type, Call call) {
+  switch (type) {
+    case Type::kFloat32:
+      return call(Float32());
+    case Type::kBfloat16:
+      return call(Bfloat16());
+    case Type::kFloat16:
+      return call(Float16());
+  }
+}
 
 }  // namespace
 }  // namespace sasa

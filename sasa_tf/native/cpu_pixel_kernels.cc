@@ -68,7 +68,7 @@ inline void LoadBlock(const Block& block, const void* array, float* planes, floa
     for (int64_t i = 0; i < count; ++i) {
       border[place + i] = 0;
       for (int64_t c = 0; c < channels; ++c) {
-        planes[c * plan.plane + place + i] = Convert<Type>(pixels[(pixel + i) * channels + c]);
+        planes[c * plan.plane + place + i] = Type::Load(pixels[(pixel + i) * channels + c]);
       }
     }
   });
@@ -207,7 +207,7 @@ void BackwardBlocks(const PixelPlan& plan, const PixelBackwardArrays& arrays, in
     }
     block.EachRun([&](int64_t place, int64_t pixel, int64_t count) {
       for (int64_t i = 0; i < count * filters; ++i) {
-        rows[place * filters + i] = Convert<Type>(upstream[pixel * filters + i]);
+        rows[place * filters + i] = Type::Load(upstream[pixel * filters + i]);
       }
     });
     ToPlanes(rows, filters, plan.places, filters, channels, plan.plane);
@@ -266,14 +266,7 @@ void BackwardBlocks(const PixelPlan& plan, const PixelBackwardArrays& arrays, in
 template <typename Run>
 void Specialized(const PixelProblem& problem, Run run) {
   const auto with_type = [&](auto channels) {
-    switch (problem.type) {
-      case Type::kFloat32:
-        return run(channels, Float32());
-      case Type::kBfloat16:
-        return run(channels, Bfloat16());
-      case Type::kFloat16:
-        return run(channels, Float16());
-    }
+    WithNumbers(problem.type, [&](auto type) { run(channels, type); });
   };
   switch (problem.channels) {
     case 1:

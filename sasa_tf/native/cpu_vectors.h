@@ -83,15 +83,6 @@ inline Vector Exp(Vector x) {
   return reinterpret_cast<Vector>(power & ~(x <= Broadcast(-87.0f)));
 }
 
-template <typename Type>
-inline float Convert(typename Type::Stored x) {
-  if constexpr (sizeof(x) == 4) {
-    return x;
-  } else {
-    return Type::Load(x);
-  }
-}
-
 #ifdef __clang__
 #define SASA_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -168,7 +159,7 @@ void LoadPixels(const typename Type::Stored* from, int64_t stride, int64_t count
     ToPlanes(from, stride, count, depth, to, plane);
   } else {
     for (int64_t i = 0; i < count; ++i) {
-      for (int64_t d = 0; d < depth; ++d) row[i * depth + d] = Convert<Type>(from[i * stride + d]);
+      for (int64_t d = 0; d < depth; ++d) row[i * depth + d] = Type::Load(from[i * stride + d]);
     }
     ToPlanes(row, depth, count, depth, to, plane);
   }

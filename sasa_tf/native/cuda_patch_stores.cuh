@@ -14,6 +14,13 @@
 namespace sasa {
 namespace {
 
+// Two numbers of the lane's row, of its own head's sums.
+template <typename S>
+__device__ inline uint32_t Packed(const Sums<S>& sums, int half, int chunk, float factor) {
+  const auto& sum = sums[S::kHeads == 2 ? half : 0][chunk];
+  return Pack<typename S::T>(sum[2 * half] * factor, sum[2 * half + 1] * factor);
+}
+
 // How a warp stores its patches: number by number, as they lie in matrices, or, by way of its own
 // shared memory, in pieces of 16 bytes, as few requests for whole lines. That is faster where a
 // kernel does not wait for shared memory already.
@@ -38,9 +45,7 @@ struct Numbers {
       if (!inside[half]) continue;
 #pragma unroll
       for (int c = 0; c < S::kChunks; ++c) {
-        const auto& sum = sums[S::kHeads == 2 ? half : 0][c];
-        *reinterpret_cast<uint32_t*>(half_at + 8 * c) =
-            Pack<T>(sum[2 * half] * factor, sum[2 * half + 1] * factor);
+        *reinterpret_cast<uint32_t*>(half_at + 8 * c) = Packed<S>(sums, half, c, factor);
       }
     }
   }
@@ -61,7 +66,7 @@ struct Pieces {
   using T = typename S::T;
   static constexpr int kPixels = kPatchRows * S::kPatchColumns;
   // Of shared memory, [plane][pixel]; the pieces of neighbouring pixels lie in different banks.
-  static constexpr int kPlane = (kPixels + (S::kPlanes < 8 ? 8 / S::kPlanes : 1)) * 16;
+  static constexpr int kPlane = (kPixels + 8 / S::kPlanes) * 16;
   static constexpr int kBytes = S::kPlanes * kPlane;
   // The lanes take so many pixels at once, so many times.
   static constexpr int kMost = kWarp / S::kPlanes, kAtOnce = kMost < kPixels ? kMost : kPixels;
@@ -88,11 +93,10 @@ struct Pieces {
       const float factor = half ? second_factor : first_factor;
 #pragma unroll
       for (int c = 0; c < S::kChunks; ++c) {
-        const auto& sum = sums[S::kHeads == 2 ? half : 0][c];
         const int plane = S::kHeads == 2 ? half * S::kChunks + c : c;
         const int pixel = lane.row + (S::kHeads == 2 ? 0 : half * 8);
         *reinterpret_cast<uint32_t*>(memory + plane * kPlane + pixel * 16 + lane.pair * 4) =
-            Pack<T>(sum[2 * half] * factor, sum[2 * half + 1] * factor);
+            Packed<S>(sums, half, c, factor);
       }
     }
     __syncwarp();

@@ -194,10 +194,15 @@ struct Terms {
   }
 };
 
-// Of a warp, for what goes from lane to lane by way of shared memory in the kernels by queries.
+// Shared memory of the kernels by queries: regions of keys and values, tables, and of each warp
+// what goes from lane to lane.
 template <typename S>
-constexpr int kRoomBytes =
-    S::kHeads == 1 && Shear::kBytes > Stores<S>::kBytes ? Shear::kBytes : Stores<S>::kBytes;
+struct ByQueries {
+  static constexpr int kRoom =
+      S::kHeads == 1 && Shear::kBytes > Stores<S>::kBytes ? Shear::kBytes : Stores<S>::kBytes;
+  static constexpr int kTables = 2 * S::kRegion, kRooms = kTables + Tables<S>::kBytes;
+  static constexpr int kBytes = kRooms + S::kWarps * kRoom;
+};
 
 }  // namespace
 }  // namespace sasa

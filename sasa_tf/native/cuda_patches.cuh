@@ -69,8 +69,7 @@ struct Shape {
   // Of 16 bytes; odd, so that 8 pixels of a column lie in different banks.
   static constexpr int kPitch = kRegionColumns | 1;
   // In bytes; neighbouring pixels of all planes lie in different banks.
-  static constexpr int kPlane =
-      (kRingRows * kPitch + 7) / 8 * 8 * 16 + (kPlanes < 8 ? 8 / kPlanes : 1) * 16;
+  static constexpr int kPlane = (kRingRows * kPitch + 7) / 8 * 8 * 16 + 8 / kPlanes * 16;
   static constexpr int kRegion = kPlanes * kPlane;
   // Lines of the tables, padded with zeros: of a covered row, counted from the patch's last row,
   // and of a covered column, which narrow heads count from the patch's last column.
@@ -195,6 +194,11 @@ struct Halves {
   bool first, second;
   __device__ bool any() const { return first || second; }
   __device__ bool operator[](int half) const { return half ? second : first; }
+  // Of a number for each row, which the first lane of four stores for the first half, the second
+  // lane for the second.
+  __device__ bool OfNumber(const Lane& lane) const {
+    return lane.pair == 0 ? first : lane.pair == 1 && second;
+  }
 };
 
 // The way of a warp along its row of patches: the lane's pixels, one for each half of the rows.
@@ -349,6 +353,12 @@ __device__ inline void Gather(const uint32_t (&a)[4], const Pixels<S, true>& b, 
     Multiply16<typename S::T>(sum[i / S::kChunks][i % S::kChunks], a[0], a[1], a[2], a[3],
                               b.at[0][i], b.at[1][i]);
   }
+}
+
+// For tiles of a shape.
+template <typename S>
+TileGrid PlanPatches(const Problem& p) {
+  return PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
 }
 
 // With a smaller one, kNever would not keep out what it is to keep out.

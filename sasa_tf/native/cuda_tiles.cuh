@@ -44,9 +44,13 @@ struct TileGrid {
   int tiles;
 };
 
+constexpr float kShareOfMean = 0.25f;  // that an output has in the mean of 2 x 2
+
 // Of an output in the mean that the upstream gradient is of. The kernels compute as if that were
 // the sum, and multiply their gradients in the end.
-__host__ __device__ inline float PoolShare(const TileGrid& g) { return g.pool_shift ? 0.25f : 1.f; }
+__host__ __device__ inline float PoolShare(const TileGrid& g) {
+  return g.pool_shift ? kShareOfMean : 1.f;
+}
 
 // For tiles of so many rows and columns of pixels, and so many heads at a time.
 inline TileGrid PlanTiles(const Problem& p, int rows, int columns, int heads) {

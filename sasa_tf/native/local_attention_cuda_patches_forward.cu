@@ -42,7 +42,7 @@ __device__ inline void StoreMeans(const Sums<S>& sum, float first_factor, float 
                             : own[i] * first_factor + own[2 + i] * second_factor;
         x += __shfl_xor_sync(kAllLanes, x, kColumnLanes);
         if (kTwoHeads) x += __shfl_xor_sync(kAllLanes, x, kRowLanes);
-        mean[i] = x * 0.25f;
+        mean[i] = x * kShareOfMean;
       }
       if (first && inside[head]) {
         *reinterpret_cast<uint32_t*>(to + head * S::kDepth + 8 * c) =
@@ -62,12 +62,12 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
             typename S::T* __restrict__ means) {
   using T = typename S::T;
   extern __shared__ __align__(128) char memory[];
-  const Tables<S> tables(memory + 2 * S::kRegion);
+  const Tables<S> tables(memory + ByQueries<S>::kTables);
   const Lane lane;
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
-  char* room = memory + 2 * S::kRegion + Tables<S>::kBytes + threadIdx.x / kWarp * kRoomBytes<S>;
+  char* room = memory + ByQueries<S>::kRooms + threadIdx.x / kWarp * ByQueries<S>::kRoom;
   const float factor = g.scale * kLog2E;
   // Weights in float16 end where those in bfloat16 do not, long before their sums.
   constexpr bool kCompare = std::is_same_v<T, __half>;
@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       stores.Advance();
       const float all = lane.pair ? total[2] : total[0], greatest = lane.pair ? top[1] : top[0];
       const float log_of_sum = kLn2 * (greatest + Log2(all));
-      if (lane.pair == 0 ? inside.first : lane.pair == 1 && inside.second) {
+      if (inside.OfNumber(lane)) {
         log_sum[output_at / S::kDepth + lane.pair * way.Second(1)] = log_of_sum;
       }
       output_at += way.Step(1);
@@ -186,8 +186,8 @@ template <typename S, bool kMeans>
 void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream) {
   using T = typename S::T;
   const auto kernel = Forward<S, kMeans>;
-  const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
-  constexpr int kBytes = 2 * S::kRegion + Tables<S>::kBytes + S::kWarps * kRoomBytes<S>;
+  const TileGrid g = PlanPatches<S>(p);
+  constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers = RunsOf(g, Workers(kernel, g.tiles, S::kThreads, kBytes, g.tiles));
   Enqueue(kernel, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
           static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,

@@ -1,5 +1,5 @@
-// The backward pass by keys on the tensor cores: the gradients of keys and values, gathered over the
-// queries whose windows reach them. Patches are of keys here, and queries what they cover.
+// The backward pass by keys on the tensor cores: the gradients of keys and values, gathered over
+// the queries whose windows reach them. Patches are of keys here, and queries what they cover.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -161,7 +161,7 @@ template <typename S>
 void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSums& sums,
                        cudaStream_t stream) {
   using T = typename S::T;
-  const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
+  const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = 2 * S::kRegion + kFactBytes<S> + S::kWarps * Stores<S>::kBytes;
   const int workers = RunsOf(g, Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
   Enqueue(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),

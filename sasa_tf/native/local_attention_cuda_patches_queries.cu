@@ -1,5 +1,5 @@
-// The backward pass by queries on the tensor cores: their gradients and those of the tables, and the
-// sums of output times upstream that the pass by keys needs.
+// The backward pass by queries on the tensor cores: their gradients and those of the tables, and
+// the sums of output times upstream that the pass by keys needs.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -108,12 +108,12 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
                   float* __restrict__ partials) {
   using T = typename S::T;
   extern __shared__ __align__(128) char memory[];
-  const Tables<S> tables(memory + 2 * S::kRegion);
+  const Tables<S> tables(memory + ByQueries<S>::kTables);
   const Lane lane;
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
-  char* room = memory + 2 * S::kRegion + Tables<S>::kBytes + threadIdx.x / kWarp * kRoomBytes<S>;
+  char* room = memory + ByQueries<S>::kRooms + threadIdx.x / kWarp * ByQueries<S>::kRoom;
   const float factor = g.scale * kLog2E, query_factor = g.scale * PoolShare(g);
   const uint32_t one = Pack<T>(1.f, 1.f);
   // A lane's part of the identity [8, 8], and of matrices [8, 8] with ones in one column.
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       float slope_start[4];
       MultiplyTf32(slope_start, kZeros, coarse[0], coarse[1], minus_delta[0] - coarse[0],
                    minus_delta[1] - coarse[1], floats[0], floats[1]);
-      if (lane.pair == 0 ? inside.first : lane.pair == 1 && inside.second) {
+      if (inside.OfNumber(lane)) {
         minus_deltas[output_at / S::kDepth + lane.pair * way.Second(1)] =
             lane.pair ? slope_start[2] : slope_start[0];
       }
@@ -257,8 +257,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 template <typename S>
 TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStream_t stream) {
   using T = typename S::T;
-  const TileGrid g = PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
-  constexpr int kBytes = 2 * S::kRegion + Tables<S>::kBytes + S::kWarps * kRoomBytes<S>;
+  const TileGrid g = PlanPatches<S>(p);
+  constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers =
       RunsOf(g, Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
   Enqueue(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),

@@ -48,5 +48,4 @@ def average_pool_heads(outputs: tf.Tensor, size: int) -> tf.Tensor:
   heads = outputs.shape[3:]
   flat = tf.reshape(outputs, tf.concat([tf.shape(outputs)[:3], [heads.num_elements()]], axis=0))
   pooled = average_pool_2d(tf.ensure_shape(flat, [*outputs.shape[:3], None]), size)
-  result = tf.reshape(pooled, tf.concat([tf.shape(pooled)[:3], heads], axis=0))
-  return tf.ensure_shape(result, [*pooled.shape[:3], *heads])
+  return tf.reshape(pooled, tf.concat([tf.shape(pooled)[:3], heads], axis=0))
