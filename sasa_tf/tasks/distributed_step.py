@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -26,9 +26,11 @@ class DistributedStep:
   2. the optimizer's update from the sum of the buffers over the replicas.
 
   So an optimizer that clips does it with the gradients of the global batch, as it does on a single
-  replica, whose step is one program. Metrics are updated outside of the programs. (With the
-  all-reduce inside of one program of XLA, TensorFlow 2.20 ended with a segmentation fault on two
-  GPUs.)
+  replica, whose step is one program. (With the all-reduce inside of one program of XLA, TensorFlow
+  2.20 ended with a segmentation fault on two GPUs.)
+
+  Metrics that XLA is known to compile are updated in the programs: outside, top-k accuracy copies
+  its k to the device in every step, for which the host waits until the device is idle.
   """
 
   def __init__(
@@ -41,6 +43,7 @@ class DistributedStep:
     jit_compile: bool,
     max_buffer_bytes: int | None = None,
     guard: NonfiniteGuard | None = None,
+    prepare_inputs: Callable[[Any], Any] = lambda inputs: inputs,
   ):
     """Prepares the step; nothing is traced yet.
 
@@ -52,12 +55,15 @@ class DistributedStep:
       jit_compile: whether XLA compiles.
       max_buffer_bytes: of a buffer; None for one buffer of each dtype.
       guard: watches loss and gradients; None for nobody.
+      prepare_inputs: what the task gets of the inputs, made in the program.
     """
     self._task = task
     self._model = model
     self._optimizer = optimizer
     self._metrics = list(metrics)
     self._guard = guard
+    self._prepare_inputs = prepare_inputs
+    self._metrics_inside = [jit_compile and _is_compiled(metric) for metric in metrics]
     self._strategy = tf.distribute.get_strategy()
     self._alone = self._strategy.num_replicas_in_sync == 1
     # A buffer for each gradient costs a single replica nothing.
@@ -80,11 +86,7 @@ class DistributedStep:
     """Trains on one replica's share of a batch and returns the loss of that share."""
     loss, metric_arguments = self._step(inputs)
     for metric, updates in zip(self._metrics, metric_arguments, strict=True):
-      for arguments in updates:
-        if self._guard is None:
-          metric.update_state(*arguments)
-        else:
-          self._guard.update_metric(metric, *arguments)
+      self._update_metric(metric, updates)
     return loss
 
   def _step(self, inputs: Any) -> tuple[tf.Tensor, list[Any]]:
@@ -97,13 +99,28 @@ class DistributedStep:
     return loss, metric_arguments
 
   def _gradients(self, inputs: Any) -> tuple[list[tf.Tensor], tf.Tensor, list[Any]]:
+    inputs = self._prepare_inputs(inputs)
     step = record_step(self._task, inputs, self._model, self._optimizer, self._metrics)
     # The same for every replica.
     self._variables = step.variables
     # The loss travels along, so that all replicas know of every other's.
     travelling = [*step.gradients, tf.cast(step.loss, tf.float32)]
     self._packing = GradientPacking(travelling, self._max_buffer_bytes)
-    return self._packing.pack(travelling), step.loss, step.metric_arguments
+    metric_arguments = list(step.metric_arguments)
+    for index, metric in enumerate(self._metrics):
+      if self._metrics_inside[index]:
+        self._update_metric(metric, metric_arguments[index])
+        metric_arguments[index] = []
+    return self._packing.pack(travelling), step.loss, metric_arguments
+
+  def _update_metric(
+    self, metric: tf_keras.metrics.Metric, updates: Sequence[tuple[Any, ...]]
+  ) -> None:
+    for arguments in updates:
+      if self._guard is None:
+        metric.update_state(*arguments)
+      else:
+        self._guard.update_metric(metric, *arguments)
 
   def _all_reduce(self, buffers: list[tf.Tensor]) -> list[tf.Tensor]:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, buffers)
@@ -122,6 +139,12 @@ class DistributedStep:
       update()
     else:
       self._guard.apply(loss, gradients, self._variables, kept, update)
+
+
+def _is_compiled(metric: tf_keras.metrics.Metric) -> bool:
+  """Whether XLA is known to compile its updates: Keras's own means, accuracies among them."""
+  keras_own = type(metric).__module__.startswith("tf_keras.")
+  return keras_own and isinstance(metric, tf_keras.metrics.Mean)
 
 
 def _leave_reduction_to_us(optimizer: tf_keras.optimizers.Optimizer) -> None:

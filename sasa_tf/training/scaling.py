@@ -86,7 +86,8 @@ def _resident_batch(
   def draw() -> tuple[tf.Tensor, tf.Tensor]:
     images = tf.random.stateless_normal([batch, *size], [1, 2], dtype=data.dtype)
     classes = params.task.model.num_classes
-    return images, tf.random.stateless_uniform([batch], [3, 4], 0, classes, tf.int32)
+    # int64 as the train program has them on the way to the device, see DeviceIntegers.
+    return images, tf.random.stateless_uniform([batch], [3, 4], 0, classes, tf.int64)
 
   return distribution.run(draw)
 

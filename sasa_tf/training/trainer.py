@@ -12,6 +12,7 @@ from official.core import base_task, base_trainer, config_definitions
 
 from sasa_tf.tasks.distributed_step import DistributedStep
 from sasa_tf.tasks.nonfinite import NonfiniteGuard
+from sasa_tf.training.device_integers import DeviceIntegers
 
 
 class Trainer(base_trainer.Trainer):
@@ -46,6 +47,7 @@ class Trainer(base_trainer.Trainer):
       on_nonfinite: "stop" or "skip", see `NonfiniteGuard`.
       **arguments: Model Garden's.
     """
+    self._integers = DeviceIntegers()
     super().__init__(config, task, model, optimizer, train, **arguments)
     self._guard = NonfiniteGuard(on_nonfinite, model, optimizer, self.global_step)
     self._loop_start = 0
@@ -59,7 +61,16 @@ class Trainer(base_trainer.Trainer):
         self.train_metrics,
         jit_compile=self._can_compile(),
         guard=self._guard,
+        prepare_inputs=self._integers.narrow,
       )
+
+  def distribute_dataset(self, dataset_or_fn: Any, *args: Any, **kwargs: Any) -> Any:
+    """As Model Garden's; the training's whole numbers are ready for programs of XLA."""
+    of_training = args and args[0] is self.config.task.train_data
+    on_tpu = isinstance(self.strategy, tf.distribute.TPUStrategy)
+    if of_training and self.config.runtime.enable_xla and not on_tpu:
+      dataset_or_fn = self._integers.widened(dataset_or_fn)
+    return super().distribute_dataset(dataset_or_fn, *args, **kwargs)
 
   def train_loop_begin(self) -> None:
     """Notes where the loop of steps begins."""

@@ -65,6 +65,8 @@ class LocalAttention:
 
     tokens = size * size
     self.mask = flex.create_block_mask(inside, None, None, tokens, tokens, device="cuda")
+    # Each anew: after a few sizes the compiler would give up, and PyTorch compute all logits.
+    torch.compiler.reset()
     self.attend = torch.compile(flex.flex_attention, dynamic=False)
 
   def __call__(self, query, key, value, rows, columns):
@@ -138,6 +140,7 @@ def check():
 
 def main():
   """Prints a line of JSON for each shape."""
+  torch._dynamo.config.fail_on_recompile_limit_hit = True
   check()
   print(json.dumps({"torch": torch.__version__, "gpu": torch.cuda.get_device_name()}))
   for (size, channels), positions in itertools.product(SHAPES, (False, True)):
