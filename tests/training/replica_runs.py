@@ -134,16 +134,23 @@ def run(case):
   task = TinyClassification(params.task) if kind == "tiny" else task_factory.get_task(params.task)
   batch = batch_of(kind, task, params)
   distribution = strategy.over_devices([f"CPU:{i}" for i in range(replicas)])
+
+  def build_inputs(params, input_context=None):
+    images = tf.data.Dataset.from_tensors(batch).unbatch()
+    return images.batch(BATCH // replicas, drop_remainder=True).repeat()  # of one replica each
+
+  task.build_inputs = build_inputs
   with distribution.scope():
-    dataset = tf.data.Dataset.from_tensors(batch).unbatch().batch(BATCH, drop_remainder=True)
     trainer = Trainer(
       params,
       task,
       task.build_model(),
       train_utils.create_optimizer(task, params),
       evaluate=False,
-      train_dataset=distribution.experimental_distribute_dataset(dataset.repeat()),
     )
+    spec = tf.nest.flatten(trainer.train_dataset.element_spec, expand_composites=True)
+    narrow = [leaf for leaf in spec if leaf.dtype == tf.int32]
+    assert bool(narrow) != params.runtime.enable_xla, f"{case}: {spec}"
     logs = [trainer.train(tf.constant(1)) for _ in range(STEPS)]
   found = {}
   for name in logs[0]:
