@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Of the fast tests, each of up to 6 GB.
+TEST_PROCESSES ?= 2
 QUICKSTART := .quickstart
 SCENES := $(QUICKSTART)/scenes
 DETECTOR := $(QUICKSTART)/detector
@@ -59,7 +61,7 @@ quickstart-detection: env native ## train, evaluate, export and use a detector o
 	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/saved_model --output=drawn YOUR_PICTURE.jpg"
 
 test: env native ## all fast tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-slow: env native ## tests that take minutes
 	$(BIN)/python -m pytest -q -m slow

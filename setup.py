@@ -67,7 +67,7 @@ setuptools.setup(
     "tqdm>=4.66",
   ],
   extras_require={
-    "dev": ["hypothesis>=6.100", "pytest>=8", "ruff>=0.14"],
+    "dev": ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.8", "ruff>=0.14"],
     # Exact, as the compiler is reached through what jax calls internal.
     "tpu": ["jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52"],
   },

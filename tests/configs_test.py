@@ -1,5 +1,6 @@
 """The official configurations: their headers say what is so."""
 
+import functools
 import pathlib
 import re
 import shlex
@@ -30,6 +31,7 @@ BUILT = {
 BUILT |= {name for name in FILES if name not in {*IMAGENET, *COCO}}
 
 
+@functools.cache
 def read(name):
   """Returns the header's values and the strictly loaded configuration."""
   values = dict(re.findall(r"^# ([\w ]+): (.*)$", (ROOT / name).read_text(), re.MULTILINE))

@@ -3,6 +3,7 @@
 A layer joins by an entry in CASES; a public name without one fails `test_table_is_complete`.
 """
 
+import functools
 import inspect
 
 import numpy as np
@@ -120,6 +121,12 @@ def functional(flavour, name):
   return keras.Model(inputs, keras.layers.Dense(3)(features))
 
 
+@pytest.fixture(scope="module")
+def built():
+  """(flavour, name) -> the functional model, made once for all tests that do not train it."""
+  return functools.cache(functional)
+
+
 def test_table_is_complete():
   for _, face in FACES.values():
     assert set(face.__all__) == set(CASES)
@@ -144,7 +151,8 @@ def test_trains_in_the_functional_api(flavour, name):
   model = functional(flavour, name)
   # Compiled by XLA, as Keras 3 does by itself, the network would take a minute; `jit` is below.
   loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-  model.compile("adam", loss, jit_compile=False)
+  # By SGD, as Adam alone would take longer to trace than the network; a large step moves all.
+  model.compile(keras.optimizers.SGD(1.0), loss, jit_compile=False)
   before = [np.array(w) for w in model.trainable_weights]
   history = model.fit(batch(name, count=4), np.array([0, 1, 2, 0]), verbose=0)
   assert np.isfinite(history.history["loss"][0])
@@ -155,17 +163,17 @@ def test_trains_in_the_functional_api(flavour, name):
 
 @both
 @each
-def test_unknown_size_serves_every_size(flavour, name):
-  model = functional(flavour, name)
+def test_unknown_size_serves_every_size(built, flavour, name):
+  model = built(flavour, name)
   assert model(batch(name, 10, 12)).shape == model(batch(name, 7, 5)).shape == (2, 3)
 
 
 @both
 @each
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
-def test_saves_and_loads(flavour, name, suffix, tmp_path):
+def test_saves_and_loads(built, flavour, name, suffix, tmp_path):
   keras, _ = FACES[flavour]
-  model, path, x = functional(flavour, name), str(tmp_path / f"model{suffix}"), batch(name)
+  model, path, x = built(flavour, name), str(tmp_path / f"model{suffix}"), batch(name)
   if suffix == ".keras":
     model.save(path)
     loaded = keras.models.load_model(path)
@@ -178,8 +186,8 @@ def test_saves_and_loads(flavour, name, suffix, tmp_path):
 
 @both
 @each
-def test_checkpoint(flavour, name, tmp_path):
-  model, copy, x = functional(flavour, name), functional(flavour, name), batch(name)
+def test_checkpoint(built, flavour, name, tmp_path):
+  model, copy, x = built(flavour, name), functional(flavour, name), batch(name)
   path = tf.train.Checkpoint(model=model).save(str(tmp_path / "ckpt"))
   tf.train.Checkpoint(model=copy).restore(path).assert_existing_objects_matched()
   assert_same(model(x), copy(x), atol=1e-6)
@@ -187,8 +195,8 @@ def test_checkpoint(flavour, name, tmp_path):
 
 @both
 @each
-def test_saved_model(flavour, name, tmp_path):
-  model, x = functional(flavour, name), batch(name)
+def test_saved_model(built, flavour, name, tmp_path):
+  model, x = built(flavour, name), batch(name)
   model.export(str(tmp_path))
   served = tf.saved_model.load(str(tmp_path))
   # Of a dictionary of inputs tf_keras exports a list.

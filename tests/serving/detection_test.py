@@ -9,7 +9,7 @@ import tensorflow as tf
 from sasa_tf.data import detection_examples
 from sasa_tf.data.boxes import AnnotatedImage
 from sasa_tf.errors import UserError
-from sasa_tf.serving import client, detector
+from sasa_tf.serving import client, detector, export
 from sasa_tf.serving.detection import DetectionModule
 from sasa_tf.serving.export import export_model
 from sasa_tf.serving.litert import litert_model
@@ -195,6 +195,7 @@ def test_litert_of_attention_everywhere():
 
 
 def test_export_is_whole_or_not_at_all(evaluated, tmp_path, monkeypatch):
+  monkeypatch.setattr(export, "SIGNATURES", ("image_tensor",))  # each takes seconds to trace
   params, checkpoint, _ = evaluated
   target = tmp_path / "exported" / "a"
   arguments = {"class_names": NAMES, "export_dir": str(target)}

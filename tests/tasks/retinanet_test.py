@@ -72,6 +72,7 @@ def train_step(built):
   task, model = built
   # Moves every weight that has a gradient, however small: by SGD those vanish in rounding.
   optimizer = tf_keras.optimizers.Adam(1e-3, epsilon=1e-12)
+  optimizer.build(model.trainable_variables)  # in the step, it would have to be traced twice
   metrics = task.build_metrics()
 
   @tf.function
