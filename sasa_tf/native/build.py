@@ -177,6 +177,14 @@ def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib
   def add(name: str, command: Sequence[str]) -> None:
     commands[folder / f"{name}.o"] = [*command, "-o", str(folder / f"{name}.o")]
 
+  if compilers.nvcc:
+    kinds = [(number, f"sm_{number}") for number in compilers.architectures]
+    newest = compilers.architectures[-1]
+    codes = [f"arch=compute_{n},code={k}" for n, k in [*kinds, (newest, f"compute_{newest}")]]
+    flags = [flag for code in codes for flag in ("-gencode", code)]
+    # First, as they take longest.
+    for source in cache.sources(".cu"):
+      add(source.stem, [compilers.nvcc, *NVCC_FLAGS, *flags, "-c", str(source)])
   include = f"-isystem{tf.sysconfig.get_include()}"
   cuda = ["-DSASA_TF_WITH_CUDA"] if compilers.nvcc else []
   for source in cache.sources(".cc"):
@@ -187,13 +195,6 @@ def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib
         add(f"{source.stem}_{variant}", [*plain, *flags, *definitions])
     else:
       add(source.stem, [*plain, include, *cache.abi_flags(), *cuda])
-  if compilers.nvcc:
-    kinds = [(number, f"sm_{number}") for number in compilers.architectures]
-    newest = compilers.architectures[-1]
-    codes = [f"arch=compute_{n},code={k}" for n, k in [*kinds, (newest, f"compute_{newest}")]]
-    flags = [flag for code in codes for flag in ("-gencode", code)]
-    for source in cache.sources(".cu"):
-      add(source.stem, [compilers.nvcc, *NVCC_FLAGS, *flags, "-c", str(source)])
   return commands
 
 
