@@ -19,7 +19,16 @@ import sasa_tf
 from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.errors import UserError
 from sasa_tf.tasks.labels import LABEL_ERROR, is_missing
-from sasa_tf.training import checkpoints, checks, data_faults, multi_worker, report, roles, strategy
+from sasa_tf.training import (
+  checkpoints,
+  checks,
+  data_faults,
+  modes,
+  multi_worker,
+  report,
+  roles,
+  strategy,
+)
 from sasa_tf.training.cluster import read_cluster
 from sasa_tf.training.cluster_controller import ClusterController
 from sasa_tf.training.continuous_eval import CheckpointFollower, evaluate_each
@@ -190,7 +199,7 @@ def _run_role(
         if follow:
           evaluate_each(runner, follower)
         else:
-          runner.run()
+          modes.train_or_evaluate(runner, mode)
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
       if LABEL_ERROR in error.message and not is_missing(error.message):
         raise UserError(_label_message(error.message, params)) from error

@@ -10,14 +10,12 @@ import numpy as np
 
 def main(file, *flags):
   """Trains; then writes weights, first and last step and metrics to a .npz file."""
-  from official.core import train_lib, train_utils
-
   from sasa_tf.bin import train
-  from sasa_tf.training import progress
+  from sasa_tf.training import modes, progress
 
   seen = {}
   begin, on_evaluate = progress.Progress.begin, progress.Progress.on_evaluate
-  run = train_lib.OrbitExperimentRunner.run
+  work = modes.train_or_evaluate
 
   def recorded_begin(self):
     seen["first_step"] = self._current_step()
@@ -27,19 +25,16 @@ def main(file, *flags):
     on_evaluate(self, output)
     seen.update({f"metric/{name}": value for name, value in self.evaluation.items()})
 
-  def recorded_run(self):
-    result = run(self)
-    seen["last_step"] = self.trainer.global_step.numpy()
-    for index, weight in enumerate(self.trainer.model.weights):
+  def recorded_work(runner, mode):
+    work(runner, mode)
+    seen["last_step"] = runner.trainer.global_step.numpy()
+    for index, weight in enumerate(runner.trainer.model.weights):
       seen[f"weight/{index}"] = weight.numpy()
     np.savez(file, **seen)
-    return result
 
   progress.Progress.begin = recorded_begin
   progress.Progress.on_evaluate = recorded_on_evaluate
-  train_lib.OrbitExperimentRunner.run = recorded_run
-  # Takes longer than the training, to log a number.
-  train_utils.try_count_flops = lambda model: None
+  modes.train_or_evaluate = recorded_work
   sys.argv = [sys.argv[0], *flags]
   train.run()
 
