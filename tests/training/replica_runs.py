@@ -149,8 +149,9 @@ def run(case):
       evaluate=False,
     )
     spec = tf.nest.flatten(trainer.train_dataset.element_spec, expand_composites=True)
-    narrow = [leaf for leaf in spec if leaf.dtype == tf.int32]
-    assert bool(narrow) != params.runtime.enable_xla, f"{case}: {spec}"
+    narrow = [part for part in tf.nest.flatten(batch) if part.dtype == tf.int32]
+    expected = 0 if params.runtime.enable_xla else len(narrow) * replicas
+    assert sum(leaf.dtype == tf.int32 for leaf in spec) == expected, f"{case}: {spec}"
     logs = [trainer.train(tf.constant(1)) for _ in range(STEPS)]
   found = {}
   for name in logs[0]:
