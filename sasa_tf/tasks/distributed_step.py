@@ -63,7 +63,7 @@ class DistributedStep:
     self._metrics = list(metrics)
     self._guard = guard
     self._prepare_inputs = prepare_inputs
-    self._metrics_inside = [jit_compile and _is_compiled(metric) for metric in metrics]
+    self._jit_compile = jit_compile
     self._strategy = tf.distribute.get_strategy()
     self._alone = self._strategy.num_replicas_in_sync == 1
     # A buffer for each gradient costs a single replica nothing.
@@ -106,12 +106,13 @@ class DistributedStep:
     # The loss travels along, so that all replicas know of every other's.
     travelling = [*step.gradients, tf.cast(step.loss, tf.float32)]
     self._packing = GradientPacking(travelling, self._max_buffer_bytes)
-    metric_arguments = list(step.metric_arguments)
-    for index, metric in enumerate(self._metrics):
-      if self._metrics_inside[index]:
-        self._update_metric(metric, metric_arguments[index])
-        metric_arguments[index] = []
-    return self._packing.pack(travelling), step.loss, metric_arguments
+    left = []  # for the metrics that are updated outside
+    for metric, updates in zip(self._metrics, step.metric_arguments, strict=True):
+      inside = self._jit_compile and _is_compiled(metric)
+      if inside:
+        self._update_metric(metric, updates)
+      left.append([] if inside else updates)
+    return self._packing.pack(travelling), step.loss, left
 
   def _update_metric(
     self, metric: tf_keras.metrics.Metric, updates: Sequence[tuple[Any, ...]]
