@@ -49,7 +49,7 @@ class DeviceIntegers:
         lambda value, dtype: _as(value, dtype and tf.int64), whole, self._dtypes
       )
 
-    return dataset.map(widen).prefetch(tf.data.AUTOTUNE)
+    return dataset.map(widen)
 
 
 def _restored(value: Any, dtypes: Any) -> Any:

@@ -52,14 +52,16 @@ class Trainer(base_trainer.Trainer):
     self._guard = NonfiniteGuard(on_nonfinite, model, optimizer, self.global_step)
     self._loop_start = 0
     self._distributed_step = None
+    self._compiled = False
     # All that a TPU runs is one program of XLA anyway.
     if train and not isinstance(self.strategy, tf.distribute.TPUStrategy):
+      self._compiled = self._can_compile()
       self._distributed_step = make_step(
         task,
         model,
         optimizer,
         self.train_metrics,
-        jit_compile=self._can_compile(),
+        jit_compile=self._compiled,
         guard=self._guard,
         prepare_inputs=self._integers.narrow,
       )
@@ -82,6 +84,24 @@ class Trainer(base_trainer.Trainer):
     logs = super().train_loop_end()
     self._guard.check(int(self.global_step.numpy()) - self._loop_start, logs)
     return logs
+
+  def create_train_loop_fn(self) -> Callable[..., Any]:
+    """Returns the loop of steps, which around compiled steps of one replica is Python's.
+
+    The counter of TensorFlow's loop lies in the host's memory, so that a turn waits there for all
+    that the last one has the device do. Python's calls the next step meanwhile, and the device
+    finds it ready. Several replicas wait for their all-reduce anyway, and calls cost them more.
+    """
+    single = self._compiled and self.strategy.num_replicas_in_sync == 1
+    if not (single and self.config.trainer.train_tf_function):
+      return super().create_train_loop_fn()
+    step = tf.function(self.train_step)
+
+    def loop(iterator: Any, num_steps: tf.Tensor) -> None:
+      for _ in range(int(num_steps)):
+        step(iterator)
+
+    return loop
 
   def train_step(self, iterator: Any) -> None:
     """Trains every replica on its share of the next batch."""

@@ -1,0 +1,70 @@
+"""The loop of training steps."""
+
+import pytest
+import tensorflow as tf
+import tf_keras
+from official.core import exp_factory, train_utils
+
+from sasa_tf import registry_imports  # noqa: F401
+from sasa_tf.tasks.image_classification import ImageClassificationTask
+from sasa_tf.training import strategy
+from sasa_tf.training.trainer import Trainer
+
+
+class CountingTask(ImageClassificationTask):
+  """Of a model of one layer; counts how often its losses are traced."""
+
+  traces = 0
+
+  def build_model(self):
+    layers = tf_keras.layers
+    inputs = tf_keras.Input(self.task_config.model.input_size)
+    return tf_keras.Model(inputs, layers.Dense(10)(layers.Flatten()(inputs)))
+
+  def build_losses(self, *args, **kwargs):
+    self.traces += 1
+    return super().build_losses(*args, **kwargs)
+
+  def build_inputs(self, params, input_context=None):
+    images = tf.random.stateless_normal([8, *self.task_config.model.input_size], [1, 2])
+    return tf.data.Dataset.from_tensors((images, tf.range(8))).repeat(6)
+
+
+@pytest.fixture
+def make_trainer():
+  def make(xla):
+    params = exp_factory.get_exp_config("sasa_resnet_digits")
+    params.override({"runtime": {"enable_xla": xla}})
+    task = CountingTask(params.task)
+    with strategy.over_devices(["CPU:0"]).scope():
+      optimizer = train_utils.create_optimizer(task, params)
+      return Trainer(params, task, task.build_model(), optimizer, evaluate=False)
+
+  return make
+
+
+@pytest.mark.parametrize("xla", [False, True], ids=["plain", "xla"])
+def test_loops_of_any_length_share_one_trace(make_trainer, xla):
+  trainer = make_trainer(xla)
+  trainer.train(tf.constant(1))
+  traces = trainer.task.traces
+  for length, steps in (3, 4), (2, 6):
+    logs = trainer.train(tf.constant(length))
+    assert trainer.global_step.numpy() == steps
+    assert logs["training_loss"].numpy() > 0
+  assert trainer.task.traces == traces
+  with pytest.raises(tf.errors.OutOfRangeError):  # rather than fewer steps than were asked for
+    trainer.train(tf.constant(1))
+
+
+def test_compiled_steps_of_one_replica_have_no_loop_of_tensorflow_around_them(make_trainer):
+  """Each turn of one would wait for the device."""
+  for xla in (False, True):
+    trainer = make_trainer(xla)
+    trainer.train(tf.constant(1))
+    iterator = iter(trainer.train_dataset)
+    loop = trainer.create_train_loop_fn()
+    is_python = not hasattr(loop, "get_concrete_function")
+    assert is_python == xla
+    loop(iterator, tf.constant(2))
+    assert trainer.global_step.numpy() == 3
