@@ -27,6 +27,39 @@ void Enqueue(void (*kernel)(Parameters...), int blocks, int threads, int bytes, 
   // clang-format on
 }
 
+// Likewise, but the kernel may begin as soon as the thread blocks of the stream's last kernel have
+// all ended or called `LetNextKernelBegin`. It calls `WaitForLastKernel` before it touches what
+// that one writes. GPUs before sm_90 know nothing of this, nor does code that is compiled for them.
+template <typename... Parameters, typename... Arguments>
+void EnqueueEarly(void (*kernel)(Parameters...), int blocks, int threads, int bytes,
+                  cudaStream_t stream, Arguments... arguments) {
+  cudaFuncAttributes code = {};
+  cudaFuncGetAttributes(&code, kernel);
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t launch = {};
+  launch.gridDim = dim3(blocks);
+  launch.blockDim = dim3(threads);
+  launch.dynamicSmemBytes = bytes;
+  launch.stream = stream;
+  launch.attrs = &early;
+  launch.numAttrs = code.ptxVersion >= 90 ? 1 : 0;  // older code would not wait
+  cudaLaunchKernelEx(&launch, kernel, static_cast<Parameters>(arguments)...);
+}
+
+__device__ inline void LetNextKernelBegin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+// Until it has ended and what it wrote can be read.
+__device__ inline void WaitForLastKernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // 2 to the x; denormal results are zero.
 __device__ inline float Exp2(float x) {
   float y;

@@ -31,7 +31,7 @@ struct Numbers {
 
   // Of the first patch on the warp's way, in an array of so many parts.
   __device__ Numbers(const TileGrid& g, const Area& area, const Lane& lane, int parts)
-      : way(g, area, lane), second(way.Second(parts)), step(way.Step(parts)) {
+      : way(g, area, lane), second(way.Second(parts)), step(way.Step(parts)), left(way.begin) {
     at = way.First(area, parts, lane);
   }
   // Stores sums, of each half of the rows times its factor.
@@ -57,7 +57,7 @@ struct Numbers {
 
  private:
   Way<S> way;
-  int second, step, left = 0;
+  int second, step, left;
   uint32_t at;
 };
 
@@ -75,8 +75,9 @@ struct Pieces {
   // Of the first patch on the warp's way, in an array of so many parts.
   __device__ Pieces(const TileGrid& g, const Area& area, const Lane& lane, int parts) {
     const int plane = lane.number % S::kPlanes, pixel = lane.number / S::kPlanes;
-    const int row = threadIdx.x / kWarp * kPatchRows + pixel / S::kPatchColumns;
-    const int column = pixel % S::kPatchColumns;
+    const Share<S> share(area);
+    const int row = share.top + pixel / S::kPatchColumns;
+    const int column = share.begin + pixel % S::kPatchColumns;
     piece = plane * kPlane + pixel * 16;
     rows = pixel < kAtOnce && area.head + plane / S::kChunks < g.heads ? area.rows - row : 0;
     columns = (area.columns < S::kColumns ? area.columns : S::kColumns) - column;

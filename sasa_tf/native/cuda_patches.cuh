@@ -42,7 +42,8 @@ static_assert(kReachRows == 8);                       // the columns of an instr
 // What a kernel is compiled for: the head, and the tile of a thread block, of which each warp has a
 // row of patches. A thread block goes down the image, tile by tile, and keeps what the next tile's
 // region shares with that of the tile before: rows of the region lie in a ring.
-template <typename T_, int kDepth_, int kWarps_, int kColumns_, int kBlocks_, bool kPieces_ = false>
+template <typename T_, int kDepth_, int kWarps_, int kColumns_, int kBlocks_, bool kPieces_ = false,
+          bool kShares_ = false>
 struct Shape {
   using T = T_;
   static constexpr int kDepth = kDepth_;
@@ -58,6 +59,7 @@ struct Shape {
   static constexpr int kWarps = kWarps_, kThreads = 32 * kWarps;
   static constexpr int kBlocks = kBlocks_;   // at a time on a multiprocessor
   static constexpr bool kPieces = kPieces_;  // whether sums are stored by pieces
+  static constexpr bool kShares = kShares_;  // whether warps share rows of patches, see Share
   static constexpr int kRows = kPatchRows * kWarps, kColumns = kColumns_;  // of the tile
   static_assert(kColumns % kPatchColumns == 0);
   static constexpr int kRegionRows = kRows + kKernel - 1;
@@ -201,22 +203,53 @@ struct Halves {
   }
 };
 
-// The way of a warp along its row of patches: the lane's pixels, one for each half of the rows.
+// A warp's part of a tile: a row of patches. Of shapes that share, at the lower end of an image,
+// where there are at most half as many rows as warps, a half of a row, and so on.
+template <typename S>
+struct Share {
+  int top;    // of the patches, in the tile
+  int begin;  // the first of their columns in the tile
+  int end;    // where they end; or the tile, which an image may end before
+
+  __device__ explicit Share(const Area& area)
+      : top(threadIdx.x / kWarp * kPatchRows), begin(0), end(S::kColumns) {
+    if constexpr (S::kShares) {
+      constexpr int kPatches = S::kColumns / S::kPatchColumns;  // of a row
+      int rows = S::kWarps, each = kPatches;
+#pragma unroll
+      for (int half = S::kWarps; half % 2 == 0; half /= 2) {
+        if (area.rows > kPatchRows * half / 2) break;
+        rows = half / 2;
+        each = (kPatches * rows + S::kWarps - 1) / S::kWarps;
+      }
+      const int warp = threadIdx.x / kWarp, part = warp / rows;
+      top = (warp - part * rows) * kPatchRows;
+      begin = part * each * S::kPatchColumns;
+      end = min(begin + each * S::kPatchColumns, S::kColumns);
+    }
+  }
+};
+
+// The way of a warp along its patches: the lane's pixels, one for each half of the rows.
 template <typename S>
 struct Way {
   int column;       // in the patch
   int row[2];       // likewise
   int top;          // of the patches, in the tile
+  int begin, end;   // see Share
   bool live;        // whether the patches have pixels
   Halves there;     // whether the lane's pixels are rows of the image, and the heads are there
-  int columns;      // of the tile in the image, from the lane's in the first patch on
+  int columns;      // of the tile in the image, from the lane's place in a patch on
   int pixel, step;  // counted in heads of one part: from the tile's first, and to the next patch
   int row_step;
 
   __device__ Way(const TileGrid& g, const Area& area, const Lane& lane) {
     const bool two_heads = S::kHeads == 2;
     column = lane.row % S::kPatchColumns;
-    top = threadIdx.x / kWarp * kPatchRows;
+    const Share<S> share(area);
+    top = share.top;
+    begin = share.begin;
+    end = share.end;
     live = top < area.rows;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -226,7 +259,7 @@ struct Way {
     there.second = top + row[1] < area.rows && (!two_heads || area.head + 1 < g.heads);
     columns = (area.columns < S::kColumns ? area.columns : S::kColumns) - column;
     row_step = g.row_step;
-    pixel = (top + row[0]) * g.row_step + column * g.column_step;
+    pixel = (top + row[0]) * g.row_step + (begin + column) * g.column_step;
     step = S::kPatchColumns * g.column_step;
   }
   // Where, in an array of so many parts, the lane's channels of its first pixel begin.

@@ -65,6 +65,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const Tables<S> tables(memory + ByQueries<S>::kTables);
   const Lane lane;
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
+  WaitForLastKernel();  // it may have written any of the arguments
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
   char* room = memory + ByQueries<S>::kRooms + threadIdx.x / kWarp * ByQueries<S>::kRoom;
@@ -88,16 +89,16 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
     Rows<S> next;
     Stores<S> stores(g, area, lane, 1);
-    LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(0), next);
+    LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(way.begin), next);
     if (g.mask_border) terms.SetRows(area, lane, way);
     WaitForCopies();
     __syncthreads();
     if (!way.live) continue;
     const int matrix_row = ring.At(way.top + lane.matrix_row);
-    uint32_t k_at = keys + Pixels<S, false>::Offset(lane, matrix_row);
-    uint32_t v_at = values + Pixels<S, true>::Offset(lane, matrix_row);
+    uint32_t k_at = keys + Pixels<S, false>::Offset(lane, matrix_row) + way.begin * 16;
+    uint32_t v_at = values + Pixels<S, true>::Offset(lane, matrix_row) + way.begin * 16;
 #pragma unroll 1
-    for (int left = 0; left < S::kColumns && left < area.columns; left += S::kPatchColumns) {
+    for (int left = way.begin; left < way.end && left < area.columns; left += S::kPatchColumns) {
       const Halves inside = way.Inside(left);
       float row_terms[4];
       uint32_t column_terms[4];
@@ -105,7 +106,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       q.Set(next);
       terms.Get(q, lane, way, shear, row_terms, column_terms);
       // A branch, lest these loads start before the last ones are waited for, and so both.
-      if (left + S::kPatchColumns < S::kColumns) {
+      if (left + S::kPatchColumns < way.end) {
         q_at += way.Step(g.parts);
         LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(left + S::kPatchColumns), next);
       }
@@ -189,9 +190,9 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers = RunsOf(g, Workers(kernel, g.tiles, S::kThreads, kBytes, g.tiles));
-  Enqueue(kernel, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
-          static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
-          static_cast<T*>(a.output), a.log_sum, static_cast<T*>(a.means));
+  EnqueueEarly(kernel, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
+               static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
+               static_cast<T*>(a.output), a.log_sum, static_cast<T*>(a.means));
 }
 
 // As fast as was found on an H100.
@@ -200,7 +201,7 @@ void WithForwardShape(const Problem& p, T, Launch launch) {
   if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 5, true>());
   if (p.depth == 16) return launch(Shape<T, 16, 7, 28, 2>());
   if (p.depth == 32 && p.width <= 16) return launch(Shape<T, 32, 4, 16, 4, true>());
-  if (p.depth == 32) return launch(Shape<T, 32, 4, 32, 2>());
+  if (p.depth == 32) return launch(Shape<T, 32, 4, 32, 2, false, true>());
   if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 3, true>());
   launch(Shape<T, 64, 4, 16, 2, true>());
 }

@@ -68,6 +68,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     __syncthreads();
     CopyRegion<S>(g, area, ring, lane, query, g.parts, true, queries);
     CopyRegion<S, true>(g, area, ring, lane, upstream, 1, true, queries + S::kRegion);
+    // For the sums of output times upstream.
+    if (tile == run.begin) WaitForLastKernel();
     Facts::Copy(g, area, ring, lane, log_sum, minus_deltas, SharedAddress(words));
     uint32_t at = way.First(area, g.parts, lane);
     Rows<S> next_k, next_v;
@@ -79,25 +81,26 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       LoadRows<S>(key + at, way.Second(g.parts), with_key(inside), next_k);
       LoadRows<S>(value + at, way.Second(g.parts), inside, next_v);
     };
-    load(at, way.Inside(0));
+    load(at, way.Inside(way.begin));
     WaitForCopies();
     __syncthreads();
     Facts::Complete(g, area, ring, queries, factors, 1.f / g.scale, lane, words);
     __syncthreads();
     if (!way.live) continue;
     const int matrix_row = ring.At(way.top + lane.matrix_row);
-    uint32_t q_at = queries + Pixels<S, false>::Offset(lane, matrix_row);
-    uint32_t transposed_at = queries + Pixels<S, true>::Offset(lane, matrix_row);
+    uint32_t q_at = queries + Pixels<S, false>::Offset(lane, matrix_row) + way.begin * 16;
+    uint32_t transposed_at = queries + Pixels<S, true>::Offset(lane, matrix_row) + way.begin * 16;
     const int query_row = ring.At(way.top + lane.row);
-    const uint32_t* term = words + Facts::Terms(lane, query_row);
-    const uint32_t* delta = words + Facts::Deltas(lane, query_row);
-    const uint32_t* column_term = words + Facts::ColumnTerms(lane, query_row);
+    const uint32_t* term = words + Facts::Terms(lane, query_row) + way.begin * Facts::kColumn;
+    const uint32_t* delta = words + Facts::Deltas(lane, query_row) + way.begin * Facts::kColumn;
+    const uint32_t* column_term =
+        words + Facts::ColumnTerms(lane, query_row) + way.begin * Facts::kTermsOfColumn;
 #pragma unroll 1
-    for (int left = 0; left < S::kColumns && left < area.columns; left += S::kPatchColumns) {
+    for (int left = way.begin; left < way.end && left < area.columns; left += S::kPatchColumns) {
       const Halves inside = way.Inside(left);
       k.Set(next_k);
       v.Set(next_v);
-      if (left + S::kPatchColumns < S::kColumns) {
+      if (left + S::kPatchColumns < way.end) {
         load(at + way.Step(g.parts), way.Inside(left + S::kPatchColumns));
       }
       Sums<S> dk = {}, dv = {};
@@ -154,6 +157,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       column_term += S::kPatchColumns * Facts::kTermsOfColumn;
     }
   }
+  WaitForLastKernel();  // of thread blocks without tiles
   SumTables(sums);
 }
 
@@ -164,18 +168,19 @@ void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSum
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = 2 * S::kRegion + kFactBytes<S> + S::kWarps * Stores<S>::kBytes;
   const int workers = RunsOf(g, Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
-  Enqueue(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
-          static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
-          a.log_sum, static_cast<const T*>(a.upstream), a.scratch, static_cast<T*>(a.key_gradient),
-          static_cast<T*>(a.value_gradient), sums);
+  EnqueueEarly(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g,
+               static_cast<const T*>(a.query), static_cast<const T*>(a.key),
+               static_cast<const T*>(a.value), a.rows, a.columns, a.log_sum,
+               static_cast<const T*>(a.upstream), a.scratch, static_cast<T*>(a.key_gradient),
+               static_cast<T*>(a.value_gradient), sums);
 }
 
 // As fast as was found on an H100.
 template <typename T, typename Launch>
 void WithKeyShape(const Problem& p, T, Launch launch) {
   if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 3>());
-  if (p.depth == 16) return launch(Shape<T, 16, 4, 28, 2, true>());
-  if (p.depth == 32) return launch(Shape<T, 32, 4, 16, 3>());
+  if (p.depth == 16) return launch(Shape<T, 16, 4, 28, 2, true, true>());
+  if (p.depth == 32) return launch(Shape<T, 32, 4, 16, 3, false, true>());
   if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 2>());
   launch(Shape<T, 64, 4, 16, 2>());
 }

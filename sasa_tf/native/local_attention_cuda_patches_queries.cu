@@ -111,6 +111,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const Tables<S> tables(memory + ByQueries<S>::kTables);
   const Lane lane;
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
+  WaitForLastKernel();  // it may have written any of the arguments
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
   char* room = memory + ByQueries<S>::kRooms + threadIdx.x / kWarp * ByQueries<S>::kRoom;
@@ -133,6 +134,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const Run run(g);
   Ring<S> ring;
   for (int tile = run.begin; tile < run.end; tile += run.step) {
+    // Heads 8 wide lose more by thread blocks of the next kernel that do not begin side by side.
+    if (S::kDepth > 8 && tile + run.step >= run.end) LetNextKernelBegin();
     const Area area(g, tile, S::kRows, S::kColumns, S::kHeads);
     const Way<S> way(g, area, lane);
     ring.Turn(tile > run.begin && area.y > 0);
@@ -142,7 +145,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     const Shear shear(room, way.column);
     uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
     uint32_t upstream_at =
-        area.Upstream(g, way.top + way.row[0], way.column) * S::kDepth + 2 * lane.pair;
+        area.Upstream(g, way.top + way.row[0], way.begin + way.column) * S::kDepth + 2 * lane.pair;
     const uint32_t upstream_step = way.Step(1) >> g.pool_shift;
     // Two rows of pixels are one of means.
     const int upstream_second = S::kHeads == 1 && g.pool_shift ? 0 : way.Second(1);
@@ -160,17 +163,17 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       if (inside.first) lse[0] = __ldg(from);
       if (inside.second) lse[1] = __ldg(from + way.Second(1));
     };
-    load(q_at, upstream_at, output_at, way.Inside(0));
+    load(q_at, upstream_at, output_at, way.Inside(way.begin));
     if (g.mask_border) terms.SetRows(area, lane, way);
     WaitForCopies();
     __syncthreads();
     if (!way.live) continue;
     const int matrix_row = ring.At(way.top + lane.matrix_row);
-    uint32_t k_at = keys + Pixels<S, false>::Offset(lane, matrix_row);
+    uint32_t k_at = keys + Pixels<S, false>::Offset(lane, matrix_row) + way.begin * 16;
     const uint32_t to_values = values - keys;
-    uint32_t transposed_at = keys + Pixels<S, true>::Offset(lane, matrix_row);
+    uint32_t transposed_at = keys + Pixels<S, true>::Offset(lane, matrix_row) + way.begin * 16;
 #pragma unroll 1
-    for (int left = 0; left < S::kColumns && left < area.columns; left += S::kPatchColumns) {
+    for (int left = way.begin; left < way.end && left < area.columns; left += S::kPatchColumns) {
       const Halves inside = way.Inside(left);
       float row_terms[4], minus_delta[2] = {0.f, 0.f};
       uint32_t column_terms[4];
@@ -185,7 +188,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         minus_delta[half] = fmaf(-a.x, b.x, fmaf(-a.y, b.y, minus_delta[half]));
       }
       terms.Get(q, lane, way, shear, row_terms, column_terms);
-      if (left + S::kPatchColumns < S::kColumns) {
+      if (left + S::kPatchColumns < way.end) {
         upstream_at += upstream_step;
         load(q_at + way.Step(g.parts), upstream_at, output_at + way.Step(1),
              way.Inside(left + S::kPatchColumns));
@@ -249,6 +252,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       transposed_at += S::kPatchColumns * 16;
     }
   }
+  LetNextKernelBegin();
   if (g.has_relative) {
     StoreTableSums<kKernel, S::kDepth>(lane, table_sum, reinterpret_cast<float*>(memory), partials);
   }
@@ -261,10 +265,11 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
   constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers =
       RunsOf(g, Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
-  Enqueue(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
-          static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
-          static_cast<const T*>(a.output), a.log_sum, static_cast<const T*>(a.upstream),
-          static_cast<T*>(a.query_gradient), a.scratch, TablePartials(p, a));
+  EnqueueEarly(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g,
+               static_cast<const T*>(a.query), static_cast<const T*>(a.key),
+               static_cast<const T*>(a.value), a.rows, a.columns, static_cast<const T*>(a.output),
+               a.log_sum, static_cast<const T*>(a.upstream), static_cast<T*>(a.query_gradient),
+               a.scratch, TablePartials(p, a));
   return SumsOf(p, a, workers, g.scale * PoolShare(g));
 }
 
@@ -272,7 +277,7 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
 template <typename T, typename Launch>
 void WithQueryShape(const Problem& p, T, Launch launch) {
   if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 3>());
-  if (p.depth == 16) return launch(Shape<T, 16, 4, 28, 2>());
+  if (p.depth == 16) return launch(Shape<T, 16, 4, 28, 2, false, true>());
   if (p.depth == 32) return launch(Shape<T, 32, 4, 16, 3, true>());
   if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 1, true>());
   launch(Shape<T, 64, 4, 16, 1, true>());
