@@ -103,6 +103,16 @@ def check_model_dir(
     )
 
 
+def check_precision(params: config_definitions.ExperimentConfig) -> None:
+  """Raises a `UserError` if Model Garden cannot train in the configured precision."""
+  if params.runtime.mixed_precision_dtype == "float16" and params.trainer.optimizer_config.ema:
+    raise UserError(
+      "runtime.mixed_precision_dtype=float16 together with trainer.optimizer_config.ema fails in "
+      "Model Garden, whose loss scaling does not know the averaging optimizer. Use bfloat16, or "
+      "set trainer.optimizer_config.ema to null."
+    )
+
+
 def check_init_checkpoint(task: config_definitions.TaskConfig) -> None:
   """Raises a `UserError` unless the checkpoint to start from exists and has the same backbone.
 

@@ -16,12 +16,10 @@ from official.modeling import performance
 from official.vision.utils import summary_manager
 
 import sasa_tf
-from sasa_tf.configs.retinanet import RetinaNetTask
-from sasa_tf.errors import UserError
-from sasa_tf.tasks.labels import LABEL_ERROR, is_missing
 from sasa_tf.training import (
   checkpoints,
   checks,
+  data_errors,
   data_faults,
   modes,
   multi_worker,
@@ -29,7 +27,7 @@ from sasa_tf.training import (
   roles,
   strategy,
 )
-from sasa_tf.training.cluster import read_cluster
+from sasa_tf.training.cluster import Cluster, read_cluster
 from sasa_tf.training.cluster_controller import ClusterController
 from sasa_tf.training.continuous_eval import CheckpointFollower, evaluate_each
 from sasa_tf.training.controller import Controller
@@ -38,9 +36,6 @@ from sasa_tf.training.peers import telling_of_lost_peers
 from sasa_tf.training.preemption import StopRequest
 from sasa_tf.training.progress import Progress
 from sasa_tf.training.trainer import Trainer
-
-# TensorFlow's words for a string that should be a number, as ids of images should.
-_NO_NUMBER = "StringToNumberOp could not correctly convert string"
 
 
 def run_experiment(
@@ -108,55 +103,35 @@ def _run_role(
 ) -> dict[str, float]:
   """Does this process's part; it writes to `output_dir`, which is `model_dir` or another one."""
   mode, cluster = role.mode, role.cluster
-  train, follow = "train" in mode, mode == "continuous_eval"
+  saves = "train" in mode and role.writes
   stop = StopRequest()
-  if train:
-    checks.check_data("task.train_data", params.task.train_data)
-  if "eval" in mode:
-    checks.check_data("task.validation_data", params.task.validation_data)
-  _refuse_float16_with_ema(params)
-  if train:
-    checks.check_init_checkpoint(params.task)
   follower = CheckpointFollower(
     model_dir,
     timeout=params.trainer.continuous_eval_timeout,
     interrupted=lambda: stop.received,
   )
-  if follow:
+  _check(params, mode)
+  if mode == "continuous_eval":
     follower.wait_for_first()
-  checks.check_model_dir(model_dir, params, train=train, write=train and role.writes)
-  if cluster is None:
-    runtime = params.runtime.replace(distribution_strategy=role.distribution_strategy)
-    distribution = strategy.build_strategy(runtime, num_logical_cpus)
-  else:
-    distribution = multi_worker.build_strategy(cluster, params.runtime, num_logical_cpus)
+  checks.check_model_dir(model_dir, params, train="train" in mode, write=saves)
+  distribution = _build_strategy(params.runtime, role, num_logical_cpus)
   topology = strategy.describe(distribution, _batches(params, mode))
   if role.writes:
     print(topology, flush=True)
   as_given = params
   if cluster is not None:
     params = multi_worker.agree_on_run(distribution, cluster, experiment, params, mode)
-
-  if train and role.writes:
-    checkpoints.mend(model_dir)
-    if params.trainer.best_checkpoint_export_subdir:
-      checkpoints.mend_best(os.path.join(model_dir, params.trainer.best_checkpoint_export_subdir))
-    train_utils.serialize_config(as_given, model_dir)
-    _write_run_file(experiment, model_dir)
+  if saves:
+    _begin_model_dir(model_dir, experiment, as_given)
   if params.runtime.mixed_precision_dtype:
     performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype)
   params = params.replace(task=leave_out_corrupt(params.task, mode))
   with distribution.scope():
     task = task_factory.get_task(params.task, logging_dir=output_dir)
 
-  controller_cls = functools.partial(Controller, stop=stop)
-  if cluster is not None:
-    controller_cls = functools.partial(
-      ClusterController, cluster=cluster, model_dir=model_dir, stop=stop
-    )
   progress = Progress(
     params.trainer.train_steps,
-    lambda: int(runner.trainer.global_step.numpy()),
+    lambda: int(trainer.global_step.numpy()),
     stream=None if role.writes else _Discard(),
   )
   # Orbit prints a line for each of its doings, and logs it too; `progress` takes its place.
@@ -165,7 +140,7 @@ def _run_role(
       trainer = train_utils.create_trainer(
         params,
         task,
-        train=train,
+        train="train" in mode,
         evaluate="eval" in mode,
         checkpoint_exporter=train_lib.maybe_create_best_ckpt_exporter(params, output_dir),
         trainer_cls=functools.partial(Trainer, on_nonfinite=on_nonfinite),
@@ -179,41 +154,76 @@ def _run_role(
       trainer=trainer,
       train_actions=[progress.on_train],
       eval_actions=[progress.on_evaluate],
-      controller_cls=controller_cls,
+      controller_cls=_controller_class(cluster, model_dir, stop),
       eval_summary_manager=summary_manager.maybe_build_eval_summary_manager(
         params=params, model_dir=output_dir
       ),
       # A thread that writes must not meet the other processes beside the one that trains.
       enable_async_checkpointing=enable_async_checkpointing and cluster is None,
     )
-    step = int(runner.trainer.global_step.numpy())
-    if train and role.writes and step >= params.trainer.train_steps:
-      print(
-        f"{model_dir} already holds step {step} of {params.trainer.train_steps}: nothing left to "
-        "train. Raise trainer.train_steps to go on, or use --mode=eval.",
-        file=sys.stderr,
-      )
+    if saves:
+      _say_if_done(int(trainer.global_step.numpy()), params.trainer.train_steps, model_dir)
     progress.begin()
     try:
-      with stop.on_sigterm():
-        if follow:
+      with stop.on_sigterm(), data_errors.explained(params.task, mode):
+        if mode == "continuous_eval":
           evaluate_each(runner, follower)
         else:
           modes.train_or_evaluate(runner, mode)
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-      if LABEL_ERROR in error.message and not is_missing(error.message):
-        raise UserError(_label_message(error.message, params)) from error
-      if _NO_NUMBER in error.message:
-        raise UserError(_source_id_message(error.message)) from error
-      explained = data_faults.explain(error, params.task, mode)
-      if explained is None:
-        raise
-      raise explained from error
     finally:
       progress.close()
-  if train and role.writes:
+  if saves:
     report.print_results(model_dir, params)
   return progress.evaluation
+
+
+def _check(params: config_definitions.ExperimentConfig, mode: str) -> None:
+  """Raises a `UserError` if the data or the configuration cannot do."""
+  if "train" in mode:
+    checks.check_data("task.train_data", params.task.train_data)
+  if "eval" in mode:
+    checks.check_data("task.validation_data", params.task.validation_data)
+  checks.check_precision(params)
+  if "train" in mode:
+    checks.check_init_checkpoint(params.task)
+
+
+def _build_strategy(
+  runtime: config_definitions.RuntimeConfig, role: roles.Role, num_logical_cpus: int
+) -> tf.distribute.Strategy:
+  if role.cluster is not None:
+    return multi_worker.build_strategy(role.cluster, runtime, num_logical_cpus)
+  runtime = runtime.replace(distribution_strategy=role.distribution_strategy)
+  return strategy.build_strategy(runtime, num_logical_cpus)
+
+
+def _begin_model_dir(
+  model_dir: str, experiment: str, params: config_definitions.ExperimentConfig
+) -> None:
+  """Mends what an earlier run left unfinished there, and writes down what this one is."""
+  checkpoints.mend(model_dir)
+  if params.trainer.best_checkpoint_export_subdir:
+    checkpoints.mend_best(os.path.join(model_dir, params.trainer.best_checkpoint_export_subdir))
+  train_utils.serialize_config(params, model_dir)
+  with tf.io.gfile.GFile(os.path.join(model_dir, RUN_FILE), "w") as file:
+    json.dump({"experiment": experiment, "sasa_tf": sasa_tf.__version__}, file)
+
+
+def _controller_class(
+  cluster: Cluster | None, model_dir: str, stop: StopRequest
+) -> Callable[..., Controller]:
+  if cluster is None:
+    return functools.partial(Controller, stop=stop)
+  return functools.partial(ClusterController, cluster=cluster, model_dir=model_dir, stop=stop)
+
+
+def _say_if_done(step: int, train_steps: int, model_dir: str) -> None:
+  if step >= train_steps:
+    print(
+      f"{model_dir} already holds step {step} of {train_steps}: nothing left to train. Raise "
+      "trainer.train_steps to go on, or use --mode=eval.",
+      file=sys.stderr,
+    )
 
 
 def _batches(params: config_definitions.ExperimentConfig, mode: str) -> dict[str, int]:
@@ -237,42 +247,3 @@ class _Discard:
 
   def flush(self) -> None:
     pass
-
-
-def _refuse_float16_with_ema(params: config_definitions.ExperimentConfig) -> None:
-  if params.runtime.mixed_precision_dtype == "float16" and params.trainer.optimizer_config.ema:
-    raise UserError(
-      "runtime.mixed_precision_dtype=float16 together with trainer.optimizer_config.ema fails in "
-      "Model Garden, whose loss scaling does not know the averaging optimizer. Use bfloat16, or "
-      "set trainer.optimizer_config.ema to null."
-    )
-
-
-def _write_run_file(experiment: str, model_dir: str) -> None:
-  with tf.io.gfile.GFile(os.path.join(model_dir, RUN_FILE), "w") as file:
-    json.dump({"experiment": experiment, "sasa_tf": sasa_tf.__version__}, file)
-
-
-def _label_message(message: str, params: config_definitions.ExperimentConfig) -> str:
-  """The assertion's message down to the values it saw."""
-  start = message.index(LABEL_ERROR)
-  seen = " ".join(message[start:].split("[[", maxsplit=1)[0].split())
-  told = f"{seen}. task.model.num_classes is {params.task.model.num_classes}"
-  if isinstance(params.task, RetinaNetTask):
-    return (
-      f"{told}, background counted as class 0; set it to 1 more than the highest class of the data "
-      "(91 for COCO, also through TFDS), or correct the data."
-    )
-  return (
-    f"{told}; set it to the number of classes of the data, or correct the data (TFRecords of "
-    "ImageNet from Model Garden's script count from 1 and need 1001)."
-  )
-
-
-def _source_id_message(message: str) -> str:
-  start = message.index(_NO_NUMBER)
-  return (
-    f"an image's id is no number ({message[start:].splitlines()[0]}). COCO's evaluation wants "
-    "image/source_id to be a number written as a string; write the TFRecords again, or set "
-    "task.train_data.decoder.simple_decoder.regenerate_source_id and that of task.validation_data."
-  )
