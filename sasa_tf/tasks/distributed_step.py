@@ -82,6 +82,11 @@ class DistributedStep:
       self._gradients = compiled(self._gradients)
       self._update = compiled(self._update)
 
+  @property
+  def is_one_program(self) -> bool:
+    """Whether XLA compiles the whole step, as a single program."""
+    return self._jit_compile and self._alone
+
   def __call__(self, inputs: Any) -> tf.Tensor:
     """Trains on one replica's share of a batch and returns the loss of that share."""
     loss, metric_arguments = self._step(inputs)

@@ -103,7 +103,8 @@ def _run_role(
 ) -> dict[str, float]:
   """Does this process's part; it writes to `output_dir`, which is `model_dir` or another one."""
   mode, cluster = role.mode, role.cluster
-  saves = "train" in mode and role.writes
+  train, follow = "train" in mode, mode == "continuous_eval"
+  saves = train and role.writes
   stop = StopRequest()
   follower = CheckpointFollower(
     model_dir,
@@ -111,9 +112,9 @@ def _run_role(
     interrupted=lambda: stop.received,
   )
   _check(params, mode)
-  if mode == "continuous_eval":
+  if follow:
     follower.wait_for_first()
-  checks.check_model_dir(model_dir, params, train="train" in mode, write=saves)
+  checks.check_model_dir(model_dir, params, train=train, write=saves)
   distribution = _build_strategy(params.runtime, role, num_logical_cpus)
   topology = strategy.describe(distribution, _batches(params, mode))
   if role.writes:
@@ -140,7 +141,7 @@ def _run_role(
       trainer = train_utils.create_trainer(
         params,
         task,
-        train="train" in mode,
+        train=train,
         evaluate="eval" in mode,
         checkpoint_exporter=train_lib.maybe_create_best_ckpt_exporter(params, output_dir),
         trainer_cls=functools.partial(Trainer, on_nonfinite=on_nonfinite),
@@ -166,7 +167,7 @@ def _run_role(
     progress.begin()
     try:
       with stop.on_sigterm(), data_errors.explained(params.task, mode):
-        if mode == "continuous_eval":
+        if follow:
           evaluate_each(runner, follower)
         else:
           modes.train_or_evaluate(runner, mode)

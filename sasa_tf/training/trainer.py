@@ -52,16 +52,14 @@ class Trainer(base_trainer.Trainer):
     self._guard = NonfiniteGuard(on_nonfinite, model, optimizer, self.global_step)
     self._loop_start = 0
     self._distributed_step = None
-    self._compiled = False
     # All that a TPU runs is one program of XLA anyway.
     if train and not isinstance(self.strategy, tf.distribute.TPUStrategy):
-      self._compiled = self._can_compile()
       self._distributed_step = make_step(
         task,
         model,
         optimizer,
         self.train_metrics,
-        jit_compile=self._compiled,
+        jit_compile=self._can_compile(),
         guard=self._guard,
         prepare_inputs=self._integers.narrow,
       )
@@ -92,8 +90,8 @@ class Trainer(base_trainer.Trainer):
     that the last one has the device do. Python's calls the next step meanwhile, and the device
     finds it ready. Several replicas wait for their all-reduce anyway, and calls cost them more.
     """
-    single = self._compiled and self.strategy.num_replicas_in_sync == 1
-    if not (single and self.config.trainer.train_tf_function):
+    is_one_program = self._distributed_step is not None and self._distributed_step.is_one_program
+    if not (is_one_program and self.config.trainer.train_tf_function):
       return super().create_train_loop_fn()
     step = tf.function(self.train_step)
 
