@@ -68,16 +68,30 @@ struct Shape {
   // Of the ring that holds the region's: 8 rows that follow each other lie in different banks, also
   // where the ring ends.
   static constexpr int kRingRows = (kRegionRows + 7) / 8 * 8;
-  // Of 16 bytes; odd, so that 8 pixels of a column lie in different banks.
+  // From a row's pixel to the next row's; odd, see Place.
   static constexpr int kPitch = kRegionColumns | 1;
-  // In bytes; neighbouring pixels of all planes lie in different banks.
-  static constexpr int kPlane = (kRingRows * kPitch + 7) / 8 * 8 * 16 + 8 / kPlanes * 16;
-  static constexpr int kRegion = kPlanes * kPlane;
+  static constexpr int kPixel = kPlanes * 16;  // bytes
+  static constexpr int kRegion = (kRingRows * kPitch * kPixel + 1023) / 1024 * 1024;
+  // Rows of a box, which begins at multiples of 128 bytes; its bytes.
+  static constexpr int kBoxRows = kPixel < 128 ? 128 / kPixel : 1;
+  static constexpr int kBox = kBoxRows * kPitch * kPixel;
+  // Rows of the ring before an image's first region, for the boxes of later tiles to begin well.
+  static constexpr int kLead = (kBoxRows - kSharedRows % kBoxRows) % kBoxRows;
+  static_assert(kLead + kRegionRows <= kRingRows);
+  static_assert(kRingRows % kBoxRows == 0 && kRows % kBoxRows == 0);
   // Lines of the tables, padded with zeros: of a covered row, counted from the patch's last row,
   // and of a covered column, which narrow heads count from the patch's last column.
   static constexpr int kRowPad = kPatchRows - 1, kRowLines = kReachRows + kRowPad;
   static constexpr int kColumnPad = kHeads == 2 ? kPatchColumns - 1 : 0;
   static constexpr int kColumnLines = kHeads == 2 ? 16 + kColumnPad : kRowLines;
+
+  // Where the 16 bytes of a plane lie in a region: those of 8 pixels that follow each other lie in
+  // different banks, and so, by the odd pitch, do those of 8 pixels of a column.
+  __device__ static uint32_t Place(int pixel, int plane) {
+    return pixel * kPixel + (plane ^ (pixel * kPlanes / 8 % kPlanes)) * 16;
+  }
+  // The bits in which the place so many pixels further on differs, but for the distance.
+  static constexpr uint32_t Differing(int pixels) { return pixels * kPlanes / 8 % kPlanes * 16; }
 };
 
 // The tables in shared memory: lines of 16 bytes, the channels of one chunk, one chunk after the
@@ -126,7 +140,7 @@ struct Ring {
   // To the next tile.
   __device__ void Turn(bool tile_follows) {
     follows = tile_follows;
-    slot = follows ? At(S::kRows) : 0;
+    slot = follows ? At(S::kRows) : S::kLead;
   }
   __device__ int FirstNewRow() const { return follows ? S::kSharedRows : 0; }
   // Where a row of the region lies.
@@ -136,12 +150,12 @@ struct Ring {
   }
 };
 
-// Copies the new rows of the tile and of the halo around it into planes [head, chunk][row][column]
-// of 16 bytes. `kUpstream`: from the upstream gradient, which may be that of means.
+// Copies the new rows of the tile and of the halo around it into a region. `kUpstream`: from the
+// upstream gradient, which may be that of means.
 template <typename S, bool kUpstream = false>
 __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Ring<S>& ring,
                                   const Lane& lane, const typename S::T* from, int parts,
-                                  bool there, uint32_t planes) {
+                                  bool there, uint32_t region) {
   using T = typename S::T;
   constexpr int kAtOnce = kWarp / S::kPlanes;  // pixels of a row
   constexpr int kTurns = (S::kRegionColumns + kAtOnce - 1) / kAtOnce;
@@ -164,16 +178,16 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Rin
                             ? area.Upstream(g, y, x)
                             : area.First(parts) + (y * g.row_step + x * g.column_step) * parts;
   const T* line = from + pixel * S::kDepth + plane * 8;
-  planes += plane * S::kPlane + column * 16;
 #pragma unroll 2
   for (int row = first; row < S::kRegionRows; row += S::kWarps) {
     const bool row_inside = area.RowInside(row - kMargin);
-    const uint32_t to = planes + ring.At(row) * S::kPitch * 16;
+    const uint32_t to = region + S::Place(ring.At(row) * S::kPitch + column, plane);
     const T* at = line;
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
       if (turn < kTurns - 1 || column + turn * kAtOnce < S::kRegionColumns) {
-        CopyAsync(to + turn * kAtOnce * 16, at, row_inside && inside[turn]);
+        CopyAsync((to ^ turn % 2 * S::Differing(kAtOnce)) + turn * kAtOnce * S::kPixel, at,
+                  row_inside && inside[turn]);
       }
       at += column_step;
     }
@@ -326,41 +340,65 @@ struct Operands {
   }
 };
 
+// Addresses that a lane gives to ldmatrix, of its rows of the matrices of two covered columns and
+// two planes, which one instruction loads: of the patch's first four steps. In matrices that are
+// multiplied from the left the planes of a column follow each other, in transposed ones the columns
+// of a plane, as registers of one operand do.
+template <typename S, bool kTransposed>
+struct Places {
+  static constexpr int kSteps = 4, kColumns = 2 * kSteps;
+  static_assert(S::Differing(kColumns) == 0);
+  uint32_t at[kSteps];
+
+  // Of patches whose covered pixels of the lane are in a row of the ring, from a column on.
+  __device__ Places(uint32_t region, const Lane& lane, int row, int column) {
+    const int further = kTransposed ? lane.half : lane.upper;
+    const int plane = kTransposed ? lane.upper : lane.half;
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      at[step] = region + S::Place(row * S::kPitch + column + 2 * step + further, plane);
+    }
+  }
+  __device__ uint32_t Of(int step, int plane) const {
+    return (at[step % kSteps] ^ plane * 16) + step / kSteps * kColumns * S::kPixel;
+  }
+  // To the next patch.
+  __device__ void Advance() {
+    if constexpr (S::kPatchColumns == kColumns) {
+#pragma unroll
+      for (auto& place : at) place += kColumns * S::kPixel;
+    } else {
+      // Its first steps are this one's last.
+#pragma unroll
+      for (int step = 0; step < kSteps / 2; ++step) {
+        const uint32_t later = at[step] + kColumns * S::kPixel;
+        at[step] = at[kSteps / 2 + step];
+        at[kSteps / 2 + step] = later;
+      }
+    }
+  }
+};
+
 // The matrices of two columns of covered pixels: [column][plane], pixels as rows of 8 channels, or
 // (transposed) as columns.
 template <typename S, bool kTransposed>
 struct Pixels {
-  // Planes of one instruction, which loads four matrices.
-  static constexpr int kAtOnce = kTransposed ? 2 : S::kPlanes < 4 ? 2 : 4;
   uint32_t at[2][S::kPlanes];
 
-  // Where in the planes the lane's row of the first matrices begins, of the row of the ring that it
-  // reads. The columns of a matrix that is multiplied from the left are channels, of one column of
-  // pixels after the other; transposed, of one plane after the other.
-  __device__ static uint32_t Offset(const Lane& lane, int row) {
-    const int matrix = lane.number / 8;
-    const int plane = kTransposed ? matrix / 2 : matrix % kAtOnce;
-    const int column = kTransposed ? matrix % 2 : matrix / kAtOnce;
-    return plane * S::kPlane + (row * S::kPitch + column) * 16;
-  }
-  // `from`: of the patch's first covered pixel, plus the lane's offset.
-  __device__ void Load(uint32_t from, int step) {
+  // `region`: how far on from that of the places.
+  __device__ void Load(const Places<S, kTransposed>& places, int step, int region = 0) {
 #pragma unroll
-    for (int column = 0; column < 2; column += 4 / kAtOnce) {
+    for (int plane = 0; plane < S::kPlanes; plane += 2) {
+      uint32_t four[4];
+      const uint32_t from = places.Of(step, plane) + region;
+      if constexpr (kTransposed) {
+        LoadTransposed(from, four);
+      } else {
+        LoadMatrices(from, four);
+      }
 #pragma unroll
-      for (int plane = 0; plane < S::kPlanes; plane += kAtOnce) {
-        uint32_t four[4];
-        const uint32_t first = from + (2 * step + column) * 16 + plane * S::kPlane;
-        if constexpr (kTransposed) {
-          LoadTransposed(first, four);
-        } else {
-          LoadMatrices(first, four);
-        }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          (kTransposed ? at[i % 2][plane + i / 2] : at[column + i / kAtOnce][plane + i % kAtOnce]) =
-              four[i];
-        }
+      for (int i = 0; i < 4; ++i) {
+        (kTransposed ? at[i % 2][plane + i / 2] : at[i / 2][plane + i % 2]) = four[i];
       }
     }
   }

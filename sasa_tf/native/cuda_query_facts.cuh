@@ -100,12 +100,13 @@ struct QueryFacts {
     }
   };
 
-  // After those and the queries have been copied. `queries`: the planes' address.
+  // After those and the queries have been copied. `queries`: the region's address.
   __device__ static void Complete(const TileGrid& g, const Area& area, const Ring<S>& ring,
                                   uint32_t queries, const Factors& factors, float through_scale,
                                   const Lane& lane, uint32_t* words) {
-    static_assert(S::kSharedRows % 2 == 0 && S::kRows % 2 == 0);
     constexpr int kAtOnce = 2 / S::kHeads, kStride = S::kWarps * kAtOnce;  // columns
+    static_assert(S::kSharedRows % 2 == 0 && S::kRows % 2 == 0);
+    static_assert(S::Differing(2 * kStride) == 0);
     // The lane's word to convert.
     const int half = lane.pair % 2, next = kTwoHeads ? 0 : half;
     const bool of_log_sum = lane.pair < 2;
@@ -119,9 +120,9 @@ struct QueryFacts {
           area.RowInside(y - kMargin) && (!kTwoHeads || area.head + half < g.heads);
       int x = threadIdx.x / kWarp * kAtOnce;
       // Of two heads the first chunks' matrices of both, of wide heads two chunks' of two columns.
-      uint32_t from = queries + (ring.At(first + lane.matrix_row) * S::kPitch + x) * 16;
-      from +=
-          kTwoHeads ? lane.half * S::kChunks * S::kPlane : lane.half * 16 + lane.upper * S::kPlane;
+      const int pixel = ring.At(first + lane.matrix_row) * S::kPitch + x;
+      uint32_t from = queries + (kTwoHeads ? S::Place(pixel, lane.half * S::kChunks)
+                                           : S::Place(pixel + lane.half, lane.upper));
       uint32_t* to = words + lane.pair * kPlane + x * kColumn + row;
       uint32_t* own =
           words + (of_log_sum ? kLogSum : kDelta) * kPlane + half * kSecond + x * kColumn + row;
@@ -144,7 +145,7 @@ struct QueryFacts {
                                 : of_rows ? factors.start
                                           : kZeros;
             uint32_t q[4];
-            LoadMatrices(from + c * S::kPlane, q);
+            LoadMatrices(from ^ c * 16, q);
             Multiply16<T>(sum, start, q[0], q[1], q[2], q[3], factor[c % S::kTableChunks],
                           factor[c % S::kTableChunks + 1]);
           }
@@ -174,7 +175,7 @@ struct QueryFacts {
           word = Pack<__nv_bfloat16>(number, number - __bfloat162float(__float2bfloat16(number)));
         }
         if (within) *own = word;
-        from += kStride * 16;
+        from = (from ^ S::Differing(kStride)) + kStride * S::kPixel;
         to += kStride * kColumn;
         own += kStride * kColumn;
         to_columns += kStride * kTermsOfColumn;

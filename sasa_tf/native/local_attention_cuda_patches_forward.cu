@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
             typename S::T* __restrict__ output, float* __restrict__ log_sum,
             typename S::T* __restrict__ means) {
   using T = typename S::T;
-  extern __shared__ __align__(128) char memory[];
+  extern __shared__ __align__(1024) char memory[];
   const Tables<S> tables(memory + ByQueries<S>::kTables);
   const Lane lane;
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
@@ -95,8 +95,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     __syncthreads();
     if (!way.live) continue;
     const int matrix_row = ring.At(way.top + lane.matrix_row);
-    uint32_t k_at = keys + Pixels<S, false>::Offset(lane, matrix_row) + way.begin * 16;
-    uint32_t v_at = values + Pixels<S, true>::Offset(lane, matrix_row) + way.begin * 16;
+    Places<S, false> of_keys(keys, lane, matrix_row, way.begin);
+    Places<S, true> of_values(values, lane, matrix_row, way.begin);
 #pragma unroll 1
     for (int left = way.begin; left < way.end && left < area.columns; left += S::kPatchColumns) {
       const Halves inside = way.Inside(left);
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 #pragma unroll
           for (int step = 0; step < S::kSteps; ++step) {
             Pixels<S, false> k;
-            k.Load(k_at, step);
+            k.Load(of_keys, step);
 #pragma unroll
             for (int column = 0; column < 2; ++column) {
               float logit[4];
@@ -144,8 +144,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
           Pixels<S, false> k;
           Pixels<S, true> v;
           float weight[2][4];
-          k.Load(k_at, step);
-          v.Load(v_at, step);
+          k.Load(of_keys, step);
+          v.Load(of_values, step);
 #pragma unroll
           for (int column = 0; column < 2; ++column) {
             terms.Of(2 * step + column, row_terms, column_terms, weight[column]);
@@ -177,8 +177,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         log_sum[output_at / S::kDepth + lane.pair * way.Second(1)] = log_of_sum;
       }
       output_at += way.Step(1);
-      k_at += S::kPatchColumns * 16;
-      v_at += S::kPatchColumns * 16;
+      of_keys.Advance();
+      of_values.Advance();
     }
   }
 }

@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
                 typename S::T* __restrict__ value_gradient, TableSums sums) {
   using T = typename S::T;
   using Facts = QueryFacts<S>;
-  extern __shared__ __align__(128) char memory[];
+  extern __shared__ __align__(1024) char memory[];
   const Tables<S> tables(memory + 2 * S::kRegion);
   uint32_t* words = reinterpret_cast<uint32_t*>(memory + 2 * S::kRegion);
   const Lane lane;
@@ -88,8 +88,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     __syncthreads();
     if (!way.live) continue;
     const int matrix_row = ring.At(way.top + lane.matrix_row);
-    uint32_t q_at = queries + Pixels<S, false>::Offset(lane, matrix_row) + way.begin * 16;
-    uint32_t transposed_at = queries + Pixels<S, true>::Offset(lane, matrix_row) + way.begin * 16;
+    Places<S, false> places(queries, lane, matrix_row, way.begin);
+    Places<S, true> transposed(queries, lane, matrix_row, way.begin);
     const int query_row = ring.At(way.top + lane.row);
     const uint32_t* term = words + Facts::Terms(lane, query_row) + way.begin * Facts::kColumn;
     const uint32_t* delta = words + Facts::Deltas(lane, query_row) + way.begin * Facts::kColumn;
@@ -109,8 +109,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         Pixels<S, false> q, up;
         Pixels<S, true> qt, upt;
         float weight[2][4], slope[2][4];
-        q.Load(q_at, step);
-        up.Load(q_at + S::kRegion, step);
+        q.Load(places, step);
+        up.Load(places, step, S::kRegion);
 #pragma unroll
         for (int column = 0; column < 2; ++column) {
           const int covered = 2 * step + column;
@@ -141,17 +141,17 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         uint32_t weights[4], slopes[4];
         PackRows<T>(weight[0], weight[1], weights);
         PackRows<T>(slope[0], slope[1], slopes);
-        upt.Load(transposed_at + S::kRegion, step);
+        upt.Load(transposed, step, S::kRegion);
         Gather<S>(weights, upt, dv);
-        qt.Load(transposed_at, step);
+        qt.Load(transposed, step);
         Gather<S>(slopes, qt, dk);
       }
       if (g.has_key) stores.Store(dk, key_factor, key_factor, lane, room, key_gradient);
       stores.Store(dv, share, share, lane, room, value_gradient);
       stores.Advance();
       at += way.Step(g.parts);
-      q_at += S::kPatchColumns * 16;
-      transposed_at += S::kPatchColumns * 16;
+      places.Advance();
+      transposed.Advance();
       term += S::kPatchColumns * Facts::kColumn;
       delta += S::kPatchColumns * Facts::kColumn;
       column_term += S::kPatchColumns * Facts::kTermsOfColumn;

@@ -19,49 +19,41 @@
 namespace sasa {
 namespace {
 
-// Two numbers of a row, the first left out: the word's second and the next word's first.
-__device__ inline uint32_t Shifted(uint32_t word, uint32_t next) {
-  return __byte_perm(word, next, 0x5432);
-}
-
 // From covered rows and columns back to lines of the tables: of each half's 8 queries [8, 8 lines
-// of the rows] and [8, 8 of the columns].
+// of the rows] and [8, 8 of the columns]. Without branches, in which lanes would part.
 template <typename S>
 __device__ inline void ToLines(const Lane& lane, const Way<S>& way, const Shear& shear,
                                const float (&row)[4], const float (&column)[2][4],
                                uint32_t (&lines)[2][2]) {
   using T = typename S::T;
+  // Of the numbers of two words, the first word's, or from its second on.
+  constexpr uint32_t kFromFirst = 0x3210, kFromSecond = 0x5432;
   const int first = lane.number - lane.pair;
-  const bool last = lane.pair == 3;
-  const auto of = [](uint32_t word, int from) { return __shfl_sync(kAllLanes, word, from); };
-  const int following = first + (lane.pair + 1) % 4;
+  // The word so many lanes further on; behind the last lane of the row, from the other word.
+  const auto further = [&](uint32_t word, uint32_t behind, int lanes) {
+    return __shfl_sync(kAllLanes, lane.pair < lanes ? behind : word,
+                       first + (lane.pair + lanes) % 4);
+  };
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    uint32_t rows = Pack<T>(row[2 * half], row[2 * half + 1]);
-    const uint32_t below = of(rows, following);
-    if (way.row[half] == 1) rows = Shifted(rows, last ? 0u : below);
-    lines[half][0] = rows;
+    const uint32_t rows = Pack<T>(row[2 * half], row[2 * half + 1]);
+    lines[half][0] =
+        __byte_perm(rows, further(rows, 0u, 1), way.row[half] ? kFromSecond : kFromFirst);
   }
   if constexpr (S::kHeads == 1) {
     uint32_t columns[2];
     shear.ToLines<T>(lane, column, columns);
     lines[0][1] = columns[0];
     lines[1][1] = columns[1];
-    return;
-  }
+  } else {
+    const int words = way.column / 2;
+    const uint32_t from = way.column % 2 ? kFromSecond : kFromFirst;
 #pragma unroll
-  for (int head = 0; head < 2; ++head) {
-    uint32_t low = Pack<T>(column[0][2 * head], column[0][2 * head + 1]);
-    uint32_t high = Pack<T>(column[1][2 * head], column[1][2 * head + 1]);
-    // By two columns; of the upper eight only the first two are needed afterwards.
-    const uint32_t later = of(low, following), upper = of(high, last ? first : following);
-    if (way.column >= 2) {
-      low = last ? upper : later;
-      high = upper;
+    for (int head = 0; head < 2; ++head) {
+      const uint32_t low = Pack<T>(column[0][2 * head], column[0][2 * head + 1]);
+      const uint32_t high = Pack<T>(column[1][2 * head], column[1][2 * head + 1]);
+      lines[head][1] = __byte_perm(further(low, high, words), further(low, high, words + 1), from);
     }
-    const uint32_t next = of(low, following), beyond = of(high, first);
-    if (way.column % 2) low = Shifted(low, last ? beyond : next);
-    lines[head][1] = low;
   }
 }
 
@@ -107,7 +99,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
                   typename S::T* __restrict__ query_gradient, float* __restrict__ minus_deltas,
                   float* __restrict__ partials) {
   using T = typename S::T;
-  extern __shared__ __align__(128) char memory[];
+  extern __shared__ __align__(1024) char memory[];
   const Tables<S> tables(memory + ByQueries<S>::kTables);
   const Lane lane;
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
@@ -169,9 +161,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     __syncthreads();
     if (!way.live) continue;
     const int matrix_row = ring.At(way.top + lane.matrix_row);
-    uint32_t k_at = keys + Pixels<S, false>::Offset(lane, matrix_row) + way.begin * 16;
-    const uint32_t to_values = values - keys;
-    uint32_t transposed_at = keys + Pixels<S, true>::Offset(lane, matrix_row) + way.begin * 16;
+    Places<S, false> places(keys, lane, matrix_row, way.begin);
+    Places<S, true> transposed(keys, lane, matrix_row, way.begin);
 #pragma unroll 1
     for (int left = way.begin; left < way.end && left < area.columns; left += S::kPatchColumns) {
       const Halves inside = way.Inside(left);
@@ -211,9 +202,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         Pixels<S, false> k, v;
         Pixels<S, true> kt;
         float slope[2][4];
-        k.Load(k_at, step);
-        v.Load(k_at + to_values, step);
-        kt.Load(transposed_at, step);
+        k.Load(places, step);
+        v.Load(places, step, S::kRegion);
+        kt.Load(transposed, step);
 #pragma unroll
         for (int column = 0; column < 2; ++column) {
           float logit[4];
@@ -248,8 +239,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       stores.Advance();
       q_at += way.Step(g.parts);
       output_at += way.Step(1);
-      k_at += S::kPatchColumns * 16;
-      transposed_at += S::kPatchColumns * 16;
+      places.Advance();
+      transposed.Advance();
     }
   }
   LetNextKernelBegin();
