@@ -27,14 +27,20 @@ void Enqueue(void (*kernel)(Parameters...), int blocks, int threads, int bytes, 
   // clang-format on
 }
 
+// Whether what runs of a kernel was compiled for sm_90 or later, and so knows what that has.
+template <typename Kernel>
+bool CompiledForSm90(Kernel kernel) {
+  cudaFuncAttributes code = {};
+  cudaFuncGetAttributes(&code, kernel);
+  return code.ptxVersion >= 90;
+}
+
 // Likewise, but the kernel may begin as soon as the thread blocks of the stream's last kernel have
 // all ended or called `LetNextKernelBegin`. It calls `WaitForLastKernel` before it touches what
 // that one writes. GPUs before sm_90 know nothing of this, nor does code that is compiled for them.
 template <typename... Parameters, typename... Arguments>
 void EnqueueEarly(void (*kernel)(Parameters...), int blocks, int threads, int bytes,
                   cudaStream_t stream, Arguments... arguments) {
-  cudaFuncAttributes code = {};
-  cudaFuncGetAttributes(&code, kernel);
   cudaLaunchAttribute early = {};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
@@ -44,7 +50,7 @@ void EnqueueEarly(void (*kernel)(Parameters...), int blocks, int threads, int by
   launch.dynamicSmemBytes = bytes;
   launch.stream = stream;
   launch.attrs = &early;
-  launch.numAttrs = code.ptxVersion >= 90 ? 1 : 0;  // older code would not wait
+  launch.numAttrs = CompiledForSm90(kernel) ? 1 : 0;  // older code would not wait
   cudaLaunchKernelEx(&launch, kernel, static_cast<Parameters>(arguments)...);
 }
 

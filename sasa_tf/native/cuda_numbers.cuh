@@ -57,7 +57,7 @@ int Workers(Kernel kernel, int work, int threads, int bytes, int limit) {
   return workers < limit ? workers : limit;
 }
 
-inline int CeilDiv(int a, int b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr int CeilDiv(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace sasa
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cuda_boxes.cuh"
 #include "cuda_instructions.cuh"
 #include "cuda_patch_stores.cuh"
 #include "cuda_patches.cuh"
@@ -194,14 +195,16 @@ struct Terms {
   }
 };
 
-// Shared memory of the kernels by queries: regions of keys and values, tables, and of each warp
-// what goes from lane to lane.
+// Shared memory of the kernels by queries: regions of keys and values, tables, of each warp what
+// goes from lane to lane, and what the regions' copies are waited for with.
 template <typename S>
 struct ByQueries {
   static constexpr int kRoom =
       S::kHeads == 1 && Shear::kBytes > Stores<S>::kBytes ? Shear::kBytes : Stores<S>::kBytes;
   static constexpr int kTables = 2 * S::kRegion, kRooms = kTables + Tables<S>::kBytes;
-  static constexpr int kBytes = kRooms + S::kWarps * kRoom;
+  static constexpr int kArrivals = kRooms + S::kWarps * kRoom;
+  static constexpr int kBytes = kArrivals + Arrivals::kBytes;
+  static_assert(kArrivals % Arrivals::kBytes == 0);
 };
 
 }  // namespace

@@ -5,9 +5,11 @@
 
 #include <cstdint>
 
+#include "cuda_boxes.cuh"
 #include "cuda_instructions.cuh"
 #include "cuda_launch.h"
 #include "cuda_numbers.cuh"
+#include "cuda_patch_regions.cuh"
 #include "cuda_patch_stores.cuh"
 #include "cuda_patch_terms.cuh"
 #include "cuda_patches.cuh"
@@ -55,11 +57,11 @@ __device__ inline void StoreMeans(const Sums<S>& sum, float first_factor, float 
 // Writing means takes registers, which the kernel is slower without: `kMeans` has them.
 template <typename S, bool kMeans>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
-    Forward(TileGrid g, const typename S::T* __restrict__ query,
-            const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
-            const float* __restrict__ rows, const float* __restrict__ columns,
-            typename S::T* __restrict__ output, float* __restrict__ log_sum,
-            typename S::T* __restrict__ means) {
+    Forward(TileGrid g, const __grid_constant__ RegionBoxes boxes,
+            const typename S::T* __restrict__ query, const typename S::T* __restrict__ key,
+            const typename S::T* __restrict__ value, const float* __restrict__ rows,
+            const float* __restrict__ columns, typename S::T* __restrict__ output,
+            float* __restrict__ log_sum, typename S::T* __restrict__ means) {
   using T = typename S::T;
   extern __shared__ __align__(1024) char memory[];
   const Tables<S> tables(memory + ByQueries<S>::kTables);
@@ -76,6 +78,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const uint32_t ones[2] = {Hidden(Pack<T>(1.f, 1.f), lane, 30),
                             Hidden(Pack<T>(1.f, 1.f), lane, 31)};
 
+  Arrivals arrivals(memory + ByQueries<S>::kArrivals);
+
   const Run run(g);
   Ring<S> ring;
   for (int tile = run.begin; tile < run.end; tile += run.step) {
@@ -83,8 +87,12 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     const Way<S> way(g, area, lane);
     ring.Turn(tile > run.begin && area.y > 0);
     __syncthreads();
-    CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
-    CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
+    if (boxes.there) {
+      if (threadIdx.x == 0) CopyBoxes<S>(area, ring, boxes, keys, arrivals);
+    } else {
+      CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
+      CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
+    }
     const Shear shear(room, way.column);
     uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
     Rows<S> next;
@@ -92,6 +100,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(way.begin), next);
     if (g.mask_border) terms.SetRows(area, lane, way);
     WaitForCopies();
+    if (boxes.there) arrivals.Wait();
     __syncthreads();
     if (!way.live) continue;
     const int matrix_row = ring.At(way.top + lane.matrix_row);
@@ -190,9 +199,14 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers = RunsOf(g, Workers(kernel, g.tiles, S::kThreads, kBytes, g.tiles));
-  EnqueueEarly(kernel, workers, S::kThreads, kBytes, stream, g, static_cast<const T*>(a.query),
-               static_cast<const T*>(a.key), static_cast<const T*>(a.value), a.rows, a.columns,
-               static_cast<T*>(a.output), a.log_sum, static_cast<T*>(a.means));
+  RegionBoxes boxes = {};
+  if (p.has_key && CompiledForSm90(kernel)) {
+    boxes = MakeRegionBoxes<S>(p, a.key, p.parts, a.value, p.parts);
+  }
+  EnqueueEarly(kernel, workers, S::kThreads, kBytes, stream, g, boxes,
+               static_cast<const T*>(a.query), static_cast<const T*>(a.key),
+               static_cast<const T*>(a.value), a.rows, a.columns, static_cast<T*>(a.output),
+               a.log_sum, static_cast<T*>(a.means));
 }
 
 // As fast as was found on an H100.

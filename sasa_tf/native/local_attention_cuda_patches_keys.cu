@@ -6,9 +6,11 @@
 
 #include <cstdint>
 
+#include "cuda_boxes.cuh"
 #include "cuda_instructions.cuh"
 #include "cuda_launch.h"
 #include "cuda_numbers.cuh"
+#include "cuda_patch_regions.cuh"
 #include "cuda_patch_stores.cuh"
 #include "cuda_patches.cuh"
 #include "cuda_query_facts.cuh"
@@ -19,19 +21,30 @@
 namespace sasa {
 namespace {
 
+// Shared memory: regions of queries and upstream gradients, what is known of the queries, of each
+// warp what goes from lane to lane, and what the regions' copies are waited for with.
+template <typename S>
+struct ByKeys {
+  static constexpr int kFacts = 2 * S::kRegion, kRooms = kFacts + kFactBytes<S>;
+  static constexpr int kArrivals = kRooms + S::kWarps * Stores<S>::kBytes;
+  static constexpr int kBytes = kArrivals + Arrivals::kBytes;
+  static_assert(kArrivals % Arrivals::kBytes == 0);
+};
+
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
-    KeyBackward(TileGrid g, const typename S::T* __restrict__ query,
-                const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
-                const float* __restrict__ rows, const float* __restrict__ columns,
-                const float* __restrict__ log_sum, const typename S::T* __restrict__ upstream,
-                const float* __restrict__ minus_deltas, typename S::T* __restrict__ key_gradient,
+    KeyBackward(TileGrid g, const __grid_constant__ RegionBoxes boxes,
+                const typename S::T* __restrict__ query, const typename S::T* __restrict__ key,
+                const typename S::T* __restrict__ value, const float* __restrict__ rows,
+                const float* __restrict__ columns, const float* __restrict__ log_sum,
+                const typename S::T* __restrict__ upstream, const float* __restrict__ minus_deltas,
+                typename S::T* __restrict__ key_gradient,
                 typename S::T* __restrict__ value_gradient, TableSums sums) {
   using T = typename S::T;
   using Facts = QueryFacts<S>;
   extern __shared__ __align__(1024) char memory[];
-  const Tables<S> tables(memory + 2 * S::kRegion);
-  uint32_t* words = reinterpret_cast<uint32_t*>(memory + 2 * S::kRegion);
+  const Tables<S> tables(memory + ByKeys<S>::kFacts);
+  uint32_t* words = reinterpret_cast<uint32_t*>(memory + ByKeys<S>::kFacts);
   const Lane lane;
   const uint32_t queries = SharedAddress(memory);
   tables.Fill(g, rows, columns);
@@ -55,9 +68,11 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   __syncthreads();
   Facts::Clear(words);
   const float factor = g.scale * kLog2E, share = PoolShare(g), key_factor = g.scale * share;
-  char* room = memory + 2 * S::kRegion + kFactBytes<S> + threadIdx.x / kWarp * Stores<S>::kBytes;
+  char* room = memory + ByKeys<S>::kRooms + threadIdx.x / kWarp * Stores<S>::kBytes;
   Operands<S> k(lane, 18), v(lane, 26);
   uint32_t line[4] = {0u, Hidden(0u, lane, 34), Hidden(0u, lane, 35), 0u};
+
+  Arrivals arrivals(memory + ByKeys<S>::kArrivals);
 
   const Run run(g);
   Ring<S> ring;
@@ -66,8 +81,12 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     const Way<S> way(g, area, lane);
     ring.Turn(tile > run.begin && area.y > 0);
     __syncthreads();
-    CopyRegion<S>(g, area, ring, lane, query, g.parts, true, queries);
-    CopyRegion<S, true>(g, area, ring, lane, upstream, 1, true, queries + S::kRegion);
+    if (boxes.there) {
+      if (threadIdx.x == 0) CopyBoxes<S>(area, ring, boxes, queries, arrivals);
+    } else {
+      CopyRegion<S>(g, area, ring, lane, query, g.parts, true, queries);
+      CopyRegion<S, true>(g, area, ring, lane, upstream, 1, true, queries + S::kRegion);
+    }
     // For the sums of output times upstream.
     if (tile == run.begin) WaitForLastKernel();
     Facts::Copy(g, area, ring, lane, log_sum, minus_deltas, SharedAddress(words));
@@ -83,6 +102,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     };
     load(at, way.Inside(way.begin));
     WaitForCopies();
+    if (boxes.there) arrivals.Wait();
     __syncthreads();
     Facts::Complete(g, area, ring, queries, factors, 1.f / g.scale, lane, words);
     __syncthreads();
@@ -166,9 +186,13 @@ void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSum
                        cudaStream_t stream) {
   using T = typename S::T;
   const TileGrid g = PlanPatches<S>(p);
-  constexpr int kBytes = 2 * S::kRegion + kFactBytes<S> + S::kWarps * Stores<S>::kBytes;
+  constexpr int kBytes = ByKeys<S>::kBytes;
   const int workers = RunsOf(g, Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
-  EnqueueEarly(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g,
+  RegionBoxes boxes = {};
+  if (p.pool == 1 && CompiledForSm90(KeyBackward<S>)) {
+    boxes = MakeRegionBoxes<S>(p, a.query, p.parts, a.upstream, 1);
+  }
+  EnqueueEarly(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
                static_cast<const T*>(a.value), a.rows, a.columns, a.log_sum,
                static_cast<const T*>(a.upstream), a.scratch, static_cast<T*>(a.key_gradient),
@@ -185,8 +209,8 @@ void WithKeyShape(const Problem& p, T, Launch launch) {
   launch(Shape<T, 64, 4, 16, 2>());
 }
 
-void ByKeys(const Problem& p, const BackwardArrays& arrays, const TableSums& sums,
-            cudaStream_t stream) {
+void PatchesByKeys(const Problem& p, const BackwardArrays& arrays, const TableSums& sums,
+                   cudaStream_t stream) {
   WithType(p, [&](auto zero) {
     WithKeyShape(p, zero,
                  [&](auto shape) { LaunchKeyBackward<decltype(shape)>(p, arrays, sums, stream); });
@@ -196,7 +220,7 @@ void ByKeys(const Problem& p, const BackwardArrays& arrays, const TableSums& sum
 }  // namespace
 
 void PatchesBackward(const Problem& p, const BackwardArrays& arrays, cudaStream_t stream) {
-  ByKeys(p, arrays, PatchesByQueries(p, arrays, stream), stream);
+  PatchesByKeys(p, arrays, PatchesByQueries(p, arrays, stream), stream);
 }
 
 }  // namespace sasa

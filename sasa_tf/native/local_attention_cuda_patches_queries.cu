@@ -6,9 +6,11 @@
 
 #include <cstdint>
 
+#include "cuda_boxes.cuh"
 #include "cuda_instructions.cuh"
 #include "cuda_launch.h"
 #include "cuda_numbers.cuh"
+#include "cuda_patch_regions.cuh"
 #include "cuda_patch_stores.cuh"
 #include "cuda_patch_terms.cuh"
 #include "cuda_patches.cuh"
@@ -91,11 +93,11 @@ __device__ inline void AddTables(uint32_t table_at, const uint32_t (&lines)[2][2
 
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
-    QueryBackward(TileGrid g, const typename S::T* __restrict__ query,
-                  const typename S::T* __restrict__ key, const typename S::T* __restrict__ value,
-                  const float* __restrict__ rows, const float* __restrict__ columns,
-                  const typename S::T* __restrict__ output, const float* __restrict__ log_sum,
-                  const typename S::T* __restrict__ upstream,
+    QueryBackward(TileGrid g, const __grid_constant__ RegionBoxes boxes,
+                  const typename S::T* __restrict__ query, const typename S::T* __restrict__ key,
+                  const typename S::T* __restrict__ value, const float* __restrict__ rows,
+                  const float* __restrict__ columns, const typename S::T* __restrict__ output,
+                  const float* __restrict__ log_sum, const typename S::T* __restrict__ upstream,
                   typename S::T* __restrict__ query_gradient, float* __restrict__ minus_deltas,
                   float* __restrict__ partials) {
   using T = typename S::T;
@@ -123,6 +125,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   float table_sum[S::kChunks][4] = {};  // [8 lines of rows, 8 of columns][8 channels]
   Operands<S> q(lane, 32), up(lane, 40);
 
+  Arrivals arrivals(memory + ByQueries<S>::kArrivals);
+
   const Run run(g);
   Ring<S> ring;
   for (int tile = run.begin; tile < run.end; tile += run.step) {
@@ -132,8 +136,12 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     const Way<S> way(g, area, lane);
     ring.Turn(tile > run.begin && area.y > 0);
     __syncthreads();
-    CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
-    CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
+    if (boxes.there) {
+      if (threadIdx.x == 0) CopyBoxes<S>(area, ring, boxes, keys, arrivals);
+    } else {
+      CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
+      CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
+    }
     const Shear shear(room, way.column);
     uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
     uint32_t upstream_at =
@@ -158,6 +166,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     load(q_at, upstream_at, output_at, way.Inside(way.begin));
     if (g.mask_border) terms.SetRows(area, lane, way);
     WaitForCopies();
+    if (boxes.there) arrivals.Wait();
     __syncthreads();
     if (!way.live) continue;
     const int matrix_row = ring.At(way.top + lane.matrix_row);
@@ -256,7 +265,11 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
   constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers =
       RunsOf(g, Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
-  EnqueueEarly(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g,
+  RegionBoxes boxes = {};
+  if (p.has_key && CompiledForSm90(QueryBackward<S>)) {
+    boxes = MakeRegionBoxes<S>(p, a.key, p.parts, a.value, p.parts);
+  }
+  EnqueueEarly(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
                static_cast<const T*>(a.value), a.rows, a.columns, static_cast<const T*>(a.output),
                a.log_sum, static_cast<const T*>(a.upstream), static_cast<T*>(a.query_gradient),

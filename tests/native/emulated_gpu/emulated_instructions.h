@@ -32,6 +32,11 @@ void Enqueue(void (*kernel)(Parameters...), int blocks, int threads, int bytes, 
   emulation::Run(blocks, threads, bytes, call, &thread);
 }
 
+template <typename Kernel>
+bool CompiledForSm90(Kernel) {
+  return true;
+}
+
 // One kernel after the other.
 template <typename... Parameters, typename... Arguments>
 void EnqueueEarly(void (*kernel)(Parameters...), Arguments... arguments) {
