@@ -118,13 +118,12 @@ __device__ inline void CopyBoxes(const Area& area, const Ring<S>& ring, const Re
 }
 
 // Addresses that a lane gives to ldmatrix, of its rows of the matrices of two covered columns and
-// two planes, which one instruction loads: of the patch's first four steps. In matrices that are
+// two planes, which one instruction loads: of the patch's first two steps. In matrices that are
 // multiplied from the left the planes of a column follow each other, in transposed ones the columns
 // of a plane, as registers of one operand do.
 template <typename S, bool kTransposed>
 struct Places {
-  static constexpr int kSteps = 4, kColumns = 2 * kSteps;
-  static_assert(S::Differing(kColumns) == 0);
+  static constexpr int kSteps = 2, kColumns = 2 * kSteps;
   uint32_t at[kSteps];
 
   // Of patches whose covered pixels of the lane are in a row of the ring, from a column on.
@@ -137,21 +136,14 @@ struct Places {
     }
   }
   __device__ uint32_t Of(int step, int plane) const {
-    return (at[step % kSteps] ^ plane * 16) + step / kSteps * kColumns * S::kPixel;
+    const int columns = step / kSteps * kColumns;
+    return (at[step % kSteps] ^ S::Differing(columns) ^ plane * 16) + columns * S::kPixel;
   }
   // To the next patch.
   __device__ void Advance() {
-    if constexpr (S::kPatchColumns == kColumns) {
 #pragma unroll
-      for (auto& place : at) place += kColumns * S::kPixel;
-    } else {
-      // Its first steps are this one's last.
-#pragma unroll
-      for (int step = 0; step < kSteps / 2; ++step) {
-        const uint32_t later = at[step] + kColumns * S::kPixel;
-        at[step] = at[kSteps / 2 + step];
-        at[kSteps / 2 + step] = later;
-      }
+    for (auto& place : at) {
+      place = (place ^ S::Differing(S::kPatchColumns)) + S::kPatchColumns * S::kPixel;
     }
   }
 };

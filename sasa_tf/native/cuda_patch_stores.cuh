@@ -14,11 +14,24 @@
 namespace sasa {
 namespace {
 
+// Multiplies sums by a number for each half of the rows.
+template <typename S>
+__device__ inline void Scale(float first, float second, Sums<S>& sums) {
+#pragma unroll
+  for (auto& of_head : sums) {
+#pragma unroll
+    for (auto& sum : of_head) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum[i] *= i / 2 ? second : first;
+    }
+  }
+}
+
 // Two numbers of the lane's row, of its own head's sums.
 template <typename S>
-__device__ inline uint32_t Packed(const Sums<S>& sums, int half, int chunk, float factor) {
+__device__ inline uint32_t Packed(const Sums<S>& sums, int half, int chunk) {
   const auto& sum = sums[S::kHeads == 2 ? half : 0][chunk];
-  return Pack<typename S::T>(sum[2 * half] * factor, sum[2 * half + 1] * factor);
+  return Pack<typename S::T>(sum[2 * half], sum[2 * half + 1]);
 }
 
 // How a warp stores its patches: number by number, as they lie in matrices, or, by way of its own
@@ -34,18 +47,15 @@ struct Numbers {
       : way(g, area, lane), second(way.Second(parts)), step(way.Step(parts)), left(way.begin) {
     at = way.First(area, parts, lane);
   }
-  // Stores sums, of each half of the rows times its factor.
-  __device__ void Store(const Sums<S>& sums, float first_factor, float second_factor, const Lane&,
-                        char*, T* to) const {
+  __device__ void Store(const Sums<S>& sums, const Lane&, char*, T* to) const {
     const Halves inside = way.Inside(left);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float factor = half ? second_factor : first_factor;
       T* half_at = to + at + half * second * S::kDepth;
       if (!inside[half]) continue;
 #pragma unroll
       for (int c = 0; c < S::kChunks; ++c) {
-        *reinterpret_cast<uint32_t*>(half_at + 8 * c) = Packed<S>(sums, half, c, factor);
+        *reinterpret_cast<uint32_t*>(half_at + 8 * c) = Packed<S>(sums, half, c);
       }
     }
   }
@@ -85,19 +95,16 @@ struct Pieces {
     column_step = g.column_step * parts * S::kDepth;
     at = area.First(parts) * S::kDepth + row * row_step + column * column_step + plane * 8;
   }
-  // Stores sums, of each half of the rows times its factor.
-  __device__ void Store(const Sums<S>& sums, float first_factor, float second_factor,
-                        const Lane& lane, char* memory, T* to) const {
+  __device__ void Store(const Sums<S>& sums, const Lane& lane, char* memory, T* to) const {
     __syncwarp();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float factor = half ? second_factor : first_factor;
 #pragma unroll
       for (int c = 0; c < S::kChunks; ++c) {
         const int plane = S::kHeads == 2 ? half * S::kChunks + c : c;
         const int pixel = lane.row + (S::kHeads == 2 ? 0 : half * 8);
         *reinterpret_cast<uint32_t*>(memory + plane * kPlane + pixel * 16 + lane.pair * 4) =
-            Packed<S>(sums, half, c, factor);
+            Packed<S>(sums, half, c);
       }
     }
     __syncwarp();

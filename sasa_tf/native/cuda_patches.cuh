@@ -90,8 +90,11 @@ struct Shape {
   __device__ static uint32_t Place(int pixel, int plane) {
     return pixel * kPixel + (plane ^ (pixel * kPlanes / 8 % kPlanes)) * 16;
   }
-  // The bits in which the place so many pixels further on differs, but for the distance.
-  static constexpr uint32_t Differing(int pixels) { return pixels * kPlanes / 8 % kPlanes * 16; }
+  // The bits in which the place so many pixels further on differs, four or a multiple, but for the
+  // distance.
+  __host__ __device__ static constexpr uint32_t Differing(int pixels) {
+    return pixels / 4 % 2 * (kPlanes / 2) * 16;
+  }
 };
 
 // The tables in shared memory: lines of 16 bytes, the channels of one chunk, one chunk after the

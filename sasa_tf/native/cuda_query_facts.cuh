@@ -106,7 +106,7 @@ struct QueryFacts {
                                   const Lane& lane, uint32_t* words) {
     constexpr int kAtOnce = 2 / S::kHeads, kStride = S::kWarps * kAtOnce;  // columns
     static_assert(S::kSharedRows % 2 == 0 && S::kRows % 2 == 0);
-    static_assert(S::Differing(2 * kStride) == 0);
+    static_assert(kStride % 4 == 0);
     // The lane's word to convert.
     const int half = lane.pair % 2, next = kTwoHeads ? 0 : half;
     const bool of_log_sum = lane.pair < 2;

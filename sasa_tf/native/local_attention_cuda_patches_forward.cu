@@ -27,8 +27,8 @@ __device__ inline bool Told(float total) { return total > 0x1p-100f && total < 0
 // Stores the means of a patch's outputs over blocks of 2 x 2 pixels, which lie in rows of the sums
 // whose numbers differ in two bits (of two heads), or in both halves and one bit.
 template <typename S>
-__device__ inline void StoreMeans(const Sums<S>& sum, float first_factor, float second_factor,
-                                  const Lane& lane, const Halves& inside, typename S::T* to) {
+__device__ inline void StoreMeans(const Sums<S>& outputs, const Lane& lane, const Halves& inside,
+                                  typename S::T* to) {
   constexpr bool kTwoHeads = S::kHeads == 2;
   constexpr int kColumnLanes = 4, kRowLanes = 16;  // to the same of the next column and row
   const bool first = (lane.number & (kTwoHeads ? kColumnLanes | kRowLanes : kColumnLanes)) == 0;
@@ -39,9 +39,8 @@ __device__ inline void StoreMeans(const Sums<S>& sum, float first_factor, float 
       float mean[2];
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const auto& own = sum[head][c];
-        float x = kTwoHeads ? own[2 * head + i] * (head ? second_factor : first_factor)
-                            : own[i] * first_factor + own[2 + i] * second_factor;
+        const auto& own = outputs[head][c];
+        float x = kTwoHeads ? own[2 * head + i] : own[i] + own[2 + i];
         x += __shfl_xor_sync(kAllLanes, x, kColumnLanes);
         if (kTwoHeads) x += __shfl_xor_sync(kAllLanes, x, kRowLanes);
         mean[i] = x * kShareOfMean;
@@ -172,12 +171,11 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         const bool told = Told(total[0]) && Told(total[2]);
         if (compare || __all_sync(kAllLanes, told || !inside.any())) break;
       }
-      const float share = Inverse(total[0]), second_share = Inverse(total[2]);
-      stores.Store(sum, share, second_share, lane, room, output);
+      Scale<S>(Inverse(total[0]), Inverse(total[2]), sum);
+      stores.Store(sum, lane, room, output);
       if constexpr (kMeans) {
         const int64_t mean = area.Upstream(g, way.top + way.row[0], left + way.column);
-        StoreMeans<S>(sum, share, second_share, lane, inside,
-                      means + mean * S::kDepth + 2 * lane.pair);
+        StoreMeans<S>(sum, lane, inside, means + mean * S::kDepth + 2 * lane.pair);
       }
       stores.Advance();
       const float all = lane.pair ? total[2] : total[0], greatest = lane.pair ? top[1] : top[0];

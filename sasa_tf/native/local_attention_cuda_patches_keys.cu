@@ -166,8 +166,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         qt.Load(transposed, step);
         Gather<S>(slopes, qt, dk);
       }
-      if (g.has_key) stores.Store(dk, key_factor, key_factor, lane, room, key_gradient);
-      stores.Store(dv, share, share, lane, room, value_gradient);
+      Scale<S>(key_factor, key_factor, dk);
+      Scale<S>(share, share, dv);
+      if (g.has_key) stores.Store(dk, lane, room, key_gradient);
+      stores.Store(dv, lane, room, value_gradient);
       stores.Advance();
       at += way.Step(g.parts);
       places.Advance();

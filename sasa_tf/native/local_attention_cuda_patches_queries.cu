@@ -244,7 +244,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
                       Transposed(q.Of(1, c)));
       }
       AddTables<S>(table_at, lines, dq);
-      stores.Store(dq, query_factor, query_factor, lane, room, query_gradient);
+      Scale<S>(query_factor, query_factor, dq);
+      stores.Store(dq, lane, room, query_gradient);
       stores.Advance();
       q_at += way.Step(g.parts);
       output_at += way.Step(1);
