@@ -156,7 +156,8 @@ class AttentionAugmentedConv2DBase(KerasBound):
     initializer = self.relative_initializer or self._keras.initializers.RandomNormal(
       stddev=head_dim**-0.5
     )
-    return self._add_trained(name, (2 * size - 1, head_dim), initializer, self.relative_regularizer)
+    shape = (2 * size - 1, head_dim)
+    return self._add_trained(name, shape, initializer, self.relative_regularizer, autocast=False)
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Convolves and attends: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""

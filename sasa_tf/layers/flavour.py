@@ -51,15 +51,25 @@ class KerasBound:
     return super().__call__(*args, **kwargs)
 
   def _add_trained(
-    self, name: str, shape: tuple[int, ...], initializer: Any, regularizer: Any = None
+    self,
+    name: str,
+    shape: tuple[int, ...],
+    initializer: Any,
+    regularizer: Any = None,
+    autocast: bool = True,
   ) -> Any:
-    """Creates a trainable weight, whose initializer is its own."""
+    """Creates a trainable weight, whose initializer is its own.
+
+    Without `autocast` mixed precision leaves it in float32: for what the softmax adds to its
+    logits, which are float32 too.
+    """
     return self.add_weight(
       name=name,
       shape=shape,
       initializer=self._fresh_initializer(initializer),
       regularizer=regularizer,
       trainable=True,
+      autocast=autocast,
     )
 
   def _fresh_initializer(self, identifier: Any) -> Any:

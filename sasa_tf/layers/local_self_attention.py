@@ -167,9 +167,8 @@ class LocalSelfAttention2DBase(KerasBound):
     initializer = self.relative_initializer or self._keras.initializers.RandomNormal(
       stddev=self.head_dim**-0.5
     )
-    return self._add_trained(
-      name, (size, self.head_dim // 2), initializer, self.relative_regularizer
-    )
+    shape = (size, self.head_dim // 2)
+    return self._add_trained(name, shape, initializer, self.relative_regularizer, autocast=False)
 
   def _with_positions(self, inputs: tf.Tensor) -> tf.Tensor:
     """Returns what is projected, [B, H, W, C]."""

@@ -16,6 +16,8 @@
 #include "emulated_instructions.h"
 #else
 
+#include "cuda_answers.h"
+
 namespace sasa {
 
 // Starts a kernel in a stream; the arguments are converted to its parameters' types.
@@ -30,9 +32,11 @@ void Enqueue(void (*kernel)(Parameters...), int blocks, int threads, int bytes, 
 // Whether what runs of a kernel was compiled for sm_90 or later, and so knows what that has.
 template <typename Kernel>
 bool CompiledForSm90(Kernel kernel) {
-  cudaFuncAttributes code = {};
-  cudaFuncGetAttributes(&code, kernel);
-  return code.ptxVersion >= 90;
+  return AskOnce(kernel, 0, 0, [&](int) {
+           cudaFuncAttributes code = {};
+           cudaFuncGetAttributes(&code, kernel);
+           return code.ptxVersion;
+         }) >= 90;
 }
 
 // Likewise, but the kernel may begin as soon as the thread blocks of the stream's last kernel have

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "cuda_answers.h"
 #include "cuda_instructions.cuh"
 
 namespace sasa {
@@ -47,12 +48,13 @@ __device__ inline float WarpSum(float x) {
 // Thread blocks that take turns on the work: as many as run at a time.
 template <typename Kernel>
 int Workers(Kernel kernel, int work, int threads, int bytes, int limit) {
-  int device = 0, processors = 1, blocks = 1;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, bytes);
-  const int most = processors * (blocks > 0 ? blocks : 1);
+  const int most = AskOnce(kernel, threads, bytes, [&](int device) {
+    int processors = 1, blocks = 1;
+    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, bytes);
+    return processors * (blocks > 0 ? blocks : 1);
+  });
   const int workers = work < most ? work : most;
   return workers < limit ? workers : limit;
 }

@@ -210,8 +210,8 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
 // As fast as was found on an H100.
 template <typename T, typename Launch>
 void WithForwardShape(const Problem& p, T, Launch launch) {
-  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 5, true>());
-  if (p.depth == 16) return launch(Shape<T, 16, 7, 28, 2>());
+  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 5>());
+  if (p.depth == 16) return launch(Shape<T, 16, 7, 28, 2, true>());
   if (p.depth == 32 && p.width <= 16) return launch(Shape<T, 32, 4, 16, 4, true>());
   if (p.depth == 32) return launch(Shape<T, 32, 4, 32, 2, false, true>());
   if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 3, true>());

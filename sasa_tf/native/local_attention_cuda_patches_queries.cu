@@ -281,9 +281,9 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
 // As fast as was found on an H100.
 template <typename T, typename Launch>
 void WithQueryShape(const Problem& p, T, Launch launch) {
-  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 3>());
+  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 3, true>());
   if (p.depth == 16) return launch(Shape<T, 16, 4, 28, 2, false, true>());
-  if (p.depth == 32) return launch(Shape<T, 32, 4, 16, 3, true>());
+  if (p.depth == 32) return launch(Shape<T, 32, 4, 16, 2, true>());
   if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 1, true>());
   launch(Shape<T, 64, 4, 16, 1, true>());
 }

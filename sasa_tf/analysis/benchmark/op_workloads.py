@@ -9,6 +9,7 @@ import tensorflow as tf
 from sasa_tf import ops
 from sasa_tf.analysis.benchmark.cases import Case
 from sasa_tf.analysis.benchmark.workload import Workload, make_step, random_tensors, tensor_bytes
+from sasa_tf.ops.precision import softmax_dtype
 
 
 def convolution(case: Case) -> Workload:
@@ -41,9 +42,9 @@ def attention(case: Case, implementation: str) -> Workload:
   maps = [case.batch_size, height, width, case.num_heads, head_dim]
   table = [case.kernel_size, head_dim // 2]
   small = head_dim**-0.5
-  *arguments, upstream = random_tensors(
-    [maps, maps, maps, table, table, maps], case.dtype, [small, 1.0, 1.0, 1.0, 1.0, 1.0]
-  )
+  query, key, value, upstream = random_tensors([maps] * 4, case.dtype, [small, 1.0, 1.0, 1.0])
+  # As the layers have them, in mixed precision too.
+  tables = random_tensors([table] * 2, softmax_dtype(query.dtype), [1.0, 1.0])
   function = functools.partial(
     ops.local_attention_2d,
     kernel_size=case.kernel_size,
@@ -56,6 +57,6 @@ def attention(case: Case, implementation: str) -> Workload:
   maps_moved = 4 if case.mode == "forward" else 11
   return Workload(
     make_step(function, case.mode),
-    arguments if case.mode == "forward" else [*arguments, upstream],
+    [query, key, value, *tables, *([] if case.mode == "forward" else [upstream])],
     required_bytes=maps_moved * tensor_bytes(upstream),
   )
