@@ -33,6 +33,13 @@ namespace sasa {
 // A parameter of kernels, `const __grid_constant__`.
 struct Boxes {
   CUtensorMap map;
+
+  // Lets the first copy begin sooner. By one thread.
+  __device__ void Prefetch() const {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+#endif
+  }
 };
 
 // Returns false where there are no boxes of these images, or none at all. A box of 16, 32 or 64

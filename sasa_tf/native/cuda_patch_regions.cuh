@@ -82,6 +82,13 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Rin
 struct RegionBoxes {
   Boxes first, second;
   bool there;
+
+  // By all threads, as soon as the kernel begins.
+  __device__ void Prefetch() const {
+    if (!there || threadIdx.x != 0) return;
+    first.Prefetch();
+    second.Prefetch();
+  }
 };
 
 // `first` and `second` have so many parts. Boxes have no means, no dilation and no absent keys.

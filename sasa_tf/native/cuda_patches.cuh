@@ -72,9 +72,10 @@ struct Shape {
   static constexpr int kPitch = kRegionColumns | 1;
   static constexpr int kPixel = kPlanes * 16;  // bytes
   static constexpr int kRegion = (kRingRows * kPitch * kPixel + 1023) / 1024 * 1024;
-  // Rows of a box, which begins at multiples of 128 bytes; its bytes.
-  static constexpr int kBoxRows = kPixel < 128 ? 128 / kPixel : 1;
+  // Rows of a box, so many that each begins at a multiple of 128 bytes; its bytes.
+  static constexpr int kBoxRows = kRows % 4 == 0 ? 4 : 2;
   static constexpr int kBox = kBoxRows * kPitch * kPixel;
+  static_assert(kBox % 128 == 0);
   // Rows of the ring before an image's first region, for the boxes of later tiles to begin well.
   static constexpr int kLead = (kBoxRows - kSharedRows % kBoxRows) % kBoxRows;
   static_assert(kLead + kRegionRows <= kRingRows);

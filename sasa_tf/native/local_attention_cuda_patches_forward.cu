@@ -66,6 +66,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const Tables<S> tables(memory + ByQueries<S>::kTables);
   const Lane lane;
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
+  boxes.Prefetch();
   WaitForLastKernel();  // it may have written any of the arguments
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));

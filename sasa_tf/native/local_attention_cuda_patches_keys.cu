@@ -47,6 +47,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   uint32_t* words = reinterpret_cast<uint32_t*>(memory + ByKeys<S>::kFacts);
   const Lane lane;
   const uint32_t queries = SharedAddress(memory);
+  boxes.Prefetch();
   tables.Fill(g, rows, columns);
   __syncthreads();
   const typename Facts::Factors factors(tables, lane);

@@ -105,6 +105,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const Tables<S> tables(memory + ByQueries<S>::kTables);
   const Lane lane;
   const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
+  boxes.Prefetch();
   WaitForLastKernel();  // it may have written any of the arguments
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
@@ -281,7 +282,7 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
 // As fast as was found on an H100.
 template <typename T, typename Launch>
 void WithQueryShape(const Problem& p, T, Launch launch) {
-  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 3, true>());
+  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 3, true, true>());
   if (p.depth == 16) return launch(Shape<T, 16, 4, 28, 2, false, true>());
   if (p.depth == 32) return launch(Shape<T, 32, 4, 16, 2, true>());
   if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 1, true>());

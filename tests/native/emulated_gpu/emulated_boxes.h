@@ -14,6 +14,8 @@ namespace sasa {
 
 struct Boxes {
   BoxPlan plan;
+
+  void Prefetch() const {}
 };
 
 // Every third time there are none, so that kernels are also seen without.
