@@ -29,6 +29,9 @@ FAULTS = {
   "array_beyond": "no memory at",
   "divergence": "is at __syncthreads.* came to __shfl_xor_sync",
   "barrier_in_branch": "is at __syncthreads.* came to the one at",
+  "missing_box_wait": "wrong",
+  "box_too_few": "1024 bytes were to come in boxes, 512 were copied",
+  "box_between": "not a multiple of 128",
   "returned_lanes": "have returned, and the others are at LoadMatrices",
 }
 
@@ -69,7 +72,7 @@ def agrees(result):
   assert "agree" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["numbers", "none"])
+@pytest.mark.parametrize("name", ["numbers", "none", "boxes"])
 def test_the_emulator_computes_right(emulator, name):
   result = run(emulator, name)
   assert (result.returncode, result.stdout) == (0, "right\n"), result.stderr

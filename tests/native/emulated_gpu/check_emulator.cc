@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "cuda_boxes.cuh"
 #include "cuda_instructions.cuh"
 #include "device_array.h"
 #include "scheduler.h"
@@ -31,7 +32,11 @@ enum class Fault {
   kUnwrittenStatic,
   kDivergence,
   kBranch,
-  kReturned
+  kReturned,
+  kBoxes,
+  kBoxWait,
+  kBoxBytes,
+  kBoxAlignment
 };
 struct Name {
   const char* name;
@@ -51,6 +56,10 @@ constexpr Name kNames[] = {
     {"divergence", Fault::kDivergence},
     {"barrier_in_branch", Fault::kBranch},
     {"returned_lanes", Fault::kReturned},
+    {"boxes", Fault::kBoxes},
+    {"missing_box_wait", Fault::kBoxWait},
+    {"box_too_few", Fault::kBoxBytes},
+    {"box_between", Fault::kBoxAlignment},
 };
 
 // Adds `from`, of kThreads fours of numbers, to itself backwards.
@@ -99,6 +108,52 @@ bool RightWith(Fault fault) {
       const int back = 4 * (kThreads - 1 - i / 4) + i % 4;
       if (!(to[i] == from[i] + from[back])) return false;
     }
+  }
+  return true;
+}
+
+// Copies a box of kSide x kSide pixels of 16 channels, which begins one pixel before the image's
+// first, to an array of its own.
+constexpr int kSide = 4, kChannels = 16, kPiece = 8;  // numbers of 16 bits
+__global__ void CopyOneBox(Fault fault, Boxes boxes, uint16_t* to) {
+  extern __shared__ __align__(1024) char memory[];
+  constexpr int kPixels = kSide * kSide, kBytes = kPixels * kChannels * 2;
+  Arrivals arrivals(memory + 2 * kBytes);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    arrivals.Expect(fault == Fault::kBoxBytes ? 2 * kBytes : kBytes);
+    const int first = fault == Fault::kBoxAlignment ? 16 : 0;
+    arrivals.Copy(boxes, 0, -1, -1, 0, SharedAddress(memory + first));
+  }
+  if (fault != Fault::kBoxWait) arrivals.Wait();
+  __syncthreads();
+  if (threadIdx.x >= kPixels) return;
+  const uint16_t* numbers = reinterpret_cast<const uint16_t*>(memory);
+  const int pixel = threadIdx.x;
+  for (int c = 0; c < kChannels; ++c) {
+    // Pieces of four pixels are as they are, of the next four exchanged.
+    const int piece = (c / kPiece + pixel / 4) % 2;
+    to[pixel * kChannels + c] = numbers[pixel * kChannels + piece * kPiece + c % kPiece];
+  }
+}
+
+bool RightBoxes(Fault fault) {
+  std::vector<uint16_t> from(kSide * kSide * kChannels), to(from.size());
+  for (size_t i = 0; i < from.size(); ++i) from[i] = 1 + i;
+  const std::vector<char> bytes(2 * from.size());
+  emulation::DeviceArray device_from(bytes), device_to(bytes);
+  std::memcpy(device_from.data(), from.data(), bytes.size());
+  Boxes boxes;
+  MakeBoxes({device_from.data(), 1, kSide, kSide, kChannels, kChannels, kChannels, kSide, kSide},
+            boxes);
+  Enqueue(CopyOneBox, 1, kThreads, 2 * bytes.size() + Arrivals::kBytes, nullptr, fault, boxes,
+          reinterpret_cast<uint16_t*>(device_to.data()));
+  std::memcpy(to.data(), device_to.data(), bytes.size());
+  for (int i = 0; i < kSide * kSide * kChannels; ++i) {
+    const int row = i / kChannels / kSide - 1, column = i / kChannels % kSide - 1;
+    const bool inside = row >= 0 && column >= 0;
+    const int at = (row * kSide + column) * kChannels + i % kChannels;
+    if (to[i] != (inside ? from[at] : 0)) return false;
   }
   return true;
 }
@@ -167,7 +222,9 @@ int main(int argc, char** argv) {
     right = sasa::RightNumbers<__half>(10, -24) && sasa::RightNumbers<__nv_bfloat16>(7, -133);
   }
   for (const sasa::Name& name : sasa::kNames) {
-    if (std::strcmp(wanted, name.name) == 0) right = sasa::RightWith(name.fault);
+    if (std::strcmp(wanted, name.name) != 0) continue;
+    const bool of_boxes = name.fault >= sasa::Fault::kBoxes;
+    right = of_boxes ? sasa::RightBoxes(name.fault) : sasa::RightWith(name.fault);
   }
   std::puts(right ? "right" : "wrong");
   return right ? 0 : 1;
