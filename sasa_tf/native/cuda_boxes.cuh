@@ -28,25 +28,32 @@ struct BoxPlan {
 
 #include "cuda_instructions.cuh"
 
+// What CUDA 12 and sm_90 have; without it `MakeBoxes` makes none, and nothing here is called.
+#define SASA_CUDA_HAS_BOXES (CUDART_VERSION >= 12000)
+#define SASA_CODE_HAS_BOXES (SASA_CUDA_HAS_BOXES && __CUDA_ARCH__ >= 900)
+
 namespace sasa {
 
 // A parameter of kernels, `const __grid_constant__`.
 struct Boxes {
+#if SASA_CUDA_HAS_BOXES
   CUtensorMap map;
+#endif
 
   // Lets the first copy begin sooner. By one thread.
   __device__ void Prefetch() const {
-#if __CUDA_ARCH__ >= 900
+#if SASA_CODE_HAS_BOXES
     asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 #endif
   }
 };
 
 // Returns false where there are no boxes of these images, or none at all. A box of 16, 32 or 64
-// channels lies in shared memory from a multiple of 128 bytes on, row by row and pixel by pixel; of
-// the 16 bytes at an address, bits 4 on are those of their place exchanged by its bits 7 on, as
-// many as tell the pieces of a pixel apart.
+// channels lies in shared memory from a multiple of 128 bytes on, row by row and pixel by pixel,
+// but the 16 bytes that an address A is meant for lie at A ^ (A / 128 % P * 16), P such pieces
+// being a pixel.
 inline bool MakeBoxes(const BoxPlan& plan, Boxes& boxes) {
+#if SASA_CUDA_HAS_BOXES
   using Encode =
       CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                    const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
@@ -55,8 +62,12 @@ inline bool MakeBoxes(const BoxPlan& plan, Boxes& boxes) {
   static const Encode encode = [] {
     void* function = nullptr;
     cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+#if CUDART_VERSION >= 12050
     cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault,
                                      &found);
+#else
+    cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found);
+#endif
     return found == cudaDriverEntryPointSuccess ? reinterpret_cast<Encode>(function) : nullptr;
   }();
   if (encode == nullptr) return false;
@@ -77,6 +88,9 @@ inline bool MakeBoxes(const BoxPlan& plan, Boxes& boxes) {
                 steps, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE, exchange,
                 CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                 CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+#else
+  return false;
+#endif
 }
 
 // Copies of boxes that a thread block waits for.
@@ -86,7 +100,7 @@ class Arrivals {
 
   // By all threads, before a barrier of the thread block.
   __device__ explicit Arrivals(void* memory) : barrier_(SharedAddress(memory)) {
-#if __CUDA_ARCH__ >= 900
+#if SASA_CODE_HAS_BOXES
     if (threadIdx.x == 0) {
       asm volatile(
           "mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(
@@ -97,7 +111,7 @@ class Arrivals {
   }
   // By the first thread, once between two waits: how many bytes it is about to copy.
   __device__ void Expect(int bytes) {
-#if __CUDA_ARCH__ >= 900
+#if SASA_CODE_HAS_BOXES
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier_),
                  "r"(bytes)
                  : "memory");
@@ -106,7 +120,7 @@ class Arrivals {
   // By the first thread: the box that begins with this channel and pixel, with zeros for what is
   // beyond the image.
   __device__ void Copy(const Boxes& boxes, int channel, int x, int y, int image, uint32_t to) {
-#if __CUDA_ARCH__ >= 900
+#if SASA_CODE_HAS_BOXES
     asm volatile(
         "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
         "[%1, {%2, %3, %4, %5}], [%6];" ::"r"(to),
@@ -116,7 +130,7 @@ class Arrivals {
   }
   // By all threads, and a barrier of the thread block afterwards.
   __device__ void Wait() {
-#if __CUDA_ARCH__ >= 900
+#if SASA_CODE_HAS_BOXES
     asm volatile(
         "{\n.reg .pred there;\nuntil:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 there, [%0], %1;\n@!there bra until;\n}" ::"r"(

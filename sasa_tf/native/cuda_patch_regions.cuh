@@ -91,7 +91,7 @@ struct RegionBoxes {
   }
 };
 
-// `first` and `second` have so many parts. Boxes have no means, no dilation and no absent keys.
+// The arrays have so many parts. Boxes know no dilation, no means and no absent keys.
 template <typename S>
 RegionBoxes MakeRegionBoxes(const Problem& p, const void* first, int first_parts,
                             const void* second, int second_parts) {

@@ -86,8 +86,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     const Area area(g, tile, S::kRows, S::kColumns, S::kHeads);
     const Way<S> way(g, area, lane);
     ring.Turn(tile > run.begin && area.y > 0);
+    // While all wait for their first tiles, lanes copy them sooner than boxes come.
+    const bool by_boxes = boxes.there && tile > run.begin;
     __syncthreads();
-    if (boxes.there) {
+    if (by_boxes) {
       if (threadIdx.x == 0) CopyBoxes<S>(area, ring, boxes, keys, arrivals);
     } else {
       CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
@@ -100,7 +102,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(way.begin), next);
     if (g.mask_border) terms.SetRows(area, lane, way);
     WaitForCopies();
-    if (boxes.there) arrivals.Wait();
+    if (by_boxes) arrivals.Wait();
     __syncthreads();
     if (!way.live) continue;
     const int matrix_row = ring.At(way.top + lane.matrix_row);
