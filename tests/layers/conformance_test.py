@@ -239,6 +239,23 @@ def test_mixed_precision(flavour, name, dtype):
 
 
 @both
+@pytest.mark.parametrize("name", ["LocalSelfAttention2D", "AttentionAugmentedConv2D"])
+def test_tables_are_not_rounded_in_mixed_precision(flavour, name):
+  _, face = FACES[flavour]
+  arguments = CASES[name][0] | {"positions": "relative"}
+  layer = getattr(face, name)(**arguments, dtype="mixed_bfloat16")
+  x = tf.cast(batch(name), tf.bfloat16)
+  layer(x)
+  tables = [layer.relative_rows, layer.relative_columns]
+  tables = [getattr(table, "value", table) if flavour == "keras" else table for table in tables]
+  with tf.GradientTape() as tape:
+    loss = tf.reduce_sum(tf.sin(tf.cast(layer(x), tf.float32)))
+  for gradient in tape.gradient(loss, tables):
+    rounded = tf.cast(tf.cast(gradient, tf.bfloat16), tf.float32)
+    assert np.any(gradient != rounded)
+
+
+@both
 @each
 def test_every_weight_has_a_gradient(flavour, name):
   layer, x = make(flavour, name), batch(name)
