@@ -101,6 +101,9 @@ class SASAFPNBase(ConfiguredModel):
     inputs = level_inputs(keras, input_specs)
     top = min(levels[-1], max_level)
     own = range(min_level, top + 1)
+    for level in set(levels).difference(own):
+      # Keras before 3.13, the last for Python 3.10, refuses an input that nothing was called on.
+      layers.Activation("linear")(inputs[str(level)])
     features = {
       level: layers.Conv2D(num_filters, 1, name=f"lateral_{level}", **kernel)(inputs[str(level)])
       for level in own

@@ -12,7 +12,7 @@ from sasa_tf.tf_keras import SASAResNet
 
 
 def test_every_field_is_an_argument_of_the_same_default():
-  arguments = inspect.signature(SASAResNet).parameters
+  arguments = inspect.signature(SASAResNet.__init__).parameters
   for name, value in dataclasses.asdict(backbones.SASAResNet()).items():
     default = arguments[name].default
     assert value == (list(default) if isinstance(default, tuple) else default), name

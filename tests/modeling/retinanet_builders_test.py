@@ -126,7 +126,7 @@ def test_every_field_is_an_argument_of_the_same_default():
     (decoders.SASAFPN(), SASAFPN, None),
     (retinanet.RetinaNetHead(), Head, own | {"num_filters"}),
   ):
-    arguments = inspect.signature(model).parameters
+    arguments = inspect.signature(model.__init__).parameters
     values = dataclasses.asdict(config)
     for name in names or values:
       assert values[name] == arguments[name].default, name
