@@ -103,7 +103,7 @@ class SASAFPNBase(ConfiguredModel):
     own = range(min_level, top + 1)
     for level in set(levels).difference(own):
       # Keras before 3.13, the last for Python 3.10, refuses an input that nothing was called on.
-      layers.Activation("linear")(inputs[str(level)])
+      layers.Activation("linear", name=f"unused_{level}")(inputs[str(level)])
     features = {
       level: layers.Conv2D(num_filters, 1, name=f"lateral_{level}", **kernel)(inputs[str(level)])
       for level in own

@@ -41,7 +41,7 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Rin
                                   bool there, uint32_t region) {
   using T = typename S::T;
   constexpr int kAtOnce = kWarp / S::kPlanes;  // pixels of a row
-  constexpr int kTurns = (S::kRegionColumns + kAtOnce - 1) / kAtOnce;
+  constexpr int kTurns = CeilDiv(S::kRegionColumns, kAtOnce);
   const int warp = threadIdx.x / kWarp, plane = lane.number % S::kPlanes;
   const int column = lane.number / S::kPlanes;
   // Both are even numbers of pixels.
@@ -91,18 +91,19 @@ struct RegionBoxes {
   }
 };
 
-// The arrays have so many parts. Boxes know no dilation, no means and no absent keys.
-template <typename S>
-RegionBoxes MakeRegionBoxes(const Problem& p, const void* first, int first_parts,
-                            const void* second, int second_parts) {
+// For a kernel; none if not `possible`, as one of the arrays is absent or not there pixel by pixel.
+// The arrays have so many parts. Boxes know no dilation.
+template <typename S, typename Kernel>
+RegionBoxes MakeRegionBoxes(Kernel kernel, const Problem& p, bool possible, const void* first,
+                            int first_parts, const void* second, int second_parts) {
   RegionBoxes boxes = {};
   const int64_t channels = p.heads * S::kDepth;
   const auto plan = [&](const void* from, int parts) {
     return BoxPlan{from,           p.batch,   p.height,   p.width, channels, channels * parts,
                    8 * S::kPlanes, S::kPitch, S::kBoxRows};
   };
-  boxes.there = p.dilation_rows == 1 && p.dilation_columns == 1 &&
-                MakeBoxes(plan(first, first_parts), boxes.first) &&
+  boxes.there = possible && p.dilation_rows == 1 && p.dilation_columns == 1 &&
+                CompiledForSm90(kernel) && MakeBoxes(plan(first, first_parts), boxes.first) &&
                 MakeBoxes(plan(second, second_parts), boxes.second);
   return boxes;
 }

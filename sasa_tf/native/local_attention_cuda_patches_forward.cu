@@ -200,10 +200,8 @@ void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers = RunsOf(g, Workers(kernel, g.tiles, S::kThreads, kBytes, g.tiles));
-  RegionBoxes boxes = {};
-  if (p.has_key && CompiledForSm90(kernel)) {
-    boxes = MakeRegionBoxes<S>(p, a.key, p.parts, a.value, p.parts);
-  }
+  const RegionBoxes boxes =
+      MakeRegionBoxes<S>(kernel, p, p.has_key, a.key, p.parts, a.value, p.parts);
   EnqueueEarly(kernel, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
                static_cast<const T*>(a.value), a.rows, a.columns, static_cast<T*>(a.output),

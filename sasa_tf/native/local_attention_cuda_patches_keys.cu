@@ -191,10 +191,8 @@ void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSum
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = ByKeys<S>::kBytes;
   const int workers = RunsOf(g, Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
-  RegionBoxes boxes = {};
-  if (p.pool == 1 && CompiledForSm90(KeyBackward<S>)) {
-    boxes = MakeRegionBoxes<S>(p, a.query, p.parts, a.upstream, 1);
-  }
+  const RegionBoxes boxes =
+      MakeRegionBoxes<S>(KeyBackward<S>, p, p.pool == 1, a.query, p.parts, a.upstream, 1);
   EnqueueEarly(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
                static_cast<const T*>(a.value), a.rows, a.columns, a.log_sum,

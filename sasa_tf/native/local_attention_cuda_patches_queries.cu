@@ -267,10 +267,8 @@ TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStr
   constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers =
       RunsOf(g, Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
-  RegionBoxes boxes = {};
-  if (p.has_key && CompiledForSm90(QueryBackward<S>)) {
-    boxes = MakeRegionBoxes<S>(p, a.key, p.parts, a.value, p.parts);
-  }
+  const RegionBoxes boxes =
+      MakeRegionBoxes<S>(QueryBackward<S>, p, p.has_key, a.key, p.parts, a.value, p.parts);
   EnqueueEarly(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
                static_cast<const T*>(a.value), a.rows, a.columns, static_cast<const T*>(a.output),

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from tests.layers.flavours import FACES, both
+from tests.layers.flavours import FACES, both, tf_variables
 
 WIDTHS = {"filters": 10, "key_filters": 6, "value_filters": 4, "num_heads": 2}
 
@@ -99,7 +99,7 @@ def test_relative_positions_train_save_and_compile(flavour, strides, tmp_path):
   model = keras.Model(inputs, outputs)
   with tf.GradientTape() as tape:
     loss = tf.reduce_sum(tf.sin(model(x)))
-  variables = [getattr(w, "value", w) if flavour == "keras" else w for w in model.trainable_weights]
+  variables = tf_variables(flavour, model.trainable_weights)
   for weight, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
     assert np.abs(gradient).max() > 0, weight.name
   model.save(tmp_path / "model.keras")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.layers.flavours import FACES, both
+from tests.layers.flavours import FACES, both, tf_variables
 
 # Of a network on the levels of a pyramid, the finest first.
 LEVELS = {"3": 4, "4": 6}
@@ -246,8 +246,7 @@ def test_tables_are_not_rounded_in_mixed_precision(flavour, name):
   layer = getattr(face, name)(**arguments, dtype="mixed_bfloat16")
   x = tf.cast(batch(name), tf.bfloat16)
   layer(x)
-  tables = [layer.relative_rows, layer.relative_columns]
-  tables = [getattr(table, "value", table) if flavour == "keras" else table for table in tables]
+  tables = tf_variables(flavour, [layer.relative_rows, layer.relative_columns])
   with tf.GradientTape() as tape:
     loss = tf.reduce_sum(tf.sin(tf.cast(layer(x), tf.float32)))
   for gradient in tape.gradient(loss, tables):
@@ -264,7 +263,7 @@ def test_every_weight_has_a_gradient(flavour, name):
   with tf.GradientTape() as tape:
     outputs = layer(x, **training)
     loss = sum(tf.reduce_sum(tf.sin(t)) for t in tf.nest.flatten(outputs))
-  variables = [getattr(w, "value", w) if flavour == "keras" else w for w in layer.trainable_weights]
+  variables = tf_variables(flavour, layer.trainable_weights)
   gradients = tape.gradient(loss, variables)
   for weight, gradient in zip(layer.trainable_weights, gradients, strict=True):
     assert gradient is not None, weight.name

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.layers.flavours import FACES, both
+from tests.layers.flavours import FACES, both, tf_variables
 
 CLASSIFIER = 2048 * 1000 + 1000
 BASELINES = ("squeeze_excitation", "non_local", "attention_augmented")
@@ -125,7 +125,7 @@ def test_every_baseline_trains(flavour, baseline):
     outputs = model(images(), training=True)
     loss = sum(tf.reduce_mean(tf.sin(x)) for x in outputs.values())
   assert [tuple(x.shape[1:3]) for x in outputs.values()] == [(8, 8), (4, 4), (2, 2), (1, 1)]
-  variables = [getattr(w, "value", w) if flavour == "keras" else w for w in model.trainable_weights]
+  variables = tf_variables(flavour, model.trainable_weights)
   gradients = tape.gradient(loss, variables)
   assert all(gradient is not None and np.isfinite(gradient).all() for gradient in gradients)
   regularized = [

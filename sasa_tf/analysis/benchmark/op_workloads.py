@@ -42,9 +42,10 @@ def attention(case: Case, implementation: str) -> Workload:
   maps = [case.batch_size, height, width, case.num_heads, head_dim]
   table = [case.kernel_size, head_dim // 2]
   small = head_dim**-0.5
-  query, key, value, upstream = random_tensors([maps] * 4, case.dtype, [small, 1.0, 1.0, 1.0])
+  *projected, upstream = random_tensors([maps] * 4, case.dtype, [small, 1.0, 1.0, 1.0])
   # As the layers have them, in mixed precision too.
-  tables = random_tensors([table] * 2, softmax_dtype(query.dtype), [1.0, 1.0])
+  tables = random_tensors([table] * 2, softmax_dtype(upstream.dtype), [1.0, 1.0])
+  arguments = [*projected, *tables]
   function = functools.partial(
     ops.local_attention_2d,
     kernel_size=case.kernel_size,
@@ -57,6 +58,6 @@ def attention(case: Case, implementation: str) -> Workload:
   maps_moved = 4 if case.mode == "forward" else 11
   return Workload(
     make_step(function, case.mode),
-    [query, key, value, *tables, *([] if case.mode == "forward" else [upstream])],
+    arguments if case.mode == "forward" else [*arguments, upstream],
     required_bytes=maps_moved * tensor_bytes(upstream),
   )
