@@ -44,7 +44,8 @@ if platform.machine() in ("x86_64", "AMD64"):
     ),
   }
 
-VARIED_SOURCES = ("cpu_kernels", "cpu_pixel_kernels")
+# Compiled once for each instruction set.
+VARIED_SOURCES = ("cpu_attention_kernels", "cpu_stem_attention_kernels")
 
 # -Wno-psabi: vectors are passed between inlined functions only.
 CXX_FLAGS = (
@@ -170,9 +171,15 @@ def build(
   return target / cache.LIBRARY
 
 
+def object_name(source: pathlib.Path) -> str:
+  """Returns the name of a source's object file: its path within the package, joined by "_"."""
+  return "_".join(source.relative_to(cache.SOURCE_ROOT).with_suffix("").parts)
+
+
 def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib.Path, list[str]]:
   """Returns {object file: the command that makes it}; all may run at once."""
   commands = {}
+  root = f"-I{cache.SOURCE_ROOT}"
 
   def add(name: str, command: Sequence[str]) -> None:
     commands[folder / f"{name}.o"] = [*command, "-o", str(folder / f"{name}.o")]
@@ -184,17 +191,18 @@ def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib
     flags = [flag for code in codes for flag in ("-gencode", code)]
     # First, as they take longest.
     for source in cache.sources(".cu"):
-      add(source.stem, [compilers.nvcc, *NVCC_FLAGS, *flags, "-c", str(source)])
+      add(object_name(source), [compilers.nvcc, *NVCC_FLAGS, *flags, root, "-c", str(source)])
   include = f"-isystem{tf.sysconfig.get_include()}"
   cuda = ["-DSASA_TF_WITH_CUDA"] if compilers.nvcc else []
   for source in cache.sources(".cc"):
-    plain = [compilers.cxx, *CXX_FLAGS, "-c", str(source)]
-    if source.stem in VARIED_SOURCES:
+    name = object_name(source)
+    plain = [compilers.cxx, *CXX_FLAGS, root, "-c", str(source)]
+    if name in VARIED_SOURCES:
       for variant, (lanes, flags) in CPU_VARIANTS.items():
         definitions = [f"-DSASA_VARIANT={variant}", f"-DSASA_LANES={lanes}"]
-        add(f"{source.stem}_{variant}", [*plain, *flags, *definitions])
+        add(f"{name}_{variant}", [*plain, *flags, *definitions])
     else:
-      add(source.stem, [*plain, include, *cache.abi_flags(), *cuda])
+      add(name, [*plain, include, *cache.abi_flags(), *cuda])
   return commands
 
 

@@ -12,7 +12,8 @@ import tensorflow as tf
 ENVIRONMENT_VARIABLE = "SASA_TF_NATIVE_CACHE"
 LIBRARY, RECORD = "libsasa_tf.so", "build.json"
 
-_SOURCES = pathlib.Path(__file__).parent
+# Includes are written relative to this directory.
+SOURCE_ROOT = pathlib.Path(__file__).parent
 
 
 def cache_directory() -> pathlib.Path:
@@ -24,8 +25,8 @@ def cache_directory() -> pathlib.Path:
 
 
 def sources(*suffixes: str) -> list[pathlib.Path]:
-  """Returns the source files with one of the suffixes, in the order of their names."""
-  return sorted(path for path in _SOURCES.iterdir() if path.suffix in suffixes)
+  """Returns the source files with one of the suffixes, sorted by path."""
+  return sorted(path for path in SOURCE_ROOT.rglob("*") if path.suffix in suffixes)
 
 
 def abi_flags() -> list[str]:
@@ -38,6 +39,6 @@ def library_directory() -> pathlib.Path:
   digest = hashlib.sha256()
   for part in (tf.version.GIT_VERSION, platform.machine(), *abi_flags()):
     digest.update(part.encode() + b"\0")
-  for path in (*sources(".h", ".cuh", ".cc", ".cu"), _SOURCES / "build.py"):
-    digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+  for path in (*sources(".h", ".cuh", ".cc", ".cu"), SOURCE_ROOT / "build.py"):
+    digest.update(str(path.relative_to(SOURCE_ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
   return cache_directory() / f"tensorflow-{tf.__version__}-{digest.hexdigest()[:16]}"

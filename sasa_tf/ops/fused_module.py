@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sasa_tf.ops.geometry import WindowGeometry
 from sasa_tf.ops.kernel_module import SIZES, Array, module
 
-# Of sasa_tf/native/local_attention.h and cuda_patches.cuh.
+# Of sasa_tf/native/local_attention.h and cuda/mma_attention.cuh.
 _TABLE_WORKERS = 1024
 _SMALLEST_SCALE = 0.01
 

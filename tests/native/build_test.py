@@ -8,7 +8,7 @@ import pytest
 
 from sasa_tf.errors import UserError
 from sasa_tf.native import build, cache, library
-from tests.native.toy import REGISTER, toy  # noqa: F401
+from tests.native.stub_kernels import REGISTER, stub_kernels  # noqa: F401
 
 try:
   build.find_compilers()
@@ -27,8 +27,8 @@ def test_where_there_is_a_compiler_the_kernels_have_been_built():
 
 
 def test_the_sources_are_in_the_package():
-  names = {path.name for path in cache.sources(".cc", ".h")}
-  assert {"cpu_kernels.cc", "ffi_handlers.cc", "local_attention.h"} <= names
+  names = {str(path.relative_to(cache.SOURCE_ROOT)) for path in cache.sources(".cc", ".h")}
+  assert {"cpu/attention_kernels.cc", "ffi/handlers.cc", "local_attention.h"} <= names
 
 
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
@@ -43,21 +43,21 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
 
 
 @needs_compiler
-def test_builds_once_for_each_state_of_the_sources(toy):  # noqa: F811
+def test_builds_once_for_each_state_of_the_sources(stub_kernels):  # noqa: F811
   lines = []
   first = build.build(report=lines.append)
   assert [line.split()[0] for line in lines] == ["compiling", "built"]
   assert sorted(path.name for path in first.parent.iterdir()) == [cache.RECORD, cache.LIBRARY]
   assert build.build(report=lines.append) == first
   assert lines[-1].startswith("already built")
-  toy.write_text(f'{REGISTER} {{ return "changed"; }}\n')
+  stub_kernels.write_text(f'{REGISTER} {{ return "changed"; }}\n')
   second = build.build(report=lines.append)
   assert second != first
   assert first.exists() and second.exists()
 
 
 @needs_compiler
-def test_another_compiler_builds_anew_in_the_same_place(toy):  # noqa: F811
+def test_another_compiler_builds_anew_in_the_same_place(stub_kernels):  # noqa: F811
   path = build.build(report=lambda line: None)
   record = path.with_name(cache.RECORD)
   record.write_text(json.dumps({**json.loads(record.read_text()), "compilers": {"g++": "1.0"}}))
@@ -68,7 +68,7 @@ def test_another_compiler_builds_anew_in_the_same_place(toy):  # noqa: F811
 
 
 @needs_compiler
-def test_several_may_build_at_once(toy):  # noqa: F811
+def test_several_may_build_at_once(stub_kernels):  # noqa: F811
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     paths = list(pool.map(lambda _: build.build(force=True, report=lambda line: None), range(4)))
   assert len(set(paths)) == 1
@@ -77,9 +77,9 @@ def test_several_may_build_at_once(toy):  # noqa: F811
 
 
 @needs_compiler
-def test_a_failure_has_the_compilers_words_and_leaves_nothing(toy, capsys):  # noqa: F811
-  toy.write_text("nonsense;\n")
-  with pytest.raises(UserError, match=r"(?s)cannot be built.*toy\.cc.*nonsense"):
+def test_a_failure_has_the_compilers_words_and_leaves_nothing(stub_kernels, capsys):  # noqa: F811
+  stub_kernels.write_text("nonsense;\n")
+  with pytest.raises(UserError, match=r"(?s)cannot be built.*stub_kernels\.cc.*nonsense"):
     build.build(report=lambda line: None)
   assert list(cache.cache_directory().iterdir()) == []
   assert build.main([]) == 1
@@ -87,7 +87,7 @@ def test_a_failure_has_the_compilers_words_and_leaves_nothing(toy, capsys):  # n
   assert build.main(["--if_possible"]) == 0
 
 
-def test_a_missing_compiler_is_told_with_what_is_lost(toy, monkeypatch, capsys):  # noqa: F811
+def test_a_missing_compiler_is_told_with_what_is_lost(stub_kernels, monkeypatch, capsys):  # noqa: F811
   monkeypatch.setenv("PATH", "")
   monkeypatch.delenv("CXX", raising=False)
   assert build.main(["--if_possible"]) == 0

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "checks.h"
-#include "cpu_attention.h"
+#include "cpu/attention.h"
 #include "naive_attention.h"
-#include "naive_means.h"
+#include "naive_avg_pool.h"
 
 namespace {
 

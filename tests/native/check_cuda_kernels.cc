@@ -11,7 +11,7 @@
 #include "device_array.h"
 #include "local_attention.h"
 #include "naive_attention.h"
-#include "naive_means.h"
+#include "naive_avg_pool.h"
 #include "random_problems.h"
 
 namespace {

@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "cpu_variant.h"
+#include "cpu/isa_variant.h"
 #include "local_attention.h"
 
 // An array as the kernels take it, exactly as large as they may touch.

@@ -59,10 +59,10 @@ def test_what_gpus_do_not_serve_goes_elsewhere_with_a_reason(monkeypatch, width,
 
 @pytest.mark.slow
 @pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
-@pytest.mark.parametrize("source", [path.name for path in cache.sources(".cu")])
+@pytest.mark.parametrize("source", [build.object_name(path) for path in cache.sources(".cu")])
 def test_sources_compile(tmp_path, source):
   command = build.compile_commands(build.Compilers("g++", NVCC, (90,)), tmp_path)[
-    tmp_path / f"{source.removesuffix('.cu')}.o"
+    tmp_path / f"{source}.o"
   ]
   result = subprocess.run(command, capture_output=True, text=True, check=False)
   assert result.returncode == 0, result.stderr

@@ -41,7 +41,7 @@ def compile_checks(names, folder: pathlib.Path, flags) -> list[pathlib.Path]:
 
 def _compile(mains, kernels, folder, flags):
   compiler = build.find_compilers(architectures=()).cxx
-  include = f"-I{cache.sources('.cu')[0].parent}"
+  include = f"-I{cache.SOURCE_ROOT}"
   # The emulator takes most of the time.
   emulator = [EMULATOR / "scheduler.cc", EMULATOR / "instructions.cc"]
 
@@ -51,7 +51,8 @@ def _compile(mains, kernels, folder, flags):
     assert result.returncode == 0, result.stderr
 
   def compile_one(source):
-    target = str(folder / f"{source.stem}.o")
+    name = source.stem if source.is_relative_to(HERE) else build.object_name(source)
+    target = str(folder / f"{name}.o")
     last = "-O3" if source in emulator else flags[0]
     command = [compiler, *FLAGS, include, *flags, last]
     run([*command, "-x", "c++", "-c", str(source), "-o", target])

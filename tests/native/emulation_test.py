@@ -48,7 +48,7 @@ def emulator(tmp_path_factory):
   return emulation.compile_emulator(tmp_path_factory.mktemp("emulator"))
 
 
-CHECKS = ("check_cuda_kernels", "check_cuda_pixel_kernels")
+CHECKS = ("check_cuda_kernels", "check_cuda_stem_kernels")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ import tempfile
 from sasa_tf.native import build, cache
 
 HERE = pathlib.Path(__file__).parent
-PROGRAMS = ("check_cuda_kernels", "check_cuda_pixel_kernels")
+PROGRAMS = ("check_cuda_kernels", "check_cuda_stem_kernels")
 
 
 def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None) -> None:
@@ -30,9 +30,9 @@ def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None
   commands = {
     path: command
     for path, command in build.compile_commands(compilers, folder).items()
-    if path.with_suffix(".cu").name in {source.name for source in sources}
+    if path.stem in {build.object_name(source) for source in sources}
   }
-  include = [f"-I{path}" for path in (HERE / "real_gpu", HERE, sources[0].parent)]
+  include = [f"-I{path}" for path in (HERE / "real_gpu", HERE, cache.SOURCE_ROOT)]
   for name in PROGRAMS:
     target = folder / f"{name}.o"
     source = str(HERE / f"{name}.cc")

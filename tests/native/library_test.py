@@ -11,7 +11,7 @@ import tensorflow as tf
 from sasa_tf import ops
 from sasa_tf.native import build, library
 from tests.native.build_test import needs_compiler
-from tests.native.toy import REGISTER, toy, write_record  # noqa: F401
+from tests.native.stub_kernels import REGISTER, stub_kernels, write_record  # noqa: F401
 
 X = tf.random.stateless_normal([2, 16, 16, 4, 8], [0, 1])
 
@@ -25,12 +25,12 @@ def _falls_back():
   return str(error.value)
 
 
-def test_not_built(toy):  # noqa: F811
+def test_not_built(stub_kernels):  # noqa: F811
   assert "have not been built for TensorFlow" in _falls_back()
   assert library.BUILD_COMMAND in _falls_back()
 
 
-def test_a_broken_library(toy):  # noqa: F811
+def test_a_broken_library(stub_kernels):  # noqa: F811
   write_record()
   assert "cannot be used" in _falls_back()
   assert "--force" in _falls_back()
@@ -45,14 +45,14 @@ def test_a_broken_library(toy):  # noqa: F811
     ("", "sasa_tf_register"),
   ],
 )
-def test_a_library_of_another_abi(toy, source, reason):  # noqa: F811
-  toy.write_text(source)
+def test_a_library_of_another_abi(stub_kernels, source, reason):  # noqa: F811
+  stub_kernels.write_text(source)
   build.build(report=lambda line: None)
   assert reason in _falls_back()
 
 
 @needs_compiler
-def test_a_build_in_this_process_counts(toy):  # noqa: F811
+def test_a_build_in_this_process_counts(stub_kernels):  # noqa: F811
   assert library.load().platforms == ()
   build.build(report=lambda line: None)
   assert library.load().platforms == ("CPU",)

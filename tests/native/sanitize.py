@@ -12,12 +12,11 @@ import tempfile
 
 from sasa_tf.native import build, cache
 
-CHECKS = ("check_cpu_kernels", "check_pixel_kernels")
+CHECKS = ("check_cpu_kernels", "check_cpu_stem_kernels")
 FLAGS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 def main(problems: str = "300") -> int:
-  sources = cache.sources(".cc")[0].parent
   compiler = build.find_compilers(architectures=())
   with tempfile.TemporaryDirectory() as scratch:
     commands = build.compile_commands(compiler, pathlib.Path(scratch))
@@ -27,7 +26,7 @@ def main(problems: str = "300") -> int:
     for check in CHECKS:
       source = str(pathlib.Path(__file__).with_name(f"{check}.cc"))
       program = os.path.join(scratch, check)
-      command = [compiler.cxx, "-std=c++17", *FLAGS, f"-I{sources}", source, *map(str, objects)]
+      command = [compiler.cxx, "-std=c++17", *FLAGS, f"-I{cache.SOURCE_ROOT}", source, *map(str, objects)]
       subprocess.run([*command, "-o", program, "-lpthread"], check=True)
       for variant in build.CPU_VARIANTS:
         environment = {**os.environ, "SASA_TF_NATIVE_CPU": variant}

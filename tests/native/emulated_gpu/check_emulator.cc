@@ -8,8 +8,8 @@
 #include <random>
 #include <vector>
 
-#include "cuda_boxes.cuh"
-#include "cuda_instructions.cuh"
+#include "cuda/tma.cuh"
+#include "cuda/ptx.cuh"
 #include "device_array.h"
 #include "scheduler.h"
 

@@ -2,7 +2,7 @@
 #ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_CUDA_BF16_H_
 #define SASA_TF_TESTS_NATIVE_EMULATED_GPU_CUDA_BF16_H_
 
-#include "half_numbers.h"
+#include "half_types.h"
 
 using __nv_bfloat16 = emulation::Half<emulation::Bfloat16>;
 using __nv_bfloat162 = emulation::Half2<emulation::Bfloat16>;

@@ -2,7 +2,7 @@
 #ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_CUDA_FP16_H_
 #define SASA_TF_TESTS_NATIVE_EMULATED_GPU_CUDA_FP16_H_
 
-#include "half_numbers.h"
+#include "half_types.h"
 
 using __half = emulation::Half<emulation::Float16>;
 using __half2 = emulation::Half2<emulation::Float16>;
