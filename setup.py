@@ -47,7 +47,12 @@ setuptools.setup(
   package_dir={"sasa_tf.official_configs": "official_configs"},
   package_data={
     "sasa_tf": ["py.typed"],
-    "sasa_tf.native": ["**/*.cc", "**/*.cu", "**/*.cuh", "**/*.h"],  # built where they are installed
+    "sasa_tf.native": [
+      "**/*.cc",
+      "**/*.cu",
+      "**/*.cuh",
+      "**/*.h",
+    ],  # built where they are installed
     "sasa_tf.official_configs": ["**/*.yaml", "**/*.md"],
   },
   # Ranges that the code can work with; constraints.txt holds the versions that are tested.

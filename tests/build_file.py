@@ -1,4 +1,4 @@
-"""What BUILD says, read without Bazel: its syntax is Python's."""
+"""Reads BUILD without Bazel, as its syntax is Python's."""
 
 import ast
 import pathlib
@@ -8,20 +8,20 @@ class BuildFile:
   """The libraries and tests of a BUILD file.
 
   Attributes:
-    libraries: {name: (paths of its sources, names of its deps)}.
+    libraries: {name: (paths of its sources, its deps)}.
     tests: paths of the files that have a test target.
-    test_rooms: {folder of tests: rooms that its targets depend on}.
+    test_packages: {directory of tests: packages that its targets depend on}.
   """
 
   def __init__(self, text: str, root: pathlib.Path):
     self._root = root
     self.libraries = {}
     self.tests = set()
-    self.test_rooms = {}
+    self.test_packages = {}
     for statement in ast.parse(text).body:
       value = getattr(statement, "value", None)
       if isinstance(statement, ast.Assign) and statement.targets[0].id == "TESTS":
-        self.test_rooms = ast.literal_eval(value)
+        self.test_packages = ast.literal_eval(value)
       elif isinstance(value, ast.ListComp) and value.elt.func.id == "py_test":
         self.tests = self._files(value.generators[0].iter)
       elif isinstance(value, ast.Call) and value.func.id == "py_library":

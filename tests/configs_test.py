@@ -11,10 +11,10 @@ from official.core import exp_factory, task_factory
 
 from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.analysis import cost_model
-from sasa_tf.analysis.classifiers import paper_cost
-from sasa_tf.analysis.detection_report import DetectionReport
-from sasa_tf.analysis.detectors import paper_detector_cost
-from sasa_tf.analysis.paper_tables import DETECTORS, MODELS, rows_of
+from sasa_tf.analysis.paper.classifiers import paper_cost
+from sasa_tf.analysis.paper.detection_report import DetectionReport
+from sasa_tf.analysis.paper.detectors import paper_detector_cost
+from sasa_tf.analysis.paper.tables import DETECTORS, MODELS, rows_of
 from sasa_tf.training import experiment
 
 ROOT = pathlib.Path(__file__).parent.parent / "official_configs"

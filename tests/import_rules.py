@@ -1,4 +1,4 @@
-"""Who may import whom, and the check of a source file against it; nothing is executed."""
+"""The allowed imports of each package, and the static check of a source file against them."""
 
 import ast
 import importlib.util
@@ -9,39 +9,41 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-class Room(NamedTuple):
-  """What the files of a room may import, beside each other and the standard library."""
+class Package(NamedTuple):
+  """What the files of a package may import besides each other and the standard library."""
 
-  rooms: set[str]
-  packages: set[str]
+  internal: set[str]
+  external: set[str]
 
 
-# Each room may import the package root too, which holds the version and imports nothing. Keep
-# BUILD's deps the same. Rooms are folders of sasa_tf, files of it, and modeling/builders.
-ROOMS = {
-  "sasa_tf": Room(set(), set()),  # sasa_tf/__init__.py
-  "errors": Room(set(), set()),
-  "native": Room({"errors"}, {"tensorflow"}),
-  "ops": Room({"native"}, {"tensorflow"}),
-  "layers": Room({"ops"}, {"tensorflow"}),  # no Keras: the faces bind theirs
-  "modeling": Room({"layers"}, {"tensorflow"}),  # without builders
-  "keras": Room({"layers", "modeling"}, {"keras"}),
-  "tf_keras": Room({"layers", "modeling"}, {"tf_keras"}),
-  "configs": Room(set(), {"official"}),
-  "builders": Room({"configs", "tf_keras"}, {"official", "tensorflow", "tf_keras"}),
-  "tasks": Room({"builders", "configs", "errors"}, {"numpy", "official", "tensorflow", "tf_keras"}),
-  "registry_imports": Room({"builders", "configs", "tasks"}, {"official"}),
-  "data": Room({"errors"}, {"numpy", "sklearn", "tensorflow", "tqdm"}),
-  "training": Room(
+# Every package may also import the root, which holds the version and imports nothing. BUILD has
+# the same deps. A package is a directory of sasa_tf, a module in its root, or modeling/builders.
+PACKAGES = {
+  "sasa_tf": Package(set(), set()),  # sasa_tf/__init__.py
+  "errors": Package(set(), set()),
+  "native": Package({"errors"}, {"tensorflow"}),
+  "ops": Package({"native"}, {"tensorflow"}),
+  "layers": Package({"ops"}, {"tensorflow"}),  # no Keras: the bindings add it
+  "modeling": Package({"layers"}, {"tensorflow"}),  # without builders
+  "keras": Package({"layers", "modeling"}, {"keras"}),
+  "tf_keras": Package({"layers", "modeling"}, {"tf_keras"}),
+  "configs": Package(set(), {"official"}),
+  "builders": Package({"configs", "tf_keras"}, {"official", "tensorflow", "tf_keras"}),
+  "tasks": Package(
+    {"builders", "configs", "errors"}, {"numpy", "official", "tensorflow", "tf_keras"}
+  ),
+  "registry_imports": Package({"builders", "configs", "tasks"}, {"official"}),
+  "data": Package({"errors"}, {"numpy", "sklearn", "tensorflow", "tqdm"}),
+  "training": Package(
     {"configs", "data", "errors", "tasks"},
     {"official", "orbit", "tensorflow", "tf_keras", "tqdm", "yaml"},
   ),
-  "serving": Room(
+  "serving": Package(
     {"builders", "configs", "data", "errors"},
     {"PIL", "matplotlib", "numpy", "official", "tensorflow", "tf_keras"},
   ),
-  "analysis": Room(
-    {"errors", "keras", "layers", "modeling", "ops", "tf_keras"},
+  "analysis": Package(
+    {"benchmarks", "errors", "keras", "layers", "modeling", "ops", "tf_keras"},
     {
       "jax",
       "jaxlib",
@@ -55,9 +57,14 @@ ROOMS = {
       "tqdm",
     },
   ),
-  "bin": Room(
+  "benchmarks": Package(
+    {"errors", "keras", "layers", "modeling", "ops", "tf_keras", "training"},
+    {"keras", "matplotlib", "numpy", "official", "orbit", "rich", "tensorflow", "tf_keras", "tqdm"},
+  ),
+  "bin": Package(
     {
       "analysis",
+      "benchmarks",
       "builders",
       "configs",
       "data",
@@ -83,27 +90,28 @@ def sources(*folders):
   return {file.relative_to(ROOT).as_posix(): file.read_text() for file in files}
 
 
-def room_of_file(path):
-  """Returns the room of a file of sasa_tf, whether the table has it or not."""
+def package_of_file(path):
+  """Returns the package of a file of sasa_tf, whether or not the table lists it."""
   parts = pathlib.PurePosixPath(path).with_suffix("").parts
   if parts[1:3] == ("modeling", "builders"):
     return "builders"
   return parts[0] if parts[1] == "__init__" else parts[1]
 
 
-def room_of_name(dotted):
-  """Returns the room of a dotted name that begins with `sasa_tf`."""
+def package_of_name(dotted):
+  """Returns the package of a dotted name that begins with `sasa_tf`."""
   parts = dotted.split(".")
   if parts[1:3] == ["modeling", "builders"]:
     return "builders"
-  return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "sasa_tf"
+  return parts[1] if len(parts) > 1 and parts[1] in PACKAGES else "sasa_tf"
 
 
 def references(path, source):
   """Returns sorted [(line, dotted name)] of what is imported, or reached through an import.
 
-  Imports inside of functions and under TYPE_CHECKING count: a room that needs another one's types
-  depends on it. So do `import sasa_tf` with `sasa_tf.layers` below, and `import_module("...")`.
+  Imports inside of functions and under TYPE_CHECKING count, because a package that needs another
+  one's types depends on it. So do `import sasa_tf` with `sasa_tf.layers` below it, and
+  `import_module("...")`.
   """
   package = ".".join(pathlib.PurePosixPath(path).parent.parts)
   nodes = list(ast.walk(ast.parse(source, path)))
@@ -133,39 +141,39 @@ def references(path, source):
 
 
 def forbidden_imports(path, source):
-  """Returns a complaint for each room and each package that a file of sasa_tf may not import."""
-  room = room_of_file(path)
-  if room not in ROOMS:
+  """Returns an error for each package that a file of sasa_tf must not import."""
+  package = package_of_file(path)
+  if package not in PACKAGES:
     return [
-      f"{path}:1: the room {room} is not in ROOMS, which has {_listed(ROOMS)}. Enter there what it "
-      "may import (tests/import_rules.py), and give it a py_library in BUILD."
+      f"{path}:1: the package {package} is not in PACKAGES, which has {_listed(PACKAGES)}. List "
+      "what it may import in tests/import_rules.py, and add a py_library to BUILD."
     ]
-  allowed = ROOMS[room]
-  complaints = {}  # The first line is enough for each room and package.
+  allowed = PACKAGES[package]
+  errors = {}  # Only the first line of each package.
   for line, dotted in references(path, source):
-    package = dotted.partition(".")[0]
-    if package == "sasa_tf":
-      other = room_of_name(dotted)
-      if other not in {room, "sasa_tf", *allowed.rooms}:
-        complaints.setdefault(
-          (package, other),
-          f"{path}:{line}: {room} imports {dotted} of the room {other}. Of sasa_tf, {room} may "
-          f"import {_listed(allowed.rooms)}. Move the code to a room that may, or let the caller "
-          "hand over what is needed; should the picture itself change, change ROOMS in "
+    top = dotted.partition(".")[0]
+    if top == "sasa_tf":
+      other = package_of_name(dotted)
+      if other not in {package, "sasa_tf", *allowed.internal}:
+        errors.setdefault(
+          (top, other),
+          f"{path}:{line}: {package} imports {dotted} of the package {other}. Of sasa_tf, "
+          f"{package} may import {_listed(allowed.internal)}. Move the code to a package that may, "
+          "or pass in what is needed; to change the dependencies, edit PACKAGES in "
           "tests/import_rules.py and deps in BUILD.",
         )
-    elif package not in {*sys.stdlib_module_names, *allowed.packages}:
-      complaints.setdefault(
-        (package, None),
-        f"{path}:{line}: {room} imports {dotted}. Beside the standard library, {room} may import "
-        f"{_listed(allowed.packages)}. Do without it or move the code to a room that may; a new "
-        "dependency goes into ROOMS in tests/import_rules.py and into setup.py.",
+    elif top not in {*sys.stdlib_module_names, *allowed.external}:
+      errors.setdefault(
+        (top, None),
+        f"{path}:{line}: {package} imports {dotted}. Besides the standard library, {package} may "
+        f"import {_listed(allowed.external)}. Remove the import or move the code to a package that "
+        "may; add a new dependency to PACKAGES in tests/import_rules.py and to setup.py.",
       )
-  return list(complaints.values())
+  return list(errors.values())
 
 
 def keras_of_tensorflow(path, source):
-  """Returns a complaint for each line that reaches a Keras through TensorFlow."""
+  """Returns an error for each line that reaches Keras through TensorFlow."""
   lines = {
     line: dotted
     for line, dotted in references(path, source)

@@ -1,4 +1,4 @@
-"""The rooms import one way only, and BUILD says the same."""
+"""Imports go one way, and BUILD has the same dependencies."""
 
 import json
 import pathlib
@@ -9,87 +9,87 @@ import pytest
 
 from tests.build_file import BuildFile
 from tests.import_rules import (
-  ROOMS,
+  PACKAGES,
   ROOT,
   forbidden_imports,
   keras_of_tensorflow,
+  package_of_file,
+  package_of_name,
   references,
-  room_of_file,
-  room_of_name,
   sources,
 )
 
 BUILD = BuildFile((ROOT / "BUILD").read_text(), ROOT)
 
 
-def complaints_about(check, files):
-  return "\n".join(complaint for file in files.items() for complaint in check(*file))
+def errors_of(check, files):
+  return "\n".join(error for file in files.items() for error in check(*file))
 
 
-def test_every_room_imports_only_what_it_may():
+def test_packages_import_only_what_they_may():
   files = sources("sasa_tf")
   assert len(files) > 50
-  complaints = complaints_about(forbidden_imports, files)
-  assert not complaints, f"\n{complaints}"
+  errors = errors_of(forbidden_imports, files)
+  assert not errors, f"\n{errors}"
 
 
 def test_no_keras_through_tensorflow():
   files = {**sources("sasa_tf", "tests"), "setup.py": (ROOT / "setup.py").read_text()}
-  complaints = complaints_about(keras_of_tensorflow, files)
-  assert not complaints, f"\n{complaints}"
+  errors = errors_of(keras_of_tensorflow, files)
+  assert not errors, f"\n{errors}"
 
 
-def test_the_table_has_exactly_the_rooms_on_disk():
-  assert {room_of_file(path) for path in sources("sasa_tf")} == set(ROOMS)
+def test_table_lists_exactly_the_packages_on_disk():
+  assert {package_of_file(path) for path in sources("sasa_tf")} == set(PACKAGES)
 
 
-def test_the_table_has_no_circle():
+def test_table_has_no_cycle():
   settled = set()
-  while settled != set(ROOMS):
-    free = {name for name, room in ROOMS.items() if room.rooms <= settled} - settled
-    assert free, f"the rooms {sorted(set(ROOMS) - settled)} import each other in a circle"
+  while settled != set(PACKAGES):
+    free = {name for name, package in PACKAGES.items() if package.internal <= settled} - settled
+    assert free, f"the packages {sorted(set(PACKAGES) - settled)} import each other in a cycle"
     settled |= free
 
 
-def picture(build):
-  """Returns {room: rooms that it depends on} as BUILD says, the package root left out."""
-  libraries = {name: deps for name, (_, deps) in build.libraries.items() if name in ROOMS}
+def dependencies(build):
+  """Returns {package: the packages it depends on} of BUILD, without the root."""
+  libraries = {name: deps for name, (_, deps) in build.libraries.items() if name in PACKAGES}
   return {name: deps - {"sasa_tf"} for name, deps in libraries.items()}
 
 
-def test_deps_in_build_are_the_table():
-  assert picture(BUILD) == {name: room.rooms for name, room in ROOMS.items()}
+def test_deps_in_build_match_the_table():
+  assert dependencies(BUILD) == {name: package.internal for name, package in PACKAGES.items()}
 
 
-def test_every_source_is_in_the_library_of_its_room():
+def test_every_source_is_in_the_library_of_its_package():
   for path in sources("sasa_tf"):
     owners = [name for name, (files, _) in BUILD.libraries.items() if path in files]
-    assert owners == [room_of_file(path)], path
+    assert owners == [package_of_file(path)], path
 
 
 def test_every_test_file_has_a_target():
   files = {path for path in sources("tests") if path.endswith("_test.py")}
   assert "tests/imports_test.py" in files
   assert files == BUILD.tests
-  assert {str(pathlib.PurePosixPath(path).parent) for path in files} <= set(BUILD.test_rooms)
+  assert {str(pathlib.PurePosixPath(path).parent) for path in files} <= set(BUILD.test_packages)
 
 
-def unreachable_rooms(path, source, build=BUILD):
-  """Returns a complaint for each room that a test imports and its target in BUILD cannot see."""
+def unreachable_packages(path, source, build=BUILD):
+  """Returns an error for each package that a test imports and its target in BUILD cannot see."""
   folder = str(pathlib.PurePosixPath(path).parent)
-  visible = build.reachable(build.test_rooms.get(folder, ())) | {"sasa_tf"}
+  visible = build.reachable(build.test_packages.get(folder, ())) | {"sasa_tf"}
   return [
     f"{path}:{line}: uses {dotted}, which its target in BUILD does not see; it sees "
-    f"{', '.join(sorted(visible))}. Test a room with what the room itself may import, or enter an "
-    "exception for the folder, with its reason, in TESTS."
+    f"{', '.join(sorted(visible))}. Test a package with what it may import itself, or add an "
+    "exception for the directory, with its reason, to TESTS."
     for line, dotted in references(path, source)
-    if dotted.split(".")[0] == "sasa_tf" and room_of_name(dotted) not in visible
+    if dotted.split(".")[0] == "sasa_tf" and package_of_name(dotted) not in visible
   ]
 
 
 def test_tests_import_only_what_their_targets_see():
-  complaints = complaints_about(unreachable_rooms, sources("tests"))
-  assert not complaints, f"\n{complaints}"
+  errors = errors_of(unreachable_packages, sources("tests"))
+  assert not errors, f"\n{errors}"
 
 
 IMPORT_PROGRAM = """
@@ -108,7 +108,7 @@ def test_importing_the_package_loads_nothing_else():
   assert seconds < 0.1
 
 
-# The checks themselves must be able to fail.
+# The checks must be able to fail.
 
 DEFERRED = "def f():\n  from sasa_tf.errors import UserError"
 FOR_TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  from sasa_tf import layers"
@@ -118,45 +118,65 @@ BUILDERS = "from sasa_tf.modeling import builders"
 
 
 @pytest.mark.parametrize(
-  ("path", "source", "complaint"),
+  ("path", "source", "error"),
   [
     ("sasa_tf/ops/x.py", "from sasa_tf import layers", ":1: ops imports sasa_tf.layers of"),
-    ("sasa_tf/ops/x.py", "import sasa_tf.layers.flavour as f", ":1: ops imports sasa_tf.layers."),
-    ("sasa_tf/ops/x.py", "from ..layers import flavour", ":1: ops imports sasa_tf.layers.flavour"),
+    (
+      "sasa_tf/ops/x.py",
+      "import sasa_tf.layers.keras_mixin",
+      ":1: ops imports sasa_tf.layers.",
+    ),
+    (
+      "sasa_tf/ops/x.py",
+      "from ..layers import heads",
+      ":1: ops imports sasa_tf.layers.heads",
+    ),
     ("sasa_tf/ops/__init__.py", "from .. import layers", ":1: ops imports sasa_tf.layers of"),
-    ("sasa_tf/ops/x.py", DEFERRED, ":2: ops imports sasa_tf.errors.UserError of the room errors"),
-    ("sasa_tf/ops/x.py", FOR_TYPES, ":3: ops imports sasa_tf.layers of the room layers"),
+    (
+      "sasa_tf/ops/x.py",
+      DEFERRED,
+      ":2: ops imports sasa_tf.errors.UserError of the package err",
+    ),
+    ("sasa_tf/ops/x.py", FOR_TYPES, ":3: ops imports sasa_tf.layers of the package layers"),
     ("sasa_tf/ops/x.py", REACHED, ":3: ops imports sasa_tf.layers of"),
-    ("sasa_tf/ops/x.py", BY_NAME, ":2: ops imports sasa_tf.layers of the room layers"),
-    ("sasa_tf/ops/x.py", "import numpy as np", ":1: ops imports numpy. Beside the standard"),
-    ("sasa_tf/layers/flavour.py", "import keras", "layers may import tensorflow"),
-    ("sasa_tf/modeling/resnet.py", BUILDERS, "of the room builders"),
-    ("sasa_tf/modeling/resnet.py", "from . import builders", "of the room builders"),
+    ("sasa_tf/ops/x.py", BY_NAME, ":2: ops imports sasa_tf.layers of the package layers"),
+    ("sasa_tf/ops/x.py", "import numpy as np", ":1: ops imports numpy. Besides the standard"),
+    ("sasa_tf/layers/keras_mixin.py", "import keras", "layers may import tensorflow"),
+    ("sasa_tf/modeling/resnet.py", BUILDERS, "of the package builders"),
+    ("sasa_tf/modeling/resnet.py", "from . import builders", "of the package builders"),
     ("sasa_tf/configs/x.py", BUILDERS, "Of sasa_tf, configs may import nothing"),
     ("sasa_tf/configs/x.py", "from sasa_tf import modeling", "Of sasa_tf, configs may import no"),
     ("sasa_tf/data/x.py", "from official.core import exp_factory", "data imports official.core."),
-    ("sasa_tf/errors.py", "import sasa_tf.ops", "errors imports sasa_tf.ops of the room ops"),
-    ("sasa_tf/__init__.py", "from sasa_tf import ops", "sasa_tf imports sasa_tf.ops of the room"),
-    ("sasa_tf/attic/x.py", "", "the room attic is not in ROOMS, which has analysis, bin, builders"),
+    ("sasa_tf/errors.py", "import sasa_tf.ops", "errors imports sasa_tf.ops of the package ops"),
+    (
+      "sasa_tf/__init__.py",
+      "from sasa_tf import ops",
+      "sasa_tf imports sasa_tf.ops of the",
+    ),
+    (
+      "sasa_tf/attic/x.py",
+      "",
+      "the package attic is not in PACKAGES, which has analysis, b",
+    ),
   ],
 )
-def test_a_forbidden_import_is_told_once(path, source, complaint):
+def test_forbidden_import_is_reported_once(path, source, error):
   (received,) = forbidden_imports(path, source + "\n")
   assert received.startswith(f"{path}:")
-  assert complaint in received
+  assert error in received
 
 
 @pytest.mark.parametrize(
   ("path", "source"),
   [
-    ("sasa_tf/ops/x.py", "import math, tensorflow as tf\nfrom sasa_tf.ops import geometry"),
-    ("sasa_tf/ops/x.py", "from . import geometry\nimport sasa_tf\nprint(sasa_tf.__version__)"),
+    ("sasa_tf/ops/x.py", "import math, tensorflow as tf\nfrom sasa_tf.ops import window"),
+    ("sasa_tf/ops/x.py", "from . import window\nimport sasa_tf\nprint(sasa_tf.__version__)"),
     ("sasa_tf/layers/x.py", "from sasa_tf import ops\nops.local_attention_2d()"),
     ("sasa_tf/modeling/builders/x.py", "import tf_keras\nfrom sasa_tf.tf_keras import SASAResNet"),
     ("sasa_tf/bin/x.py", f"from absl import app\n{BUILDERS}\nimport sasa_tf.ops"),
   ],
 )
-def test_an_allowed_import_is_not_told(path, source):
+def test_allowed_import_is_not_reported(path, source):
   assert forbidden_imports(path, source) == []
 
 
@@ -170,22 +190,24 @@ def test_an_allowed_import_is_not_told(path, source):
     "\nimport tensorflow.keras as k",
   ],
 )
-def test_keras_through_tensorflow_is_told(source):
+def test_keras_through_tensorflow_is_reported(source):
   (received,) = keras_of_tensorflow("tests/x.py", source)
   assert received.startswith("tests/x.py:2: tensorflow.")
 
 
-def test_the_two_kerases_by_name_are_not_told():
+def test_keras_by_name_is_not_reported():
   assert not keras_of_tensorflow("x.py", "import keras, tf_keras\ntf_keras.layers, keras.layers")
 
 
-def test_a_test_beyond_its_room_is_told():
-  (received,) = unreachable_rooms("tests/ops/x_test.py", "import keras\nfrom sasa_tf import layers")
+def test_test_beyond_its_package_is_reported():
+  (received,) = unreachable_packages(
+    "tests/ops/x_test.py", "import keras\nfrom sasa_tf import layers"
+  )
   assert received.startswith("tests/ops/x_test.py:2: uses sasa_tf.layers, which its target")
-  assert not unreachable_rooms("tests/layers/x_test.py", "from sasa_tf import layers, ops")
+  assert not unreachable_packages("tests/layers/x_test.py", "from sasa_tf import layers, ops")
 
 
-def test_a_wrong_build_file_is_seen(tmp_path):
+def test_wrong_build_file_is_detected(tmp_path):
   for name in ("ops/a.py", "ops/b.py", "layers/a.py"):
     file = tmp_path / "sasa_tf" / name
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -200,8 +222,8 @@ TESTS = {"tests/ops": ["ops"]}
 """,
     tmp_path,
   )
-  assert picture(build) == {"ops": {"layers"}, "layers": set(), "sasa_tf": set()}
+  assert dependencies(build) == {"ops": {"layers"}, "layers": set(), "sasa_tf": set()}
   assert build.libraries["ops"][0] == {"sasa_tf/ops/a.py"}
   assert build.libraries["layers"][0] == {"sasa_tf/layers/a.py"}
   assert build.tests == set()
-  assert build.reachable(build.test_rooms["tests/ops"]) == {"ops", "layers", "sasa_tf"}
+  assert build.reachable(build.test_packages["tests/ops"]) == {"ops", "layers", "sasa_tf"}

@@ -42,8 +42,8 @@ def test_programs_and_links_exist():
 
 
 def test_costs_are_what_the_program_prints():
-  from sasa_tf.analysis.classifiers import paper_cost
-  from sasa_tf.analysis.paper_report import CLASSIFICATION, PaperReport
+  from sasa_tf.analysis.paper.classifiers import paper_cost
+  from sasa_tf.analysis.paper.report import CLASSIFICATION, PaperReport
 
   rows = PaperReport.of([1], paper_cost).markdown().splitlines()
   rows = [line for line in rows if line.startswith("| ResNet")]

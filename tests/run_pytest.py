@@ -4,12 +4,12 @@ import os
 import sys
 
 
-def _keep_to_the_runfiles():
-  """Takes away the ways to modules that the target's deps do not name."""
+def _restrict_to_runfiles():
+  """Removes the import paths to modules outside of the target's deps."""
   # The script's directory, with links resolved: that of the checkout.
   if not getattr(sys.flags, "safe_path", False):
     del sys.path[0]
-  # An editable installation would supply from the checkout each room that is missing here.
+  # An editable installation would supply each missing package from the checkout.
   sys.meta_path[:] = [
     finder
     for finder in sys.meta_path
@@ -18,7 +18,7 @@ def _keep_to_the_runfiles():
 
 
 def _options():
-  """Returns pytest's options for what Bazel says in the environment."""
+  """Returns pytest's options from Bazel's environment variables."""
   directory = os.environ["TEST_TMPDIR"]
   os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(directory, "hypothesis")
   # No cache: the runfiles are read-only.
@@ -31,7 +31,7 @@ def _options():
 
 
 class _Deselection:
-  """Counts tests left out by their marks."""
+  """Counts the tests that their marks deselect."""
 
   count = 0
 
@@ -40,7 +40,7 @@ class _Deselection:
 
 
 def main():
-  _keep_to_the_runfiles()
+  _restrict_to_runfiles()
   import pytest
 
   deselection = _Deselection()

@@ -100,15 +100,17 @@ def _min_run_seconds(gpu: bool) -> float:
 def _measure() -> None:
   shapes, batch_sizes = _shapes(), _batch_sizes()
 
-  from sasa_tf.analysis.benchmark import cases, contestants, environment, measure, run
+  from sasa_tf.benchmarks import run
+  from sasa_tf.benchmarks.measurement import environment, measure
+  from sasa_tf.benchmarks.workloads import candidates, cases
 
   unknown = set(FLAGS.dtypes) - set(cases.DTYPES)
   if unknown:
     raise UserError(
       f"--dtypes: expected some of {', '.join(cases.DTYPES)}; received {', '.join(unknown)}."
     )
-  names = FLAGS.contestants or contestants.default_contestants(FLAGS.target)
-  contestants.check_contestants(FLAGS.target, names)
+  names = FLAGS.contestants or candidates.default_contestants(FLAGS.target)
+  candidates.check_contestants(FLAGS.target, names)
   environment.set_threads(FLAGS.threads)
   gpu = environment.gpu_name() is not None
   run.measure(
@@ -142,7 +144,7 @@ def main(argv: list[str]) -> None:
   """Measures, or shows or compares what was measured."""
   program.refuse_positional(argv)
   if FLAGS.compare or FLAGS.show:
-    from sasa_tf.analysis.benchmark import run
+    from sasa_tf.benchmarks import run
 
     if FLAGS.compare:
       run.compare_files(FLAGS.compare)

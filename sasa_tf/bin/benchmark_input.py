@@ -28,17 +28,18 @@ def main(argv: list[str]) -> None:
   program.refuse_positional(argv)
 
   from sasa_tf import registry_imports  # noqa: F401
-  from sasa_tf.training import experiment, input_benchmark
+  from sasa_tf.benchmarks import input_pipeline
+  from sasa_tf.training import experiment
 
   params = experiment.load_experiment(
     FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
   )
   if FLAGS.input_only:
-    images = input_benchmark.measure_input(params, seconds=FLAGS.seconds)
+    images = input_pipeline.measure_input(params, seconds=FLAGS.seconds)
     print(f"input pipeline alone  {images:10,.1f} images/s")
   else:
     print(
-      input_benchmark.measure(params, seconds=FLAGS.seconds, steps_per_loop=FLAGS.steps_per_loop)
+      input_pipeline.measure(params, seconds=FLAGS.seconds, steps_per_loop=FLAGS.steps_per_loop)
     )
 
 

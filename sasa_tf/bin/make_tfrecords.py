@@ -47,11 +47,12 @@ from typing import NamedTuple
 from absl import flags
 
 from sasa_tf.bin import program
-from sasa_tf.data import coco, digits, image_folder, scenes, voc
+from sasa_tf.data.classification import digits, image_folder
+from sasa_tf.data.conversion_report import conversion_report
+from sasa_tf.data.detection import coco, scenes, voc
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.report import conversion_report
-from sasa_tf.data.sharded_writer import DatasetSummary
-from sasa_tf.data.tensorflow_process import prepare_for_conversion
+from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary
+from sasa_tf.data.tfrecord.tensorflow_process import prepare_for_conversion
 
 
 class Command(NamedTuple):

@@ -103,7 +103,7 @@ def _input_shape(default: tuple[int, int, int]) -> tuple[int, int, int]:
 
 def _classifier(arguments: dict[str, Any]) -> tuple[Any, tuple[int, int, int]]:
   """Returns the model that the flags describe, and the shape of its images."""
-  from sasa_tf.analysis.classifiers import IMAGENET_SHAPE, build_classifier
+  from sasa_tf.analysis.paper.classifiers import IMAGENET_SHAPE, build_classifier
 
   for name in ("attention_groups", "group_strides"):
     if name in arguments:
@@ -158,7 +158,7 @@ def main(argv: list[str]) -> None:
   if FLAGS.paper_tables or FLAGS.plot:
     _refuse({**arguments, **config}, "--paper_tables and --plot choose the models themselves")
 
-    from sasa_tf.analysis.paper_program import profile_paper
+    from sasa_tf.analysis.paper.program import profile_paper
 
     profile_paper(
       FLAGS.paper_tables,
@@ -173,8 +173,8 @@ def main(argv: list[str]) -> None:
   model, shape = _configured() if config else _classifier(arguments)
 
   from sasa_tf.analysis import cost_model
-  from sasa_tf.analysis.cost_report import CostReport
-  from sasa_tf.analysis.writing import write_report
+  from sasa_tf.analysis.cost.report import CostReport
+  from sasa_tf.analysis.report_formats import write_report
 
   try:
     cost = cost_model(
@@ -185,7 +185,7 @@ def main(argv: list[str]) -> None:
   profile = None
   # The profiler does not know detectors: what they do after their last layer depends on the image.
   if FLAGS.profiler and model.inputs:
-    from sasa_tf.analysis.graph_profile import profile_graph
+    from sasa_tf.analysis.cost.graph_profile import profile_graph
 
     profile = profile_graph(model, [shape])
   write_report(CostReport(cost, FLAGS.by, profile), FLAGS.format, FLAGS.output)

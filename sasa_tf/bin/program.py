@@ -10,7 +10,8 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from sasa_tf.errors import UserError
-from sasa_tf.training import cluster, preemption
+from sasa_tf.training.multi_worker import cluster
+from sasa_tf.training.resilience import preemption
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -59,13 +59,13 @@ def main(argv: list[str]) -> None:
     strategy.make_logical_cpus(FLAGS.num_logical_cpus)
 
   from sasa_tf import registry_imports  # noqa: F401
-  from sasa_tf.analysis.benchmark import environment
-  from sasa_tf.training import scaling, scaling_cases
+  from sasa_tf.benchmarks.measurement import environment
+  from sasa_tf.benchmarks.scaling import cases, measure
 
-  devices = scaling_cases.find_devices()
-  cases = scaling_cases.plan(
+  devices = cases.find_devices()
+  cases = cases.plan(
     FLAGS.models,
-    [int(count) for count in FLAGS.replicas] or scaling_cases.default_replicas(len(devices)),
+    [int(count) for count in FLAGS.replicas] or cases.default_replicas(len(devices)),
     FLAGS.reductions,
     devices,
     batch_size=FLAGS.batch_size,
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     model_id=FLAGS.model_id,
     dtype=FLAGS.dtype,
   )
-  scaling.measure_all(
+  measure.measure_all(
     cases,
     devices,
     steps=FLAGS.steps,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from sasa_tf.data.boxes import CheckedImage, Problem
+from sasa_tf.data.detection.boxes import CheckedImage, Problem
 from sasa_tf.data.images import inspect_image
 
 

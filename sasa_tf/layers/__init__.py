@@ -2,7 +2,7 @@
 
 from sasa_tf.layers.attention_augmented import AttentionAugmentedConv2DBase
 from sasa_tf.layers.attention_stem import AttentionStemBase
-from sasa_tf.layers.flavour import KerasBound
+from sasa_tf.layers.keras_mixin import KerasBound
 from sasa_tf.layers.local_self_attention import LocalSelfAttention2DBase
 from sasa_tf.layers.non_local import NonLocal2DBase
 from sasa_tf.layers.squeeze_excitation import SqueezeExcitation2DBase

@@ -7,9 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.flavour import KerasBound
 from sasa_tf.layers.heads import head_width
 from sasa_tf.layers.inputs import checked_inputs, known_channels
+from sasa_tf.layers.keras_mixin import KerasBound
 
 VARIANTS = ("mixture", "standalone", "conv_values")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.layers.flavour import KerasBound
 from sasa_tf.layers.inputs import checked_inputs, known_channels
+from sasa_tf.layers.keras_mixin import KerasBound
 from sasa_tf.ops.precision import softmax_dtype
 
 

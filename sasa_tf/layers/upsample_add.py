@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.layers.flavour import KerasBound
+from sasa_tf.layers.keras_mixin import KerasBound
 
 
 class UpsampleAdd2DBase(KerasBound):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sasa_tf.modeling.configured import ConfiguredModel
 from sasa_tf.modeling.levels import level_inputs, sorted_levels
-from sasa_tf.modeling.spatial import spatial_operation
+from sasa_tf.modeling.serializable import ConfiguredModel
+from sasa_tf.modeling.spatial_operations import spatial_operation
 
 
 class SASAFPNBase(ConfiguredModel):

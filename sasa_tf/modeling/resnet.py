@@ -9,7 +9,7 @@ from typing import Any
 
 from sasa_tf.modeling.baselines import check_baseline, convolutional_group
 from sasa_tf.modeling.blocks import Operations, Parts, bottleneck_block
-from sasa_tf.modeling.configured import ConfiguredModel
+from sasa_tf.modeling.serializable import ConfiguredModel
 from sasa_tf.modeling.stems import STEMS, build_stem
 
 # Bottleneck blocks in each of the four groups (paper Sec. 4.1).

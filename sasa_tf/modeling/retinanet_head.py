@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sasa_tf.modeling.configured import ConfiguredModel
 from sasa_tf.modeling.levels import level_inputs, sorted_levels
-from sasa_tf.modeling.spatial import spatial_operation
+from sasa_tf.modeling.serializable import ConfiguredModel
+from sasa_tf.modeling.spatial_operations import spatial_operation
 
 # Probability that every class starts with, pi in Lin et al. 2017 (arXiv 1708.02002, Sec. 4.1).
 PRIOR = 0.01

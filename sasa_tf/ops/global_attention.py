@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.arguments import as_heads
+from sasa_tf.ops.checks import as_heads
 from sasa_tf.ops.precision import softmax_dtype
 
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from sasa_tf.ops import fused, implementations, reference
-from sasa_tf.ops.arguments import as_heads, relative_tables
+from sasa_tf.ops import dispatch, reference
 from sasa_tf.ops.average_pooling import average_pool_heads
-from sasa_tf.ops.geometry import window_geometry
+from sasa_tf.ops.checks import as_heads, relative_tables
+from sasa_tf.ops.compiled import fused
 from sasa_tf.ops.precision import softmax_dtype
-from sasa_tf.ops.projection import as_projection, parts_of_projection, query_of_projection
+from sasa_tf.ops.qkv_packing import as_projection, parts_of_projection, query_of_projection
 from sasa_tf.ops.target_device import target_device
+from sasa_tf.ops.window import window_geometry
 
 # Of an image whose projections a GPU keeps: in ResNet-50 at 224 pixels groups 3 and 4, 5 % of the
 # memory of a training step.
@@ -109,8 +110,8 @@ def local_attention_2d(
   value = as_heads("value", value, like=query)
   rows, columns = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
   _require_logits(key is not None, rows)
-  request = implementations.Request(query, geometry, window_mask)
-  compute = implementations.select(implementation, request)
+  request = dispatch.Request(query, geometry, window_mask)
+  compute = dispatch.select(implementation, request)
   with tf.name_scope("local_attention_2d"):
     result = compute(query, key, value, rows, columns, geometry, scale)
     return tf.ensure_shape(result, query.shape)
@@ -162,8 +163,8 @@ def local_attention_2d_projected(
   query = query_of_projection(projected)
   tables = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
   _require_logits(projected.shape[3] == 3, tables[0])
-  request = implementations.Request(query, geometry, window_mask=True)
-  compute = implementations.select(implementation, request)
+  request = dispatch.Request(query, geometry, window_mask=True)
+  compute = dispatch.select(implementation, request)
   if _is_kept(query):
     again = None
   with tf.name_scope("local_attention_2d_projected"):

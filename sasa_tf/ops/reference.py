@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.geometry import WindowGeometry
 from sasa_tf.ops.precision import softmax_dtype
+from sasa_tf.ops.window import WindowGeometry
 
 # Finite, so that no border arithmetic can produce NaN; exp(-1e9 - max) is exactly 0 in float32.
 MASKED_LOGIT = -1e9

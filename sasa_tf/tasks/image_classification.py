@@ -11,7 +11,7 @@ from official.vision.tasks import image_classification
 
 from sasa_tf.configs.image_classification import ImageClassificationTask as Config
 from sasa_tf.tasks import tfds_decoders
-from sasa_tf.tasks.labels import LABEL_ERROR
+from sasa_tf.tasks.label_errors import LABEL_ERROR
 
 tfds_decoders.register()
 

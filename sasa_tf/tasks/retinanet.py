@@ -16,7 +16,7 @@ from sasa_tf.modeling.builders import build_retinanet
 from sasa_tf.tasks import tfds_decoders
 from sasa_tf.tasks.coco_categories import COCO_IDS
 from sasa_tf.tasks.coco_evaluator import COCOEvaluator
-from sasa_tf.tasks.labels import LABEL_ERROR
+from sasa_tf.tasks.label_errors import LABEL_ERROR
 
 tfds_decoders.register()
 

@@ -12,9 +12,9 @@ import yaml
 from official.core import config_definitions
 from official.vision.configs.retinanet import DataConfig as DetectionData
 
-from sasa_tf.data.output_directory import LABELS_FILE
+from sasa_tf.data.tfrecord.output_directory import LABELS_FILE
 from sasa_tf.errors import UserError
-from sasa_tf.training import checkpoints
+from sasa_tf.training.resilience import checkpoints
 
 # Model Garden's, in a model_dir.
 PARAMS_FILE = "params.yaml"

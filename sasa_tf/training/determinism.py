@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras
 from official.core import config_definitions
 
-from sasa_tf.training import checkpoints
+from sasa_tf.training.resilience import checkpoints
 
 
 def make_deterministic(

@@ -10,7 +10,7 @@ from official.core import config_definitions
 from sasa_tf.configs.image_classification import ImageClassificationTask
 from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.errors import UserError
-from sasa_tf.training import checkpoints
+from sasa_tf.training.resilience import checkpoints
 
 
 def best_checkpoint(model_dir: str, params: config_definitions.ExperimentConfig) -> str | None:

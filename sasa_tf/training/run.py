@@ -16,25 +16,17 @@ from official.modeling import performance
 from official.vision.utils import summary_manager
 
 import sasa_tf
-from sasa_tf.training import (
-  checkpoints,
-  checks,
-  data_errors,
-  data_faults,
-  modes,
-  multi_worker,
-  report,
-  roles,
-  strategy,
-)
-from sasa_tf.training.cluster import Cluster, read_cluster
-from sasa_tf.training.cluster_controller import ClusterController
-from sasa_tf.training.continuous_eval import CheckpointFollower, evaluate_each
-from sasa_tf.training.controller import Controller
+from sasa_tf.training import checks, modes, report, strategy
 from sasa_tf.training.experiment import RUN_FILE
-from sasa_tf.training.peers import telling_of_lost_peers
-from sasa_tf.training.preemption import StopRequest
+from sasa_tf.training.multi_worker import process_role, setup
+from sasa_tf.training.multi_worker.cluster import Cluster, read_cluster
+from sasa_tf.training.multi_worker.cluster_controller import ClusterController
+from sasa_tf.training.multi_worker.continuous_eval import CheckpointFollower, evaluate_each
+from sasa_tf.training.multi_worker.worker_failure import telling_of_lost_peers
 from sasa_tf.training.progress import Progress
+from sasa_tf.training.resilience import checkpoints, corrupt_records, data_errors
+from sasa_tf.training.resilience.controller import Controller
+from sasa_tf.training.resilience.preemption import StopRequest
 from sasa_tf.training.trainer import Trainer
 
 
@@ -71,10 +63,10 @@ def run_experiment(
   """
   runtime = params.runtime
   cluster = read_cluster(runtime.worker_hosts, runtime.task_index)
-  role = roles.role_of(params, mode, cluster)
+  role = process_role.role_of(params, mode, cluster)
   with (
     telling_of_lost_peers(role.cluster),
-    multi_worker.output_directory(model_dir, role.writes, params) as output_dir,
+    setup.output_directory(model_dir, role.writes, params) as output_dir,
     tempfile.TemporaryDirectory(prefix="sasa_tf_records_") as scratch,
   ):
     return _run_role(
@@ -86,14 +78,14 @@ def run_experiment(
       num_logical_cpus,
       enable_async_checkpointing,
       on_nonfinite,
-      functools.partial(data_faults.leave_out, limit=max_corrupt_records, scratch=scratch),
+      functools.partial(corrupt_records.leave_out, limit=max_corrupt_records, scratch=scratch),
     )
 
 
 def _run_role(
   experiment: str,
   params: config_definitions.ExperimentConfig,
-  role: roles.Role,
+  role: process_role.Role,
   model_dir: str,
   output_dir: str,
   num_logical_cpus: int,
@@ -121,7 +113,7 @@ def _run_role(
     print(topology, flush=True)
   as_given = params
   if cluster is not None:
-    params = multi_worker.agree_on_run(distribution, cluster, experiment, params, mode)
+    params = setup.agree_on_run(distribution, cluster, experiment, params, mode)
   if saves:
     _begin_model_dir(model_dir, experiment, as_given)
   if params.runtime.mixed_precision_dtype:
@@ -190,10 +182,10 @@ def _check(params: config_definitions.ExperimentConfig, mode: str) -> None:
 
 
 def _build_strategy(
-  runtime: config_definitions.RuntimeConfig, role: roles.Role, num_logical_cpus: int
+  runtime: config_definitions.RuntimeConfig, role: process_role.Role, num_logical_cpus: int
 ) -> tf.distribute.Strategy:
   if role.cluster is not None:
-    return multi_worker.build_strategy(role.cluster, runtime, num_logical_cpus)
+    return setup.build_strategy(role.cluster, runtime, num_logical_cpus)
   runtime = runtime.replace(distribution_strategy=role.distribution_strategy)
   return strategy.build_strategy(runtime, num_logical_cpus)
 

@@ -10,9 +10,9 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, base_trainer, config_definitions
 
-from sasa_tf.tasks.distributed_step import DistributedStep
-from sasa_tf.tasks.nonfinite import NonfiniteGuard
-from sasa_tf.training.device_integers import DeviceIntegers
+from sasa_tf.training.step.distributed_step import DistributedStep
+from sasa_tf.training.step.int32_transport import DeviceIntegers
+from sasa_tf.training.step.nonfinite_guard import NonfiniteGuard
 
 
 class Trainer(base_trainer.Trainer):

@@ -5,8 +5,8 @@ import pytest
 import tf_keras
 
 from sasa_tf.analysis import Convention, cost_model
+from sasa_tf.analysis.cost.graph_profile import profile_graph
 from sasa_tf.analysis.cost.keras_graphs import graph_of
-from sasa_tf.analysis.graph_profile import profile_graph
 
 KERASES = {"keras": keras, "tf_keras": tf_keras}
 both = pytest.mark.parametrize("flavour", KERASES)

@@ -10,8 +10,8 @@ import sasa_tf.tf_keras
 from sasa_tf import layers
 from sasa_tf.analysis import Convention, cost_model, layer_rule
 from sasa_tf.analysis.cost import Facts, elements
+from sasa_tf.analysis.cost.graph_profile import profile_graph
 from sasa_tf.analysis.cost.registry import find_rule
-from sasa_tf.analysis.graph_profile import profile_graph
 
 FACES = {"keras": (keras, sasa_tf.keras), "tf_keras": (tf_keras, sasa_tf.tf_keras)}
 both = pytest.mark.parametrize("flavour", FACES)

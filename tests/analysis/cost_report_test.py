@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from sasa_tf.analysis import cost_model
-from sasa_tf.analysis.classifiers import build_classifier
-from sasa_tf.analysis.cost_report import CostReport
-from sasa_tf.analysis.graph_profile import GraphProfile
-from sasa_tf.analysis.writing import write_report
+from sasa_tf.analysis.cost.graph_profile import GraphProfile
+from sasa_tf.analysis.cost.report import CostReport
+from sasa_tf.analysis.paper.classifiers import build_classifier
+from sasa_tf.analysis.report_formats import write_report
 
 
 @pytest.fixture(scope="module")

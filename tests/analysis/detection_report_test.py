@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from sasa_tf.analysis.detection_report import DetectionReport
-from sasa_tf.analysis.detectors import batch_norm_beyond_backbone, paper_detector_cost
-from sasa_tf.analysis.paper_program import profile_paper
-from sasa_tf.analysis.paper_tables import DETECTORS, TABLES
-from sasa_tf.analysis.writing import write_report
+from sasa_tf.analysis.paper.detection_report import DetectionReport
+from sasa_tf.analysis.paper.detectors import batch_norm_beyond_backbone, paper_detector_cost
+from sasa_tf.analysis.paper.program import profile_paper
+from sasa_tf.analysis.paper.tables import DETECTORS, TABLES
+from sasa_tf.analysis.report_formats import write_report
 from sasa_tf.errors import UserError
 
 # By hand: GFLOPs of the convention `products`, and parameters with and without the batch norm of

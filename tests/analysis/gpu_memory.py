@@ -33,10 +33,10 @@ from jax.extend.mlir import ir  # noqa: E402
 from jax.interpreters import mlir  # noqa: E402
 from jaxlib import _jax  # noqa: E402
 
-from sasa_tf.analysis.benchmark import contestants, model_workloads  # noqa: E402
-from sasa_tf.analysis.benchmark.cases import Case  # noqa: E402
 from sasa_tf.analysis.tpu import compiler  # noqa: E402
-from sasa_tf.ops import kernel_call  # noqa: E402
+from sasa_tf.benchmarks.workloads import candidates, model  # noqa: E402
+from sasa_tf.benchmarks.workloads.cases import Case  # noqa: E402
+from sasa_tf.ops.compiled import xla_custom_call  # noqa: E402
 
 H200 = """
 gpu_device_info {
@@ -59,9 +59,9 @@ SHAPE = (224, 224, 3)
 def mebibytes(contestant: str, batch_size: int) -> float:
   """Of a training step in mixed bfloat16: images, weights, optimizer and temporaries."""
   name, _, implementation = contestant.partition("/")
-  architecture = contestants.ARCHITECTURES[name]
+  architecture = candidates.ARCHITECTURES[name]
   case = Case("model", name, "forward_backward", batch_size, SHAPE, "bfloat16", True, model_id=50)
-  workload = model_workloads.network(case, architecture, implementation or "auto")
+  workload = model.network(case, architecture, implementation or "auto")
   text = compiler.lower(
     lambda images: workload.step([images]), [tf.TensorSpec([batch_size, *SHAPE])], device="GPU"
   )
@@ -90,7 +90,7 @@ def mebibytes(contestant: str, batch_size: int) -> float:
 
 def main(batch_size: str = "64", *names: str) -> None:
   # The kernels of this machine's processor stand for the GPU's, which it may not have built.
-  kernel_call.PLATFORMS["GPU"] = "CPU"
+  xla_custom_call.PLATFORMS["GPU"] = "CPU"
   names = names or ("conv", "conv_stem+attention/fused", "conv_stem+attention/blocked")
   for name in names:
     print(f"{name:32} batch {batch_size}: {mebibytes(name, int(batch_size)):8,.0f} MiB", flush=True)

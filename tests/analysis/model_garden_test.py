@@ -7,7 +7,7 @@ from official.vision.modeling.classification_model import ClassificationModel
 
 import sasa_tf.tf_keras
 from sasa_tf.analysis import cost_model
-from sasa_tf.analysis.graph_profile import profile_graph
+from sasa_tf.analysis.cost.graph_profile import profile_graph
 
 SHAPE = (48, 64, 3)
 

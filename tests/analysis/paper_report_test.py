@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 
 from sasa_tf.analysis import CONVENTIONS, LayerCost, ModelCost
-from sasa_tf.analysis.paper_plot import plot_paper, save_plot
-from sasa_tf.analysis.paper_program import profile_paper
-from sasa_tf.analysis.paper_report import CLASSIFICATION, Comparison, PaperReport, check_numbers
-from sasa_tf.analysis.paper_tables import MODELS, TABLES, rows_of
-from sasa_tf.analysis.writing import write_report
+from sasa_tf.analysis.paper.plot import plot_paper, save_plot
+from sasa_tf.analysis.paper.program import profile_paper
+from sasa_tf.analysis.paper.report import CLASSIFICATION, Comparison, PaperReport, check_numbers
+from sasa_tf.analysis.paper.tables import MODELS, TABLES, rows_of
+from sasa_tf.analysis.report_formats import write_report
 from sasa_tf.errors import UserError
 
 

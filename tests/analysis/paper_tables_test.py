@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from sasa_tf.analysis.classifiers import build_classifier, paper_cost
-from sasa_tf.analysis.paper_tables import MODELS, TABLES, DetectionRow, rows_of
+from sasa_tf.analysis.paper.classifiers import build_classifier, paper_cost
+from sasa_tf.analysis.paper.tables import MODELS, TABLES, DetectionRow, rows_of
 
 # Beside the checkout, where the paper's figures were noted when it was read; not part of it.
 NOTES = pathlib.Path(__file__).parents[3] / "shared" / "paper.md"

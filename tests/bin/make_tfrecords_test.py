@@ -130,7 +130,7 @@ def test_a_failing_system_call_is_told_without_a_traceback(monkeypatch):
 
 def test_a_new_subcommand_is_one_entry(monkeypatch, capsys):
   def convert(input, output, *, seed=0):
-    from sasa_tf.data.sharded_writer import DatasetSummary, SplitSummary
+    from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, SplitSummary
 
     assert (input, output, seed) == ("in", "/nowhere", 7)
     return DatasetSummary(output, {"train": SplitSummary(1, 1, 1, 0, {"jpeg": 1})}, 2.0, 1.0)

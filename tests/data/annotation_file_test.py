@@ -5,8 +5,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sasa_tf.data.annotation_file import write_annotation_file
-from sasa_tf.data.boxes import Box, CheckedImage
+from sasa_tf.data.detection.annotation_file import write_annotation_file
+from sasa_tf.data.detection.boxes import Box, CheckedImage
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]
 IMAGES = [

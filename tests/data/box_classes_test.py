@@ -1,6 +1,6 @@
 import pytest
 
-from sasa_tf.data.box_classes import box_classes, numbered_classes, parse_classes
+from sasa_tf.data.detection.box_classes import box_classes, numbered_classes, parse_classes
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.labels import write_labels
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sasa_tf.data.boxes import AnnotatedImage, Box, Problem, check_boxes
+from sasa_tf.data.detection.boxes import AnnotatedImage, Box, Problem, check_boxes
 
 NAMES = ("background", "cat", "dog")
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from sasa_tf.data import coco
+from sasa_tf.data.detection import coco
 from sasa_tf.data.errors import DatasetError
 
 from . import box_data

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sasa_tf.data import corrupt_records, record_contents, record_files
-from sasa_tf.data.record_contents import BOXES, Expected
+from sasa_tf.data.integrity import corrupt_records, record_validation, tfrecord_repair
+from sasa_tf.data.integrity.record_validation import BOXES, Expected
 from sasa_tf.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 255, [12, 16, 3], np.uint8)
@@ -47,7 +47,7 @@ UNUSABLE = {
 def test_unusable_records_are_found_among_others(record, problem):
   records = [example()] * 70 + [example(PNG)] + [record] + [example()] * 10
   dataset = tf.data.Dataset.from_tensor_slices(records)
-  found = list(record_contents.unusable(dataset, Expected()))
+  found = list(record_validation.unusable(dataset, Expected()))
   assert [number for number, _ in found] == [71]
   with pytest.raises(AssertionError, match=problem):
     raise AssertionError(found[0][1])
@@ -58,8 +58,8 @@ def test_what_is_within_a_jpeg_file_only_thoroughly():
   start = broken.index(b"\xff\xc0")  # its size
   broken[start + 5 : start + 9] = b"\0\0\0\0"
   dataset = tf.data.Dataset.from_tensors(example(bytes(broken)))
-  assert not list(record_contents.unusable(dataset, Expected()))
-  assert list(record_contents.unusable(dataset, Expected(), thorough=True))
+  assert not list(record_validation.unusable(dataset, Expected()))
+  assert list(record_validation.unusable(dataset, Expected(), thorough=True))
 
 
 def test_boxes_and_labels_must_be_as_many():
@@ -69,7 +69,7 @@ def test_boxes_and_labels_must_be_as_many():
     example(labels=[1], boxes=2),
   ]
   dataset = tf.data.Dataset.from_tensor_slices(records)
-  assert list(record_contents.unusable(dataset, BOXES)) == [
+  assert list(record_validation.unusable(dataset, BOXES)) == [
     (2, "2 boxes, but 1 image/object/class/label")
   ]
 
@@ -88,7 +88,7 @@ def files(tmp_path, request):
 
 
 def labels(files, compression):
-  records = [record for file in files for record in record_files.read(file, compression)]
+  records = [record for file in files for record in tfrecord_repair.read(file, compression)]
   parsed = [tf.train.Example.FromString(record.numpy()) for record in records]
   return [each.features.feature["image/class/label"].int64_list.value[0] for each in parsed]
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from official.vision.dataloaders.tf_example_decoder import TfExampleDecoder
 
-from sasa_tf.data import coco
+from sasa_tf.data.detection import coco
 
 from . import box_data
 

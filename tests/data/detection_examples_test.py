@@ -1,8 +1,8 @@
 import pytest
 import tensorflow as tf
 
-from sasa_tf.data.boxes import AnnotatedImage, Box
-from sasa_tf.data.detection_examples import detection_example
+from sasa_tf.data.detection.boxes import AnnotatedImage, Box
+from sasa_tf.data.detection.detection_examples import detection_example
 from sasa_tf.data.errors import BrokenImageError
 
 from . import image_files

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from sklearn import datasets
 
-from sasa_tf.data import digits
+from sasa_tf.data.classification import digits
 from sasa_tf.data.errors import DatasetError
 
 

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
+from sasa_tf.data.classification.folder_scan import ImageFile, scan_image_folder
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.folder_scan import ImageFile, scan_image_folder
 
 
 def _touch(root, *names):

@@ -3,7 +3,7 @@ import glob
 import pytest
 import tensorflow as tf
 
-from sasa_tf.data import image_folder
+from sasa_tf.data.classification import image_folder
 from sasa_tf.data.errors import DatasetError
 
 from . import image_files

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.output_directory import OutputDirectory, opened_output
+from sasa_tf.data.tfrecord.output_directory import OutputDirectory, opened_output
 
 
 def _write(

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sasa_tf.data import digits, scene_drawing, scenes
+from sasa_tf.data.classification import digits
+from sasa_tf.data.detection import scene_drawing, scenes
 from sasa_tf.data.errors import DatasetError
 
 from . import box_data

@@ -1,10 +1,10 @@
 import pytest
 import tensorflow as tf
 
-from sasa_tf.data.boxes import CheckedImage, Problem
+from sasa_tf.data.detection.boxes import CheckedImage, Problem
 from sasa_tf.data.errors import BrokenImageError, DatasetError
 from sasa_tf.data.examples import EncodedExample
-from sasa_tf.data.shard import write_shard
+from sasa_tf.data.tfrecord.shard import write_shard
 
 
 def _encode(item):
@@ -26,7 +26,7 @@ def test_writes_items_in_order_and_reports_the_broken(tmp_path):
 
 
 def test_reports_while_it_works(tmp_path, monkeypatch):
-  monkeypatch.setattr("sasa_tf.data.shard._SECONDS_BETWEEN_REPORTS", -1)
+  monkeypatch.setattr("sasa_tf.data.tfrecord.shard._SECONDS_BETWEEN_REPORTS", -1)
   reports = []
   result = write_shard(tmp_path / "shard", [1, -1, 2], _encode, False, reports.append)
   assert [report.items for report in reports] == [0, 1, 1, 1, 0]

@@ -8,11 +8,11 @@ import sys
 import pytest
 import tensorflow as tf
 
-from sasa_tf.data.box_figures import BoxFigures
-from sasa_tf.data.boxes import Box, CheckedImage, Problem
+from sasa_tf.data.detection.box_stats import BoxFigures
+from sasa_tf.data.detection.boxes import Box, CheckedImage, Problem
 from sasa_tf.data.errors import BrokenImageError, DatasetError
 from sasa_tf.data.examples import EncodedExample
-from sasa_tf.data.sharded_writer import SplitPlan, SplitSummary, plan_split, write_dataset
+from sasa_tf.data.tfrecord.sharded_writer import SplitPlan, SplitSummary, plan_split, write_dataset
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -168,7 +168,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
 # Converts in two processes; item 70 says that it is there and waits for the gate to open.
 _BLOCKING_PROGRAM = """
 import sys
-from sasa_tf.data.sharded_writer import SplitPlan, write_dataset
+from sasa_tf.data.tfrecord.sharded_writer import SplitPlan, write_dataset
 
 def encode(item):
   from sasa_tf.data.examples import EncodedExample

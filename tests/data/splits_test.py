@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.splits import hold_out, shuffled
+from sasa_tf.data.tfrecord.splits import hold_out, shuffled
 
 # The digits of scikit-learn, by class.
 DIGITS = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]

@@ -1,7 +1,7 @@
 import pytest
 
+from sasa_tf.data.detection.voc_files import find_voc, read_annotation, read_list
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.voc_files import find_voc, read_annotation, read_list
 
 from . import box_data
 

@@ -3,7 +3,7 @@ import tarfile
 
 import pytest
 
-from sasa_tf.data import voc
+from sasa_tf.data.detection import voc
 from sasa_tf.data.errors import DatasetError
 
 from . import box_data

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from sasa_tf.data import workers
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.tfrecord import workers
 
 
 def _square(task, report):

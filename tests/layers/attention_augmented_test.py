@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from tests.layers.flavours import FACES, both, tf_variables
+from tests.layers.bindings import FACES, both, tf_variables
 
 WIDTHS = {"filters": 10, "key_filters": 6, "value_filters": 4, "num_heads": 2}
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from tests.layers.flavours import FACES, both
+from tests.layers.bindings import FACES, both
 from tests.ops import stem_oracle
 
 VARIANTS = ("mixture", "standalone", "conv_values")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.layers.flavours import FACES, both, tf_variables
+from tests.layers.bindings import FACES, both, tf_variables
 
 # Of a network on the levels of a pyramid, the finest first.
 LEVELS = {"3": 4, "4": 6}

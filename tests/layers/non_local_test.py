@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.layers.flavours import FACES, both
+from tests.layers.bindings import FACES, both
 
 
 def images(*shape, seed=0):

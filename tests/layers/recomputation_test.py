@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.ops import kernel_call
+from sasa_tf.ops.compiled import xla_custom_call
 from sasa_tf.tf_keras import LocalSelfAttention2D
 from tests.ops.programs import products
 
@@ -30,7 +30,7 @@ def test_the_layer_projects_again(monkeypatch, implementation, use_bias):
     if "fused" not in ops.available_implementations():
       pytest.skip("the compiled kernels have not been built")
     # The program is a GPU's up to the kernels.
-    monkeypatch.setitem(kernel_call.PLATFORMS, "GPU", "CPU")
+    monkeypatch.setitem(xla_custom_call.PLATFORMS, "GPU", "CPU")
   layer = LocalSelfAttention2D(8, 3, num_heads=2, use_bias=use_bias, implementation=implementation)
   inputs = tf.random.stateless_normal([2, 13, 20, 5], [0, 0])
   upstream = tf.random.stateless_normal([2, 13, 20, 8], [0, 1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.layers.flavours import FACES, both, tf_variables
+from tests.layers.bindings import FACES, both, tf_variables
 
 CLASSIFIER = 2048 * 1000 + 1000
 BASELINES = ("squeeze_excitation", "non_local", "attention_augmented")

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.layers.flavours import FACES, both
+from tests.layers.bindings import FACES, both
 
 # Trainable parameters of the backbones without classifier, which resnet_test holds.
 BACKBONES = {

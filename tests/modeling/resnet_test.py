@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from tests.layers.flavours import FACES, both
+from tests.layers.bindings import FACES, both
 
 CLASSIFIER = 2048 * 1000 + 1000
 ALL = (1, 2, 3, 4)

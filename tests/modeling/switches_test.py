@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.layers.flavours import FACES
+from tests.layers.bindings import FACES
 
 BLOCKS, WIDTHS, HEADS = (1, 2, 4, 1), (4, 8, 16, 32), 2
 SUBSETS = [groups for size in range(1, 5) for groups in itertools.combinations((1, 2, 3, 4), size)]

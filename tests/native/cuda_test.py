@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.native import build, cache, library
-from sasa_tf.ops import fused
+from sasa_tf.ops.compiled import fused
 
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 GPU = bool(tf.config.list_physical_devices("GPU"))

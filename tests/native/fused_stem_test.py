@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sasa_tf import ops
 from sasa_tf.native import library
-from sasa_tf.ops import fused_pixels
+from sasa_tf.ops.compiled import fused_stem
 
 pytestmark = pytest.mark.skipif(
   "fused" not in ops.available_implementations(), reason="the compiled kernels have not been built"
@@ -169,7 +169,7 @@ def test_sizes_that_only_the_call_knows():
   ],
 )
 def test_refusals(shape, block, depth, dtype, reason):
-  assert reason in fused_pixels.refusal(tf.TensorSpec(shape, dtype), block, depth)
+  assert reason in fused_stem.refusal(tf.TensorSpec(shape, dtype), block, depth)
 
 
 @pytest.mark.parametrize(
@@ -185,13 +185,13 @@ def test_devices(monkeypatch, device, platforms, reason):
   built = library.Library(platforms, "built for processors only")
   monkeypatch.setattr(library, "load", lambda: built)
   with ops.use_target_device(device):
-    said = fused_pixels.refusal(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8)
+    said = fused_stem.refusal(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8)
   assert said is None if reason is None else reason in said
 
 
 def test_without_a_library_the_reason_is_the_librarys(monkeypatch):
   monkeypatch.setattr(library, "load", lambda: library.Library((), "not built"))
-  assert fused_pixels.refusal(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8) == "not built"
+  assert fused_stem.refusal(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8) == "not built"
 
 
 _BITS = """

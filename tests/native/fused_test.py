@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from sasa_tf import ops
 from sasa_tf.native import library
-from sasa_tf.ops import fused, implementations
+from sasa_tf.ops import dispatch
+from sasa_tf.ops.compiled import fused
 from tests.ops.cases import (
   TOLERANCE,
   Case,
@@ -223,19 +224,19 @@ def test_refuses(arguments, message):
   with pytest.raises(ValueError, match=f"implementation='fused' cannot compute this: .*{message}"):
     ops.local_attention_2d(x, x, x, implementation="fused", **arguments)
   geometry = ops.window_geometry(arguments.get("kernel_size", 7))
-  request = implementations.Request(x, geometry, arguments.get("window_mask", True))
-  assert implementations.choose(request)[0] != "fused"
+  request = dispatch.Request(x, geometry, arguments.get("window_mask", True))
+  assert dispatch.choose(request)[0] != "fused"
 
 
 @pytest.mark.parametrize(
   ("device", "why"), [("GPU", "built without nvcc"), ("TPU", "there are no compiled kernels for a")]
 )
 def test_is_not_chosen_for_a_device_without_kernels(monkeypatch, device, why):
-  monkeypatch.setattr("sasa_tf.ops.fused.target_device", lambda: device)
+  monkeypatch.setattr("sasa_tf.ops.compiled.fused.target_device", lambda: device)
   processors = library.Library(("CPU",), "built without nvcc")
   monkeypatch.setattr("sasa_tf.native.library.load", lambda: processors)
-  request = implementations.Request(tf.zeros([2, 16, 16, 8, 8]), ops.window_geometry(7), True)
-  name, reason = implementations.choose(request)
+  request = dispatch.Request(tf.zeros([2, 16, 16, 8, 8]), ops.window_geometry(7), True)
+  name, reason = dispatch.choose(request)
   assert name == "blocked"
   assert f"and not 'fused': {why}" in reason
 

@@ -26,7 +26,14 @@ def main(problems: str = "300") -> int:
     for check in CHECKS:
       source = str(pathlib.Path(__file__).with_name(f"{check}.cc"))
       program = os.path.join(scratch, check)
-      command = [compiler.cxx, "-std=c++17", *FLAGS, f"-I{cache.SOURCE_ROOT}", source, *map(str, objects)]
+      command = [
+        compiler.cxx,
+        "-std=c++17",
+        *FLAGS,
+        f"-I{cache.SOURCE_ROOT}",
+        source,
+        *map(str, objects),
+      ]
       subprocess.run([*command, "-o", program, "-lpthread"], check=True)
       for variant in build.CPU_VARIANTS:
         environment = {**os.environ, "SASA_TF_NATIVE_CPU": variant}

@@ -3,7 +3,7 @@
 import pytest
 
 from sasa_tf import ops
-from sasa_tf.ops.block_sizes import block_size
+from sasa_tf.ops.blocked.block_sizes import block_size
 
 SEVEN = ops.window_geometry(7)
 

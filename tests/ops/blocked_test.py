@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.ops import block_chunks, blocked
+from sasa_tf.ops.blocked import chunked_map
+from sasa_tf.ops.blocked import local_attention as blocked
 from sasa_tf.ops.target_device import DEVICES, use_target_device
 from tests.ops import oracle
 from tests.ops.cases import Case, assert_close, attention, inputs, output_and_gradients
@@ -84,8 +85,8 @@ def test_chunks_change_nothing(monkeypatch, use_tables, jit):
   *sources, upstream = inputs(case)
   tensors = [*(sources if use_tables else sources[:3]), upstream]
   expected = output_and_gradients(attention(case, "blocked"), tensors)
-  monkeypatch.setattr(block_chunks, "_CPU_LOGITS", 10_000)
-  monkeypatch.setattr(block_chunks, "_ACCELERATOR_LOGITS", 10_000)
+  monkeypatch.setattr(chunked_map, "_CPU_LOGITS", 10_000)
+  monkeypatch.setattr(chunked_map, "_ACCELERATOR_LOGITS", 10_000)
   compute = tf.function(
     lambda tensors: output_and_gradients(attention(case, "blocked"), tensors), jit_compile=jit
   )
@@ -99,8 +100,8 @@ def test_chunks_change_nothing(monkeypatch, use_tables, jit):
   [(64, 1, 1), (64, 2**15, 1), (64, 2**17, 4), (66, 2**17, 6), (67, 2**17, 1), (6, 2**30, 6)],
 )
 def test_chunk_count(monkeypatch, blocks, logits, chunks):
-  monkeypatch.setattr(block_chunks, "_ACCELERATOR_LOGITS", block_chunks._CPU_LOGITS)
-  assert block_chunks.chunk_count(blocks, logits) == chunks
+  monkeypatch.setattr(chunked_map, "_ACCELERATOR_LOGITS", chunked_map._CPU_LOGITS)
+  assert chunked_map.chunk_count(blocks, logits) == chunks
 
 
 def test_nothing_of_the_windows_size_is_kept_for_the_backward_pass():

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.ops import block_chunks
+from sasa_tf.ops.blocked import chunked_map
 from sasa_tf.ops.target_device import target_device
 
 
@@ -39,4 +39,4 @@ def test_an_unknown_target_is_refused():
 @pytest.mark.parametrize(("device", "chunks"), [("CPU", 8), ("GPU", 1), ("TPU", 4)])
 def test_chunks_are_those_of_the_target(device, chunks):
   with ops.use_target_device(device):
-    assert block_chunks.chunk_count(64, 2**18) == chunks
+    assert chunked_map.chunk_count(64, 2**18) == chunks

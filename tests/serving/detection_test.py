@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sasa_tf.data import detection_examples
-from sasa_tf.data.boxes import AnnotatedImage
+from sasa_tf.data.detection import detection_examples
+from sasa_tf.data.detection.boxes import AnnotatedImage
 from sasa_tf.errors import UserError
 from sasa_tf.serving import client, detector, export
 from sasa_tf.serving.detection import DetectionModule

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf.errors import UserError
-from sasa_tf.training import checkpoints
+from sasa_tf.training.resilience import checkpoints
 
 
 @pytest.fixture

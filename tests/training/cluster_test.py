@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from sasa_tf.errors import UserError
-from sasa_tf.training.cluster import Cluster, read_cluster
+from sasa_tf.training.multi_worker.cluster import Cluster, read_cluster
 
 TWO = {"worker": ["a:1", "b:2"]}
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf.errors import UserError
-from sasa_tf.training import checkpoints
-from sasa_tf.training.continuous_eval import CheckpointFollower
+from sasa_tf.training.multi_worker.continuous_eval import CheckpointFollower
+from sasa_tf.training.resilience import checkpoints
 
 
 class Training:

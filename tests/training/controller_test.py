@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from official.modeling import optimization
 
-from sasa_tf.training.controller import Controller
-from sasa_tf.training.preemption import PreemptedError, StopRequest
+from sasa_tf.training.resilience.controller import Controller
+from sasa_tf.training.resilience.preemption import PreemptedError, StopRequest
 
 
 class Averaging(optimization.ExponentialMovingAverage):

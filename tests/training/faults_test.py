@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from sasa_tf.errors import UserError
 from sasa_tf.training import progress, run
-from sasa_tf.training.preemption import PreemptedError
+from sasa_tf.training.resilience.preemption import PreemptedError
 from tests.training import tiny_run
 
 

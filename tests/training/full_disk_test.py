@@ -9,7 +9,7 @@ import textwrap
 import pytest
 import tensorflow as tf
 
-from sasa_tf.training import checkpoints
+from sasa_tf.training.resilience import checkpoints
 
 # A run that saves as ours does, of variables that one may count: 4 MB a checkpoint.
 SAVES = """
@@ -18,8 +18,8 @@ SAVES = """
   import tensorflow as tf
   from sasa_tf.errors import UserError
   from sasa_tf.training import checkpoints
-  from sasa_tf.training.controller import Controller
-  from sasa_tf.training.preemption import StopRequest
+  from sasa_tf.training.resilience.controller import Controller
+  from sasa_tf.training.resilience.preemption import StopRequest
 
   directory, asynchronous, harm = sys.argv[1], sys.argv[2] == "async", sys.argv[3]
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from sasa_tf.training import preemption
+from sasa_tf.training.resilience import preemption
 from tests.training import kill_test_program, tiny_run
 
 

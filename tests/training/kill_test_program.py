@@ -108,7 +108,7 @@ def _being_written(model_dir):
 
 def kill_and_resume(directory, kills, seed=0):
   """Returns a line of report for each kill and one for the end; raises where a promise breaks."""
-  from sasa_tf.training import checkpoints
+  from sasa_tf.training.resilience import checkpoints
   from tests.training import tiny_run
 
   chance = random.Random(seed)

@@ -8,9 +8,9 @@ import tensorflow as tf
 from official.core import input_reader
 
 from sasa_tf.errors import UserError
-from sasa_tf.training import agreement, multi_worker
-from sasa_tf.training.agreement import Statement
-from sasa_tf.training.cluster import Cluster
+from sasa_tf.training.multi_worker import config_sync, setup
+from sasa_tf.training.multi_worker.cluster import Cluster
+from sasa_tf.training.multi_worker.config_sync import Statement
 from tests.training import tiny_run
 
 READ_IN_ORDER = {
@@ -34,10 +34,10 @@ def shares(tmp_path, monkeypatch):
     read_by = []
     for index in range(num_processes):
       monkeypatch.setattr(
-        agreement, "agree", lambda strategy, own, processes: Statement("chief", own.facts, 7)
+        config_sync, "agree", lambda strategy, own, processes: Statement("chief", own.facts, 7)
       )
       cluster = Cluster({"worker": addresses}, "worker", index)
-      agreed = multi_worker.agree_on_run(None, cluster, "x", params, "train")
+      agreed = setup.agree_on_run(None, cluster, "x", params, "train")
       context = tf.distribute.InputContext(num_processes, index, num_processes)
       reader = input_reader.InputReader(agreed.task.train_data, dataset_fn=dataset_fn)
       batches = reader.read(context).unbatch().take(count)
@@ -70,12 +70,12 @@ def test_files_that_do_not_divide_are_told_by_the_chief(shares, capsys):
 def test_a_seed_of_the_user_stays(monkeypatch, tmp_path):
   (tmp_path / "train-0").touch()
   monkeypatch.setattr(
-    agreement, "agree", lambda strategy, own, processes: Statement("chief", own.facts, 7)
+    config_sync, "agree", lambda strategy, own, processes: Statement("chief", own.facts, 7)
   )
   others = {"task.train_data.seed": 3, "task.validation_data.input_path": "''"}
   params = tiny_run.params(tmp_path, **others)
   cluster = Cluster({"worker": ("a:1", "a:2")}, "worker", 0)
-  agreed = multi_worker.agree_on_run(None, cluster, "x", params, "train")
+  agreed = setup.agree_on_run(None, cluster, "x", params, "train")
   assert agreed.task.train_data.seed == 3
   assert params.task.train_data.input_path == f"{tmp_path}/train-*"  # left alone, for params.yaml
   assert type(agreed.task) is type(params.task)
@@ -93,7 +93,7 @@ def test_what_a_process_does_not_have_is_told_before_it_waits(changes, logical_c
   params = tiny_run.params("data", **changes)
   cluster = Cluster({"worker": ("localhost:1", "localhost:2")}, "worker", 0)
   with pytest.raises(UserError, match=message):
-    multi_worker.build_strategy(cluster, params.runtime, logical_cpus)
+    setup.build_strategy(cluster, params.runtime, logical_cpus)
 
 
 def test_a_worker_writes_elsewhere_and_knows_the_best_evaluation(tmp_path):
@@ -101,8 +101,8 @@ def test_a_worker_writes_elsewhere_and_knows_the_best_evaluation(tmp_path):
   best = tmp_path / "run" / "best_ckpt" / "info.json"
   best.parent.mkdir(parents=True)
   best.write_text("{}")
-  with multi_worker.output_directory(str(tmp_path / "run"), True, params) as directory:
+  with setup.output_directory(str(tmp_path / "run"), True, params) as directory:
     assert directory == str(tmp_path / "run")
-  with multi_worker.output_directory(str(tmp_path / "run"), False, params) as directory:
+  with setup.output_directory(str(tmp_path / "run"), False, params) as directory:
     assert (pathlib.Path(directory) / "best_ckpt" / "info.json").read_text() == "{}"
   assert not pathlib.Path(directory).exists() and best.is_file()

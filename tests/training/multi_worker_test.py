@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from sasa_tf.training import checkpoints, preemption, run
-from sasa_tf.training.cluster import EXIT_STATUS
+from sasa_tf.training import run
+from sasa_tf.training.multi_worker.cluster import EXIT_STATUS
+from sasa_tf.training.resilience import checkpoints, preemption
 from tests.training import tiny_run
 from tests.training.loopback import Loopback
 

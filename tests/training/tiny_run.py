@@ -3,7 +3,7 @@
 import pathlib
 
 from sasa_tf import registry_imports  # noqa: F401
-from sasa_tf.data import digits
+from sasa_tf.data.classification import digits
 from sasa_tf.training import experiment
 
 EXPERIMENT = "sasa_resnet_digits"

@@ -10,10 +10,10 @@ from sasa_tf.analysis.cost import (
   stem_rules,
 )
 from sasa_tf.analysis.cost.conventions import CONVENTIONS, KINDS, Convention, find_convention
-from sasa_tf.analysis.cost.facts import FREE, Facts, elements
+from sasa_tf.analysis.cost.graph_cost import cost_model
+from sasa_tf.analysis.cost.layer_ops import FREE, Facts, elements
 from sasa_tf.analysis.cost.model_cost import LayerCost, ModelCost
 from sasa_tf.analysis.cost.registry import layer_rule
-from sasa_tf.analysis.cost.walk import cost_model
 
 __all__ = [
   "CONVENTIONS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sasa_tf.analysis.cost.facts import Facts, Shape, activation_work, elements
+from sasa_tf.analysis.cost.layer_ops import Facts, Shape, activation_work, elements
 from sasa_tf.analysis.cost.registry import layer_rule
 from sasa_tf.layers import LocalSelfAttention2DBase
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from sasa_tf.analysis.cost.facts import Facts, Shape, elements
+from sasa_tf.analysis.cost.layer_ops import Facts, Shape, elements
 from sasa_tf.analysis.cost.registry import layer_rule
 from sasa_tf.layers import AttentionAugmentedConv2DBase, NonLocal2DBase, SqueezeExcitation2DBase
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sasa_tf.analysis.cost.facts import (
+from sasa_tf.analysis.cost.layer_ops import (
   FREE,
   Facts,
   Shape,

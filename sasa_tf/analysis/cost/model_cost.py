@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from sasa_tf.analysis.cost.conventions import Convention, find_convention
-from sasa_tf.analysis.cost.facts import Shape
+from sasa_tf.analysis.cost.layer_ops import Shape
 
 
 @dataclasses.dataclass(frozen=True)

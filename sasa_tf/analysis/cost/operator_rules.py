@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sasa_tf.analysis.cost import keras_rules
-from sasa_tf.analysis.cost.facts import Facts, Shape
+from sasa_tf.analysis.cost.layer_ops import Facts, Shape
 from sasa_tf.analysis.cost.registry import layer_rule
 
 # Functions of TensorFlow that tf_keras wraps in one class, by the last part of their names.

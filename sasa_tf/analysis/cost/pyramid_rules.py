@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sasa_tf.analysis.cost.facts import Facts, Shape, elements
+from sasa_tf.analysis.cost.layer_ops import Facts, Shape, elements
 from sasa_tf.analysis.cost.registry import layer_rule
 from sasa_tf.layers import UpsampleAdd2DBase
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sasa_tf.analysis.cost.facts import Facts, Shape
+from sasa_tf.analysis.cost.layer_ops import Facts, Shape
 
 # (layer, shapes of its inputs, shapes of its outputs) -> facts, or None where the layer's settings
 # lead beyond what the rule knows.

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.analysis.cost.facts import Shape
 from sasa_tf.analysis.cost.keras_graphs import Call
+from sasa_tf.analysis.cost.layer_ops import Shape
 
 
 def output_shapes(call: Call, name: str, inputs: Sequence[Shape], *, by_layer: bool) -> list[Shape]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sasa_tf.analysis.cost.attention_rules import position_work
-from sasa_tf.analysis.cost.facts import Facts, Shape, elements
+from sasa_tf.analysis.cost.layer_ops import Facts, Shape, elements
 from sasa_tf.analysis.cost.registry import layer_rule
 from sasa_tf.layers import AttentionStemBase
 

@@ -10,9 +10,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from sasa_tf.analysis.benchmark import model_workloads
-from sasa_tf.analysis.benchmark.cases import Case
 from sasa_tf.analysis.tpu import compiler
+from sasa_tf.benchmarks.workloads import model
+from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.tf_keras import LocalSelfAttention2D, SASAResNet
 
 IMPLEMENTATION = "blocked"  # the one for TPUs; "auto" may find kernels of this machine
@@ -127,7 +127,7 @@ def step_check(stem: str, batch_size: int, dtype: str) -> Check:
   def make():
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     case = Case("model", stem, "forward_backward", batch_size, shape, dtype, True, model_id=50)
-    workload = model_workloads.network(case, {"stem": stem}, IMPLEMENTATION)
+    workload = model.network(case, {"stem": stem}, IMPLEMENTATION)
 
     def step(images: tf.Tensor) -> list[tf.Tensor]:
       return workload.step([images])

@@ -1,0 +1,1 @@
+"""The paper's tables beside the library's own counts."""

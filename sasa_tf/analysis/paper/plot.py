@@ -1,0 +1,101 @@
+"""The plot of the paper's accuracies against what the models cost here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sasa_tf.analysis.cost import ModelCost
+from sasa_tf.analysis.paper.tables import MODELS, TABLES
+from sasa_tf.errors import UserError
+
+# Family of models -> (its names in Table 1 but for the size, its colour).
+_FAMILIES: Mapping[str, tuple[str, str]] = {
+  "full attention": ("sasa_resnet{}", "#c2410c"),
+  "convolutional stem, attention": ("sasa_resnet{}_conv_stem", "#1d4ed8"),
+  "convolution": ("resnet{}", "#64748b"),
+}
+_SIZES = (26, 38, 50)
+_INK = "#1f2937"
+
+
+def plot_paper(cost_of: Callable[[str], ModelCost]) -> Figure:
+  """Draws Table 1: accuracy as printed against our FLOPs and parameters.
+
+  Args:
+    cost_of: from a key of `paper_tables.MODELS` to its cost.
+
+  Returns:
+    A figure of two panels. The number in a marker is the size of the ResNet.
+  """
+  accuracy = {row.model: row.accuracy for row in TABLES[1].rows}
+  costs = {name: cost_of(name) for name in MODELS if name in accuracy}
+  convention = costs["resnet50"].convention.name
+  figure = Figure(figsize=(10, 5.2), layout="constrained")
+  panels = figure.subplots(1, 2, sharey=True)
+  quantities = (
+    (f"FLOPs, billions an image (convention {convention})", lambda cost: cost.flops / 1e9),
+    ("parameters, millions", lambda cost: cost.parameters / 1e6),
+  )
+  for panel, (title, quantity) in zip(panels, quantities, strict=True):
+    for family, (pattern, colour) in _FAMILIES.items():
+      names = [pattern.format(size) for size in _SIZES]
+      points = [(quantity(costs[name]), accuracy[name]) for name in names]
+      _draw_family(panel, points, family, colour)
+    _decorate(panel, title)
+  panels[0].set_ylabel("ImageNet top-1, % (the paper's)", color=_INK)
+  panels[0].legend(loc="lower right", frameon=False, labelcolor=_INK, fontsize=9.5)
+  figure.suptitle(
+    "ResNet-26, 38 and 50: accuracy of the paper against the cost of sasa_tf's models",
+    color=_INK,
+    fontsize=12.5,
+  )
+  return figure
+
+
+def _draw_family(panel: Axes, points: list[tuple[float, float]], family: str, colour: str) -> None:
+  x, y = zip(*points, strict=True)
+  panel.plot(
+    x,
+    y,
+    color=colour,
+    label=family,
+    linewidth=1.8,
+    marker="o",
+    markersize=14,
+    markeredgecolor="white",
+    markeredgewidth=1.2,
+  )
+  for size, point in zip(_SIZES, points, strict=True):
+    panel.annotate(
+      str(size),
+      point,
+      ha="center",
+      va="center_baseline",
+      color="white",
+      fontsize=7.5,
+      weight="bold",
+    )
+
+
+def _decorate(panel: Axes, title: str) -> None:
+  panel.set_xlabel(title, color=_INK)
+  panel.margins(0.09)
+  panel.grid(color="#e5e7eb", linewidth=0.8)
+  panel.set_axisbelow(True)
+  panel.tick_params(colors=_INK, length=0)
+  panel.spines[:].set_visible(False)
+
+
+def save_plot(figure: Figure, path: str) -> None:
+  """Writes a figure as PNG.
+
+  Raises:
+    UserError: the file cannot be written.
+  """
+  try:
+    figure.savefig(path, format="png", dpi=160)
+  except OSError as error:
+    raise UserError(f"--plot={path} cannot be written: {error.strerror}.") from error

@@ -1,0 +1,152 @@
+"""A picture of results: a panel for each setting, bars of the contestants beside each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from sasa_tf.benchmarks.results.records import Measurement
+from sasa_tf.benchmarks.workloads.cases import Case
+from sasa_tf.errors import UserError
+
+# Wong's colours, told apart with any kind of colour blindness; grey is the convolution's.
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+_CONVOLUTION_COLOUR = "#999999"
+_INK = "#333333"
+
+
+def _panel(case: Case) -> Case:
+  """What the bars of a panel share."""
+  return dataclasses.replace(case.group, batch_size=0, shape=(0, 0, 0))
+
+
+def _title(case: Case) -> str:
+  name = case.target if case.model_id is None else f"ResNet-{case.model_id}"
+  return f"{name}, {case.work}, {case.dtype}, {'XLA' if case.jit else 'no XLA'}"
+
+
+def _colours(names: Sequence[str]) -> dict[str, str]:
+  others = [name for name in names if not name.startswith("conv") or "+" in name]
+  chosen = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(others)}
+  return {name: chosen.get(name, _CONVOLUTION_COLOUR) for name in names}
+
+
+def _label(value: float) -> str:
+  return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _draw(axes: Any, rows: Sequence[Measurement], colours: dict[str, str], memory: bool) -> None:
+  """Draws times (images/s of models), or peaks."""
+  groups = list(dict.fromkeys((m.case.batch_size, m.case.size) for m in rows))
+  names = [name for name in colours if any(m.case.contestant == name for m in rows)]
+  width = 0.84 / len(names)
+  model = rows[0].case.target == "model"
+  values = []
+  for measurement in rows:
+    case = measurement.case
+    place = groups.index((case.batch_size, case.size))
+    x = place + (names.index(case.contestant) - (len(names) - 1) / 2) * width
+    value = error = None
+    if memory and measurement.peak_bytes is not None:
+      value = measurement.peak_bytes / 2**20
+    elif not memory and measurement.seconds:
+      value, low, high = (1e3 * seconds for seconds in measurement.summary)
+      if model:
+        value, low, high = (1e3 * case.batch_size / time for time in (value, high, low))
+      error = [[value - low], [high - value]]
+    if value is None:
+      text = "failed" if not measurement.seconds else "n/a"
+      axes.annotate(
+        text, (x, 0.02), xycoords=("data", "axes fraction"), rotation=90, ha="center", color=_INK
+      )
+      continue
+    values.append(value)
+    axes.bar(
+      x, value, 0.92 * width, color=colours[case.contestant], yerr=error, ecolor=_INK, capsize=2
+    )
+    axes.annotate(
+      _label(value),
+      (x, value if error is None else high),
+      xytext=(0, 3),
+      textcoords="offset points",
+      ha="center",
+      fontsize=7,
+      color=_INK,
+    )
+  same_batch = len({batch for batch, _ in groups}) == 1
+  labels = [size if same_batch else f"{size}\nbatch {batch}" for batch, size in groups]
+  axes.set_xticks(range(len(groups)), [label.replace("x", " x ") for label in labels])
+  axes.tick_params(axis="x", length=0)
+  if memory:
+    axes.set_ylabel("peak memory, MiB")
+  else:
+    axes.set_ylabel("images a second" if model else "milliseconds a step")
+  if model:
+    axes.margins(y=0.12)
+  elif values:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter("")
+    # Bars stand on a power of ten and leave room for their numbers.
+    axes.set_ylim(10 ** math.floor(math.log10(0.9 * min(values))), 2 * max(values))
+  axes.set_xlim(-0.5, len(groups) - 0.5)
+  axes.grid(axis="y", color="#e0e0e0")
+  axes.set_axisbelow(True)
+  axes.spines[["top", "right"]].set_visible(False)
+  title = _title(rows[0].case)
+  axes.set_title(f"{title}, batch {groups[0][0]}" if same_batch else title, fontsize=10)
+
+
+def require_matplotlib() -> None:
+  """Raises a UserError where matplotlib, which nothing else needs, is not installed."""
+  if importlib.util.find_spec("matplotlib") is None:
+    raise UserError(
+      "--plot needs matplotlib, which is not installed here. Run `pip install matplotlib`, or draw "
+      "the results of --output elsewhere with --show=FILE.jsonl --plot=FILE.png."
+    )
+
+
+def save_plot(measurements: Sequence[Measurement], path: str) -> None:
+  """Writes a picture.
+
+  Args:
+    measurements: of any cases.
+    path: of the picture, .png or another ending that matplotlib knows.
+
+  Raises:
+    UserError: matplotlib is not installed, or does not know the ending.
+  """
+  require_matplotlib()
+  from matplotlib import figure, patches
+
+  panels: dict[Case, list[Measurement]] = {}
+  for measurement in measurements:
+    panels.setdefault(_panel(measurement.case), []).append(measurement)
+  colours = _colours(list(dict.fromkeys(m.case.contestant for m in measurements)))
+  kinds = [False, True] if any(m.peak_bytes for m in measurements) else [False]
+  picture = figure.Figure(
+    figsize=(1.5 + 6.5 * len(kinds), 1.2 + 3.4 * len(panels)), layout="constrained", dpi=120
+  )
+  grid = picture.subplots(len(panels), len(kinds), squeeze=False)
+  for row, rows in zip(grid, panels.values(), strict=True):
+    for axes, memory in zip(row, kinds, strict=True):
+      _draw(axes, rows, colours, memory)
+  environment = measurements[-1].environment
+  packages = environment["packages"]
+  machine = environment["device"] if environment["cuda"] else environment["machine"]
+  picture.suptitle(
+    f"sasa_tf {environment['sasa_tf']} on {machine}, {environment['cores']} cores, TensorFlow "
+    f"{packages['tensorflow']}, {environment['timestamp'][:10]}; median and quartiles",
+    fontsize=10,
+  )
+  handles = [patches.Patch(color=colour, label=name) for name, colour in colours.items()]
+  picture.legend(
+    handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False
+  )
+  try:
+    picture.savefig(path)
+  except ValueError as error:
+    raise UserError(f"--plot={path}: {error}.") from error

@@ -1,0 +1,1 @@
+"""Training throughput over the number of GPUs of a host."""

@@ -1,0 +1,1 @@
+"""The computations that the benchmark compares."""

@@ -1,0 +1,1 @@
+"""Images with one class each as TFRecords."""

@@ -1,0 +1,1 @@
+"""Images with bounding boxes as TFRecords."""

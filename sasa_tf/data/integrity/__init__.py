@@ -1,0 +1,1 @@
+"""Corrupt TFRecords: detection and repair."""

@@ -1,0 +1,1 @@
+"""Sharded TFRecord files: planned, written in parallel, atomically."""

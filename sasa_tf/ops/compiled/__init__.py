@@ -1,0 +1,1 @@
+"""Local attention by the compiled kernels, called through XLA."""

@@ -1,0 +1,156 @@
+"""The calls of the compiled kernels of local attention, as modules of StableHLO."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+from sasa_tf.ops.compiled.stablehlo import SIZES, Array, module
+from sasa_tf.ops.window import WindowGeometry
+
+# Of sasa_tf/native/local_attention.h and cuda/mma_attention.cuh.
+_TABLE_WORKERS = 1024
+_SMALLEST_SCALE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelCall:
+  """All that the text of a call depends on.
+
+  Attributes:
+    element: StableHLO's name for the dtype of query, key and value.
+    heads: N.
+    depth: D.
+    geometry: the window.
+    scale: multiplies the query.
+    has_key: whether there is q.k.
+    has_relative: whether there is q.r.
+    shared: whether query, key and value are the parts of one array [B, H, W, parts, N, D].
+    platforms: as the text has them, of "CPU" and "CUDA".
+    pool_size: of the blocks of pixels over which the means of the outputs are computed too; 1: they
+      are not.
+  """
+
+  element: str
+  heads: int
+  depth: int
+  geometry: WindowGeometry
+  scale: float
+  has_key: bool
+  has_relative: bool
+  shared: bool
+  platforms: tuple[str, ...]
+  pool_size: int = 1
+
+  @property
+  def table_shapes(self) -> list[tuple[int, int]]:
+    """Shapes of both relative tables; without them, of nothing."""
+    if not self.has_relative:
+      return [(0, 0)] * 2
+    return [(size, self.depth // 2) for size in self.geometry.kernel_size]
+
+  @property
+  def on_tensor_cores(self) -> bool:
+    """Whether a GPU computes it on its tensor cores."""
+    return (
+      self.element != "f32"
+      and self.depth in (8, 16, 32, 64)
+      and self.geometry.kernel_size == (7, 7)
+      and self.heads <= _TABLE_WORKERS
+      and self.scale >= _SMALLEST_SCALE
+    )
+
+  @functools.cached_property
+  def forward(self) -> str:
+    """Takes query, key, value and both tables; returns output, log-sum-exp and means.
+
+    Where one array holds query, key and value, it is all three. No means are an empty array.
+    """
+    return self._module(
+      "forward", [*[self._inputs] * 3, *self._tables], [self._maps, self._logs, self._means]
+    )
+
+  @functools.cached_property
+  def backward(self) -> str:
+    """Takes those, output, log-sum-exp and a gradient; returns gradients and scratch.
+
+    The gradient is that of the means, if they were computed, else that of the output.
+    The gradients of what is absent, or held by the first, are empty.
+    """
+    arguments = [*[self._inputs] * 3, *self._tables, self._maps, self._logs]
+    arguments.append(self._maps if self.pool_size == 1 else self._means)
+    nothing, scratch = Array((0,)), Array(("%scratch",))
+    key = self._maps if self.has_key and not self.shared else nothing
+    value = nothing if self.shared else self._maps
+    return self._module("backward", arguments, [self._inputs, key, value, *self._tables, scratch])
+
+  @property
+  def _inputs(self) -> Array:
+    if not self.shared:
+      return self._maps
+    parts = 3 if self.has_key else 2
+    return Array((*SIZES, parts, self.heads, self.depth), self.element)
+
+  @property
+  def _maps(self) -> Array:
+    return Array((*SIZES, self.heads, self.depth), self.element)
+
+  @property
+  def _means(self) -> Array:
+    if self.pool_size == 1:
+      return Array((0,), self.element)
+    sizes = (SIZES[0], "%means_height", "%means_width", self.heads, self.depth)
+    return Array(sizes, self.element)
+
+  @property
+  def _logs(self) -> Array:
+    return Array((*SIZES, self.heads))
+
+  @property
+  def _tables(self) -> list[Array]:
+    return [Array(shape) for shape in self.table_shapes]
+
+  @property
+  def _attributes(self) -> dict[str, str]:
+    rows, columns = self.geometry.kernel_size
+    row_rate, column_rate = self.geometry.dilation_rate
+    return {
+      "kernel_rows": f"{rows} : i64",
+      "kernel_columns": f"{columns} : i64",
+      "dilation_rows": f"{row_rate} : i64",
+      "dilation_columns": f"{column_rate} : i64",
+      "mask_border": str(self.geometry.border == "mask").lower(),
+      "has_key": str(self.has_key).lower(),
+      "has_relative": str(self.has_relative).lower(),
+      "scale": f"{float(self.scale):.9e} : f32",
+    }
+
+  def _module(self, name: str, arguments: Sequence[Array], results: Sequence[Array]) -> str:
+    return module(
+      f"local_attention_{name}",
+      arguments,
+      results,
+      self._attributes,
+      self.platforms,
+      [*self._scratch_size(), *self._means_sizes()],
+    )
+
+  def _means_sizes(self) -> list[str]:
+    return [
+      f"%pool_size = stablehlo.constant dense<{self.pool_size}> : tensor<1xi32>",
+      "%means_height = stablehlo.divide %height, %pool_size : tensor<1xi32>",
+      "%means_width = stablehlo.divide %width, %pool_size : tensor<1xi32>",
+    ]
+
+  def _scratch_size(self) -> list[str]:
+    """Lines that compute ScratchFloats of sasa_tf/native/local_attention.h as %scratch."""
+    tables = _TABLE_WORKERS * sum(self.geometry.kernel_size) * (self.depth // 2)
+    return [
+      f"%heads = stablehlo.constant dense<{self.heads}> : tensor<1xi32>",
+      f"%partial_tables = stablehlo.constant dense<{tables}> : tensor<1xi32>",
+      "%pixels = stablehlo.multiply %height, %width : tensor<1xi32>",
+      "%pixels_of_all = stablehlo.multiply %batch, %pixels : tensor<1xi32>",
+      "%deltas = stablehlo.multiply %pixels_of_all, %heads : tensor<1xi32>",
+      "%scratch = stablehlo.add %deltas, %partial_tables : tensor<1xi32>",
+    ]

@@ -1,0 +1,1 @@
+"""Training across several processes or hosts."""

@@ -1,0 +1,1 @@
+"""Training that survives crashes, preemption and corrupt files."""

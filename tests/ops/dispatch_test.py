@@ -1,0 +1,103 @@
+"""The choice among implementations, and how to force it."""
+
+import logging
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf import ops
+from sasa_tf.ops import dispatch
+
+SEVEN, ONE = ops.window_geometry(7), ops.window_geometry(1)
+
+# What "auto" is where nothing speaks against it.
+BEST = "fused" if "fused" in ops.available_implementations() else "blocked"
+
+
+@pytest.fixture(autouse=True)
+def _no_environment_variable(monkeypatch):
+  monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
+
+
+def _chosen(geometry=SEVEN, window_mask=True, shape=(2, 14, 14, 8, 32), dtype=tf.float32):
+  request = dispatch.Request(tf.zeros(shape, dtype), geometry, window_mask)
+  return dispatch.choose(request)[0]
+
+
+def test_the_specification_comes_first():
+  assert ops.available_implementations()[:2] == ("reference", "blocked")
+
+
+def test_ladder():
+  assert _chosen() == BEST
+  assert _chosen(dtype=tf.float64) == "blocked"
+  assert _chosen(ops.window_geometry(13)) == "blocked"
+  assert _chosen(ONE) == "reference"
+  assert _chosen(ONE, window_mask=False) == "blocked"
+  assert _chosen(shape=(1, 4, 4, 1, 2)) == "reference"
+  assert _chosen(shape=(1, 4, 4, 1, 2), window_mask=False) == "blocked"
+
+
+def test_ladder_in_a_graph_does_not_need_the_shape():
+  chosen = []
+
+  @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1, 2])])
+  def trace(x):
+    chosen.append(dispatch.choose(dispatch.Request(x, SEVEN, True))[0])
+    return x
+
+  trace(tf.zeros([1, 4, 4, 1, 2]))
+  assert chosen == [BEST]
+
+
+def test_environment_variable(monkeypatch):
+  monkeypatch.setenv("SASA_TF_IMPLEMENTATION", "reference")
+  assert _chosen() == "reference"
+  monkeypatch.setenv("SASA_TF_IMPLEMENTATION", "auto")
+  assert _chosen() == BEST
+  monkeypatch.setenv("SASA_TF_IMPLEMENTATION", "fastest")
+  with pytest.raises(ValueError, match=r"SASA_TF_IMPLEMENTATION must be one of .*'fastest'"):
+    _chosen()
+
+
+def test_context_manager_goes_before_the_environment_variable(monkeypatch):
+  monkeypatch.setenv("SASA_TF_IMPLEMENTATION", "reference")
+  with ops.use_implementation("blocked"):
+    assert _chosen() == "blocked"
+    with ops.use_implementation("auto"):
+      assert _chosen(ONE) == "reference"
+      assert _chosen() == BEST
+  assert _chosen() == "reference"
+
+
+def test_context_manager_ends_with_an_exception():
+  with pytest.raises(RuntimeError), ops.use_implementation("reference"):
+    raise RuntimeError
+  assert _chosen() == BEST
+
+
+def test_context_manager_refuses_an_unknown_name():
+  with pytest.raises(ValueError, match="received 'fastest'"), ops.use_implementation("fastest"):
+    pass
+
+
+def test_argument_goes_before_everything():
+  x = tf.ones([1, 3, 3, 1, 2])
+  with (
+    ops.use_implementation("blocked"),
+    pytest.raises(ValueError, match="'reference' gathers each window exactly"),
+  ):
+    ops.local_attention_2d(x, x, x, window_mask=False, implementation="reference")
+
+
+def test_each_choice_is_logged_once(caplog):
+  dispatch._log_choice.cache_clear()
+  x = tf.ones([1, 64, 64, 4, 8])
+  with caplog.at_level(logging.INFO, logger="sasa_tf.ops.dispatch"):
+    for kernel_size in (3, 3, 1, 5, 1):
+      ops.local_attention_2d(x, x, x, kernel_size=kernel_size)
+    ops.local_attention_2d(x, x, x, implementation="reference")
+  messages = [record.getMessage() for record in caplog.records]
+  assert len(messages) == 2
+  assert f"'{BEST}': " in messages[0]
+  assert "'reference': windows of one pixel" in messages[1]

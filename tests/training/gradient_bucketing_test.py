@@ -1,0 +1,34 @@
+"""Gradients in flat buffers and back."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sasa_tf.training.step.gradient_bucketing import GradientPacking
+
+
+@pytest.fixture
+def gradients():
+  random = np.random.default_rng(0)
+  shapes = [(3, 2), (), (5,), (2, 2, 2), (1, 4)]
+  dtypes = [tf.float32, tf.float32, tf.bfloat16, tf.float32, tf.bfloat16]
+  return [tf.cast(random.normal(size=s), d) for s, d in zip(shapes, dtypes, strict=True)]
+
+
+@pytest.mark.parametrize(
+  ("max_bytes", "sizes"),
+  [
+    (None, [15, 9]),  # a buffer of each dtype
+    (40, [7, 9, 8]),  # 28 bytes of float32, 18 of bfloat16, and 32 of what does not fit with 28
+    (0, [6, 1, 5, 8, 4]),
+  ],
+)
+def test_there_and_back(gradients, max_bytes, sizes):
+  packing = GradientPacking(gradients, max_bytes)
+  buffers = packing.pack(gradients)
+  assert [buffer.shape.as_list() for buffer in buffers] == [[size] for size in sizes]
+  unpacked = packing.unpack(buffers)
+  assert len(unpacked) == len(gradients)
+  for value, expected in zip(unpacked, gradients, strict=True):
+    assert value.dtype == expected.dtype and value.shape == expected.shape
+    np.testing.assert_array_equal(tf.cast(value, tf.float32), tf.cast(expected, tf.float32))

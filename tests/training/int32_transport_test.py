@@ -1,0 +1,61 @@
+"""Whole numbers that travel as int64 arrive as they were."""
+
+import collections
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sasa_tf.training.step.int32_transport import DeviceIntegers
+
+Pair = collections.namedtuple("Pair", ["first", "second"])
+
+
+def elements(structure):
+  """A data set of two elements like it, and integers through which its function went."""
+  integers = DeviceIntegers()
+  build = integers.widened(lambda params, input_context=None: params)
+  return integers, build(tf.data.Dataset.from_tensors(structure).repeat(2))
+
+
+@pytest.mark.parametrize(
+  "structure",
+  [
+    tf.constant([1, 2]),
+    (tf.constant([1.5]), tf.constant([3, -4])),
+    {"a": tf.constant(7), "b": tf.constant(2**40, tf.int64), "c": tf.constant([True])},
+    (tf.constant([1.5]), {"level": {"3": tf.constant([[1, 2]])}, "name": tf.constant("x")}),
+    Pair(tf.constant([5]), tf.constant([0.5])),
+    (tf.ragged.constant([[1], [2, 3]]), tf.constant(1)),
+  ],
+  ids=["tensor", "tuple", "dict", "nested", "namedtuple", "ragged"],
+)
+def test_there_and_back(structure):
+  integers, dataset = elements(structure)
+  for spec in tf.nest.flatten(dataset.element_spec):
+    assert not (isinstance(spec, tf.TensorSpec) and spec.dtype == tf.int32)
+  found = list(dataset)
+  assert len(found) == 2
+  back = integers.narrow(found[1])
+  tf.nest.assert_same_structure(back, structure)
+  flat = zip(
+    tf.nest.flatten(back, expand_composites=True),
+    tf.nest.flatten(structure, expand_composites=True),
+    strict=True,
+  )
+  for value, expected in flat:
+    assert value.dtype == expected.dtype
+    np.testing.assert_array_equal(value, expected)
+
+
+def test_further_keys_are_left_alone():
+  integers, dataset = elements((tf.constant([1.0]), {"classes": tf.constant([1, 2])}))
+  images, labels = next(iter(dataset))
+  _, found = integers.narrow((images, {**labels, "share": tf.constant(3, tf.int64)}))
+  assert found["classes"].dtype == tf.int32
+  assert found["share"].dtype == tf.int64
+
+
+def test_without_a_data_set_nothing_changes():
+  inputs = (tf.constant([1.0]), {"classes": tf.constant([1, 2])})
+  assert DeviceIntegers().narrow(inputs) is inputs
