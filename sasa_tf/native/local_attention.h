@@ -1,7 +1,7 @@
-// What the CPU and the CUDA kernels of local attention compute, and what calls them.
+// The interface of the local attention kernels (CPU and CUDA): problem description and arrays.
 //
-// Shapes: B batch, H W height width, N heads, D head width, K kernel; all arrays are dense, the
-// last axis fastest. Nothing of TensorFlow or XLA is included here.
+// Shapes: B batch, H W height width, N heads, D head width, K kernel. All arrays are dense and
+// row-major. This header depends on neither TensorFlow nor XLA.
 #ifndef SASA_TF_NATIVE_LOCAL_ATTENTION_H_
 #define SASA_TF_NATIVE_LOCAL_ATTENTION_H_
 
@@ -9,62 +9,68 @@
 
 namespace sasa {
 
-enum class Type : int32_t { kFloat32, kBfloat16, kFloat16 };
+enum class DType : int32_t { kFloat32, kBfloat16, kFloat16 };
 
-struct Problem {
-  int64_t batch, height, width, heads, depth;  // B, H, W, N, D
-  int32_t kernel_rows, kernel_columns;         // K of each axis, odd
-  int32_t dilation_rows, dilation_columns;     // pixels
-  bool mask_border;   // neighbours outside of the image take no part; else they are zeros that do
-  bool has_key;       // false: the logits are the relative terms alone; key is not read
-  bool has_relative;  // false: no relative terms; the tables are not read
+struct LocalAttentionProblem {
+  int64_t batch, height, width;  // B, H, W
+  int64_t heads, head_dim;       // N, D
+  int32_t kernel_rows;           // K of the rows, odd
+  int32_t kernel_columns;        // K of the columns, odd
+  int32_t dilation_rows;         // in pixels
+  int32_t dilation_columns;      // in pixels
+  // Neighbors outside the image: true masks them out of the softmax, false lets them take part with
+  // zero keys and values.
+  bool mask_border;
+  bool has_key;       // false: the logits are q.r alone, and `key` is not read
+  bool has_relative;  // false: no q.r, and the relative tables are not read
   float scale;        // multiplies the query
-  // Arrays that query, key and value, and likewise their gradients, share pixel by pixel: 1, each
-  // has its own; 3 or (without keys) 2, in one array [B, H, W, parts, N, D].
-  int32_t parts;
-  Type type;  // of query, key, value, output and their gradients
-  // If not 1, the forward pass also writes the means of the outputs over blocks of pool x pool
-  // pixels, [B, H / pool, W / pool, N, D], and the upstream gradient is that of the means. Of the
-  // CUDA kernels only those on the tensor cores compute them, for 2.
-  int32_t pool = 1;
+  // 1: query, key and value are separate arrays [B, H, W, N, D], and so are their gradients.
+  // 3, or 2 without keys: they are packed in one array [B, H, W, qkv_parts, N, D].
+  int32_t qkv_parts;
+  DType type;  // of query, key, value, output and their gradients
+  // If not 1, the forward pass also writes the output averaged over blocks of pool_size x pool_size
+  // pixels, [B, H / pool_size, W / pool_size, N, D], and d_output is the gradient of that average.
+  // On CUDA only the tensor core kernels support this, for pool_size 2.
+  int32_t pool_size = 1;
 };
 
-// Pointers are to the first number of the part. Tables are float32, rows [kernel_rows, D/2],
-// columns [kernel_columns, D/2]; log_sum is float32 [B, H, W, N]; the others are `type` [B, H, W,
-// N, D].
+// With packed arrays, each pointer is to the first element of its part. `relative_rows`
+// [kernel_rows, D/2] and `relative_columns` [kernel_columns, D/2] are float32; `lse`, the
+// log-sum-exp of the logits, is float32 [B, H, W, N]; the other arrays are `type` [B, H, W, N, D].
 struct ForwardArrays {
   const void *query, *key, *value;
-  const float *rows, *columns;
+  const float *relative_rows, *relative_columns;
   void* output;
-  float* log_sum;
-  void* means = nullptr;
+  float* lse;
+  void* pooled_output = nullptr;
 };
 
 struct BackwardArrays {
   const void *query, *key, *value;
-  const float *rows, *columns;
+  const float *relative_rows, *relative_columns;
   const void* output;
-  const float* log_sum;
-  const void* upstream;  // gradient of the output, or of its means
-  void *query_gradient, *key_gradient, *value_gradient;
-  float *rows_gradient, *columns_gradient;
-  float* scratch;  // `ScratchFloats(problem)` of them
+  const float* lse;
+  const void* d_output;  // gradient of the output, or of the pooled output
+  void *d_query, *d_key, *d_value;
+  float *d_relative_rows, *d_relative_columns;
+  float* workspace;  // `WorkspaceFloats(problem)` floats
 };
 
-// The gradients of the tables are first summed by this many workers, then over the workers in a
-// fixed order, so that they do not depend on scheduling.
+// At most this many workers compute partial sums of the gradients of the relative tables. The
+// partial sums are then added in a fixed order, so that the results are deterministic.
 constexpr int64_t kTableWorkers = 1024;
 
-// B H W N sums of output times upstream, then the workers' tables.
-inline int64_t ScratchFloats(const Problem& p) {
+// B H W N sums of output times d_output (one per softmax), then the workers' partial tables.
+inline int64_t WorkspaceFloats(const LocalAttentionProblem& p) {
   return p.batch * p.height * p.width * p.heads +
-         kTableWorkers * (p.kernel_rows + p.kernel_columns) * (p.depth / 2);
+         kTableWorkers * (p.kernel_rows + p.kernel_columns) * (p.head_dim / 2);
 }
 
-// The CUDA kernels: enqueued on `stream` (a cudaStream_t). Each returns null, or the reason why
-// not.
-const char* CudaForward(const Problem& problem, const ForwardArrays& arrays, void* stream);
-const char* CudaBackward(const Problem& problem, const BackwardArrays& arrays, void* stream);
+// Launch the CUDA kernels on `stream` (a cudaStream_t). They return null, or an error message.
+const char* CudaForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+                        void* stream);
+const char* CudaBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                         void* stream);
 
 }  // namespace sasa
 

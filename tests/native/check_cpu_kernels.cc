@@ -14,28 +14,28 @@
 
 namespace {
 
-using sasa::Problem;
+using sasa::LocalAttentionProblem;
 
-bool Check(const Problem& p, std::mt19937& random) {
-  const auto single = sasa::Type::kFloat32;
-  const int64_t size = p.batch * p.height * p.width * p.heads * p.depth, half = p.depth / 2;
+bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
+  const auto single = sasa::DType::kFloat32;
+  const int64_t size = p.batch * p.height * p.width * p.heads * p.head_dim, half = p.head_dim / 2;
   const int64_t row_size = p.has_relative ? p.kernel_rows * half : 0;
   const int64_t column_size = p.has_relative ? p.kernel_columns * half : 0;
   const int64_t key_size = p.has_key ? size : 0;
   Typed query(p.type, size), key(p.type, key_size), value(p.type, size);
-  Typed upstream(p.type, size / (p.pool * p.pool)), means = upstream;
+  Typed upstream(p.type, size / (p.pool_size * p.pool_size)), means = upstream;
   Typed rows(single, row_size), columns(single, column_size);
-  Typed output(p.type, size), log_sum(single, size / p.depth);
+  Typed output(p.type, size), log_sum(single, size / p.head_dim);
   Arrays a;
   query.Fill(random, a.query);
   key.Fill(random, a.key);
   value.Fill(random, a.value);
   upstream.Fill(random, a.upstream);
-  if (p.pool > 1) a.upstream = NaiveGradientOfOutputs(p, a.upstream);
+  if (p.pool_size > 1) a.upstream = NaiveGradientOfOutputs(p, a.upstream);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
   a.output.resize(size);
-  a.log_sum.resize(size / p.depth);
+  a.log_sum.resize(size / p.head_dim);
   a.query_gradient.resize(size);
   a.key_gradient.resize(key_size);
   a.value_gradient.resize(size);
@@ -52,14 +52,14 @@ bool Check(const Problem& p, std::mt19937& random) {
                         output.data(), floats(log_sum), means.data()},
                        tasks);
   if (error != nullptr) return std::puts(error), false;
-  const double tolerance = p.type == single ? 2e-5 : p.type == sasa::Type::kFloat16 ? 2e-3 : 1e-2;
+  const double tolerance = p.type == single ? 2e-5 : p.type == sasa::DType::kFloat16 ? 2e-3 : 1e-2;
   bool same =
       Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, 1e-5);
-  if (p.pool > 1) same &= Same("means", means, NaiveMeans(p, a.output), tolerance);
+  if (p.pool_size > 1) same &= Same("means", means, NaiveMeans(p, a.output), tolerance);
 
   Typed query_gradient(p.type, size), key_gradient(p.type, key_size), value_gradient(p.type, size);
   Typed rows_gradient(single, row_size), columns_gradient(single, column_size);
-  Typed scratch(single, sasa::ScratchFloats(p));
+  Typed scratch(single, sasa::WorkspaceFloats(p));
   std::vector<char> before;
   for (threads = 3; threads > 0; threads -= 2) {
     error = sasa::CpuBackward(
@@ -82,29 +82,31 @@ bool Check(const Problem& p, std::mt19937& random) {
   }
 
   // The same bits come where query, key and value are parts of one array.
-  Problem shared = p;
-  shared.parts = p.has_key ? 3 : 2;
-  const int64_t part = p.heads * p.depth * (query.bytes.size() / size);
+  LocalAttentionProblem shared = p;
+  shared.qkv_parts = p.has_key ? 3 : 2;
+  const int64_t part = p.heads * p.head_dim * (query.bytes.size() / size);
   const auto parts = [&](Typed& q, Typed& k, Typed& v) {
     return p.has_key ? Joined(p, {&q, &k, &v}) : Joined(p, {&q, &v});
   };
   Typed joined = parts(query, key, value);
   Typed gradients = parts(query_gradient, key_gradient, value_gradient), found = gradients;
   std::fill(found.bytes.begin(), found.bytes.end(), 1);
-  Typed joined_output(p.type, size), joined_log_sum(single, size / p.depth);
+  Typed joined_output(p.type, size), joined_log_sum(single, size / p.head_dim);
   threads = 3;
   error = sasa::CpuForward(
       shared,
-      {joined.data(), joined.bytes.data() + part, joined.bytes.data() + (shared.parts - 1) * part,
-       floats(rows), floats(columns), joined_output.data(), floats(joined_log_sum), means.data()},
+      {joined.data(), joined.bytes.data() + part,
+       joined.bytes.data() + (shared.qkv_parts - 1) * part, floats(rows), floats(columns),
+       joined_output.data(), floats(joined_log_sum), means.data()},
       tasks);
   if (error != nullptr) return std::puts(error), false;
   error = sasa::CpuBackward(
       shared,
-      {joined.data(), joined.bytes.data() + part, joined.bytes.data() + (shared.parts - 1) * part,
-       floats(rows), floats(columns), output.data(), floats(log_sum), upstream.data(), found.data(),
-       found.bytes.data() + part, found.bytes.data() + (shared.parts - 1) * part,
-       floats(rows_gradient), floats(columns_gradient), floats(scratch)},
+      {joined.data(), joined.bytes.data() + part,
+       joined.bytes.data() + (shared.qkv_parts - 1) * part, floats(rows), floats(columns),
+       output.data(), floats(log_sum), upstream.data(), found.data(), found.bytes.data() + part,
+       found.bytes.data() + (shared.qkv_parts - 1) * part, floats(rows_gradient),
+       floats(columns_gradient), floats(scratch)},
       tasks);
   if (error != nullptr) return std::puts(error), false;
   if (joined_output.bytes != output.bytes || found.bytes != gradients.bytes) {
@@ -124,25 +126,25 @@ bool Check(const Problem& p, std::mt19937& random) {
   return same;
 }
 
-Problem Random(std::mt19937& random) {
+LocalAttentionProblem Random(std::mt19937& random) {
   const auto upto = [&](int most) { return 1 + int(random() % most); };
-  Problem p = {};
+  LocalAttentionProblem p = {};
   p.batch = upto(2);
   p.height = upto(random() % 4 == 0 ? 40 : 12);
   p.width = upto(random() % 4 == 0 ? 70 : 18);
   p.heads = upto(3);
-  p.depth = random() % 8 == 0 ? upto(128) : upto(17);
-  p.pool = p.height % 2 == 0 && p.width % 2 == 0 && random() % 2 ? 2 : 1;
+  p.head_dim = random() % 8 == 0 ? upto(128) : upto(17);
+  p.pool_size = p.height % 2 == 0 && p.width % 2 == 0 && random() % 2 ? 2 : 1;
   p.kernel_rows = 2 * upto(6) - 1;
   p.kernel_columns = 2 * upto(6) - 1;
   p.dilation_rows = random() % 3 ? 1 : upto(4);
   p.dilation_columns = random() % 3 ? 1 : upto(4);
   p.mask_border = random() % 2;
-  p.has_relative = p.depth % 2 == 0 && random() % 4;
+  p.has_relative = p.head_dim % 2 == 0 && random() % 4;
   p.has_key = !p.has_relative || random() % 4;
   p.scale = random() % 2 ? 1.0f : 0.5f;
-  p.parts = 1;
-  p.type = static_cast<sasa::Type>(random() % 3);
+  p.qkv_parts = 1;
+  p.type = static_cast<sasa::DType>(random() % 3);
   return p;
 }
 

@@ -9,17 +9,17 @@
 
 namespace {
 
-using sasa::PixelProblem;
+using sasa::StemProblem;
 
-bool Check(const PixelProblem& p, std::mt19937& random) {
-  const auto single = sasa::Type::kFloat32;
-  const int64_t pixel_count = p.batch * p.height * p.width, filters = p.heads * p.depth;
+bool Check(const StemProblem& p, std::mt19937& random) {
+  const auto single = sasa::DType::kFloat32;
+  const int64_t pixel_count = p.batch * p.height * p.width, filters = p.heads * p.head_dim;
   const int64_t table = p.block_rows * p.block_columns * p.channels * filters;
   const int64_t square = p.heads * p.channels * p.channels;
   Typed pixels(p.type, pixel_count * p.channels), similarity(single, square), values(single, table);
   Typed output(p.type, pixel_count * filters), upstream(p.type, pixel_count * filters);
   Typed similarity_gradient(single, square), values_gradient(single, table);
-  Typed scratch(single, sasa::PixelScratchFloats(p));
+  Typed scratch(single, sasa::StemWorkspaceFloats(p));
   PixelArrays a;
   pixels.Fill(random, a.pixels);
   similarity.Fill(random, a.similarity);
@@ -33,14 +33,14 @@ bool Check(const PixelProblem& p, std::mt19937& random) {
   int64_t threads = 1;
   const sasa::Tasks tasks{RunInThreads, &threads};
   const auto floats = [](Typed& array) { return static_cast<float*>(array.data()); };
-  const char* error = sasa::CpuPixelForward(
+  const char* error = sasa::CpuStemForward(
       p, {pixels.data(), floats(similarity), floats(values), output.data()}, tasks);
   if (error != nullptr) return std::puts(error), false;
-  const double tolerance = p.type == single ? 2e-5 : p.type == sasa::Type::kFloat16 ? 2e-3 : 1e-2;
+  const double tolerance = p.type == single ? 2e-5 : p.type == sasa::DType::kFloat16 ? 2e-3 : 1e-2;
   bool same = Same("output", output, a.output, tolerance);
   std::vector<char> before;
   for (threads = 3; threads > 0; threads -= 2) {
-    error = sasa::CpuPixelBackward(
+    error = sasa::CpuStemBackward(
         p,
         {pixels.data(), floats(similarity), floats(values), upstream.data(),
          floats(similarity_gradient), floats(values_gradient), floats(scratch)},
@@ -60,9 +60,9 @@ bool Check(const PixelProblem& p, std::mt19937& random) {
   return same;
 }
 
-PixelProblem Random(std::mt19937& random) {
+StemProblem Random(std::mt19937& random) {
   const auto upto = [&](int most) { return 1 + int(random() % most); };
-  PixelProblem p = {};
+  StemProblem p = {};
   p.batch = upto(2);
   p.height = upto(random() % 4 == 0 ? 70 : 18);
   p.width = upto(18);
@@ -70,8 +70,8 @@ PixelProblem Random(std::mt19937& random) {
   p.block_rows = upto(8);
   p.block_columns = upto(8);
   p.heads = upto(3);
-  p.depth = random() % 8 == 0 ? upto(128) : upto(17);
-  p.type = static_cast<sasa::Type>(random() % 3);
+  p.head_dim = random() % 8 == 0 ? upto(128) : upto(17);
+  p.type = static_cast<sasa::DType>(random() % 3);
   return p;
 }
 

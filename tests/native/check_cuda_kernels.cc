@@ -17,30 +17,30 @@
 namespace {
 
 using emulation::DeviceArray;
-using sasa::Problem;
-using sasa::Type;
+using sasa::DType;
+using sasa::LocalAttentionProblem;
 
-constexpr Setting<Problem> kSettings[] = {
-    {"batch", [](Problem& p, int x) { p.batch = x; }},
-    {"height", [](Problem& p, int x) { p.height = x; }},
-    {"width", [](Problem& p, int x) { p.width = x; }},
-    {"heads", [](Problem& p, int x) { p.heads = x; }},
-    {"depth", [](Problem& p, int x) { p.depth = x; }},
-    {"kernel", [](Problem& p, int x) { p.kernel_rows = p.kernel_columns = x; }},
-    {"dilation", [](Problem& p, int x) { p.dilation_rows = p.dilation_columns = x; }},
-    {"mask", [](Problem& p, int x) { p.mask_border = x; }},
-    {"key", [](Problem& p, int x) { p.has_key = x; }},
-    {"relative", [](Problem& p, int x) { p.has_relative = x; }},
-    {"joined", [](Problem& p, int x) { p.parts = x ? 3 : 1; }},
-    {"scale", [](Problem& p, int x) { p.scale = x; }},
-    {"pool", [](Problem& p, int x) { p.pool = x; }},
-    {"type", [](Problem& p, int x) { p.type = static_cast<Type>(x); }},
+constexpr Setting<LocalAttentionProblem> kSettings[] = {
+    {"batch", [](LocalAttentionProblem& p, int x) { p.batch = x; }},
+    {"height", [](LocalAttentionProblem& p, int x) { p.height = x; }},
+    {"width", [](LocalAttentionProblem& p, int x) { p.width = x; }},
+    {"heads", [](LocalAttentionProblem& p, int x) { p.heads = x; }},
+    {"depth", [](LocalAttentionProblem& p, int x) { p.head_dim = x; }},
+    {"kernel", [](LocalAttentionProblem& p, int x) { p.kernel_rows = p.kernel_columns = x; }},
+    {"dilation", [](LocalAttentionProblem& p, int x) { p.dilation_rows = p.dilation_columns = x; }},
+    {"mask", [](LocalAttentionProblem& p, int x) { p.mask_border = x; }},
+    {"key", [](LocalAttentionProblem& p, int x) { p.has_key = x; }},
+    {"relative", [](LocalAttentionProblem& p, int x) { p.has_relative = x; }},
+    {"joined", [](LocalAttentionProblem& p, int x) { p.qkv_parts = x ? 3 : 1; }},
+    {"scale", [](LocalAttentionProblem& p, int x) { p.scale = x; }},
+    {"pool", [](LocalAttentionProblem& p, int x) { p.pool_size = x; }},
+    {"type", [](LocalAttentionProblem& p, int x) { p.type = static_cast<DType>(x); }},
 };
 
-Problem Random(std::mt19937& random, const Settings& settings) {
+LocalAttentionProblem Random(std::mt19937& random, const Settings& settings) {
   const auto upto = [&](int most) { return 1 + int(random() % most); };
   const auto side = [&] { return upto(random() % 4 == 0 ? 33 : 12); };
-  Problem p = {};
+  LocalAttentionProblem p = {};
   p.batch = upto(2);
   p.height = side();
   p.width = side();
@@ -50,33 +50,33 @@ Problem Random(std::mt19937& random, const Settings& settings) {
   p.mask_border = random() % 2;
   p.has_relative = random() % 4 != 0;
   p.has_key = random() % 4 != 0;
-  p.parts = random() % 2 ? 3 : 1;
+  p.qkv_parts = random() % 2 ? 3 : 1;
   if (random() % 4) {
     // The tensor cores'.
     p.kernel_rows = p.kernel_columns = 7;
-    p.depth = 8 << random() % 4;
-    p.type = random() % 2 ? Type::kBfloat16 : Type::kFloat16;
+    p.head_dim = 8 << random() % 4;
+    p.type = random() % 2 ? DType::kBfloat16 : DType::kFloat16;
   } else {
     p.kernel_rows = 2 * upto(6) - 1;
     p.kernel_columns = 1 + 2 * upto(5);
-    p.depth = 4 * upto(random() % 8 == 0 ? 32 : 8);
-    p.type = static_cast<Type>(random() % 3);
+    p.head_dim = 4 * upto(random() % 8 == 0 ? 32 : 8);
+    p.type = static_cast<DType>(random() % 3);
   }
   Apply(kSettings, settings, p);
   // An even number of pixels may be pooled, by the tensor cores.
   const bool can_pool = p.height % 2 == 0 && p.width % 2 == 0 && p.dilation_rows == 1 &&
                         p.dilation_columns == 1 && p.kernel_rows == 7 && p.kernel_columns == 7 &&
-                        p.type != Type::kFloat32 && (p.depth & (p.depth - 1)) == 0 &&
-                        p.depth >= 8 && p.depth <= 64;
-  if (!settings.count("pool")) p.pool = can_pool && random() % 2 ? 2 : 1;
+                        p.type != DType::kFloat32 && (p.head_dim & (p.head_dim - 1)) == 0 &&
+                        p.head_dim >= 8 && p.head_dim <= 64;
+  if (!settings.count("pool")) p.pool_size = can_pool && random() % 2 ? 2 : 1;
   p.has_key |= !p.has_relative;
-  if (p.parts > 1) p.parts = p.has_key ? 3 : 2;
-  p.scale = (random() % 2 ? 1.0f : 0.5f) / std::sqrt(static_cast<float>(p.depth));
+  if (p.qkv_parts > 1) p.qkv_parts = p.has_key ? 3 : 2;
+  p.scale = (random() % 2 ? 1.0f : 0.5f) / std::sqrt(static_cast<float>(p.head_dim));
   return p;
 }
 
 // What Joined has joined.
-void Take(const Problem& p, const Typed& joined, const std::vector<Typed*>& arrays) {
+void Take(const LocalAttentionProblem& p, const Typed& joined, const std::vector<Typed*>& arrays) {
   const int64_t pixels = p.batch * p.height * p.width;
   const char* from = joined.bytes.data();
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
@@ -119,26 +119,26 @@ struct Parts {
   }
 };
 
-bool Check(const Problem& p, std::mt19937& random) {
-  const auto single = Type::kFloat32;
-  const int64_t size = p.batch * p.height * p.width * p.heads * p.depth, half = p.depth / 2;
+bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
+  const auto single = DType::kFloat32;
+  const int64_t size = p.batch * p.height * p.width * p.heads * p.head_dim, half = p.head_dim / 2;
   const int64_t row_size = p.has_relative ? p.kernel_rows * half : 0;
   const int64_t column_size = p.has_relative ? p.kernel_columns * half : 0;
   const int64_t key_size = p.has_key ? size : 0;
   Typed query(p.type, size), key(p.type, key_size), value(p.type, size);
-  Typed upstream(p.type, size / (p.pool * p.pool));
+  Typed upstream(p.type, size / (p.pool_size * p.pool_size));
   Typed rows(single, row_size), columns(single, column_size);
-  Typed output(p.type, size), log_sum(single, size / p.depth);
+  Typed output(p.type, size), log_sum(single, size / p.head_dim);
   Arrays a;
   query.Fill(random, a.query);
   key.Fill(random, a.key);
   value.Fill(random, a.value);
   upstream.Fill(random, a.upstream);
-  if (p.pool > 1) a.upstream = NaiveGradientOfOutputs(p, a.upstream);
+  if (p.pool_size > 1) a.upstream = NaiveGradientOfOutputs(p, a.upstream);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
   a.output.resize(size);
-  a.log_sum.resize(size / p.depth);
+  a.log_sum.resize(size / p.head_dim);
   a.query_gradient.resize(size);
   a.key_gradient.resize(key_size);
   a.value_gradient.resize(size);
@@ -155,17 +155,17 @@ bool Check(const Problem& p, std::mt19937& random) {
     gradients.erase(gradients.begin() + 1);
   }
   Typed joined = Joined(p, inputs);
-  const int64_t part = p.heads * p.depth * Typed::Size(p.type);
-  const Parts in(p.parts, part, joined, query, key, value);
-  const Parts out(p.parts, part, joined, query, key, value);
+  const int64_t part = p.heads * p.head_dim * Typed::Size(p.type);
+  const Parts in(p.qkv_parts, part, joined, query, key, value);
+  const Parts out(p.qkv_parts, part, joined, query, key, value);
   Typed rows_gradient(single, row_size), columns_gradient(single, column_size);
-  Typed scratch(single, sasa::ScratchFloats(p));
+  Typed scratch(single, sasa::WorkspaceFloats(p));
   DeviceArray device_rows(rows.bytes), device_columns(columns.bytes), device_output(output.bytes);
   DeviceArray device_log_sum(log_sum.bytes), device_upstream(upstream.bytes);
   DeviceArray device_rows_gradient(rows.bytes), device_columns_gradient(columns.bytes);
   DeviceArray device_scratch(scratch.bytes);
 
-  Typed means(p.type, p.pool > 1 ? upstream.bytes.size() / Typed::Size(p.type) : 0);
+  Typed means(p.type, p.pool_size > 1 ? upstream.bytes.size() / Typed::Size(p.type) : 0);
   DeviceArray device_means(means.bytes);
   device_means.Poison();
   device_output.Poison();
@@ -178,10 +178,10 @@ bool Check(const Problem& p, std::mt19937& random) {
   if (error != nullptr) return std::puts(error), false;
   bool within = device_output.CopyTo(output.bytes) & device_log_sum.CopyTo(log_sum.bytes) &
                 device_means.CopyTo(means.bytes);
-  const double tolerance = p.type == single ? 2e-5 : p.type == Type::kFloat16 ? 4e-3 : 2e-2;
+  const double tolerance = p.type == single ? 2e-5 : p.type == DType::kFloat16 ? 4e-3 : 2e-2;
   bool same =
       Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, tolerance);
-  if (p.pool > 1) same &= Same("means", means, NaiveMeans(p, a.output), tolerance);
+  if (p.pool_size > 1) same &= Same("means", means, NaiveMeans(p, a.output), tolerance);
 
   std::vector<char> before;
   for (int turn = 0; turn < 2; ++turn) {
@@ -198,7 +198,7 @@ bool Check(const Problem& p, std::mt19937& random) {
         nullptr);
     if (error != nullptr) return std::puts(error), false;
     within &= out.CopyTo(joined, query_gradient, key_gradient, value_gradient);
-    if (p.parts > 1) Take(p, joined, gradients);
+    if (p.qkv_parts > 1) Take(p, joined, gradients);
     within &= device_rows_gradient.CopyTo(rows_gradient.bytes);
     within &= device_columns_gradient.CopyTo(columns_gradient.bytes);
     std::vector<char> bytes;

@@ -14,25 +14,25 @@
 namespace {
 
 using emulation::DeviceArray;
-using sasa::PixelProblem;
-using sasa::Type;
+using sasa::DType;
+using sasa::StemProblem;
 
-constexpr Setting<PixelProblem> kSettings[] = {
-    {"batch", [](PixelProblem& p, int x) { p.batch = x; }},
-    {"height", [](PixelProblem& p, int x) { p.height = x; }},
-    {"width", [](PixelProblem& p, int x) { p.width = x; }},
-    {"channels", [](PixelProblem& p, int x) { p.channels = x; }},
-    {"rows", [](PixelProblem& p, int x) { p.block_rows = x; }},
-    {"columns", [](PixelProblem& p, int x) { p.block_columns = x; }},
-    {"heads", [](PixelProblem& p, int x) { p.heads = x; }},
-    {"depth", [](PixelProblem& p, int x) { p.depth = x; }},
-    {"type", [](PixelProblem& p, int x) { p.type = static_cast<Type>(x); }},
+constexpr Setting<StemProblem> kSettings[] = {
+    {"batch", [](StemProblem& p, int x) { p.batch = x; }},
+    {"height", [](StemProblem& p, int x) { p.height = x; }},
+    {"width", [](StemProblem& p, int x) { p.width = x; }},
+    {"channels", [](StemProblem& p, int x) { p.channels = x; }},
+    {"rows", [](StemProblem& p, int x) { p.block_rows = x; }},
+    {"columns", [](StemProblem& p, int x) { p.block_columns = x; }},
+    {"heads", [](StemProblem& p, int x) { p.heads = x; }},
+    {"depth", [](StemProblem& p, int x) { p.head_dim = x; }},
+    {"type", [](StemProblem& p, int x) { p.type = static_cast<DType>(x); }},
 };
 
-PixelProblem Random(std::mt19937& random, const Settings& settings) {
+StemProblem Random(std::mt19937& random, const Settings& settings) {
   const auto upto = [&](int most) { return 1 + int(random() % most); };
   const auto side = [&] { return upto(random() % 4 == 0 ? 40 : 14); };
-  PixelProblem p = {};
+  StemProblem p = {};
   p.batch = upto(3);
   p.height = side();
   p.width = random() % 8 == 0 ? upto(150) : side();
@@ -41,27 +41,27 @@ PixelProblem Random(std::mt19937& random, const Settings& settings) {
   if (random() % 4) {
     // The tensor cores'.
     p.block_rows = p.block_columns = 4;
-    p.depth = 16;
-    p.type = random() % 2 ? Type::kBfloat16 : Type::kFloat16;
+    p.head_dim = 16;
+    p.type = random() % 2 ? DType::kBfloat16 : DType::kFloat16;
   } else {
     p.block_rows = upto(8);
     p.block_columns = upto(8);
-    p.depth = upto(random() % 8 == 0 ? 128 : 40);
-    p.type = static_cast<Type>(random() % 3);
+    p.head_dim = upto(random() % 8 == 0 ? 128 : 40);
+    p.type = static_cast<DType>(random() % 3);
   }
   Apply(kSettings, settings, p);
   return p;
 }
 
-bool Check(const PixelProblem& p, std::mt19937& random) {
-  const auto single = Type::kFloat32;
-  const int64_t pixel_count = p.batch * p.height * p.width, filters = p.heads * p.depth;
+bool Check(const StemProblem& p, std::mt19937& random) {
+  const auto single = DType::kFloat32;
+  const int64_t pixel_count = p.batch * p.height * p.width, filters = p.heads * p.head_dim;
   const int64_t table = p.block_rows * p.block_columns * p.channels * filters;
   const int64_t square = p.heads * p.channels * p.channels;
   Typed pixels(p.type, pixel_count * p.channels), similarity(single, square), values(single, table);
   Typed output(p.type, pixel_count * filters), upstream(p.type, pixel_count * filters);
   Typed similarity_gradient(single, square), values_gradient(single, table);
-  Typed scratch(single, sasa::PixelScratchFloats(p));
+  Typed scratch(single, sasa::StemWorkspaceFloats(p));
   PixelArrays a;
   pixels.Fill(random, a.pixels);
   similarity.Fill(random, a.similarity);
@@ -77,13 +77,13 @@ bool Check(const PixelProblem& p, std::mt19937& random) {
   DeviceArray device_upstream(upstream.bytes), device_scratch(scratch.bytes);
   DeviceArray device_similarity_gradient(similarity.bytes), device_values_gradient(values.bytes);
   device_output.Poison();
-  const char* error = sasa::CudaPixelForward(p,
-                                             {device_pixels.data(), device_similarity.floats(),
-                                              device_values.floats(), device_output.data()},
-                                             nullptr);
+  const char* error = sasa::CudaStemForward(p,
+                                            {device_pixels.data(), device_similarity.floats(),
+                                             device_values.floats(), device_output.data()},
+                                            nullptr);
   if (error != nullptr) return std::puts(error), false;
   bool within = device_output.CopyTo(output.bytes);
-  const double tolerance = p.type == single ? 2e-5 : p.type == Type::kFloat16 ? 4e-3 : 2e-2;
+  const double tolerance = p.type == single ? 2e-5 : p.type == DType::kFloat16 ? 4e-3 : 2e-2;
   bool same = Same("output", output, a.output, tolerance);
 
   std::vector<char> before;
@@ -91,7 +91,7 @@ bool Check(const PixelProblem& p, std::mt19937& random) {
     device_similarity_gradient.Poison();
     device_values_gradient.Poison();
     device_scratch.Poison();
-    error = sasa::CudaPixelBackward(
+    error = sasa::CudaStemBackward(
         p,
         {device_pixels.data(), device_similarity.floats(), device_values.floats(),
          device_upstream.data(), device_similarity_gradient.floats(),

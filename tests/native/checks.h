@@ -17,24 +17,24 @@
 // An array as the kernels take it, exactly as large as they may touch.
 struct Typed {
   std::vector<char> bytes;
-  sasa::Type type;
+  sasa::DType type;
 
-  Typed(sasa::Type type, size_t count) : bytes(count * Size(type)), type(type) {}
+  Typed(sasa::DType type, size_t count) : bytes(count * Size(type)), type(type) {}
 
-  static size_t Size(sasa::Type type) { return type == sasa::Type::kFloat32 ? 4 : 2; }
+  static size_t Size(sasa::DType type) { return type == sasa::DType::kFloat32 ? 4 : 2; }
 
   void* data() { return bytes.data(); }
   size_t size() const { return bytes.size() / Size(type); }
 
   double Get(size_t i) const {
-    if (type == sasa::Type::kFloat32) {
+    if (type == sasa::DType::kFloat32) {
       float x;
       std::memcpy(&x, &bytes[i * 4], 4);
       return x;
     }
     uint16_t bits;
     std::memcpy(&bits, &bytes[i * 2], 2);
-    if (type == sasa::Type::kBfloat16) {
+    if (type == sasa::DType::kBfloat16) {
       const uint32_t wide = uint32_t{bits} << 16;
       float x;
       std::memcpy(&x, &wide, 4);
@@ -53,14 +53,14 @@ struct Typed {
     for (size_t i = 0; i < size(); ++i) {
       const float x = sixteenths(random) / 16.0f;
       copy[i] = x;
-      if (type == sasa::Type::kFloat32) {
+      if (type == sasa::DType::kFloat32) {
         std::memcpy(&bytes[i * 4], &x, 4);
         continue;
       }
       uint32_t wide;
       std::memcpy(&wide, &x, 4);
       uint16_t bits = wide >> 16;
-      if (type == sasa::Type::kFloat16) {
+      if (type == sasa::DType::kFloat16) {
         const int exponent = (wide >> 23 & 255) - 112;
         bits = x == 0 ? 0 : (wide >> 16 & 0x8000) | exponent << 10 | (wide >> 13 & 1023);
       }

@@ -17,8 +17,8 @@ struct Arrays {
   std::vector<double> query_gradient, key_gradient, value_gradient, rows_gradient, columns_gradient;
 };
 
-inline void Naive(const sasa::Problem& p, Arrays& a) {
-  const int64_t depth = p.depth, half = depth / 2, window = p.kernel_rows * p.kernel_columns;
+inline void Naive(const sasa::LocalAttentionProblem& p, Arrays& a) {
+  const int64_t depth = p.head_dim, half = depth / 2, window = p.kernel_rows * p.kernel_columns;
   const auto at = [&](int64_t b, int64_t y, int64_t x, int64_t n) {
     return (((b * p.height + y) * p.width + x) * p.heads + n) * depth;
   };
@@ -81,9 +81,9 @@ inline void Naive(const sasa::Problem& p, Arrays& a) {
 }
 
 // The arrays of [B, H, W, N, D], pixel by pixel in one.
-inline Typed Joined(const sasa::Problem& p, const std::vector<const Typed*>& arrays) {
+inline Typed Joined(const sasa::LocalAttentionProblem& p, const std::vector<const Typed*>& arrays) {
   const int64_t pixels = p.batch * p.height * p.width;
-  Typed joined(p.type, pixels * p.heads * p.depth * arrays.size());
+  Typed joined(p.type, pixels * p.heads * p.head_dim * arrays.size());
   const int64_t bytes = joined.bytes.size() / arrays.size() / pixels;
   char* to = joined.bytes.data();
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
@@ -95,13 +95,13 @@ inline Typed Joined(const sasa::Problem& p, const std::vector<const Typed*>& arr
   return joined;
 }
 
-inline void Print(const sasa::Problem& p) {
+inline void Print(const sasa::LocalAttentionProblem& p) {
   std::printf(
       "[%ld, %ld, %ld, %ld, %ld] kernel %d x %d, dilation %d x %d, mask %d, key %d, "
       "relative %d, scale %g, parts %d, pool %d, type %d\n",
-      long(p.batch), long(p.height), long(p.width), long(p.heads), long(p.depth), p.kernel_rows,
+      long(p.batch), long(p.height), long(p.width), long(p.heads), long(p.head_dim), p.kernel_rows,
       p.kernel_columns, p.dilation_rows, p.dilation_columns, p.mask_border, p.has_key,
-      p.has_relative, p.scale, p.parts, p.pool, int(p.type));
+      p.has_relative, p.scale, p.qkv_parts, p.pool_size, int(p.type));
 }
 
 #endif  // SASA_TF_TESTS_NATIVE_NAIVE_ATTENTION_H_

@@ -16,7 +16,7 @@ struct PixelArrays {
   std::vector<double> similarity_gradient, values_gradient;
 };
 
-inline void Naive(const sasa::PixelProblem& p, PixelArrays& a) {
+inline void Naive(const sasa::StemProblem& p, PixelArrays& a) {
   const int64_t places = p.block_rows * p.block_columns;
   const auto before = [](int64_t size, int64_t block) {
     return ((size + block - 1) / block * block - size) / 2;
@@ -40,7 +40,7 @@ inline void Naive(const sasa::PixelProblem& p, PixelArrays& a) {
             return (n * p.channels + c) * p.channels + e;
           };
           const auto value = [&](int64_t place, int64_t c, int64_t d) {
-            return ((place * p.channels + c) * p.heads + n) * p.depth + d;
+            return ((place * p.channels + c) * p.heads + n) * p.head_dim + d;
           };
           double most = -INFINITY, sum = 0, delta = 0;
           for (int64_t q = 0; q < places; ++q) {
@@ -58,9 +58,9 @@ inline void Naive(const sasa::PixelProblem& p, PixelArrays& a) {
             weights[q] /= sum;
             slopes[q] = 0;
             for (int64_t c = 0; key >= 0 && c < p.channels; ++c)
-              for (int64_t d = 0; d < p.depth; ++d) {
+              for (int64_t d = 0; d < p.head_dim; ++d) {
                 const double x = a.pixels[key * p.channels + c], v = a.values[value(q, c, d)];
-                const int64_t out = (own * p.heads + n) * p.depth + d;
+                const int64_t out = (own * p.heads + n) * p.head_dim + d;
                 a.output[out] += weights[q] * x * v;
                 a.values_gradient[value(q, c, d)] += weights[q] * x * a.upstream[out];
                 slopes[q] += x * v * a.upstream[out];
@@ -78,10 +78,10 @@ inline void Naive(const sasa::PixelProblem& p, PixelArrays& a) {
         }
 }
 
-inline void Print(const sasa::PixelProblem& p) {
+inline void Print(const sasa::StemProblem& p) {
   std::printf("[%ld, %ld, %ld, %ld] block %ld x %ld, %ld heads %ld wide, type %d\n", long(p.batch),
               long(p.height), long(p.width), long(p.channels), long(p.block_rows),
-              long(p.block_columns), long(p.heads), long(p.depth), int(p.type));
+              long(p.block_columns), long(p.heads), long(p.head_dim), int(p.type));
 }
 
 #endif  // SASA_TF_TESTS_NATIVE_NAIVE_PIXELS_H_

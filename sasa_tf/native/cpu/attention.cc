@@ -13,8 +13,8 @@ constexpr int64_t kForwardPieces = 64;   // for as many threads, where images ar
 constexpr int64_t kBackwardPieces = 16;  // fewer, as neighbouring pieces compute the same
 
 // The same without means.
-Problem OfOutputs(Problem problem) {
-  problem.pool = 1;
+LocalAttentionProblem OfOutputs(LocalAttentionProblem problem) {
+  problem.pool_size = 1;
   return problem;
 }
 
@@ -23,7 +23,7 @@ int64_t Plane(int64_t floats) { return (RoundUp(floats, 16) / 16 | 1) * 16; }
 
 // Bands of equal height: as many as make `wanted` pieces, each at least `least` rows high.
 void CutIntoBands(Plan& plan, int64_t wanted, int64_t least) {
-  const Problem& p = plan.problem;
+  const LocalAttentionProblem& p = plan.problem;
   const int64_t images = std::max<int64_t>(p.batch * p.heads, 1);
   const int64_t bands = std::clamp<int64_t>((wanted + images - 1) / images, 1,
                                             std::max<int64_t>(p.height / least, 1));
@@ -33,17 +33,17 @@ void CutIntoBands(Plan& plan, int64_t wanted, int64_t least) {
   plan.workers = std::min(plan.pieces, kTableWorkers);
 }
 
-Plan CommonPlan(const Problem& p, int64_t lanes) {
+Plan CommonPlan(const LocalAttentionProblem& p, int64_t lanes) {
   Plan plan = {};
   plan.problem = p;
   plan.lanes = lanes;
-  plan.depth = RoundUp(p.depth, 4);
+  plan.depth = RoundUp(p.head_dim, 4);
   plan.window = int64_t{p.kernel_rows} * p.kernel_columns;
   plan.reach_rows = int64_t{p.kernel_rows / 2} * p.dilation_rows;
   plan.reach_columns = int64_t{p.kernel_columns / 2} * p.dilation_columns;
   plan.row = p.width + plan.reach_columns;
   plan.lead = RoundUp(plan.reach_columns, lanes);
-  plan.table_size = p.has_relative ? (p.kernel_rows + p.kernel_columns) * (p.depth / 2) : 0;
+  plan.table_size = p.has_relative ? (p.kernel_rows + p.kernel_columns) * (p.head_dim / 2) : 0;
   return plan;
 }
 
@@ -57,7 +57,7 @@ void Finish(Plan& plan, int64_t halo_rows) {
 
 }  // namespace
 
-Plan ForwardPlan(const Problem& problem, int64_t lanes) {
+Plan ForwardPlan(const LocalAttentionProblem& problem, int64_t lanes) {
   Plan plan = CommonPlan(problem, lanes);
   CutIntoBands(plan, kForwardPieces, std::max<int64_t>(8, plan.reach_rows));
   Finish(plan, plan.reach_rows);
@@ -72,7 +72,7 @@ Plan ForwardPlan(const Problem& problem, int64_t lanes) {
   return plan;
 }
 
-Plan BackwardPlan(const Problem& problem, int64_t lanes) {
+Plan BackwardPlan(const LocalAttentionProblem& problem, int64_t lanes) {
   Plan plan = CommonPlan(problem, lanes);
   CutIntoBands(plan, kBackwardPieces, std::max<int64_t>(8, 6 * plan.reach_rows));
   // Queries around the band see keys of it, and their softmax more keys around.
@@ -90,10 +90,11 @@ Plan BackwardPlan(const Problem& problem, int64_t lanes) {
   return plan;
 }
 
-const char* CpuForward(const Problem& problem, const ForwardArrays& arrays, const Tasks& tasks) {
-  if (problem.pool != 1) {
+const char* CpuForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+                       const Tasks& tasks) {
+  if (problem.pool_size != 1) {
     const char* error = CpuForward(OfOutputs(problem), arrays, tasks);
-    if (error == nullptr) WriteMeans(problem, arrays.output, arrays.means);
+    if (error == nullptr) WriteMeans(problem, arrays.output, arrays.pooled_output);
     return error;
   }
   const CpuVariant& variant = ChosenCpuVariant();
@@ -103,11 +104,12 @@ const char* CpuForward(const Problem& problem, const ForwardArrays& arrays, cons
   });
 }
 
-const char* CpuBackward(const Problem& problem, const BackwardArrays& arrays, const Tasks& tasks) {
-  if (problem.pool != 1) {
-    const std::vector<char> upstream = GradientOfOutputs(problem, arrays.upstream);
+const char* CpuBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                        const Tasks& tasks) {
+  if (problem.pool_size != 1) {
+    const std::vector<char> upstream = GradientOfOutputs(problem, arrays.d_output);
     BackwardArrays of_outputs = arrays;
-    of_outputs.upstream = upstream.data();
+    of_outputs.d_output = upstream.data();
     return CpuBackward(OfOutputs(problem), of_outputs, tasks);
   }
   const CpuVariant& variant = ChosenCpuVariant();
@@ -115,16 +117,16 @@ const char* CpuBackward(const Problem& problem, const BackwardArrays& arrays, co
   const char* error =
       RunWorkers(tasks, plan.workers, plan.scratch_bytes, [&](int64_t worker, float* scratch) {
         variant.attention.backward(plan, arrays, worker, scratch,
-                                   arrays.scratch + worker * plan.table_size);
+                                   arrays.workspace + worker * plan.table_size);
       });
   if (problem.has_relative) {
-    const int64_t half = problem.depth / 2, rows = problem.kernel_rows * half;
+    const int64_t half = problem.head_dim / 2, rows = problem.kernel_rows * half;
     for (int64_t i = 0; i < plan.table_size; ++i) {
       float sum = 0;
       for (int64_t worker = 0; worker < plan.workers; ++worker) {
-        sum += arrays.scratch[worker * plan.table_size + i];
+        sum += arrays.workspace[worker * plan.table_size + i];
       }
-      (i < rows ? arrays.rows_gradient[i] : arrays.columns_gradient[i - rows]) = sum;
+      (i < rows ? arrays.d_relative_rows[i] : arrays.d_relative_columns[i - rows]) = sum;
     }
   }
   return error;

@@ -19,7 +19,7 @@ namespace sasa {
 // Distances are in floats, rows and pixels count from 0; all depends on the problem and the number
 // of lanes alone, never on the number of threads, and so do the sums.
 struct Plan {
-  Problem problem;
+  LocalAttentionProblem problem;
   int64_t lanes;
   int64_t depth;       // D, rounded up to whole groups of four
   int64_t window;      // K rows x K columns
@@ -40,8 +40,8 @@ struct Plan {
   int64_t scratch_bytes;  // for one worker, aligned to 64
 };
 
-Plan ForwardPlan(const Problem& problem, int64_t lanes);
-Plan BackwardPlan(const Problem& problem, int64_t lanes);
+Plan ForwardPlan(const LocalAttentionProblem& problem, int64_t lanes);
+Plan BackwardPlan(const LocalAttentionProblem& problem, int64_t lanes);
 
 // `tables` are this worker's sums, `table_size` of them, written and not added to.
 struct CpuKernels {
@@ -62,8 +62,10 @@ SASA_CPU_KERNELS(avx512)
 #endif
 
 // Each returns null, or the reason why not.
-const char* CpuForward(const Problem& problem, const ForwardArrays& arrays, const Tasks& tasks);
-const char* CpuBackward(const Problem& problem, const BackwardArrays& arrays, const Tasks& tasks);
+const char* CpuForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+                       const Tasks& tasks);
+const char* CpuBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                        const Tasks& tasks);
 
 }  // namespace sasa
 

@@ -56,8 +56,8 @@ struct Head {
   // Calls visit(type, array at the pixel, numbers from a pixel to the next) with the array's type.
   template <typename Array, typename Visit>
   void At(Array* array, int64_t parts, int64_t pixel, Visit visit) const {
-    const int64_t stride = parts * plan.problem.heads * plan.problem.depth;
-    const int64_t offset = Pixels(pixel) * stride + piece.head * plan.problem.depth;
+    const int64_t stride = parts * plan.problem.heads * plan.problem.head_dim;
+    const int64_t offset = Pixels(pixel) * stride + piece.head * plan.problem.head_dim;
     WithNumbers(plan.problem.type, [&](auto type) {
       using Stored = typename decltype(type)::Stored;
       visit(type, reinterpret_cast<CopyConst<Array, Stored>*>(array) + offset, stride);
@@ -70,8 +70,8 @@ struct Head {
     for (int64_t d = 0; d < plan.depth; ++d) Zero(planes + d * plane, to - from);
     EachRun(plan, first_row, from, to, [&](int64_t pixel, int64_t flat, int64_t count) {
       At(array, parts, pixel, [&](auto type, const auto* pixels, int64_t stride) {
-        LoadPixels<decltype(type)>(pixels, stride, count, plan.problem.depth, planes + flat - from,
-                                   plane, row);
+        LoadPixels<decltype(type)>(pixels, stride, count, plan.problem.head_dim,
+                                   planes + flat - from, plane, row);
       });
     });
   }
@@ -80,8 +80,8 @@ struct Head {
              void* array, int64_t parts) const {
     EachRun(plan, first_row, from, to, [&](int64_t pixel, int64_t flat, int64_t count) {
       At(array, parts, pixel, [&](auto type, auto* pixels, int64_t stride) {
-        StorePixels<decltype(type)>(planes + flat - from, plane, count, plan.problem.depth, pixels,
-                                    stride, row);
+        StorePixels<decltype(type)>(planes + flat - from, plane, count, plan.problem.head_dim,
+                                    pixels, stride, row);
       });
     });
   }
@@ -95,7 +95,7 @@ struct Head {
 void LoadKeys(const Head& head, const void* array, float* keys) {
   const Plan& plan = head.plan;
   for (int64_t d = 0; d < plan.depth; ++d) Zero(keys + d * plan.plane, plan.lead);
-  head.Load(array, plan.problem.parts, head.piece.keys_begin, 0, plan.plane - plan.lead,
+  head.Load(array, plan.problem.qkv_parts, head.piece.keys_begin, 0, plan.plane - plan.lead,
             keys + plan.lead, plan.plane);
 }
 
@@ -117,11 +117,11 @@ inline Vector TableProduct(const float* query, int64_t plane, const float* table
   return sum;
 }
 
-inline Terms RelativeTerms(const Problem& p, const float* query, int64_t plane, const float* rows,
-                           const float* columns) {
+inline Terms RelativeTerms(const LocalAttentionProblem& p, const float* query, int64_t plane,
+                           const float* rows, const float* columns) {
   Terms terms = {};
   if (p.has_relative) {
-    const int64_t half = p.depth / 2;
+    const int64_t half = p.head_dim / 2;
     for (int64_t r = 0; r < p.kernel_rows; ++r) {
       terms.rows[r] = TableProduct(query, plane, rows + r * half, half);
     }
@@ -173,7 +173,7 @@ inline void EachChannels(int64_t depth, Visit visit) {
 template <int kColumns>
 void ForwardPiece(const Plan& plan, const ForwardArrays& arrays, const Piece& piece,
                   float* memory) {
-  const Problem& p = plan.problem;
+  const LocalAttentionProblem& p = plan.problem;
   Scratch scratch(memory);
   float* keys = p.has_key ? scratch.Take(plan.depth * plan.plane) : nullptr;
   float* values = scratch.Take(plan.depth * plan.plane);
@@ -193,13 +193,13 @@ void ForwardPiece(const Plan& plan, const ForwardArrays& arrays, const Piece& pi
   const int64_t length = (piece.end - piece.begin) * plan.row;
   for (int64_t from = 0; from < length; from += plan.block) {
     const int64_t to = Piece::Least(from + plan.block, length);
-    head.Load(arrays.query, p.parts, piece.begin, from, from + plan.block, queries,
+    head.Load(arrays.query, p.qkv_parts, piece.begin, from, from + plan.block, queries,
               plan.block_plane);
     for (int64_t d = 0; d < plan.depth; ++d)
       Scale(queries + d * plan.block_plane, plan.block, p.scale);
     for (int64_t i = 0; i < to - from; i += kLanes) {
-      const Terms terms =
-          RelativeTerms(p, queries + i, plan.block_plane, arrays.rows, arrays.columns);
+      const Terms terms = RelativeTerms(p, queries + i, plan.block_plane, arrays.relative_rows,
+                                        arrays.relative_columns);
       Vector most = Broadcast(-3e38f);
       for (int64_t r = 0; r < p.kernel_rows; ++r) {
         const int64_t key = first + from + i + r * p.dilation_rows * plan.row;
@@ -236,7 +236,7 @@ void ForwardPiece(const Plan& plan, const ForwardArrays& arrays, const Piece& pi
     head.Store(outputs, plan.block_plane, piece.begin, from, to, arrays.output, 1);
     EachRun(plan, piece.begin, from, to, [&](int64_t pixel, int64_t flat, int64_t count) {
       for (int64_t x = 0; x < count; ++x) {
-        arrays.log_sum[head.LogSumOffset(pixel + x)] = log_sums[flat - from + x];
+        arrays.lse[head.LogSumOffset(pixel + x)] = log_sums[flat - from + x];
       }
     });
   }
@@ -253,9 +253,9 @@ struct Block {
 };
 
 // Gradients of the relative tables, a vector for each number, from those of the logits.
-inline void AddTableGradients(const Problem& p, const Block& block, int64_t plane, int64_t at,
-                              const Terms& terms, float* tables) {
-  const int64_t half = p.depth / 2;
+inline void AddTableGradients(const LocalAttentionProblem& p, const Block& block, int64_t plane,
+                              int64_t at, const Terms& terms, float* tables) {
+  const int64_t half = p.head_dim / 2;
   for (int64_t r = 0; r < p.kernel_rows; ++r) {
     for (int64_t d = 0; d < half; ++d, tables += kLanes) {
       Store(tables, Load(tables) + terms.rows[r] * Load(block.queries + d * plane + at));
@@ -269,9 +269,9 @@ inline void AddTableGradients(const Problem& p, const Block& block, int64_t plan
 }
 
 // The q.r part of the queries' gradient, for channel d.
-inline Vector RelativeGradient(const Problem& p, const Terms& terms, const float* rows,
-                               const float* columns, int64_t d) {
-  const int64_t half = p.depth / 2;
+inline Vector RelativeGradient(const LocalAttentionProblem& p, const Terms& terms,
+                               const float* rows, const float* columns, int64_t d) {
+  const int64_t half = p.head_dim / 2;
   Vector sum = {};
   if (d < half) {
     for (int64_t r = 0; r < p.kernel_rows; ++r) sum += terms.rows[r] * rows[r * half + d];
@@ -306,7 +306,7 @@ inline void AddToKeys(const Plan& plan, const float* weights, const float* queri
 template <int kColumns>
 void BackwardPiece(const Plan& plan, const BackwardArrays& arrays, const Piece& piece,
                    float* memory, float* tables) {
-  const Problem& p = plan.problem;
+  const LocalAttentionProblem& p = plan.problem;
   Scratch scratch(memory);
   const auto planes = [&](bool needed) {
     return needed ? scratch.Take(plan.depth * plan.plane) : nullptr;
@@ -356,21 +356,21 @@ void BackwardPiece(const Plan& plan, const BackwardArrays& arrays, const Piece& 
         Zero(planes + d * plan.block_plane + to - from, plan.block - (to - from));
       }
     };
-    load(arrays.query, p.parts, block.queries);
-    load(arrays.upstream, 1, block.upstream);
+    load(arrays.query, p.qkv_parts, block.queries);
+    load(arrays.d_output, 1, block.upstream);
     for (int64_t d = 0; d < plan.depth; ++d) {
       Scale(block.queries + d * plan.block_plane, plan.block, p.scale);
     }
     Zero(block.log_sums, plan.block);
     EachRun(plan, first_row, from, to, [&](int64_t pixel, int64_t flat, int64_t count) {
       for (int64_t x = 0; x < count; ++x) {
-        block.log_sums[flat - from + x] = arrays.log_sum[head.LogSumOffset(pixel + x)];
+        block.log_sums[flat - from + x] = arrays.lse[head.LogSumOffset(pixel + x)];
       }
     });
 
     for (int64_t i = 0; i < to - from; i += kLanes) {
-      const Terms terms =
-          RelativeTerms(p, block.queries + i, plan.block_plane, arrays.rows, arrays.columns);
+      const Terms terms = RelativeTerms(p, block.queries + i, plan.block_plane,
+                                        arrays.relative_rows, arrays.relative_columns);
       const Vector log_sum = Load(block.log_sums + i);
       Vector delta = {};  // sum of upstream times output, which may have been rounded
       for (int64_t r = 0; r < p.kernel_rows; ++r) {
@@ -412,7 +412,8 @@ void BackwardPiece(const Plan& plan, const BackwardArrays& arrays, const Piece& 
           }
           for (int j = 0; j < channels.value; ++j) {
             if (p.has_relative) {
-              sums[j] += RelativeGradient(p, gradients, arrays.rows, arrays.columns, d + j);
+              sums[j] += RelativeGradient(p, gradients, arrays.relative_rows,
+                                          arrays.relative_columns, d + j);
             }
             Store(block.query_gradients + (d + j) * plan.block_plane + i, sums[j] * p.scale);
           }
@@ -423,8 +424,8 @@ void BackwardPiece(const Plan& plan, const BackwardArrays& arrays, const Piece& 
       }
     }
     if (own) {
-      head.Store(block.query_gradients, plan.block_plane, first_row, from, to,
-                 arrays.query_gradient, p.parts);
+      head.Store(block.query_gradients, plan.block_plane, first_row, from, to, arrays.d_query,
+                 p.qkv_parts);
     }
 
     for (int64_t r = 0; r < p.kernel_rows; ++r) {
@@ -445,10 +446,10 @@ void BackwardPiece(const Plan& plan, const BackwardArrays& arrays, const Piece& 
   }
   const auto store = [&](const float* planes, void* array) {
     head.Store(planes + own_keys, plan.plane, piece.begin, 0, own_keys_end - own_keys, array,
-               p.parts);
+               p.qkv_parts);
   };
-  store(value_gradients, arrays.value_gradient);
-  if (p.has_key) store(key_gradients, arrays.key_gradient);
+  store(value_gradients, arrays.d_value);
+  if (p.has_key) store(key_gradients, arrays.d_key);
 }
 
 // All pieces of one worker. `run` is called with the number of columns as a compile-time constant.

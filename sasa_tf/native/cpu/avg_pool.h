@@ -10,10 +10,10 @@
 namespace sasa {
 
 // Writes the means of the problem's outputs.
-void WriteMeans(const Problem& problem, const void* outputs, void* means);
+void WriteMeans(const LocalAttentionProblem& problem, const void* outputs, void* means);
 
 // The gradient of the outputs, of the problem's type, from that of their means.
-std::vector<char> GradientOfOutputs(const Problem& problem, const void* of_means);
+std::vector<char> GradientOfOutputs(const LocalAttentionProblem& problem, const void* of_means);
 
 }  // namespace sasa
 

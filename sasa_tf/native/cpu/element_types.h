@@ -71,13 +71,13 @@ struct Float16 {
 
 // Calls `call` with the type of a problem's numbers.
 template <typename Call>
-void WithNumbers(Type type, Call call) {
+void WithNumbers(DType type, Call call) {
   switch (type) {
-    case Type::kFloat32:
+    case DType::kFloat32:
       return call(Float32());
-    case Type::kBfloat16:
+    case DType::kBfloat16:
       return call(Bfloat16());
-    case Type::kFloat16:
+    case DType::kFloat16:
       return call(Float16());
   }
 }

@@ -9,10 +9,10 @@
 namespace sasa {
 namespace {
 
-const CpuVariant kPlain = {4, plain::kernels, plain::pixel_kernels};
+const CpuVariant kPlain = {4, plain::kernels, plain::stem_kernels};
 #ifdef __x86_64__
-const CpuVariant kAvx2 = {8, avx2::kernels, avx2::pixel_kernels};
-const CpuVariant kAvx512 = {16, avx512::kernels, avx512::pixel_kernels};
+const CpuVariant kAvx2 = {8, avx2::kernels, avx2::stem_kernels};
+const CpuVariant kAvx512 = {16, avx512::kernels, avx512::stem_kernels};
 #endif
 
 }  // namespace

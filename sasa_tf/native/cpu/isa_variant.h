@@ -7,12 +7,12 @@
 namespace sasa {
 
 struct CpuKernels;
-struct CpuPixelKernels;
+struct CpuStemKernels;
 
 struct CpuVariant {
   int64_t lanes;  // floats in a vector
   const CpuKernels& attention;
-  const CpuPixelKernels& pixels;
+  const CpuStemKernels& pixels;
 };
 
 // The best that this processor runs; the environment variable SASA_TF_NATIVE_CPU (plain, avx2,

@@ -10,8 +10,8 @@
 namespace sasa {
 
 // Depends on the problem and the number of lanes alone, and so do the sums.
-struct PixelPlan {
-  PixelProblem problem;
+struct StemPlan {
+  StemProblem problem;
   int64_t places;         // P
   int64_t plane;          // P, rounded up to whole vectors
   int64_t above, left;    // rows and columns of the first blocks that lie outside of the image
@@ -23,31 +23,31 @@ struct PixelPlan {
   int64_t scratch_bytes;  // for one worker, aligned to 64
 };
 
-PixelPlan MakePixelPlan(const PixelProblem& problem, int64_t lanes);
+StemPlan MakeStemPlan(const StemProblem& problem, int64_t lanes);
 
 // `table` are this worker's sums, `table_size` of them, written and not added to.
-struct CpuPixelKernels {
-  void (*forward)(const PixelPlan& plan, const PixelForwardArrays& arrays, int64_t worker,
+struct CpuStemKernels {
+  void (*forward)(const StemPlan& plan, const StemForwardArrays& arrays, int64_t worker,
                   float* scratch);
-  void (*backward)(const PixelPlan& plan, const PixelBackwardArrays& arrays, int64_t worker,
+  void (*backward)(const StemPlan& plan, const StemBackwardArrays& arrays, int64_t worker,
                    float* scratch, float* table);
 };
 
-#define SASA_CPU_PIXEL_KERNELS(name)          \
-  namespace name {                            \
-  extern const CpuPixelKernels pixel_kernels; \
+#define SASA_CPU_STEM_KERNELS(name)         \
+  namespace name {                          \
+  extern const CpuStemKernels stem_kernels; \
   }
-SASA_CPU_PIXEL_KERNELS(plain)
+SASA_CPU_STEM_KERNELS(plain)
 #ifdef __x86_64__
-SASA_CPU_PIXEL_KERNELS(avx2)
-SASA_CPU_PIXEL_KERNELS(avx512)
+SASA_CPU_STEM_KERNELS(avx2)
+SASA_CPU_STEM_KERNELS(avx512)
 #endif
 
 // Each returns null, or the reason why not.
-const char* CpuPixelForward(const PixelProblem& problem, const PixelForwardArrays& arrays,
+const char* CpuStemForward(const StemProblem& problem, const StemForwardArrays& arrays,
+                           const Tasks& tasks);
+const char* CpuStemBackward(const StemProblem& problem, const StemBackwardArrays& arrays,
                             const Tasks& tasks);
-const char* CpuPixelBackward(const PixelProblem& problem, const PixelBackwardArrays& arrays,
-                             const Tasks& tasks);
 
 }  // namespace sasa
 

@@ -20,11 +20,11 @@ inline void EachChannels(int64_t depth, Visit visit) {
 
 // The block at a row and column of blocks.
 struct Block {
-  const PixelPlan& plan;
+  const StemPlan& plan;
   int64_t image, top, left;  // of its first place, which may lie outside of the image
 
   bool Inside(int64_t row, int64_t column) const {
-    const PixelProblem& p = plan.problem;
+    const StemProblem& p = plan.problem;
     return top + row >= 0 && top + row < p.height && left + column >= 0 && left + column < p.width;
   }
 
@@ -32,7 +32,7 @@ struct Block {
   // the first of all images.
   template <typename Visit>
   void EachRun(Visit visit) const {
-    const PixelProblem& p = plan.problem;
+    const StemProblem& p = plan.problem;
     const int64_t from = left < 0 ? -left : 0;
     const int64_t end = p.width - left < p.block_columns ? p.width - left : p.block_columns;
     for (int64_t row = 0; row < p.block_rows; ++row) {
@@ -46,7 +46,7 @@ struct Block {
 
 // Calls visit(block) for each block of a worker.
 template <typename Visit>
-inline void EachBlock(const PixelPlan& plan, int64_t worker, Visit visit) {
+inline void EachBlock(const StemPlan& plan, int64_t worker, Visit visit) {
   for (int64_t row = worker; row < plan.rows; row += plan.workers) {
     for (int64_t column = 0; column < plan.wide; ++column) {
       visit(Block{plan, row / plan.high, row % plan.high * plan.problem.block_rows - plan.above,
@@ -59,7 +59,7 @@ inline void EachBlock(const PixelPlan& plan, int64_t worker, Visit visit) {
 // of it from being attended to.
 template <typename Type>
 inline void LoadBlock(const Block& block, const void* array, float* planes, float* border) {
-  const PixelPlan& plan = block.plan;
+  const StemPlan& plan = block.plan;
   const int64_t channels = plan.problem.channels;
   const auto* pixels = static_cast<const typename Type::Stored*>(array);
   Zero(planes, channels * plan.plane);
@@ -90,7 +90,7 @@ struct Queries {
 
 // Leaves the softmax's weights, not yet divided by their sum, and returns one through the sum.
 template <int kChannels>
-inline Vector Weights(const PixelPlan& plan, const Queries<kChannels>& queries, const float* planes,
+inline Vector Weights(const StemPlan& plan, const Queries<kChannels>& queries, const float* planes,
                       const float* border, float* weights) {
   Vector most = Broadcast(-3e38f);
   for (int64_t q = 0; q < plan.places; ++q) {
@@ -109,10 +109,10 @@ inline Vector Weights(const PixelPlan& plan, const Queries<kChannels>& queries, 
 }
 
 template <int kChannels, typename Type>
-void ForwardBlocks(const PixelPlan& plan, const PixelForwardArrays& arrays, int64_t worker,
+void ForwardBlocks(const StemPlan& plan, const StemForwardArrays& arrays, int64_t worker,
                    float* memory) {
-  const PixelProblem& p = plan.problem;
-  const int64_t filters = p.heads * p.depth;
+  const StemProblem& p = plan.problem;
+  const int64_t filters = p.heads * p.head_dim;
   Scratch scratch(memory);
   float* planes = scratch.Take(kChannels * plan.plane);
   float* border = scratch.Take(plan.plane);
@@ -123,12 +123,12 @@ void ForwardBlocks(const PixelPlan& plan, const PixelForwardArrays& arrays, int6
   EachBlock(plan, worker, [&](const Block& block) {
     LoadBlock<Type>(block, arrays.pixels, planes, border);
     for (int64_t n = 0; n < p.heads; ++n) {
-      const float* values = arrays.values + n * p.depth;
+      const float* values = arrays.w_v + n * p.head_dim;
       for (int64_t at = 0; at < plan.plane; at += kLanes) {
         const Queries<kChannels> queries(planes + at, plan.plane,
-                                         arrays.similarity + n * kChannels * kChannels);
+                                         arrays.w_qk + n * kChannels * kChannels);
         const Vector inverse = Weights(plan, queries, planes, border, weights);
-        EachChannels(p.depth, [&](int64_t d, auto together) {
+        EachChannels(p.head_dim, [&](int64_t d, auto together) {
           Vector sums[together.value] = {};
           for (int64_t q = 0; q < plan.places; ++q) {
             const Vector weight = Load(weights + q * kLanes) * inverse;
@@ -139,7 +139,7 @@ void ForwardBlocks(const PixelPlan& plan, const PixelForwardArrays& arrays, int6
             }
           }
           for (int j = 0; j < together.value; ++j) {
-            Store(outputs + (n * p.depth + d + j) * plan.plane + at, sums[j]);
+            Store(outputs + (n * p.head_dim + d + j) * plan.plane + at, sums[j]);
           }
         });
       }
@@ -153,11 +153,11 @@ void ForwardBlocks(const PixelPlan& plan, const PixelForwardArrays& arrays, int6
 
 // Adds weighted pixels times upstream to a head's gradient of the values: [P C][D], the lanes are
 // channels of the head.
-inline void AddValueGradients(const PixelPlan& plan, int64_t products, const float* weighted,
+inline void AddValueGradients(const StemPlan& plan, int64_t products, const float* weighted,
                               const float* upstream, float* table) {
   constexpr int64_t kRows = 8;
-  const int64_t filters = plan.problem.heads * plan.problem.depth;
-  for (int64_t d = 0; d < plan.problem.depth; d += kLanes) {
+  const int64_t filters = plan.problem.heads * plan.problem.head_dim;
+  for (int64_t d = 0; d < plan.problem.head_dim; d += kLanes) {
     int64_t place = 0;
     for (; place + kRows <= plan.places; place += kRows) {
       Vector rows[kRows];
@@ -183,10 +183,10 @@ inline void AddValueGradients(const PixelPlan& plan, int64_t products, const flo
 }
 
 template <int kChannels, typename Type>
-void BackwardBlocks(const PixelPlan& plan, const PixelBackwardArrays& arrays, int64_t worker,
+void BackwardBlocks(const StemPlan& plan, const StemBackwardArrays& arrays, int64_t worker,
                     float* memory, float* table) {
-  const PixelProblem& p = plan.problem;
-  const int64_t filters = p.heads * p.depth, products = plan.places * kChannels;
+  const StemProblem& p = plan.problem;
+  const int64_t filters = p.heads * p.head_dim, products = plan.places * kChannels;
   Scratch scratch(memory);
   float* planes = scratch.Take(kChannels * plan.plane);
   float* border = scratch.Take(plan.plane);
@@ -195,7 +195,7 @@ void BackwardBlocks(const PixelPlan& plan, const PixelBackwardArrays& arrays, in
   float* weighted = scratch.Take(products * plan.plane);
   float* rows = scratch.Take(plan.places * filters + kLanes);  // upstream, pixel by pixel
   float* channels = scratch.Take(filters * plan.plane);        // upstream, channel by channel
-  const auto* upstream = static_cast<const typename Type::Stored*>(arrays.upstream);
+  const auto* upstream = static_cast<const typename Type::Stored*>(arrays.d_output);
   Zero(table, plan.table_size);
   Zero(rows, plan.places * filters + kLanes);
   Zero(channels, filters * plan.plane);
@@ -212,17 +212,17 @@ void BackwardBlocks(const PixelPlan& plan, const PixelBackwardArrays& arrays, in
     });
     ToPlanes(rows, filters, plan.places, filters, channels, plan.plane);
     for (int64_t n = 0; n < p.heads; ++n) {
-      const float* values = arrays.values + n * p.depth;
+      const float* values = arrays.w_v + n * p.head_dim;
       float* similarity = similarity_table + n * kChannels * kChannels * kLanes;
       for (int64_t at = 0; at < plan.plane; at += kLanes) {
         const Queries<kChannels> queries(planes + at, plan.plane,
-                                         arrays.similarity + n * kChannels * kChannels);
+                                         arrays.w_qk + n * kChannels * kChannels);
         const Vector inverse = Weights(plan, queries, planes, border, weights);
         for (int64_t k = 0; k < products; ++k) Store(slopes + k * kLanes, Vector{});
-        EachChannels(p.depth, [&](int64_t d, auto together) {
+        EachChannels(p.head_dim, [&](int64_t d, auto together) {
           Vector up[together.value];
           for (int j = 0; j < together.value; ++j) {
-            up[j] = Load(channels + (n * p.depth + d + j) * plan.plane + at);
+            up[j] = Load(channels + (n * p.head_dim + d + j) * plan.plane + at);
           }
           for (int64_t k = 0; k < products; ++k) {
             const float* value = values + k * filters + d;
@@ -256,7 +256,7 @@ void BackwardBlocks(const PixelPlan& plan, const PixelBackwardArrays& arrays, in
           }
         }
       }
-      AddValueGradients(plan, products, weighted, rows + n * p.depth,
+      AddValueGradients(plan, products, weighted, rows + n * p.head_dim,
                         table + n * products * plan.table_row);
     }
   });
@@ -264,7 +264,7 @@ void BackwardBlocks(const PixelPlan& plan, const PixelBackwardArrays& arrays, in
 
 // Calls run(channels, type) with both known to the compiler.
 template <typename Run>
-void Specialized(const PixelProblem& problem, Run run) {
+void Specialized(const StemProblem& problem, Run run) {
   const auto with_type = [&](auto channels) {
     WithNumbers(problem.type, [&](auto type) { run(channels, type); });
   };
@@ -280,14 +280,14 @@ void Specialized(const PixelProblem& problem, Run run) {
   }
 }
 
-void Forward(const PixelPlan& plan, const PixelForwardArrays& arrays, int64_t worker,
+void Forward(const StemPlan& plan, const StemForwardArrays& arrays, int64_t worker,
              float* scratch) {
   Specialized(plan.problem, [&](auto channels, auto type) {
     ForwardBlocks<channels.value, decltype(type)>(plan, arrays, worker, scratch);
   });
 }
 
-void Backward(const PixelPlan& plan, const PixelBackwardArrays& arrays, int64_t worker,
+void Backward(const StemPlan& plan, const StemBackwardArrays& arrays, int64_t worker,
               float* scratch, float* table) {
   Specialized(plan.problem, [&](auto channels, auto type) {
     BackwardBlocks<channels.value, decltype(type)>(plan, arrays, worker, scratch, table);
@@ -296,7 +296,7 @@ void Backward(const PixelPlan& plan, const PixelBackwardArrays& arrays, int64_t 
 
 }  // namespace
 
-const CpuPixelKernels pixel_kernels = {Forward, Backward};
+const CpuStemKernels stem_kernels = {Forward, Backward};
 
 }  // namespace SASA_VARIANT
 }  // namespace sasa

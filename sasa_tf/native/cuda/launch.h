@@ -10,19 +10,23 @@ namespace sasa {
 
 // Runs of queries in ordinary arithmetic: every type, windows of 3 to 11 columns, head widths up to
 // 128 in fours.
-bool RunsCan(const Problem& problem);
-void RunsForward(const Problem& problem, const ForwardArrays& arrays, cudaStream_t stream);
-void RunsBackward(const Problem& problem, const BackwardArrays& arrays, cudaStream_t stream);
+bool RunsCan(const LocalAttentionProblem& problem);
+void RunsForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+                 cudaStream_t stream);
+void RunsBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                  cudaStream_t stream);
 
 // Patches of queries on the tensor cores: half precision, windows of 7 x 7, head widths 8, 16, 32
 // and 64.
-bool PatchesCan(const Problem& problem);
-void PatchesForward(const Problem& problem, const ForwardArrays& arrays, cudaStream_t stream);
-void PatchesBackward(const Problem& problem, const BackwardArrays& arrays, cudaStream_t stream);
+bool PatchesCan(const LocalAttentionProblem& problem);
+void PatchesForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+                    cudaStream_t stream);
+void PatchesBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                     cudaStream_t stream);
 
 // The workers' part of the scratch memory.
-inline float* TablePartials(const Problem& p, const BackwardArrays& arrays) {
-  return arrays.scratch + p.batch * p.height * p.width * p.heads;
+inline float* TablePartials(const LocalAttentionProblem& p, const BackwardArrays& arrays) {
+  return arrays.workspace + p.batch * p.height * p.width * p.heads;
 }
 
 }  // namespace sasa

@@ -28,7 +28,7 @@
 namespace sasa {
 
 // The first kernel of the backward pass; what the second is to sum.
-TableSums PatchesByQueries(const Problem& problem, const BackwardArrays& arrays,
+TableSums PatchesByQueries(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
                            cudaStream_t stream);
 
 namespace {
@@ -294,7 +294,7 @@ __device__ inline void Logits(const Operands<S>& rows, const uint32_t (&b)[S::kP
 
 // For tiles of a shape.
 template <typename S>
-TileGrid PlanPatches(const Problem& p) {
+TileGrid PlanPatches(const LocalAttentionProblem& p) {
   return PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
 }
 
@@ -303,8 +303,8 @@ constexpr float kSmallestScale = 0.01f;
 
 // Calls `launch` with a number of the problem's type.
 template <typename Launch>
-void WithType(const Problem& p, Launch launch) {
-  if (p.type == Type::kBfloat16) {
+void WithType(const LocalAttentionProblem& p, Launch launch) {
+  if (p.type == DType::kBfloat16) {
     launch(__nv_bfloat16());
   } else {
     launch(__half());

@@ -185,33 +185,33 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 }
 
 template <typename S>
-void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSums& sums,
-                       cudaStream_t stream) {
+void LaunchKeyBackward(const LocalAttentionProblem& p, const BackwardArrays& a,
+                       const TableSums& sums, cudaStream_t stream) {
   using T = typename S::T;
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = ByKeys<S>::kBytes;
   const int workers = RunsOf(g, Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
   const RegionBoxes boxes =
-      MakeRegionBoxes<S>(KeyBackward<S>, p, p.pool == 1, a.query, p.parts, a.upstream, 1);
+      MakeRegionBoxes<S>(KeyBackward<S>, p, p.pool_size == 1, a.query, p.qkv_parts, a.d_output, 1);
   EnqueueEarly(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
-               static_cast<const T*>(a.value), a.rows, a.columns, a.log_sum,
-               static_cast<const T*>(a.upstream), a.scratch, static_cast<T*>(a.key_gradient),
-               static_cast<T*>(a.value_gradient), sums);
+               static_cast<const T*>(a.value), a.relative_rows, a.relative_columns, a.lse,
+               static_cast<const T*>(a.d_output), a.workspace, static_cast<T*>(a.d_key),
+               static_cast<T*>(a.d_value), sums);
 }
 
 // As fast as was found on an H100.
 template <typename T, typename Launch>
-void WithKeyShape(const Problem& p, T, Launch launch) {
-  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 3>());
-  if (p.depth == 16) return launch(Shape<T, 16, 4, 28, 2, true, true>());
-  if (p.depth == 32) return launch(Shape<T, 32, 4, 16, 3, false, true>());
+void WithKeyShape(const LocalAttentionProblem& p, T, Launch launch) {
+  if (p.head_dim == 8) return launch(Shape<T, 8, 4, 28, 3>());
+  if (p.head_dim == 16) return launch(Shape<T, 16, 4, 28, 2, true, true>());
+  if (p.head_dim == 32) return launch(Shape<T, 32, 4, 16, 3, false, true>());
   if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 2>());
   launch(Shape<T, 64, 4, 16, 2>());
 }
 
-void PatchesByKeys(const Problem& p, const BackwardArrays& arrays, const TableSums& sums,
-                   cudaStream_t stream) {
+void PatchesByKeys(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+                   const TableSums& sums, cudaStream_t stream) {
   WithType(p, [&](auto zero) {
     WithKeyShape(p, zero,
                  [&](auto shape) { LaunchKeyBackward<decltype(shape)>(p, arrays, sums, stream); });
@@ -220,7 +220,8 @@ void PatchesByKeys(const Problem& p, const BackwardArrays& arrays, const TableSu
 
 }  // namespace
 
-void PatchesBackward(const Problem& p, const BackwardArrays& arrays, cudaStream_t stream) {
+void PatchesBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+                     cudaStream_t stream) {
   PatchesByKeys(p, arrays, PatchesByQueries(p, arrays, stream), stream);
 }
 

@@ -261,35 +261,37 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 }
 
 template <typename S>
-TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStream_t stream) {
+TableSums LaunchQueryBackward(const LocalAttentionProblem& p, const BackwardArrays& a,
+                              cudaStream_t stream) {
   using T = typename S::T;
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers =
       RunsOf(g, Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
   const RegionBoxes boxes =
-      MakeRegionBoxes<S>(QueryBackward<S>, p, p.has_key, a.key, p.parts, a.value, p.parts);
+      MakeRegionBoxes<S>(QueryBackward<S>, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
   EnqueueEarly(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
-               static_cast<const T*>(a.value), a.rows, a.columns, static_cast<const T*>(a.output),
-               a.log_sum, static_cast<const T*>(a.upstream), static_cast<T*>(a.query_gradient),
-               a.scratch, TablePartials(p, a));
+               static_cast<const T*>(a.value), a.relative_rows, a.relative_columns,
+               static_cast<const T*>(a.output), a.lse, static_cast<const T*>(a.d_output),
+               static_cast<T*>(a.d_query), a.workspace, TablePartials(p, a));
   return SumsOf(p, a, workers, g.scale * PoolShare(g));
 }
 
 // As fast as was found on an H100.
 template <typename T, typename Launch>
-void WithQueryShape(const Problem& p, T, Launch launch) {
-  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 3, true, true>());
-  if (p.depth == 16) return launch(Shape<T, 16, 4, 28, 2, false, true>());
-  if (p.depth == 32) return launch(Shape<T, 32, 4, 16, 2, true>());
+void WithQueryShape(const LocalAttentionProblem& p, T, Launch launch) {
+  if (p.head_dim == 8) return launch(Shape<T, 8, 4, 28, 3, true, true>());
+  if (p.head_dim == 16) return launch(Shape<T, 16, 4, 28, 2, false, true>());
+  if (p.head_dim == 32) return launch(Shape<T, 32, 4, 16, 2, true>());
   if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 1, true>());
   launch(Shape<T, 64, 4, 16, 1, true>());
 }
 
 }  // namespace
 
-TableSums PatchesByQueries(const Problem& p, const BackwardArrays& arrays, cudaStream_t stream) {
+TableSums PatchesByQueries(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+                           cudaStream_t stream) {
   TableSums sums;
   WithType(p, [&](auto zero) {
     WithQueryShape(p, zero, [&](auto shape) {

@@ -194,46 +194,47 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 }
 
 template <typename S, bool kMeans>
-void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream) {
+void LaunchForward(const LocalAttentionProblem& p, const ForwardArrays& a, cudaStream_t stream) {
   using T = typename S::T;
   const auto kernel = Forward<S, kMeans>;
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers = RunsOf(g, Workers(kernel, g.tiles, S::kThreads, kBytes, g.tiles));
   const RegionBoxes boxes =
-      MakeRegionBoxes<S>(kernel, p, p.has_key, a.key, p.parts, a.value, p.parts);
+      MakeRegionBoxes<S>(kernel, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
   EnqueueEarly(kernel, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
-               static_cast<const T*>(a.value), a.rows, a.columns, static_cast<T*>(a.output),
-               a.log_sum, static_cast<T*>(a.means));
+               static_cast<const T*>(a.value), a.relative_rows, a.relative_columns,
+               static_cast<T*>(a.output), a.lse, static_cast<T*>(a.pooled_output));
 }
 
 // As fast as was found on an H100.
 template <typename T, typename Launch>
-void WithForwardShape(const Problem& p, T, Launch launch) {
-  if (p.depth == 8) return launch(Shape<T, 8, 4, 28, 5>());
-  if (p.depth == 16) return launch(Shape<T, 16, 7, 28, 2, true>());
-  if (p.depth == 32 && p.width <= 16) return launch(Shape<T, 32, 4, 16, 4, true>());
-  if (p.depth == 32) return launch(Shape<T, 32, 4, 32, 2, false, true>());
+void WithForwardShape(const LocalAttentionProblem& p, T, Launch launch) {
+  if (p.head_dim == 8) return launch(Shape<T, 8, 4, 28, 5>());
+  if (p.head_dim == 16) return launch(Shape<T, 16, 7, 28, 2, true>());
+  if (p.head_dim == 32 && p.width <= 16) return launch(Shape<T, 32, 4, 16, 4, true>());
+  if (p.head_dim == 32) return launch(Shape<T, 32, 4, 32, 2, false, true>());
   if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 3, true>());
   launch(Shape<T, 64, 4, 16, 2, true>());
 }
 
 }  // namespace
 
-bool PatchesCan(const Problem& p) {
-  const bool width = p.depth == 8 || p.depth == 16 || p.depth == 32 || p.depth == 64;
+bool PatchesCan(const LocalAttentionProblem& p) {
+  const bool width = p.head_dim == 8 || p.head_dim == 16 || p.head_dim == 32 || p.head_dim == 64;
   // Each block of heads has a worker, and places are numbers of 32 bits.
-  const double numbers = 1. * p.batch * p.height * p.width * p.parts * p.heads * p.depth;
-  return width && p.heads <= kTableWorkers && numbers < 0x1p32 && p.type != Type::kFloat32 &&
+  const double numbers = 1. * p.batch * p.height * p.width * p.qkv_parts * p.heads * p.head_dim;
+  return width && p.heads <= kTableWorkers && numbers < 0x1p32 && p.type != DType::kFloat32 &&
          p.kernel_rows == kKernel && p.kernel_columns == kKernel && p.scale >= kSmallestScale;
 }
 
-void PatchesForward(const Problem& p, const ForwardArrays& arrays, cudaStream_t stream) {
+void PatchesForward(const LocalAttentionProblem& p, const ForwardArrays& arrays,
+                    cudaStream_t stream) {
   WithType(p, [&](auto zero) {
     WithForwardShape(p, zero, [&](auto shape) {
-      const auto launch = p.pool == 1 ? LaunchForward<decltype(shape), false>
-                                      : LaunchForward<decltype(shape), true>;
+      const auto launch = p.pool_size == 1 ? LaunchForward<decltype(shape), false>
+                                           : LaunchForward<decltype(shape), true>;
       launch(p, arrays, stream);
     });
   });

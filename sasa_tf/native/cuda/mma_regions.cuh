@@ -94,8 +94,9 @@ struct RegionBoxes {
 // For a kernel; none if not `possible`, as one of the arrays is absent or not there pixel by pixel.
 // The arrays have so many parts. Boxes know no dilation.
 template <typename S, typename Kernel>
-RegionBoxes MakeRegionBoxes(Kernel kernel, const Problem& p, bool possible, const void* first,
-                            int first_parts, const void* second, int second_parts) {
+RegionBoxes MakeRegionBoxes(Kernel kernel, const LocalAttentionProblem& p, bool possible,
+                            const void* first, int first_parts, const void* second,
+                            int second_parts) {
   RegionBoxes boxes = {};
   const int64_t channels = p.heads * S::kDepth;
   const auto plan = [&](const void* from, int parts) {

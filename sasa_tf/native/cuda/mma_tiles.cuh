@@ -53,7 +53,7 @@ __host__ __device__ inline float PoolShare(const TileGrid& g) {
 }
 
 // For tiles of so many rows and columns of pixels, and so many heads at a time.
-inline TileGrid PlanTiles(const Problem& p, int rows, int columns, int heads) {
+inline TileGrid PlanTiles(const LocalAttentionProblem& p, int rows, int columns, int heads) {
   TileGrid g = {};
   g.height = p.height;
   g.width = p.width;
@@ -64,10 +64,10 @@ inline TileGrid PlanTiles(const Problem& p, int rows, int columns, int heads) {
   g.has_key = p.has_key;
   g.has_relative = p.has_relative;
   g.scale = p.scale;
-  g.parts = p.parts;
+  g.parts = p.qkv_parts;
   g.row_step = g.width * g.heads * g.row_dilation;
   g.column_step = g.heads * g.column_dilation;
-  g.pool_shift = p.pool / 2;
+  g.pool_shift = p.pool_size / 2;
   g.head_blocks = Divisor(CeilDiv(g.heads, heads));
   g.tiles_x = Divisor(CeilDiv(CeilDiv(g.width, g.column_dilation), columns));
   g.tiles_y = Divisor(CeilDiv(CeilDiv(g.height, g.row_dilation), rows));

@@ -30,7 +30,7 @@ struct Grid {
   bool mask_border, has_key, has_relative;
   float scale;
   int parts;  // that query, key, value and their gradients share pixel by pixel
-  Type type;
+  DType type;
   int runs;                                 // of queries in an image row
   int block_heads, block_runs, block_rows;  // that a thread block covers
   int tiles_x, tiles_y, tiles_n;            // thread blocks' worth of work in an image
@@ -40,7 +40,7 @@ struct Grid {
 // Numbers of a type that is known when the program runs; all threads agree on it.
 struct Numbers {
   const char* first;
-  Type type;
+  DType type;
 
   // Reads kCount numbers from `at`, zeros where there are none or beyond `count`; fours are whole.
   template <int kCount>
@@ -48,7 +48,7 @@ struct Numbers {
 #pragma unroll
     for (int i = 0; i < kCount; i += 4) {
       const bool all = there && i < count;
-      if (type == Type::kFloat32) {
+      if (type == DType::kFloat32) {
         float4 four = make_float4(0.f, 0.f, 0.f, 0.f);
         if (all) four = __ldg(reinterpret_cast<const float4*>(first + (at + i) * 4));
         to[i] = four.x;
@@ -58,7 +58,7 @@ struct Numbers {
       } else {
         uint2 words = make_uint2(0, 0);
         if (all) words = __ldg(reinterpret_cast<const uint2*>(first + (at + i) * 2));
-        const bool brain = type == Type::kBfloat16;
+        const bool brain = type == DType::kBfloat16;
         const float2 low = brain ? Widen(words.x, __nv_bfloat16()) : Widen(words.x, __half());
         const float2 high = brain ? Widen(words.y, __nv_bfloat16()) : Widen(words.y, __half());
         to[i] = low.x;
@@ -72,7 +72,7 @@ struct Numbers {
 
 struct Results {
   char* first;
-  Type type;
+  DType type;
 
   template <int kCount>
   __device__ void Store(const float (&from)[kCount], float factor, int count, int64_t at) const {
@@ -81,11 +81,11 @@ struct Results {
       if (i >= count) continue;
       const float four[4] = {from[i] * factor, from[i + 1] * factor, from[i + 2] * factor,
                              from[i + 3] * factor};
-      if (type == Type::kFloat32) {
+      if (type == DType::kFloat32) {
         *reinterpret_cast<float4*>(first + (at + i) * 4) =
             make_float4(four[0], four[1], four[2], four[3]);
       } else {
-        const bool brain = type == Type::kBfloat16;
+        const bool brain = type == DType::kBfloat16;
         *reinterpret_cast<uint2*>(first + (at + i) * 2) =
             brain ? make_uint2(Pack<__nv_bfloat16>(four[0], four[1]),
                                Pack<__nv_bfloat16>(four[2], four[3]))
@@ -524,12 +524,12 @@ struct Launch {
 
 // Lays threads over the images: few idle ones, and tiles near to square so that windows overlap.
 template <typename S>
-Launch Plan(const Problem& p) {
+Launch Plan(const LocalAttentionProblem& p) {
   Grid g = {};
   g.height = static_cast<int>(p.height);
   g.width = static_cast<int>(p.width);
   g.heads = static_cast<int>(p.heads);
-  g.depth = static_cast<int>(p.depth);
+  g.depth = static_cast<int>(p.head_dim);
   g.half = g.depth / 2;
   g.rows = p.kernel_rows;
   g.row_dilation = p.dilation_rows;
@@ -538,7 +538,7 @@ Launch Plan(const Problem& p) {
   g.has_key = p.has_key;
   g.has_relative = p.has_relative;
   g.scale = p.scale;
-  g.parts = p.parts;
+  g.parts = p.qkv_parts;
   g.type = p.type;
   g.runs = CeilDiv(CeilDiv(g.width, g.column_dilation), S::kRun) * g.column_dilation;
   g.block_heads = std::min(g.heads, std::max(1, 64 / S::kLanes));
@@ -573,55 +573,58 @@ int TableBytes(const Grid& g) {
   return static_cast<int>(sizeof(float)) * (g.rows + S::kColumns) * S::kWide;
 }
 
-inline Numbers From(const Problem& p, const void* first) {
+inline Numbers From(const LocalAttentionProblem& p, const void* first) {
   return {static_cast<const char*>(first), p.type};
 }
-inline Results To(const Problem& p, void* first) { return {static_cast<char*>(first), p.type}; }
+inline Results To(const LocalAttentionProblem& p, void* first) {
+  return {static_cast<char*>(first), p.type};
+}
 
 constexpr int kNoLimit = 1 << 30;
 
 template <typename S>
-void LaunchForward(const Problem& p, const ForwardArrays& a, cudaStream_t stream) {
+void LaunchForward(const LocalAttentionProblem& p, const ForwardArrays& a, cudaStream_t stream) {
   const Launch l = Plan<S>(p);
   const int bytes = TableBytes<S>(l.grid);
   const int workers = Workers(Forward<S>, l.grid.tiles, l.threads, bytes, kNoLimit);
   Enqueue(Forward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query), From(p, a.key),
-          From(p, a.value), a.rows, a.columns, To(p, a.output), a.log_sum);
+          From(p, a.value), a.relative_rows, a.relative_columns, To(p, a.output), a.lse);
 }
 
 template <typename S>
-TableSums LaunchQueryBackward(const Problem& p, const BackwardArrays& a, cudaStream_t stream) {
+TableSums LaunchQueryBackward(const LocalAttentionProblem& p, const BackwardArrays& a,
+                              cudaStream_t stream) {
   const Launch l = Plan<S>(p);
   const int lines = l.grid.rows + S::kColumns;
   const int sums = static_cast<int>(sizeof(float)) * lines * l.grid.half * (l.threads / kWarp);
   const int bytes = TableBytes<S>(l.grid) + sums;
   const int workers = Workers(QueryBackward<S>, l.grid.tiles, l.threads, bytes, kTableWorkers);
   Enqueue(QueryBackward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query),
-          From(p, a.key), From(p, a.value), a.rows, a.columns, From(p, a.output), a.log_sum,
-          From(p, a.upstream), To(p, a.query_gradient), a.scratch, TablePartials(p, a));
+          From(p, a.key), From(p, a.value), a.relative_rows, a.relative_columns, From(p, a.output),
+          a.lse, From(p, a.d_output), To(p, a.d_query), a.workspace, TablePartials(p, a));
   return SumsOf(p, a, workers, kLn2);
 }
 
 template <typename S>
-void LaunchKeyBackward(const Problem& p, const BackwardArrays& a, const TableSums& sums,
-                       cudaStream_t stream) {
+void LaunchKeyBackward(const LocalAttentionProblem& p, const BackwardArrays& a,
+                       const TableSums& sums, cudaStream_t stream) {
   const Launch l = Plan<S>(p);
   const int bytes = TableBytes<S>(l.grid);
   const int workers = Workers(KeyBackward<S>, l.grid.tiles, l.threads, bytes, kNoLimit);
   Enqueue(KeyBackward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query),
-          From(p, a.key), From(p, a.value), a.rows, a.columns, a.log_sum, From(p, a.upstream),
-          a.scratch, To(p, a.key_gradient), To(p, a.value_gradient), sums);
+          From(p, a.key), From(p, a.value), a.relative_rows, a.relative_columns, a.lse,
+          From(p, a.d_output), a.workspace, To(p, a.d_key), To(p, a.d_value), sums);
 }
 
 // Calls `launch` with the columns of the window, then with the slice and the lanes that hold a
 // head.
 template <typename Launch>
-void WithShape(const Problem& p, Launch launch) {
+void WithShape(const LocalAttentionProblem& p, Launch launch) {
   auto with_columns = [&](auto columns) {
-    if (p.depth <= 8) return launch(columns, Fixed<8>(), Fixed<1>());
-    if (p.depth <= 16) return launch(columns, Fixed<16>(), Fixed<1>());
-    if (p.depth <= 32) return launch(columns, Fixed<16>(), Fixed<2>());
-    if (p.depth <= 64) return launch(columns, Fixed<16>(), Fixed<4>());
+    if (p.head_dim <= 8) return launch(columns, Fixed<8>(), Fixed<1>());
+    if (p.head_dim <= 16) return launch(columns, Fixed<16>(), Fixed<1>());
+    if (p.head_dim <= 32) return launch(columns, Fixed<16>(), Fixed<2>());
+    if (p.head_dim <= 64) return launch(columns, Fixed<16>(), Fixed<4>());
     launch(columns, Fixed<16>(), Fixed<8>());
   };
   if (p.kernel_columns == 3) with_columns(Fixed<3>());

@@ -5,7 +5,8 @@
 namespace sasa {
 
 // Lengths of runs and blocks at a time are those that were fastest on an H200.
-void RunsBackward(const Problem& p, const BackwardArrays& arrays, cudaStream_t stream) {
+void RunsBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+                  cudaStream_t stream) {
   WithShape(p, [&](auto columns, auto slice, auto lanes) {
     constexpr int kQueryRun = columns <= 7 ? 2 : 1;
     constexpr int kQueryBlocks = slice <= 8 ? 3 : 2;

@@ -40,12 +40,12 @@ struct BlockGrid {
   int chunks;               // of `kTogether` channels of a head
 };
 
-BlockGrid PlanBlocks(const PixelProblem& p) {
+BlockGrid PlanBlocks(const StemProblem& p) {
   BlockGrid g = {};
   g.height = p.height;
   g.width = p.width;
   g.heads = p.heads;
-  g.depth = p.depth;
+  g.depth = p.head_dim;
   g.rows = p.block_rows;
   g.columns = p.block_columns;
   g.high = CeilDiv(g.height, g.rows);
@@ -65,8 +65,8 @@ struct Sums {
   __host__ __device__ int All() const { return values + similarity; }
 };
 
-Sums CountSums(const PixelProblem& p) {
-  return {static_cast<int>(p.block_rows * p.block_columns * p.channels * p.heads * p.depth),
+Sums CountSums(const StemProblem& p) {
+  return {static_cast<int>(p.block_rows * p.block_columns * p.channels * p.heads * p.head_dim),
           static_cast<int>(p.heads * p.channels * p.channels)};
 }
 
@@ -81,7 +81,7 @@ __device__ inline float ToFloat(const float* from) { return __ldg(from); }
 // A strip's pixels in shared memory, as floats: for each block, planes of its places. Place j is at
 // 2 (j % 8) + j / 8, so that a lane's rows of a fragment, places r and r + 8, are one load, and its
 // columns, places 2t, 2t + 8, 2t + 1 and 2t + 9, are another.
-constexpr int kOnes = kMaximalChannels;  // plane of what a product's row sums are taken with
+constexpr int kOnes = kMaxStemChannels;  // plane of what a product's row sums are taken with
 constexpr int kPlane = 24;               // numbers; rows of four planes in different banks
 constexpr int kBlockFloats = 6 * kPlane + 4;
 constexpr int kStripFloats = kStrip * kBlockFloats;
@@ -97,9 +97,9 @@ struct Stem {
 // Plane of what logits start with: kMasked of absent places. If a channel is free, it takes its
 // place and the queries have a one there, so that the product of them adds it.
 template <typename S>
-constexpr bool kFree = S::kChannels < kMaximalChannels;
+constexpr bool kFree = S::kChannels < kMaxStemChannels;
 template <typename S>
-constexpr int kBorder = kFree<S> ? kMaximalChannels - 1 : kMaximalChannels + 1;
+constexpr int kBorder = kFree<S> ? kMaxStemChannels - 1 : kMaxStemChannels + 1;
 
 // Some neighbouring blocks. Rows and columns are the image's.
 struct Strip {
@@ -296,7 +296,7 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 4 : 3)
   }
 
   const int filters = g.heads * kDepth;
-  const float one = kFree<S> && lane.pair == kMaximalChannels - 1 ? 1.f : 0.f;
+  const float one = kFree<S> && lane.pair == kMaxStemChannels - 1 ? 1.f : 0.f;
   FillPlanes<S>(planes);
   Column<S> next;
   int number = blockIdx.x / groups * kWarps + warp;
@@ -465,7 +465,7 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
 
   const int matrix_row = lane.matrix_row + 8 * lane.half;
   const uint32_t matrix = matrix_row * 64 + (lane.upper ^ (matrix_row / 2 % 4)) * 16;
-  const float one = kFree<S> && lane.pair == kMaximalChannels - 1 ? 1.f : 0.f;
+  const float one = kFree<S> && lane.pair == kMaxStemChannels - 1 ? 1.f : 0.f;
   FillPlanes<S>(planes);
   Column<S> next;
   int number = blockIdx.x / groups * kWarps + warp;
@@ -951,14 +951,14 @@ __global__ void __launch_bounds__(kSumThreads)
   }
 }
 
-bool OnTensorCores(const PixelProblem& p) {
-  return p.type != Type::kFloat32 && p.block_rows == kSide && p.block_columns == kSide &&
-         p.depth == kDepth;
+bool OnTensorCores(const StemProblem& p) {
+  return p.type != DType::kFloat32 && p.block_rows == kSide && p.block_columns == kSide &&
+         p.head_dim == kDepth;
 }
 
 // Calls `launch` with the type and the number of channels.
 template <typename T, typename Launch>
-void WithChannels(const PixelProblem& p, Launch launch) {
+void WithChannels(const StemProblem& p, Launch launch) {
   if (p.channels == 1) launch(Stem<T, 1>());
   if (p.channels == 2) launch(Stem<T, 2>());
   if (p.channels == 3) launch(Stem<T, 3>());
@@ -966,14 +966,14 @@ void WithChannels(const PixelProblem& p, Launch launch) {
 }
 
 template <typename OfTiles, typename OfPlain>
-void WithStem(const PixelProblem& p, OfTiles tiles, OfPlain plain) {
+void WithStem(const StemProblem& p, OfTiles tiles, OfPlain plain) {
   const auto with_type = [&](auto zero) {
     using T = decltype(zero);
     OnTensorCores(p) ? WithChannels<T>(p, tiles) : WithChannels<T>(p, plain);
   };
-  if (p.type == Type::kFloat32) {
+  if (p.type == DType::kFloat32) {
     WithChannels<float>(p, plain);
-  } else if (p.type == Type::kBfloat16) {
+  } else if (p.type == DType::kBfloat16) {
     with_type(__nv_bfloat16());
   } else {
     with_type(__half());
@@ -988,17 +988,20 @@ int PixelWorkers(Kernel kernel, int work, int groups, int bytes, int limit) {
 }
 
 // Blocks are counted with 32 bits, and so are the numbers of an image.
-const char* Refusal(const PixelProblem& p) {
+const char* Refusal(const StemProblem& p) {
   constexpr int64_t kLimit = int64_t{1} << 31, kMostPlaces = 64, kMostDepth = 128;
-  if (p.channels < 1 || p.channels > kMaximalChannels) return "pixels of more than 4 channels";
+  if (p.channels < 1 || p.channels > kMaxStemChannels) return "pixels of more than 4 channels";
   if (p.block_rows * p.block_columns > kMostPlaces) return "blocks of more than 64 pixels";
-  if (p.depth > kMostDepth) return "heads more than 128 wide";
-  if (p.height * p.width * p.heads * p.depth >= kLimit) return "an image of 2**31 numbers or more";
+  if (p.head_dim > kMostDepth) return "heads more than 128 wide";
+  if (p.height * p.width * p.heads * p.head_dim >= kLimit)
+    return "an image of 2**31 numbers or more";
   if (p.batch * p.height * p.width >= kLimit) return "2**31 pixels or more";
   return nullptr;
 }
 
-bool Empty(const PixelProblem& p) { return p.batch * p.height * p.width * p.heads * p.depth == 0; }
+bool Empty(const StemProblem& p) {
+  return p.batch * p.height * p.width * p.heads * p.head_dim == 0;
+}
 
 const char* LaunchError() {
   const cudaError_t error = cudaGetLastError();
@@ -1007,7 +1010,7 @@ const char* LaunchError() {
 
 }  // namespace
 
-const char* CudaPixelForward(const PixelProblem& p, const PixelForwardArrays& a, void* stream) {
+const char* CudaStemForward(const StemProblem& p, const StemForwardArrays& a, void* stream) {
   if (const char* refusal = Refusal(p)) return refusal;
   if (Empty(p)) return nullptr;
   const auto on = static_cast<cudaStream_t>(stream);
@@ -1018,7 +1021,7 @@ const char* CudaPixelForward(const PixelProblem& p, const PixelForwardArrays& a,
     const int work = CeilDiv(g.strips, kWarps);
     const int workers = PixelWorkers(TileForward<S>, work, groups, bytes, work);
     Enqueue(TileForward<S>, workers * groups, kThreads, bytes, on, g, groups,
-            static_cast<const typename S::T*>(a.pixels), a.similarity, a.values,
+            static_cast<const typename S::T*>(a.pixels), a.w_qk, a.w_v,
             static_cast<typename S::T*>(a.output));
   };
   const auto plain = [&](auto stem) {
@@ -1027,32 +1030,32 @@ const char* CudaPixelForward(const PixelProblem& p, const PixelForwardArrays& a,
     const int groups = g.heads * g.chunks, bytes = layout.forward * 4;
     const int workers = PixelWorkers(PlainForward<S>, layout.turns, groups, bytes, layout.turns);
     Enqueue(PlainForward<S>, workers * groups, kThreads, bytes, on, g, layout,
-            static_cast<const typename S::T*>(a.pixels), a.similarity, a.values,
+            static_cast<const typename S::T*>(a.pixels), a.w_qk, a.w_v,
             static_cast<typename S::T*>(a.output));
   };
   WithStem(p, tiles, plain);
   return LaunchError();
 }
 
-const char* CudaPixelBackward(const PixelProblem& p, const PixelBackwardArrays& a, void* stream) {
+const char* CudaStemBackward(const StemProblem& p, const StemBackwardArrays& a, void* stream) {
   if (const char* refusal = Refusal(p)) return refusal;
   const auto on = static_cast<cudaStream_t>(stream);
   const Sums sums = CountSums(p);
   if (Empty(p)) {
-    cudaMemsetAsync(a.values_gradient, 0, sums.values * sizeof(float), on);
-    cudaMemsetAsync(a.similarity_gradient, 0, sums.similarity * sizeof(float), on);
+    cudaMemsetAsync(a.d_w_v, 0, sums.values * sizeof(float), on);
+    cudaMemsetAsync(a.d_w_qk, 0, sums.similarity * sizeof(float), on);
     return LaunchError();
   }
   const BlockGrid g = PlanBlocks(p);
-  const int limit = static_cast<int>(PixelGpuWorkers(p));
+  const int limit = static_cast<int>(StemGpuWorkers(p));
   int workers = 0;
   const auto tiles = [&](auto stem) {
     using S = decltype(stem);
     const int groups = CeilDiv(g.heads, kBackwardHeads), bytes = kWarps * kBackwardBytes;
     workers = PixelWorkers(TileBackward<S>, CeilDiv(g.strips, kWarps), groups, bytes, limit);
     Enqueue(TileBackward<S>, workers * groups, kThreads, bytes, on, g, groups,
-            static_cast<const typename S::T*>(a.pixels), a.similarity, a.values,
-            static_cast<const typename S::T*>(a.upstream), sums, a.scratch);
+            static_cast<const typename S::T*>(a.pixels), a.w_qk, a.w_v,
+            static_cast<const typename S::T*>(a.d_output), sums, a.workspace);
   };
   const auto plain = [&](auto stem) {
     using S = decltype(stem);
@@ -1060,12 +1063,12 @@ const char* CudaPixelBackward(const PixelProblem& p, const PixelBackwardArrays& 
     const int bytes = layout.backward * 4;
     workers = PixelWorkers(PlainBackward<S>, layout.turns, g.heads, bytes, limit);
     Enqueue(PlainBackward<S>, workers * g.heads, kThreads, bytes, on, g, layout,
-            static_cast<const typename S::T*>(a.pixels), a.similarity, a.values,
-            static_cast<const typename S::T*>(a.upstream), sums, a.scratch);
+            static_cast<const typename S::T*>(a.pixels), a.w_qk, a.w_v,
+            static_cast<const typename S::T*>(a.d_output), sums, a.workspace);
   };
   WithStem(p, tiles, plain);
-  Enqueue(SumWorkers, CeilDiv(sums.All(), kWarp), kSumThreads, 0, on, a.scratch, workers, sums,
-          a.values_gradient, a.similarity_gradient);
+  Enqueue(SumWorkers, CeilDiv(sums.All(), kWarp), kSumThreads, 0, on, a.workspace, workers, sums,
+          a.d_w_v, a.d_w_qk);
   return LaunchError();
 }
 

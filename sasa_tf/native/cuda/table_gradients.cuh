@@ -18,11 +18,12 @@ struct TableSums {
   float *rows, *columns;
 };
 
-inline TableSums SumsOf(const Problem& p, const BackwardArrays& a, int workers, float factor) {
-  const int half = static_cast<int>(p.depth) / 2;
+inline TableSums SumsOf(const LocalAttentionProblem& p, const BackwardArrays& a, int workers,
+                        float factor) {
+  const int half = static_cast<int>(p.head_dim) / 2;
   const int numbers = p.has_relative ? (p.kernel_rows + p.kernel_columns) * half : 0;
-  return {TablePartials(p, a), workers,           p.kernel_rows * half, numbers, factor,
-          a.rows_gradient,     a.columns_gradient};
+  return {TablePartials(p, a), workers, p.kernel_rows * half, numbers, factor, a.d_relative_rows,
+          a.d_relative_columns};
 }
 
 // By a kernel that comes after the one that wrote the partial sums: each thread block some numbers.

@@ -68,14 +68,14 @@ class PoolLoop {
   std::condition_variable ended_;
 };
 
-ffi::ErrorOr<Type> TypeOf(const Array& array) {
+ffi::ErrorOr<DType> DTypeOf(const Array& array) {
   switch (array.element_type()) {
     case ffi::DataType::F32:
-      return Type::kFloat32;
+      return DType::kFloat32;
     case ffi::DataType::BF16:
-      return Type::kBfloat16;
+      return DType::kBfloat16;
     case ffi::DataType::F16:
-      return Type::kFloat16;
+      return DType::kFloat16;
     default:
       return ffi::Unexpected(
           ffi::Error::InvalidArgument("the arrays must be float32, bfloat16 or float16"));
@@ -90,7 +90,7 @@ struct Window {
 
 // The query has shape [B, H, W, N, D]; if it has six axes, [B, H, W, parts, N, D], key and value
 // are the same array.
-ffi::ErrorOr<Problem> MakeProblem(const Array& query, const Window& window) {
+ffi::ErrorOr<LocalAttentionProblem> MakeProblem(const Array& query, const Window& window) {
   const auto sizes = query.dimensions();
   const int32_t parts = window.has_key ? 3 : 2;
   const bool shared = sizes.size() == 6 && sizes[3] == parts;
@@ -100,31 +100,29 @@ ffi::ErrorOr<Problem> MakeProblem(const Array& query, const Window& window) {
                                     "D] of as many parts as there "
                                     "are of query, key and value"));
   }
-  Problem problem = {sizes[0],
-                     sizes[1],
-                     sizes[2],
-                     sizes[sizes.size() - 2],
-                     sizes[sizes.size() - 1],
-                     static_cast<int32_t>(window.kernel_rows),
-                     static_cast<int32_t>(window.kernel_columns),
-                     static_cast<int32_t>(window.dilation_rows),
-                     static_cast<int32_t>(window.dilation_columns),
-                     window.mask_border,
-                     window.has_key,
-                     window.has_relative,
-                     window.scale,
-                     shared ? parts : 1,
-                     Type::kFloat32};
-  const ffi::ErrorOr<Type> type = TypeOf(query);
+  const ffi::ErrorOr<DType> type = DTypeOf(query);
   if (!type.has_value()) return ffi::Unexpected(type.error());
-  problem.type = *type;
-  return problem;
+  return LocalAttentionProblem{.batch = sizes[0],
+                               .height = sizes[1],
+                               .width = sizes[2],
+                               .heads = sizes[sizes.size() - 2],
+                               .head_dim = sizes[sizes.size() - 1],
+                               .kernel_rows = static_cast<int32_t>(window.kernel_rows),
+                               .kernel_columns = static_cast<int32_t>(window.kernel_columns),
+                               .dilation_rows = static_cast<int32_t>(window.dilation_rows),
+                               .dilation_columns = static_cast<int32_t>(window.dilation_columns),
+                               .mask_border = window.mask_border,
+                               .has_key = window.has_key,
+                               .has_relative = window.has_relative,
+                               .scale = window.scale,
+                               .qkv_parts = shared ? parts : 1,
+                               .type = *type};
 }
 
 // For means of the outputs in an array of these sizes.
-ffi::Error SetPool(Problem& p, ffi::AnyBuffer::Dimensions means) {
-  p.pool = static_cast<int32_t>(means.size() == 5 && means[1] > 0 ? p.height / means[1] : 0);
-  if (p.pool >= 1 && means[1] * p.pool == p.height && means[2] * p.pool == p.width) {
+ffi::Error SetPool(LocalAttentionProblem& p, ffi::AnyBuffer::Dimensions means) {
+  p.pool_size = static_cast<int32_t>(means.size() == 5 && means[1] > 0 ? p.height / means[1] : 0);
+  if (p.pool_size >= 1 && means[1] * p.pool_size == p.height && means[2] * p.pool_size == p.width) {
     return ffi::Error::Success();
   }
   return ffi::Error::InvalidArgument(
@@ -137,11 +135,11 @@ ffi::Error AsError(const char* reason) {
 
 // Where a part begins: in an array of its own, or behind the first part's.
 template <typename Pointer>
-Pointer Part(const Problem& p, Pointer own, Pointer first, int part) {
-  if (p.parts == 1) return own;
+Pointer Part(const LocalAttentionProblem& p, Pointer own, Pointer first, int part) {
+  if (p.qkv_parts == 1) return own;
   using Byte =
       std::conditional_t<std::is_const_v<std::remove_pointer_t<Pointer>>, const char, char>;
-  const int64_t bytes = p.heads * p.depth * (p.type == Type::kFloat32 ? 4 : 2);
+  const int64_t bytes = p.heads * p.head_dim * (p.type == DType::kFloat32 ? 4 : 2);
   return static_cast<Byte*>(first) + part * bytes;
 }
 
@@ -149,34 +147,38 @@ const float* Floats(const Array& array) { return static_cast<const float*>(array
 float* Floats(Result& array) { return static_cast<float*>(array->untyped_data()); }
 
 // On the processor, with XLA's threads.
-const char* Compute(const Problem& problem, const ForwardArrays& arrays, ffi::ThreadPool pool) {
+const char* Compute(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+                    ffi::ThreadPool pool) {
   return CpuForward(problem, arrays, {PoolLoop::Run, &pool});
 }
-const char* Compute(const Problem& problem, const BackwardArrays& arrays, ffi::ThreadPool pool) {
+const char* Compute(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                    ffi::ThreadPool pool) {
   return CpuBackward(problem, arrays, {PoolLoop::Run, &pool});
 }
-const char* Compute(const PixelProblem& problem, const PixelForwardArrays& arrays,
+const char* Compute(const StemProblem& problem, const StemForwardArrays& arrays,
                     ffi::ThreadPool pool) {
-  return CpuPixelForward(problem, arrays, {PoolLoop::Run, &pool});
+  return CpuStemForward(problem, arrays, {PoolLoop::Run, &pool});
 }
-const char* Compute(const PixelProblem& problem, const PixelBackwardArrays& arrays,
+const char* Compute(const StemProblem& problem, const StemBackwardArrays& arrays,
                     ffi::ThreadPool pool) {
-  return CpuPixelBackward(problem, arrays, {PoolLoop::Run, &pool});
+  return CpuStemBackward(problem, arrays, {PoolLoop::Run, &pool});
 }
 
 #ifdef SASA_TF_WITH_CUDA
 // On a GPU, in a stream of it.
-const char* Compute(const Problem& problem, const ForwardArrays& arrays, void* stream) {
+const char* Compute(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+                    void* stream) {
   return CudaForward(problem, arrays, stream);
 }
-const char* Compute(const Problem& problem, const BackwardArrays& arrays, void* stream) {
+const char* Compute(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                    void* stream) {
   return CudaBackward(problem, arrays, stream);
 }
-const char* Compute(const PixelProblem& problem, const PixelForwardArrays& arrays, void* stream) {
-  return CudaPixelForward(problem, arrays, stream);
+const char* Compute(const StemProblem& problem, const StemForwardArrays& arrays, void* stream) {
+  return CudaStemForward(problem, arrays, stream);
 }
-const char* Compute(const PixelProblem& problem, const PixelBackwardArrays& arrays, void* stream) {
-  return CudaPixelBackward(problem, arrays, stream);
+const char* Compute(const StemProblem& problem, const StemBackwardArrays& arrays, void* stream) {
+  return CudaStemBackward(problem, arrays, stream);
 }
 #endif
 
@@ -185,14 +187,14 @@ ffi::Error Forward(Array query, Array key, Array value, Array rows, Array column
                    Result log_sum, Result means, Window window, Where where) {
   auto problem = MakeProblem(query, window);
   if (!problem.has_value()) return problem.error();
-  Problem& p = *problem;
+  LocalAttentionProblem& p = *problem;
   if (means->element_count() > 0) {
     if (const ffi::Error error = SetPool(p, means->dimensions()); error.failure()) return error;
   }
   const void* first = query.untyped_data();
   const ForwardArrays arrays{first,
                              Part<const void*>(p, key.untyped_data(), first, 1),
-                             Part<const void*>(p, value.untyped_data(), first, p.parts - 1),
+                             Part<const void*>(p, value.untyped_data(), first, p.qkv_parts - 1),
                              Floats(rows),
                              Floats(columns),
                              output->untyped_data(),
@@ -208,29 +210,30 @@ ffi::Error Backward(Array query, Array key, Array value, Array rows, Array colum
                     Result scratch, Window window, Where where) {
   auto problem = MakeProblem(query, window);
   if (!problem.has_value()) return problem.error();
-  if (static_cast<int64_t>(scratch->element_count()) < ScratchFloats(*problem)) {
-    return ffi::Error::InvalidArgument("the scratch is smaller than ScratchFloats says");
+  if (static_cast<int64_t>(scratch->element_count()) < WorkspaceFloats(*problem)) {
+    return ffi::Error::InvalidArgument("the workspace is smaller than WorkspaceFloats");
   }
-  Problem& p = *problem;
+  LocalAttentionProblem& p = *problem;
   if (upstream.element_count() < output.element_count()) {
     if (const ffi::Error error = SetPool(p, upstream.dimensions()); error.failure()) return error;
   }
   const void* first = query.untyped_data();
   void* first_gradient = query_gradient->untyped_data();
-  const BackwardArrays arrays{first,
-                              Part<const void*>(p, key.untyped_data(), first, 1),
-                              Part<const void*>(p, value.untyped_data(), first, p.parts - 1),
-                              Floats(rows),
-                              Floats(columns),
-                              output.untyped_data(),
-                              Floats(log_sum),
-                              upstream.untyped_data(),
-                              first_gradient,
-                              Part(p, key_gradient->untyped_data(), first_gradient, 1),
-                              Part(p, value_gradient->untyped_data(), first_gradient, p.parts - 1),
-                              Floats(rows_gradient),
-                              Floats(columns_gradient),
-                              Floats(scratch)};
+  const BackwardArrays arrays{
+      first,
+      Part<const void*>(p, key.untyped_data(), first, 1),
+      Part<const void*>(p, value.untyped_data(), first, p.qkv_parts - 1),
+      Floats(rows),
+      Floats(columns),
+      output.untyped_data(),
+      Floats(log_sum),
+      upstream.untyped_data(),
+      first_gradient,
+      Part(p, key_gradient->untyped_data(), first_gradient, 1),
+      Part(p, value_gradient->untyped_data(), first_gradient, p.qkv_parts - 1),
+      Floats(rows_gradient),
+      Floats(columns_gradient),
+      Floats(scratch)};
   return AsError(Compute(*problem, arrays, where));
 }
 
@@ -238,40 +241,40 @@ struct BlockSize {
   int64_t rows, columns;
 };
 
-ffi::ErrorOr<PixelProblem> MakePixelProblem(const Array& pixels, const Array& values,
-                                            const BlockSize& block) {
+ffi::ErrorOr<StemProblem> MakeStemProblem(const Array& pixels, const Array& values,
+                                          const BlockSize& block) {
   const auto sizes = pixels.dimensions(), kernels = values.dimensions();
-  if (sizes.size() != 4 || kernels.size() != 4 || sizes[3] > kMaximalChannels ||
+  if (sizes.size() != 4 || kernels.size() != 4 || sizes[3] > kMaxStemChannels ||
       kernels[0] != block.rows * block.columns || kernels[1] != sizes[3]) {
     return ffi::Unexpected(ffi::Error::InvalidArgument(
         "pixels must have shape [B, H, W, C], C at most 4, and values [places, C, N, D]"));
   }
-  const ffi::ErrorOr<Type> type = TypeOf(pixels);
+  const ffi::ErrorOr<DType> type = DTypeOf(pixels);
   if (!type.has_value()) return ffi::Unexpected(type.error());
-  return PixelProblem{sizes[0],      sizes[1],   sizes[2],   sizes[3], block.rows,
-                      block.columns, kernels[2], kernels[3], *type};
+  return StemProblem{sizes[0],      sizes[1],   sizes[2],   sizes[3], block.rows,
+                     block.columns, kernels[2], kernels[3], *type};
 }
 
 template <typename Where>
-ffi::Error PixelForward(Array pixels, Array similarity, Array values, Result output,
-                        BlockSize block, Where where) {
-  const auto problem = MakePixelProblem(pixels, values, block);
+ffi::Error StemForward(Array pixels, Array similarity, Array values, Result output, BlockSize block,
+                       Where where) {
+  const auto problem = MakeStemProblem(pixels, values, block);
   if (!problem.has_value()) return problem.error();
-  const PixelForwardArrays arrays{pixels.untyped_data(), Floats(similarity), Floats(values),
-                                  output->untyped_data()};
+  const StemForwardArrays arrays{pixels.untyped_data(), Floats(similarity), Floats(values),
+                                 output->untyped_data()};
   return AsError(Compute(*problem, arrays, where));
 }
 
 template <typename Where>
-ffi::Error PixelBackward(Array pixels, Array similarity, Array values, Array upstream,
-                         Result similarity_gradient, Result values_gradient, Result scratch,
-                         BlockSize block, Where where) {
-  const auto problem = MakePixelProblem(pixels, values, block);
+ffi::Error StemBackward(Array pixels, Array similarity, Array values, Array upstream,
+                        Result similarity_gradient, Result values_gradient, Result scratch,
+                        BlockSize block, Where where) {
+  const auto problem = MakeStemProblem(pixels, values, block);
   if (!problem.has_value()) return problem.error();
-  if (static_cast<int64_t>(scratch->element_count()) < PixelScratchFloats(*problem)) {
-    return ffi::Error::InvalidArgument("the scratch is smaller than PixelScratchFloats says");
+  if (static_cast<int64_t>(scratch->element_count()) < StemWorkspaceFloats(*problem)) {
+    return ffi::Error::InvalidArgument("the workspace is smaller than StemWorkspaceFloats");
   }
-  const PixelBackwardArrays arrays{
+  const StemBackwardArrays arrays{
       pixels.untyped_data(),       Floats(similarity),      Floats(values), upstream.untyped_data(),
       Floats(similarity_gradient), Floats(values_gradient), Floats(scratch)};
   return AsError(Compute(*problem, arrays, where));
@@ -326,7 +329,7 @@ auto BindBackward() {
       .Attrs<Window>();
 }
 
-auto BindPixelForward() {
+auto BindStemForward() {
   return ffi::Ffi::Bind()
       .Arg<Array>()
       .Arg<Array>()
@@ -335,7 +338,7 @@ auto BindPixelForward() {
       .Attrs<BlockSize>();
 }
 
-auto BindPixelBackward() {
+auto BindStemBackward() {
   return ffi::Ffi::Bind()
       .Arg<Array>()
       .Arg<Array>()
@@ -351,19 +354,19 @@ XLA_FFI_DEFINE_HANDLER(kHostForward, Forward<ffi::ThreadPool>,
                        BindForward().Ctx<ffi::ThreadPool>());
 XLA_FFI_DEFINE_HANDLER(kHostBackward, Backward<ffi::ThreadPool>,
                        BindBackward().Ctx<ffi::ThreadPool>());
-XLA_FFI_DEFINE_HANDLER(kHostPixelForward, PixelForward<ffi::ThreadPool>,
-                       BindPixelForward().Ctx<ffi::ThreadPool>());
-XLA_FFI_DEFINE_HANDLER(kHostPixelBackward, PixelBackward<ffi::ThreadPool>,
-                       BindPixelBackward().Ctx<ffi::ThreadPool>());
+XLA_FFI_DEFINE_HANDLER(kHostStemForward, StemForward<ffi::ThreadPool>,
+                       BindStemForward().Ctx<ffi::ThreadPool>());
+XLA_FFI_DEFINE_HANDLER(kHostStemBackward, StemBackward<ffi::ThreadPool>,
+                       BindStemBackward().Ctx<ffi::ThreadPool>());
 #ifdef SASA_TF_WITH_CUDA
 XLA_FFI_DEFINE_HANDLER(kCudaForward, Forward<void*>,
                        BindForward().Ctx<ffi::PlatformStream<void*>>());
 XLA_FFI_DEFINE_HANDLER(kCudaBackward, Backward<void*>,
                        BindBackward().Ctx<ffi::PlatformStream<void*>>());
-XLA_FFI_DEFINE_HANDLER(kCudaPixelForward, PixelForward<void*>,
-                       BindPixelForward().Ctx<ffi::PlatformStream<void*>>());
-XLA_FFI_DEFINE_HANDLER(kCudaPixelBackward, PixelBackward<void*>,
-                       BindPixelBackward().Ctx<ffi::PlatformStream<void*>>());
+XLA_FFI_DEFINE_HANDLER(kCudaStemForward, StemForward<void*>,
+                       BindStemForward().Ctx<ffi::PlatformStream<void*>>());
+XLA_FFI_DEFINE_HANDLER(kCudaStemBackward, StemBackward<void*>,
+                       BindStemBackward().Ctx<ffi::PlatformStream<void*>>());
 #endif
 
 // Keeps the first error in `message`.
@@ -389,14 +392,14 @@ extern "C" __attribute__((visibility("default"))) const char* sasa_tf_register()
     std::string message;
     sasa::Register(forward, "Host", sasa::kHostForward, 0, message);
     sasa::Register(backward, "Host", sasa::kHostBackward, 0, message);
-    sasa::Register(pixel_forward, "Host", sasa::kHostPixelForward, 0, message);
-    sasa::Register(pixel_backward, "Host", sasa::kHostPixelBackward, 0, message);
+    sasa::Register(pixel_forward, "Host", sasa::kHostStemForward, 0, message);
+    sasa::Register(pixel_backward, "Host", sasa::kHostStemBackward, 0, message);
 #ifdef SASA_TF_WITH_CUDA
     constexpr auto capturable = XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE;
     sasa::Register(forward, "CUDA", sasa::kCudaForward, capturable, message);
     sasa::Register(backward, "CUDA", sasa::kCudaBackward, capturable, message);
-    sasa::Register(pixel_forward, "CUDA", sasa::kCudaPixelForward, capturable, message);
-    sasa::Register(pixel_backward, "CUDA", sasa::kCudaPixelBackward, capturable, message);
+    sasa::Register(pixel_forward, "CUDA", sasa::kCudaStemForward, capturable, message);
+    sasa::Register(pixel_backward, "CUDA", sasa::kCudaStemBackward, capturable, message);
 #endif
     return message;
   }();

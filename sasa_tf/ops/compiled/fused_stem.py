@@ -78,7 +78,7 @@ class _KernelCall:
 
 
 def _scratch_floats(places: int, channels: int, heads: int, depth: int) -> int:
-  """PixelScratchFloats of sasa_tf/native/pixel_blocks.h."""
+  """StemWorkspaceFloats of sasa_tf/native/stem_kernels.h."""
   row = -(-depth // 16) * 16
   table = heads * (places * channels * row + 16 * channels**2)
   workers = max(32, min(512, 2**21 // max(table, 1)))

@@ -144,7 +144,7 @@ class KernelCall:
     ]
 
   def _scratch_size(self) -> list[str]:
-    """Lines that compute ScratchFloats of sasa_tf/native/local_attention.h as %scratch."""
+    """Lines that compute WorkspaceFloats of sasa_tf/native/local_attention.h as %scratch."""
     tables = _TABLE_WORKERS * sum(self.geometry.kernel_size) * (self.depth // 2)
     return [
       f"%heads = stablehlo.constant dense<{self.heads}> : tensor<1xi32>",
