@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
   from sasa_tf.configs.retinanet import RetinaNetTask
   from sasa_tf.data.labels import read_labels
   from sasa_tf.serving.export import export_model
-  from sasa_tf.training import checks, experiment, report
+  from sasa_tf.training import checks, experiment, results
 
   if FLAGS.litert and not FLAGS["verbosity"].present:
     # The converter loads a model without gradients, of which TensorFlow warns.
@@ -64,8 +64,8 @@ def main(argv: list[str]) -> None:
   params = experiment.load_trained_experiment(
     FLAGS.model_dir, FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
   )
-  checkpoint = report.find_checkpoint(FLAGS.checkpoint_path, FLAGS.model_dir, params)
-  labels = FLAGS.labels or checks.labels_beside(params.task.train_data.input_path)
+  checkpoint = results.find_checkpoint(FLAGS.checkpoint_path, FLAGS.model_dir, params)
+  labels = FLAGS.labels or checks.find_label_file(params.task.train_data.input_path)
   export_model(
     params,
     checkpoint_path=checkpoint,

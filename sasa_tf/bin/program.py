@@ -37,7 +37,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
       print("interrupted", file=sys.stderr)
       sys.exit(128 + signal.SIGINT)
-    except cluster.PeerLostError as error:
+    except cluster.WorkerLostError as error:
       print(f"error: {error}", file=sys.stderr)
       sys.exit(cluster.EXIT_STATUS)
 

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
   from sasa_tf.training import strategy
 
   if FLAGS.num_logical_cpus:
-    strategy.make_logical_cpus(FLAGS.num_logical_cpus)
+    strategy.create_logical_cpus(FLAGS.num_logical_cpus)
 
   from sasa_tf import registry_imports  # noqa: F401
   from sasa_tf.benchmarks.measurement import environment
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
     devices,
     steps=FLAGS.steps,
     rounds=FLAGS.rounds,
-    max_buffer_bytes=None if FLAGS.buffer_mib is None else int(FLAGS.buffer_mib * 2**20),
+    max_bucket_bytes=None if FLAGS.buffer_mib is None else int(FLAGS.buffer_mib * 2**20),
     output=FLAGS.output,
     facts={
       "buffer_mib": FLAGS.buffer_mib,

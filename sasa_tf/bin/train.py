@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
   from sasa_tf.training import strategy
 
   if FLAGS.num_logical_cpus:
-    strategy.make_logical_cpus(FLAGS.num_logical_cpus)
+    strategy.create_logical_cpus(FLAGS.num_logical_cpus)
 
   import gin
 
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
   )
   if FLAGS.deterministic:
-    params = determinism.make_deterministic(params, FLAGS.seed, FLAGS.model_dir)
+    params = determinism.enable_determinism(params, FLAGS.seed, FLAGS.model_dir)
   run.run_experiment(
     FLAGS.experiment,
     params,

@@ -77,7 +77,7 @@ def check_model_dir(
     train: whether the run will train; an evaluation needs a checkpoint there instead.
     write: whether this process will write there, by default where it trains.
   """
-  checkpoint = checkpoints.latest_whole(model_dir)
+  checkpoint = checkpoints.latest_valid(model_dir)
   if train if write is None else write:
     _check_writable(model_dir)
   if not train and checkpoint is None:
@@ -129,7 +129,7 @@ def check_init_checkpoint(task: config_definitions.TaskConfig) -> None:
       "checkpoint in it without its suffix, for example runs/imagenet/best_ckpt."
     )
   last = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
-  problem = checkpoints.damage(last) if last else None
+  problem = checkpoints.find_corruption(last) if last else None
   if problem:
     raise UserError(f"task.init_checkpoint={path}: {last} is damaged: {problem}. Name another one.")
   beside = path if tf.io.gfile.isdir(path) else os.path.dirname(path)
@@ -194,7 +194,7 @@ def _differences(before: Any, now: Any, path: str = "task.model") -> Iterator[st
     yield f"{path}: {before!r} there, {now!r} here"
 
 
-def labels_beside(input_path: Any) -> pathlib.Path | None:
+def find_label_file(input_path: Any) -> pathlib.Path | None:
   """Returns the label file that `make_tfrecords` wrote beside these TFRecords, if any."""
   if not isinstance(input_path, str) or not input_path:
     return None

@@ -9,7 +9,7 @@ from official.core import config_definitions
 from sasa_tf.training.resilience import checkpoints
 
 
-def make_deterministic(
+def enable_determinism(
   params: config_definitions.ExperimentConfig, seed: int, model_dir: str
 ) -> config_definitions.ExperimentConfig:
   """Makes TensorFlow deterministic in this process, and returns the configuration to run there.
@@ -23,7 +23,7 @@ def make_deterministic(
     seed: of weights, order of the data and augmentation.
     model_dir: of the run, which may go on from a checkpoint.
   """
-  last = checkpoints.latest_whole(model_dir)
+  last = checkpoints.latest_valid(model_dir)
   seed += checkpoints.step_of(last) if last else 0
   tf.config.experimental.enable_op_determinism()
   tf_keras.utils.set_random_seed(seed % (1 << 32))

@@ -19,7 +19,7 @@ from sasa_tf.errors import UserError
 RUN_FILE = "run.json"
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
   """Returns a sentence that offers the names closest to a misspelt one."""
   names = sorted(map(str, names))
   close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
@@ -48,7 +48,7 @@ def load_experiment(
     # Model Garden has no public list of its experiments.
     known = exp_factory._REGISTERED_CONFIGS
     raise UserError(
-      f"no experiment is called {experiment!r}. {nearest(experiment, known)}"
+      f"no experiment is called {experiment!r}. {did_you_mean(experiment, known)}"
     ) from None
   for file in config_files:
     path = find_config_file(file)
@@ -105,7 +105,7 @@ def find_config_file(file: str) -> pathlib.Path:
   official = {str(p.relative_to(root)) for root in roots for p in root.glob("**/*.yaml")}
   raise UserError(
     f"--config_file={file}: no such file, nor an official config of that name. "
-    f"{nearest(file, official)}"
+    f"{did_you_mean(file, official)}"
   )
 
 
@@ -132,7 +132,7 @@ def _check_keys(
   for key, value in override.items():
     if key not in known:
       where = f"in {path}" if path else "at the top level"
-      raise UserError(f"{source}: no key {key!r} {where}. {nearest(str(key), known)}")
+      raise UserError(f"{source}: no key {key!r} {where}. {did_you_mean(str(key), known)}")
     child = getattr(params, key)
     if isinstance(child, base_config.Config) and isinstance(value, Mapping):
       _check_keys(child, value, source, f"{path}.{key}" if path else key)

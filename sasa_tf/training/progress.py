@@ -25,7 +25,7 @@ def _format(scalars: Mapping[str, float]) -> str:
   return ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
 
 
-class Progress:
+class TrainingProgress:
   """Orbit actions that show step, speed, remaining time and metrics.
 
   Attributes:

@@ -16,14 +16,14 @@ from official.modeling import performance
 from official.vision.utils import summary_manager
 
 import sasa_tf
-from sasa_tf.training import checks, modes, report, strategy
+from sasa_tf.training import checks, modes, results, strategy
 from sasa_tf.training.experiment import RUN_FILE
 from sasa_tf.training.multi_worker import process_role, setup
 from sasa_tf.training.multi_worker.cluster import Cluster, read_cluster
-from sasa_tf.training.multi_worker.cluster_controller import ClusterController
-from sasa_tf.training.multi_worker.continuous_eval import CheckpointFollower, evaluate_each
-from sasa_tf.training.multi_worker.worker_failure import telling_of_lost_peers
-from sasa_tf.training.progress import Progress
+from sasa_tf.training.multi_worker.continuous_eval import CheckpointWatcher, evaluate_checkpoints
+from sasa_tf.training.multi_worker.controller import MultiWorkerController
+from sasa_tf.training.multi_worker.worker_failure import translate_collective_errors
+from sasa_tf.training.progress import TrainingProgress
 from sasa_tf.training.resilience import checkpoints, corrupt_records, data_errors
 from sasa_tf.training.resilience.controller import Controller
 from sasa_tf.training.resilience.preemption import StopRequest
@@ -59,13 +59,13 @@ def run_experiment(
   Raises:
     UserError: something that the user can mend, before or during the run.
     PreemptedError: SIGTERM ended the run, which is saved.
-    PeerLostError: another process of the training is gone.
+    WorkerLostError: another process of the training is gone.
   """
   runtime = params.runtime
   cluster = read_cluster(runtime.worker_hosts, runtime.task_index)
-  role = process_role.role_of(params, mode, cluster)
+  role = process_role.resolve_role(params, mode, cluster)
   with (
-    telling_of_lost_peers(role.cluster),
+    translate_collective_errors(role.cluster),
     setup.output_directory(model_dir, role.writes, params) as output_dir,
     tempfile.TemporaryDirectory(prefix="sasa_tf_records_") as scratch,
   ):
@@ -98,7 +98,7 @@ def _run_role(
   train, follow = "train" in mode, mode == "continuous_eval"
   saves = train and role.writes
   stop = StopRequest()
-  follower = CheckpointFollower(
+  follower = CheckpointWatcher(
     model_dir,
     timeout=params.trainer.continuous_eval_timeout,
     interrupted=lambda: stop.received,
@@ -108,12 +108,12 @@ def _run_role(
     follower.wait_for_first()
   checks.check_model_dir(model_dir, params, train=train, write=saves)
   distribution = _build_strategy(params.runtime, role, num_logical_cpus)
-  topology = strategy.describe(distribution, _batches(params, mode))
+  topology = strategy.describe_topology(distribution, _batches(params, mode))
   if role.writes:
     print(topology, flush=True)
   as_given = params
   if cluster is not None:
-    params = setup.agree_on_run(distribution, cluster, experiment, params, mode)
+    params = setup.sync_experiment(distribution, cluster, experiment, params, mode)
   if saves:
     _begin_model_dir(model_dir, experiment, as_given)
   if params.runtime.mixed_precision_dtype:
@@ -122,7 +122,7 @@ def _run_role(
   with distribution.scope():
     task = task_factory.get_task(params.task, logging_dir=output_dir)
 
-  progress = Progress(
+  progress = TrainingProgress(
     params.trainer.train_steps,
     lambda: int(trainer.global_step.numpy()),
     stream=None if role.writes else _Discard(),
@@ -160,13 +160,13 @@ def _run_role(
     try:
       with stop.on_sigterm(), data_errors.explained(params.task, mode):
         if follow:
-          evaluate_each(runner, follower)
+          evaluate_checkpoints(runner, follower)
         else:
           modes.train_or_evaluate(runner, mode)
     finally:
       progress.close()
   if saves:
-    report.print_results(model_dir, params)
+    results.print_results(model_dir, params)
   return progress.evaluation
 
 
@@ -194,9 +194,9 @@ def _begin_model_dir(
   model_dir: str, experiment: str, params: config_definitions.ExperimentConfig
 ) -> None:
   """Mends what an earlier run left unfinished there, and writes down what this one is."""
-  checkpoints.mend(model_dir)
+  checkpoints.repair(model_dir)
   if params.trainer.best_checkpoint_export_subdir:
-    checkpoints.mend_best(os.path.join(model_dir, params.trainer.best_checkpoint_export_subdir))
+    checkpoints.repair_best(os.path.join(model_dir, params.trainer.best_checkpoint_export_subdir))
   train_utils.serialize_config(params, model_dir)
   with tf.io.gfile.GFile(os.path.join(model_dir, RUN_FILE), "w") as file:
     json.dump({"experiment": experiment, "sasa_tf": sasa_tf.__version__}, file)
@@ -207,7 +207,7 @@ def _controller_class(
 ) -> Callable[..., Controller]:
   if cluster is None:
     return functools.partial(Controller, stop=stop)
-  return functools.partial(ClusterController, cluster=cluster, model_dir=model_dir, stop=stop)
+  return functools.partial(MultiWorkerController, cluster=cluster, model_dir=model_dir, stop=stop)
 
 
 def _say_if_done(step: int, train_steps: int, model_dir: str) -> None:

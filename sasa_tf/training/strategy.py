@@ -10,12 +10,12 @@ from official.common import distribute_utils
 from official.core import config_definitions
 
 from sasa_tf.errors import UserError
-from sasa_tf.training import tpu
+from sasa_tf.training import tpu_strategy
 
 _strategies = itertools.count()
 
 
-def make_logical_cpus(count: int) -> None:
+def create_logical_cpus(count: int) -> None:
   """Splits the processor into `count` devices; before anything else touches TensorFlow.
 
   Raises:
@@ -40,7 +40,7 @@ def build_strategy(
 
   Args:
     runtime: of the experiment.
-    num_logical_cpus: replicas on the processor (see `make_logical_cpus`), or 0.
+    num_logical_cpus: replicas on the processor (see `create_logical_cpus`), or 0.
 
   Raises:
     UserError: a combination that does not exist, or devices that there are not.
@@ -53,9 +53,9 @@ def build_strategy(
         f"received distribution_strategy={name!r} and num_gpus={runtime.num_gpus}. Leave the flag "
         "away, or set mirrored and num_gpus=0."
       )
-    return over_devices([f"CPU:{i}" for i in range(num_logical_cpus)])
+    return from_devices([f"CPU:{i}" for i in range(num_logical_cpus)])
   if name == "tpu":
-    return tpu.build_strategy(runtime.tpu)
+    return tpu_strategy.build_strategy(runtime.tpu)
   available = len(tf.config.list_physical_devices("GPU"))
   if runtime.num_gpus > available:
     raise UserError(
@@ -64,7 +64,7 @@ def build_strategy(
       "variable CUDA_VISIBLE_DEVICES."
     )
   if name == "mirrored" and runtime.num_gpus in (0, 1):
-    return over_devices(["GPU:0" if runtime.num_gpus else "CPU:0"])
+    return from_devices(["GPU:0" if runtime.num_gpus else "CPU:0"])
   try:
     return distribute_utils.get_distribution_strategy(
       distribution_strategy=name,
@@ -78,7 +78,7 @@ def build_strategy(
     ) from error
 
 
-def over_devices(names: Sequence[str]) -> tf.distribute.Strategy:
+def from_devices(names: Sequence[str]) -> tf.distribute.Strategy:
   """Returns the strategy with a replica on each of these devices, such as "GPU:0"."""
   if len(names) == 1:
     return tf.distribute.OneDeviceStrategy(names[0])
@@ -92,7 +92,7 @@ def over_devices(names: Sequence[str]) -> tf.distribute.Strategy:
   return mirrored(list(names))
 
 
-def describe(strategy: tf.distribute.Strategy, batches: Mapping[str, int]) -> str:
+def describe_topology(strategy: tf.distribute.Strategy, batches: Mapping[str, int]) -> str:
   """Returns one line on the topology, for people.
 
   Args:

@@ -10,9 +10,9 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, base_trainer, config_definitions
 
-from sasa_tf.training.step.distributed_step import DistributedStep
-from sasa_tf.training.step.int32_transport import DeviceIntegers
+from sasa_tf.training.step.int32_transport import Int32Transport
 from sasa_tf.training.step.nonfinite_guard import NonfiniteGuard
+from sasa_tf.training.step.replica_step import ReplicaStep
 
 
 class Trainer(base_trainer.Trainer):
@@ -20,7 +20,7 @@ class Trainer(base_trainer.Trainer):
 
   Model Garden compiles the step with the all-reduce inside, which fails with several replicas, and
   without GPUs compiles nothing. Here the all-reduce lies between two compiled programs, see
-  `DistributedStep`.
+  `ReplicaStep`.
   """
 
   def __init__(
@@ -31,7 +31,7 @@ class Trainer(base_trainer.Trainer):
     optimizer: tf_keras.optimizers.Optimizer,
     train: bool = True,
     *,
-    make_step: Callable[..., DistributedStep] = DistributedStep,
+    make_step: Callable[..., ReplicaStep] = ReplicaStep,
     on_nonfinite: str = "stop",
     **arguments: Any,
   ):
@@ -47,21 +47,21 @@ class Trainer(base_trainer.Trainer):
       on_nonfinite: "stop" or "skip", see `NonfiniteGuard`.
       **arguments: Model Garden's.
     """
-    self._integers = DeviceIntegers()
+    self._integers = Int32Transport()
     super().__init__(config, task, model, optimizer, train, **arguments)
     self._guard = NonfiniteGuard(on_nonfinite, model, optimizer, self.global_step)
     self._loop_start = 0
-    self._distributed_step = None
+    self._replica_step = None
     # All that a TPU runs is one program of XLA anyway.
     if train and not isinstance(self.strategy, tf.distribute.TPUStrategy):
-      self._distributed_step = make_step(
+      self._replica_step = make_step(
         task,
         model,
         optimizer,
         self.train_metrics,
         jit_compile=self._can_compile(),
         guard=self._guard,
-        prepare_inputs=self._integers.narrow,
+        prepare_inputs=self._integers.restore,
       )
 
   def distribute_dataset(self, dataset_or_fn: Any, *args: Any, **kwargs: Any) -> Any:
@@ -90,8 +90,8 @@ class Trainer(base_trainer.Trainer):
     that the last one has the device do. Python's calls the next step meanwhile, and the device
     finds it ready. Several replicas wait for their all-reduce anyway, and calls cost them more.
     """
-    is_one_program = self._distributed_step is not None and self._distributed_step.is_one_program
-    if not (is_one_program and self.config.trainer.train_tf_function):
+    is_fully_compiled = self._replica_step is not None and self._replica_step.is_fully_compiled
+    if not (is_fully_compiled and self.config.trainer.train_tf_function):
       return super().create_train_loop_fn()
     step = tf.function(self.train_step)
 
@@ -109,8 +109,8 @@ class Trainer(base_trainer.Trainer):
   def _train_replica(self, inputs: Any) -> None:
     if self.strategy.num_replicas_in_sync > 1 and hasattr(self.task, "prepare_replica_inputs"):
       inputs = self.task.prepare_replica_inputs(inputs)
-    if self._distributed_step is not None:
-      loss = self._distributed_step(inputs)
+    if self._replica_step is not None:
+      loss = self._replica_step(inputs)
     else:
       logs = self.task.train_step(inputs, self.model, self.optimizer, self.train_metrics)
       loss = logs[self.task.loss]

@@ -92,13 +92,13 @@ def test_saved_model_gives_the_probabilities_that_were_evaluated(exported, data,
   from official.core import task_factory
 
   from sasa_tf import registry_imports  # noqa: F401
-  from sasa_tf.training import experiment, report
+  from sasa_tf.training import experiment, results
 
   model_dir, _ = trained
   params = experiment.load_trained_experiment(str(model_dir), None)
   task = task_factory.get_task(params.task)
   model = task.build_model()
-  checkpoint = report.best_checkpoint(str(model_dir), params)
+  checkpoint = results.best_checkpoint(str(model_dir), params)
   tf.train.Checkpoint(model=model).read(checkpoint).expect_partial()
   images, _ = next(iter(task.build_inputs(params.task.validation_data)))
   expected = tf.nn.softmax(model(images, training=False)).numpy()

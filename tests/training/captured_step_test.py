@@ -5,7 +5,7 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task
 
-from sasa_tf.training.step.captured_step import record_step
+from sasa_tf.training.step.captured_step import capture_step
 
 
 class Task(base_task.Task):
@@ -41,7 +41,7 @@ INPUTS = tf.constant([1.0, 2.0]), tf.constant([3.0, 6.0])
 
 def record(optimizer):
   model, metric = Model(), CountingMetric(name="metric")
-  step = record_step(Task(params=None), INPUTS, model, optimizer, [metric])
+  step = capture_step(Task(params=None), INPUTS, model, optimizer, [metric])
   return step, model, metric
 
 

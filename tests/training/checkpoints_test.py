@@ -52,11 +52,11 @@ DAMAGES = {
 @pytest.mark.parametrize("harm", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_checkpoint_is_passed_over_loudly(directory, harm, capsys):
   last, before = f"{directory}/ckpt-30", f"{directory}/ckpt-20"
-  assert checkpoints.damage(last) is None
-  assert checkpoints.latest_whole(directory) == last
+  assert checkpoints.find_corruption(last) is None
+  assert checkpoints.latest_valid(directory) == last
   harm(last)
-  assert checkpoints.damage(last)
-  assert checkpoints.latest_whole(directory) == before
+  assert checkpoints.find_corruption(last)
+  assert checkpoints.latest_valid(directory) == before
   told = capsys.readouterr().err
   assert f"{last} is damaged and not used: " in told and f"using {before}" in told
 
@@ -69,12 +69,12 @@ def test_every_tensor_is_verified(directory):
     content = bytearray(whole)
     content[position] ^= 1
     file.write_bytes(content)
-    assert checkpoints.damage(f"{directory}/ckpt-30"), position
+    assert checkpoints.find_corruption(f"{directory}/ckpt-30"), position
 
 
 def test_mended_directory_names_the_whole_one(directory):
   truncate(f"{directory}/ckpt-30")
-  checkpoints.mend(directory)
+  checkpoints.repair(directory)
   assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-20"
   checkpoint = tf.train.Checkpoint(value=tf.Variable(tf.zeros(1000)), step=tf.Variable(0))
   manager = tf.train.CheckpointManager(checkpoint, directory, max_to_keep=3)
@@ -83,8 +83,8 @@ def test_mended_directory_names_the_whole_one(directory):
   assert manager.checkpoints == [f"{directory}/ckpt-10", f"{directory}/ckpt-20"]
   for step in (30, 40):  # the damaged one is replaced, the oldest deleted
     manager.save(step)
-  assert checkpoints.latest_whole(directory) == f"{directory}/ckpt-40"
-  assert checkpoints.damage(f"{directory}/ckpt-30") is None
+  assert checkpoints.latest_valid(directory) == f"{directory}/ckpt-40"
+  assert checkpoints.find_corruption(f"{directory}/ckpt-30") is None
   assert not os.path.exists(f"{directory}/ckpt-10.index")
 
 
@@ -92,9 +92,9 @@ def test_mended_directory_names_the_whole_one(directory):
 def test_state_file_missing_broken_or_naming_what_was_deleted(directory, state, capsys):
   file = pathlib.Path(directory, "checkpoint")
   file.unlink() if state is None else file.write_text(state)
-  assert checkpoints.latest_whole(directory) == f"{directory}/ckpt-30"
+  assert checkpoints.latest_valid(directory) == f"{directory}/ckpt-30"
   assert "using" in capsys.readouterr().err
-  checkpoints.mend(directory)
+  checkpoints.repair(directory)
   assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-30"
 
 
@@ -107,10 +107,10 @@ def test_killed_between_writing_and_naming(directory):
   )
   # Somebody chose an earlier one: so be it.
   os.utime(state, ns=(written + 10**9, written + 10**9))
-  assert checkpoints.latest_whole(directory) == f"{directory}/ckpt-20"
+  assert checkpoints.latest_valid(directory) == f"{directory}/ckpt-20"
   # The state file is older than the last checkpoint: nobody got to name that.
   os.utime(state, ns=(written - 10**10, written - 10**10))
-  assert checkpoints.latest_whole(directory) == f"{directory}/ckpt-30"
+  assert checkpoints.latest_valid(directory) == f"{directory}/ckpt-30"
 
 
 def test_unfinished_ones_are_removed(directory):
@@ -118,17 +118,17 @@ def test_unfinished_ones_are_removed(directory):
   unfinished.mkdir()
   (unfinished / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"x")
   pathlib.Path(directory, "ckpt-40.index.tempstate123").touch()
-  checkpoints.mend(directory)
+  checkpoints.repair(directory)
   assert not [name for name in os.listdir(directory) if "ckpt-40" in name]
   assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-30"
 
 
 def test_no_checkpoint_is_a_fresh_start(tmp_path):
-  assert checkpoints.latest_whole(str(tmp_path / "missing"), str(tmp_path)) is None
-  checkpoints.mend(str(tmp_path / "missing"))
+  assert checkpoints.latest_valid(str(tmp_path / "missing"), str(tmp_path)) is None
+  checkpoints.repair(str(tmp_path / "missing"))
   (tmp_path / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\n')
-  assert checkpoints.latest_whole(str(tmp_path)) is None
-  checkpoints.mend(str(tmp_path))
+  assert checkpoints.latest_valid(str(tmp_path)) is None
+  checkpoints.repair(str(tmp_path))
   assert not list(tmp_path.iterdir())
 
 
@@ -136,23 +136,23 @@ def test_all_damaged_is_no_fresh_start(directory):
   for step in (10, 20, 30):
     truncate(f"{directory}/ckpt-{step}")
   with pytest.raises(UserError, match=r"no checkpoint in .* is whole\. .*ckpt-30 is damaged"):
-    checkpoints.mend(directory)
+    checkpoints.repair(directory)
 
 
 def test_best_evaluation_without_its_checkpoint_is_forgotten(tmp_path, capsys):
   metrics = tmp_path / "info.json"
   checkpoint = tf.train.Checkpoint(global_step=tf.Variable(8))
   manager = tf.train.CheckpointManager(checkpoint, str(tmp_path), 1, checkpoint_name="best_ckpt")
-  checkpoints.mend_best(str(tmp_path / "missing"))
+  checkpoints.repair_best(str(tmp_path / "missing"))
   for content in (json.dumps({"best_ckpt_global_step": 8.0}), "", '{"best_ckpt_glo'):
     metrics.write_text(content)
-    checkpoints.mend_best(str(tmp_path))  # no checkpoint yet
+    checkpoints.repair_best(str(tmp_path))  # no checkpoint yet
     assert not metrics.exists()
   assert "not finished" in capsys.readouterr().err
   manager.save()
   metrics.write_text(json.dumps({"best_ckpt_global_step": 8.0, "accuracy": 0.5}))
-  checkpoints.mend_best(str(tmp_path))
+  checkpoints.repair_best(str(tmp_path))
   assert metrics.exists()
   metrics.write_text(json.dumps({"best_ckpt_global_step": 12.0, "accuracy": 0.6}))
-  checkpoints.mend_best(str(tmp_path))
+  checkpoints.repair_best(str(tmp_path))
   assert not metrics.exists()

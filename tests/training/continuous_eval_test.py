@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf.errors import UserError
-from sasa_tf.training.multi_worker.continuous_eval import CheckpointFollower
+from sasa_tf.training.multi_worker.continuous_eval import CheckpointWatcher
 from sasa_tf.training.resilience import checkpoints
 
 
@@ -35,7 +35,7 @@ class Training:
       self.write(self._steps.pop(0))
 
   def follower(self, **arguments):
-    return CheckpointFollower(
+    return CheckpointWatcher(
       str(self.directory), timeout=10, sleep=self.sleep, clock=lambda: self.now, **arguments
     )
 
@@ -75,14 +75,14 @@ def test_a_slow_evaluator_passes_over_what_was_deleted(tmp_path):
 def test_a_checkpoint_deleted_while_it_is_read_is_told(tmp_path, capsys, monkeypatch):
   training = Training(tmp_path, max_to_keep=1)
   training.write(1)
-  damage = checkpoints.damage
+  damage = checkpoints.find_corruption
 
   def slow_damage(checkpoint):
     if checkpoint.endswith("ckpt-1"):
       training.write(2)
     return damage(checkpoint)
 
-  monkeypatch.setattr(checkpoints, "damage", slow_damage)
+  monkeypatch.setattr(checkpoints, "find_corruption", slow_damage)
   assert steps(training.follower().until(2)) == [2]
   assert "ckpt-1 was deleted before it was evaluated" in capsys.readouterr().err
 

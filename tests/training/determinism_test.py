@@ -69,9 +69,9 @@ def test_runs_interrupted_at_the_same_step_are_equal(tmp_path):
 def test_seed_of_a_resumed_run_is_another(tmp_path, monkeypatch):
   monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
   params = tiny_run.params(tmp_path)
-  fresh = determinism.make_deterministic(params, 5, str(tmp_path))
+  fresh = determinism.enable_determinism(params, 5, str(tmp_path))
   assert fresh.task.train_data.seed == fresh.task.validation_data.seed == 5
   assert fresh.task.train_data.deterministic
   assert params.task.train_data.seed is None  # the caller's are as they were
   tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(tmp_path / "ckpt-40"))
-  assert determinism.make_deterministic(params, 5, str(tmp_path)).task.train_data.seed == 45
+  assert determinism.enable_determinism(params, 5, str(tmp_path)).task.train_data.seed == 45

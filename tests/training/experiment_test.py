@@ -9,7 +9,7 @@ from official.core import exp_factory, task_factory
 
 from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.errors import UserError
-from sasa_tf.training import checks, experiment, progress, report
+from sasa_tf.training import checks, experiment, progress, results
 
 # Experiment -> trainable parameters of its model, classifier included.
 EXPERIMENTS = {
@@ -186,14 +186,14 @@ def test_model_dir_of_another_experiment(tmp_path):
 
 
 def test_labels_beside(tmp_path):
-  assert checks.labels_beside(f"{tmp_path}/train-*") is None
+  assert checks.find_label_file(f"{tmp_path}/train-*") is None
   (tmp_path / "labels.txt").write_text("a\n")
-  assert checks.labels_beside(f"{tmp_path}/train-*") == tmp_path / "labels.txt"
+  assert checks.find_label_file(f"{tmp_path}/train-*") == tmp_path / "labels.txt"
 
 
 def test_progress_lines(capsys):
   step = iter([0, 5, 5, 10, 10])
-  lines = progress.Progress(10, lambda: next(step), seconds_between_lines=0)
+  lines = progress.TrainingProgress(10, lambda: next(step), seconds_between_lines=0)
   lines.begin()
   lines.on_train({"loss": tf.constant(0.5)})
   lines.on_evaluate({"accuracy": np.float32(0.25), "image": np.zeros((2, 2))})
@@ -206,10 +206,10 @@ def test_progress_lines(capsys):
 
 def test_best_checkpoint_prefers_best_then_averaged_then_last(tmp_path):
   params = experiment.load_experiment("sasa_resnet_imagenet")
-  assert report.best_checkpoint(str(tmp_path), params) is None
+  assert results.best_checkpoint(str(tmp_path), params) is None
   with pytest.raises(UserError, match="holds no checkpoint"):
-    report.find_checkpoint(None, str(tmp_path), params)
+    results.find_checkpoint(None, str(tmp_path), params)
   for subdirectory in ("", "ema_checkpoints", "best_ckpt"):
     path = tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / subdirectory / "ckpt"))
-    assert report.find_checkpoint(None, str(tmp_path), params) == path
-  assert report.find_checkpoint(path, None, params) == path
+    assert results.find_checkpoint(None, str(tmp_path), params) == path
+  assert results.find_checkpoint(path, None, params) == path

@@ -17,7 +17,7 @@ SAVES = """
   import orbit
   import tensorflow as tf
   from sasa_tf.errors import UserError
-  from sasa_tf.training import checkpoints
+  from sasa_tf.training.resilience import checkpoints
   from sasa_tf.training.resilience.controller import Controller
   from sasa_tf.training.resilience.preemption import StopRequest
 
@@ -40,7 +40,7 @@ SAVES = """
       return {}
 
   trainer = Trainer()
-  checkpoints.mend(directory)
+  checkpoints.repair(directory)
   manager = tf.train.CheckpointManager(
     tf.train.Checkpoint(step=trainer.step, weights=trainer.weights), directory, 5,
     step_counter=trainer.step, checkpoint_interval=2,
@@ -74,9 +74,9 @@ def assert_told_and_intact(status, printed, directory, step):
   assert status == 2, printed
   assert "cannot be written" in printed and f"ckpt-{step} is whole" in printed
   assert "Traceback" not in printed
-  last = checkpoints.latest_whole(str(directory))
+  last = checkpoints.latest_valid(str(directory))
   assert checkpoints.step_of(last) == step
-  checkpoints.mend(str(directory))
+  checkpoints.repair(str(directory))
   assert tf.train.latest_checkpoint(str(directory)) == last
   assert not [name for name in os.listdir(directory) if "temp" in name]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sasa_tf.training.step.gradient_bucketing import GradientPacking
+from sasa_tf.training.step.gradient_bucketing import GradientBuckets
 
 
 @pytest.fixture
@@ -24,10 +24,10 @@ def gradients():
   ],
 )
 def test_there_and_back(gradients, max_bytes, sizes):
-  packing = GradientPacking(gradients, max_bytes)
-  buffers = packing.pack(gradients)
+  packing = GradientBuckets(gradients, max_bytes)
+  buffers = packing.flatten(gradients)
   assert [buffer.shape.as_list() for buffer in buffers] == [[size] for size in sizes]
-  unpacked = packing.unpack(buffers)
+  unpacked = packing.unflatten(buffers)
   assert len(unpacked) == len(gradients)
   for value, expected in zip(unpacked, gradients, strict=True):
     assert value.dtype == expected.dtype and value.shape == expected.shape

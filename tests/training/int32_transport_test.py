@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sasa_tf.training.step.int32_transport import DeviceIntegers
+from sasa_tf.training.step.int32_transport import Int32Transport
 
 Pair = collections.namedtuple("Pair", ["first", "second"])
 
 
 def elements(structure):
   """A data set of two elements like it, and integers through which its function went."""
-  integers = DeviceIntegers()
-  build = integers.widened(lambda params, input_context=None: params)
+  integers = Int32Transport()
+  build = integers.wrap_dataset_fn(lambda params, input_context=None: params)
   return integers, build(tf.data.Dataset.from_tensors(structure).repeat(2))
 
 
@@ -36,7 +36,7 @@ def test_there_and_back(structure):
     assert not (isinstance(spec, tf.TensorSpec) and spec.dtype == tf.int32)
   found = list(dataset)
   assert len(found) == 2
-  back = integers.narrow(found[1])
+  back = integers.restore(found[1])
   tf.nest.assert_same_structure(back, structure)
   flat = zip(
     tf.nest.flatten(back, expand_composites=True),
@@ -51,11 +51,11 @@ def test_there_and_back(structure):
 def test_further_keys_are_left_alone():
   integers, dataset = elements((tf.constant([1.0]), {"classes": tf.constant([1, 2])}))
   images, labels = next(iter(dataset))
-  _, found = integers.narrow((images, {**labels, "share": tf.constant(3, tf.int64)}))
+  _, found = integers.restore((images, {**labels, "share": tf.constant(3, tf.int64)}))
   assert found["classes"].dtype == tf.int32
   assert found["share"].dtype == tf.int64
 
 
 def test_without_a_data_set_nothing_changes():
   inputs = (tf.constant([1.0]), {"classes": tf.constant([1, 2])})
-  assert DeviceIntegers().narrow(inputs) is inputs
+  assert Int32Transport().restore(inputs) is inputs

@@ -31,7 +31,7 @@ def train(arguments):
   from sasa_tf.bin import train as program
   from sasa_tf.training import progress
 
-  begin, on_train = progress.Progress.begin, progress.Progress.on_train
+  begin, on_train = progress.TrainingProgress.begin, progress.TrainingProgress.on_train
 
   # The run discards what Orbit prints, and with it what is printed here.
   def told_begin(self):
@@ -42,7 +42,7 @@ def train(arguments):
     on_train(self, output)
     print(f"reached step {self._current_step()}", file=sys.__stdout__, flush=True)
 
-  progress.Progress.begin, progress.Progress.on_train = told_begin, told_on_train
+  progress.TrainingProgress.begin, progress.TrainingProgress.on_train = told_begin, told_on_train
   sys.argv = [sys.argv[0], *arguments]
   program.run()
 
@@ -125,7 +125,7 @@ def kill_and_resume(directory, kills, seed=0):
     training.kill()
     unfinished = _being_written(model_dir)
     assert training.begun == expected, f"began at {training.begun}, not at {expected}"
-    last = checkpoints.latest_whole(str(model_dir))
+    last = checkpoints.latest_valid(str(model_dir))
     assert last or training.reached < INTERVAL, "no whole checkpoint"
     expected = checkpoints.step_of(last) if last else 0
     lost = training.reached - expected
@@ -140,7 +140,7 @@ def kill_and_resume(directory, kills, seed=0):
   assert training.process.wait(timeout=300) == 0, "".join(training.printed)
   training.join()
   assert training.begun == expected
-  assert checkpoints.latest_whole(str(model_dir)).endswith(f"ckpt-{end}")
+  assert checkpoints.latest_valid(str(model_dir)).endswith(f"ckpt-{end}")
   assert not _being_written(model_dir)
   lines.append(f"last process: began at step {expected}, reached step {end}, the last")
   print(lines[-1], flush=True)

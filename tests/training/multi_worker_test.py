@@ -11,7 +11,7 @@ from sasa_tf.training import run
 from sasa_tf.training.multi_worker.cluster import EXIT_STATUS
 from sasa_tf.training.resilience import checkpoints, preemption
 from tests.training import tiny_run
-from tests.training.loopback import Loopback
+from tests.training.local_cluster import LocalCluster
 
 BATCH = {"task.validation_data.global_batch_size": 16, "trainer.validation_steps": -1}
 
@@ -27,13 +27,13 @@ def resumed(data, tmp_path_factory):
 
   Only the latter evaluate, as to trace that takes as long as to trace the training.
   """
-  loopback = Loopback(data, tmp_path_factory.mktemp("loopback"), 2)
+  cluster = LocalCluster(data, tmp_path_factory.mktemp("cluster"), 2)
   chiefs = []
   for steps, mode in ((4, "train"), (8, "train_and_eval")):
-    loopback.start(mode=mode, steps=steps, **BATCH)
-    chiefs.append(loopback.processes[0].pid)
-    assert loopback.finish() == [0, 0], loopback.printed(0) + loopback.printed(1)
-  return loopback, chiefs
+    cluster.start(mode=mode, steps=steps, **BATCH)
+    chiefs.append(cluster.processes[0].pid)
+    assert cluster.finish() == [0, 0], cluster.printed(0) + cluster.printed(1)
+  return cluster, chiefs
 
 
 def evaluate(data, model_dir, mode):
@@ -47,8 +47,8 @@ def evaluate(data, model_dir, mode):
 
 
 def test_both_go_on_from_the_checkpoint_with_the_same_weights(resumed):
-  loopback, _ = resumed
-  chief, worker = loopback.left(0), loopback.left(1)
+  cluster, _ = resumed
+  chief, worker = cluster.left(0), cluster.left(1)
   assert (chief["first_step"], chief["last_step"]) == (4, 8)
   assert (worker["first_step"], worker["last_step"]) == (4, 8)
   weights = [name for name in chief if name.startswith("weight/")]
@@ -58,10 +58,10 @@ def test_both_go_on_from_the_checkpoint_with_the_same_weights(resumed):
 
 
 def test_only_the_chief_writes(resumed):
-  loopback, chiefs = resumed
+  cluster, chiefs = resumed
   files = sorted(
-    path.relative_to(loopback.model_dir).as_posix()
-    for path in loopback.model_dir.rglob("*")
+    path.relative_to(cluster.model_dir).as_posix()
+    for path in cluster.model_dir.rglob("*")
     if path.is_file() and "events.out" not in path.name
   )
   of_training = [f"ckpt-{step}.{part}" for step in (2, 4, 6, 8) for part in PARTS]
@@ -70,7 +70,7 @@ def test_only_the_chief_writes(resumed):
   others = ["best_ckpt/checkpoint", "best_ckpt/info.json", "checkpoint", "params.yaml", "run.json"]
   assert files == sorted([*of_training, *of_best, *others])
   for folder, writers in (("train", chiefs), ("validation", chiefs[1:])):
-    events = (loopback.model_dir / folder).glob("events.out.tfevents.*")
+    events = (cluster.model_dir / folder).glob("events.out.tfevents.*")
     found = sorted(int(re.search(r"\.(\d+)\.\d+\.v2", e.name)[1]) for e in events)
     assert found == sorted(writers)
 
@@ -79,8 +79,8 @@ PARTS = ("data-00000-of-00001", "index")
 
 
 def test_only_the_chief_reports(resumed):
-  loopback, _ = resumed
-  chief, worker = loopback.printed(0), loopback.printed(1)
+  cluster, _ = resumed
+  chief, worker = cluster.printed(0), cluster.printed(1)
   assert "2 hosts, 2 replicas, batch 16 (8 a replica)" in chief
   assert "train step 8/8 (100%)" in chief and "evaluation at step 8" in chief
   assert "checkpoint to export" in chief
@@ -90,17 +90,17 @@ def test_only_the_chief_reports(resumed):
 
 
 def test_the_configuration_that_was_given_is_kept(resumed):
-  loopback, _ = resumed
-  kept = (loopback.model_dir / "params.yaml").read_text()
+  cluster, _ = resumed
+  kept = (cluster.model_dir / "params.yaml").read_text()
   assert re.search(r"input_path: \S+/train-\*$", kept, re.M)
   assert "seed: null" in kept and "preemption_on_demand_checkpoint: true" in kept
 
 
 def test_metrics_of_all_processes_are_those_of_a_single_one(resumed, data):
-  loopback, _ = resumed
-  chief, worker = loopback.left(0), loopback.left(1)
-  alone = evaluate(data, loopback.model_dir, "eval")
-  followed = evaluate(data, loopback.model_dir, "continuous_eval")
+  cluster, _ = resumed
+  chief, worker = cluster.left(0), cluster.left(1)
+  alone = evaluate(data, cluster.model_dir, "eval")
+  followed = evaluate(data, cluster.model_dir, "continuous_eval")
   assert {"accuracy", "validation_loss"} <= set(alone)
   for name in ("accuracy", "top_3_accuracy", "validation_loss"):
     assert chief[f"metric/{name}"] == worker[f"metric/{name}"]
@@ -113,38 +113,38 @@ TRAIN_BATCH = {"task.train_data.global_batch_size": 12}  # for two and for three
 # Processes that fail, each test of them minutes long on two cores.
 
 
-def wait_for(condition, loopback, seconds=580):
+def wait_for(condition, cluster, seconds=580):
   """Returns as soon as the condition holds; fails if a process ends before."""
   end = time.monotonic() + seconds
   while not condition():
-    ended = [process.poll() for process in loopback.processes]
-    assert ended == [None] * len(ended) and time.monotonic() < end, loopback.printed(0)
+    ended = [process.poll() for process in cluster.processes]
+    assert ended == [None] * len(ended) and time.monotonic() < end, cluster.printed(0)
     time.sleep(0.05)
 
 
-def train_until_step(loopback, step):
+def train_until_step(cluster, step):
   """Starts a training without end; returns when the checkpoint of the step is there."""
-  loopback.start(steps=10_000, **TRAIN_BATCH)
-  wait_for(lambda: step in tiny_run.steps_of(loopback.model_dir), loopback)
+  cluster.start(steps=10_000, **TRAIN_BATCH)
+  wait_for(lambda: step in tiny_run.steps_of(cluster.model_dir), cluster)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 2])
 def test_three_processes_survive_the_loss_of_one(data, tmp_path, victim):
-  loopback = Loopback(data, tmp_path, 3)
-  train_until_step(loopback, 4)
-  loopback.processes[victim].kill()
+  cluster = LocalCluster(data, tmp_path, 3)
+  train_until_step(cluster, 4)
+  cluster.processes[victim].kill()
   start = time.monotonic()
   expected = [-signal.SIGKILL if index == victim else EXIT_STATUS for index in range(3)]
-  assert loopback.finish() == expected, loopback.printed(1)
+  assert cluster.finish() == expected, cluster.printed(1)
   assert time.monotonic() - start < 60
-  assert "is gone" in loopback.printed(1) and "Traceback" not in loopback.printed(1)
+  assert "is gone" in cluster.printed(1) and "Traceback" not in cluster.printed(1)
 
-  last = checkpoints.step_of(checkpoints.latest_whole(str(loopback.model_dir)))
+  last = checkpoints.step_of(checkpoints.latest_valid(str(cluster.model_dir)))
   assert last >= 4
-  loopback.start(steps=last + 4, **TRAIN_BATCH)
-  assert loopback.finish() == [0, 0, 0], loopback.printed(0)
-  left = [loopback.left(index) for index in range(3)]
+  cluster.start(steps=last + 4, **TRAIN_BATCH)
+  assert cluster.finish() == [0, 0, 0], cluster.printed(0)
+  left = [cluster.left(index) for index in range(3)]
   assert [(one["first_step"], one["last_step"]) for one in left] == [(last, last + 4)] * 3
   for name in left[0]:
     if name.startswith("weight/"):
@@ -153,31 +153,31 @@ def test_three_processes_survive_the_loss_of_one(data, tmp_path, victim):
 
 @pytest.mark.slow
 def test_sigterm_to_one_process_ends_all_with_a_checkpoint(data, tmp_path):
-  loopback = Loopback(data, tmp_path, 2)
-  train_until_step(loopback, 2)
-  loopback.processes[1].terminate()
-  assert loopback.finish() == [preemption.EXIT_STATUS] * 2, loopback.printed(0)
-  (told,) = re.findall(r"ended by SIGTERM after step (\d+)", loopback.printed(0))
-  assert tiny_run.steps_of(loopback.model_dir)[-1] == int(told)
+  cluster = LocalCluster(data, tmp_path, 2)
+  train_until_step(cluster, 2)
+  cluster.processes[1].terminate()
+  assert cluster.finish() == [preemption.EXIT_STATUS] * 2, cluster.printed(0)
+  (told,) = re.findall(r"ended by SIGTERM after step (\d+)", cluster.printed(0))
+  assert tiny_run.steps_of(cluster.model_dir)[-1] == int(told)
 
 
 @pytest.mark.slow
 def test_processes_that_were_not_started_alike(data, tmp_path):
-  loopback = Loopback(data, tmp_path, 2)
-  loopback.start(per_process={1: {"task.losses.l2_weight_decay": 0.5}})
-  assert loopback.finish() == [2, 2], loopback.printed(0)
+  cluster = LocalCluster(data, tmp_path, 2)
+  cluster.start(per_process={1: {"task.losses.l2_weight_decay": 0.5}})
+  assert cluster.finish() == [2, 2], cluster.printed(0)
   for index in (0, 1):
-    printed = loopback.printed(index)
+    printed = cluster.printed(index)
     assert re.search(r"task\.losses\.l2_weight_decay is \S+ in the chief, process 0 of 2", printed)
     assert "but 0.5 in the worker, process 1 of 2" in printed
-  assert not (loopback.model_dir / "params.yaml").exists()
+  assert not (cluster.model_dir / "params.yaml").exists()
 
 
 @pytest.mark.slow
 def test_one_command_for_all_with_an_evaluator(data, tmp_path):
-  loopback = Loopback(data, tmp_path, 2, evaluator=True)
-  loopback.start(mode="train_and_eval", steps=6, **BATCH)
-  assert loopback.finish() == [0, 0, 0], loopback.printed(0) + loopback.printed(2)
-  assert "evaluation at step" not in loopback.printed(0)
-  assert re.findall(r"evaluation at step (\d)", loopback.printed(2)) == ["2", "4", "6"]
-  assert (loopback.model_dir / "best_ckpt" / "info.json").is_file()
+  cluster = LocalCluster(data, tmp_path, 2, evaluator=True)
+  cluster.start(mode="train_and_eval", steps=6, **BATCH)
+  assert cluster.finish() == [0, 0, 0], cluster.printed(0) + cluster.printed(2)
+  assert "evaluation at step" not in cluster.printed(0)
+  assert re.findall(r"evaluation at step (\d)", cluster.printed(2)) == ["2", "4", "6"]
+  assert (cluster.model_dir / "best_ckpt" / "info.json").is_file()

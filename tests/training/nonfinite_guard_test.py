@@ -11,8 +11,8 @@ import tensorflow as tf
 import tf_keras
 
 from sasa_tf.errors import UserError
-from sasa_tf.training.step.distributed_step import DistributedStep
 from sasa_tf.training.step.nonfinite_guard import NonfiniteGuard
+from sasa_tf.training.step.replica_step import ReplicaStep
 
 BATCH = 8
 REPLICAS = int(os.environ.get("SASA_TF_TEST_REPLICAS", "1"))
@@ -70,12 +70,12 @@ class Run:
         0, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA, trainable=False
       )
       self.guard = NonfiniteGuard(policy, self.model, self.optimizer, self.step)
-      self.distributed_step = DistributedStep(
+      self.replica_step = ReplicaStep(
         Task(), self.model, self.optimizer, [self.metric], jit_compile=jit_compile, guard=self.guard
       )
 
     def replica(inputs):
-      self.distributed_step(inputs)
+      self.replica_step(inputs)
       self.step.assign_add(1)
 
     self._run = tf.function(lambda inputs: self.strategy.run(replica, args=(inputs,)))

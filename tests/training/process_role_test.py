@@ -22,7 +22,7 @@ DIGITS, COCO = "sasa_resnet_digits", "retinanet_sasa_coco"
 def role_of(mode, strategy, cluster, name=DIGITS, gpus=0):
   override = f"runtime.distribution_strategy={strategy},runtime.num_gpus={gpus}"
   params = experiment.load_experiment(name, params_override=override)
-  return process_role.role_of(params, mode, cluster)
+  return process_role.resolve_role(params, mode, cluster)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def run(case):
   tf_keras.utils.set_random_seed(1)
   task = TinyClassification(params.task) if kind == "tiny" else task_factory.get_task(params.task)
   batch = batch_of(kind, task, params)
-  distribution = strategy.over_devices([f"CPU:{i}" for i in range(replicas)])
+  distribution = strategy.from_devices([f"CPU:{i}" for i in range(replicas)])
 
   def build_inputs(params, input_context=None):
     images = tf.data.Dataset.from_tensors(batch).unbatch()
@@ -166,7 +166,7 @@ def run(case):
 
 
 def main(output, *cases):
-  strategy.make_logical_cpus(4)
+  strategy.create_logical_cpus(4)
   arrays = {}
   for case in cases:
     arrays.update({f"{case}|{name}": array for name, array in run(case).items()})

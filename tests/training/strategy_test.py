@@ -60,7 +60,7 @@ def test_tpu_up_to_the_missing_hardware(address, message):
 def test_topology_line():
   one = tf.distribute.OneDeviceStrategy("CPU:0")
   batches = {"task.train_data": 6, "task.validation_data": 4}
-  assert strategy.describe(one, batches) == (
+  assert strategy.describe_topology(one, batches) == (
     "OneDeviceStrategy, 1 host, 1 replica, batch 6 (6 a replica), validation batch 4 (4 a replica)"
   )
 
@@ -75,7 +75,7 @@ class _FourReplicas:
 
 
 def test_topology_line_of_several_hosts():
-  line = strategy.describe(_FourReplicas(), {"task.train_data": 32})
+  line = strategy.describe_topology(_FourReplicas(), {"task.train_data": 32})
   assert line == "_FourReplicas, 2 hosts, 4 replicas, batch 32 (8 a replica)"
 
 
@@ -89,4 +89,4 @@ def test_topology_line_of_several_hosts():
 )
 def test_batches_that_do_not_divide(name, size, message):
   with pytest.raises(UserError, match=message):
-    strategy.describe(_FourReplicas(), {name: size})
+    strategy.describe_topology(_FourReplicas(), {name: size})

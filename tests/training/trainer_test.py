@@ -36,7 +36,7 @@ def make_trainer():
     params = exp_factory.get_exp_config("sasa_resnet_digits")
     params.override({"runtime": {"enable_xla": xla}})
     task = CountingTask(params.task)
-    with strategy.over_devices(["CPU:0"]).scope():
+    with strategy.from_devices(["CPU:0"]).scope():
       optimizer = train_utils.create_optimizer(task, params)
       return Trainer(params, task, task.build_model(), optimizer, evaluate=False)
 

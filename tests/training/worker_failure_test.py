@@ -3,8 +3,8 @@
 import pytest
 import tensorflow as tf
 
-from sasa_tf.training.multi_worker.cluster import Cluster, PeerLostError
-from sasa_tf.training.multi_worker.worker_failure import telling_of_lost_peers
+from sasa_tf.training.multi_worker.cluster import Cluster, WorkerLostError
+from sasa_tf.training.multi_worker.worker_failure import translate_collective_errors
 
 CHIEF = Cluster({"worker": ("a:1", "b:2")}, "worker", 0)
 # As TensorFlow 2.20 words it.
@@ -18,7 +18,7 @@ INTERNAL = "Collective ops is aborted by: Collective instance 270 expected type 
 
 
 def message_of(error, cluster=CHIEF):
-  with pytest.raises(PeerLostError) as raised, telling_of_lost_peers(cluster):
+  with pytest.raises(WorkerLostError) as raised, translate_collective_errors(cluster):
     raise error
   return str(raised.value)
 
@@ -53,5 +53,5 @@ def test_an_unnamed_peer(error):
   ],
 )
 def test_other_errors_pass(error, cluster):
-  with pytest.raises(type(error)), telling_of_lost_peers(cluster):
+  with pytest.raises(type(error)), translate_collective_errors(cluster):
     raise error

@@ -14,7 +14,7 @@ def main(file, *flags):
   from sasa_tf.training import modes, progress
 
   seen = {}
-  begin, on_evaluate = progress.Progress.begin, progress.Progress.on_evaluate
+  begin, on_evaluate = progress.TrainingProgress.begin, progress.TrainingProgress.on_evaluate
   work = modes.train_or_evaluate
 
   def recorded_begin(self):
@@ -32,8 +32,8 @@ def main(file, *flags):
       seen[f"weight/{index}"] = weight.numpy()
     np.savez(file, **seen)
 
-  progress.Progress.begin = recorded_begin
-  progress.Progress.on_evaluate = recorded_on_evaluate
+  progress.TrainingProgress.begin = recorded_begin
+  progress.TrainingProgress.on_evaluate = recorded_on_evaluate
   modes.train_or_evaluate = recorded_work
   sys.argv = [sys.argv[0], *flags]
   train.run()

@@ -20,7 +20,7 @@ from official.modeling import performance
 from sasa_tf.benchmarks.scaling.cases import Case, configuration
 from sasa_tf.errors import UserError
 from sasa_tf.training import strategy
-from sasa_tf.training.step.distributed_step import DistributedStep
+from sasa_tf.training.step.replica_step import ReplicaStep
 from sasa_tf.training.trainer import Trainer
 
 
@@ -70,7 +70,7 @@ class _ResidentInputs(Trainer):
     return self.resident
 
 
-class _NoReduction(DistributedStep):
+class _NoReduction(ReplicaStep):
   """Every replica trains on its own."""
 
   def _all_reduce(self, buffers: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -86,15 +86,15 @@ def _resident_batch(
   def draw() -> tuple[tf.Tensor, tf.Tensor]:
     images = tf.random.stateless_normal([batch, *size], [1, 2], dtype=data.dtype)
     classes = params.task.model.num_classes
-    # int64 as the train program has them on the way to the device, see DeviceIntegers.
+    # int64 as the train program has them on the way to the device, see Int32Transport.
     return images, tf.random.stateless_uniform([batch], [3, 4], 0, classes, tf.int64)
 
   return distribution.run(draw)
 
 
-def _make_step(reduction: str, max_buffer_bytes: int | None) -> Callable[..., DistributedStep]:
-  step = _NoReduction if reduction == "none" else DistributedStep
-  return functools.partial(step, max_buffer_bytes=max_buffer_bytes)
+def _make_step(reduction: str, max_bucket_bytes: int | None) -> Callable[..., ReplicaStep]:
+  step = _NoReduction if reduction == "none" else ReplicaStep
+  return functools.partial(step, max_bucket_bytes=max_bucket_bytes)
 
 
 def measure(
@@ -103,7 +103,7 @@ def measure(
   *,
   steps: int,
   rounds: int,
-  max_buffer_bytes: int | None = None,
+  max_bucket_bytes: int | None = None,
 ) -> Result:
   """Trains for a while and returns what the steps took; a failure is a result too.
 
@@ -112,7 +112,7 @@ def measure(
     device_names: of `scaling_cases.find_devices`; as many as the case has replicas are used.
     steps: of a round, which is one program: nothing is waited for between them.
     rounds: after the warm-up, which is one round too.
-    max_buffer_bytes: of a buffer of gradients, see `DistributedStep`.
+    max_bucket_bytes: of a buffer of gradients, see `ReplicaStep`.
   """
   params = configuration(case)
   performance.set_mixed_precision_policy(case.dtype)
@@ -120,7 +120,7 @@ def measure(
   tf_keras.utils.set_random_seed(0)
   start = time.perf_counter()
   try:
-    distribution = strategy.over_devices(device_names[: case.replicas])
+    distribution = strategy.from_devices(device_names[: case.replicas])
     with distribution.scope():
       task = task_factory.get_task(params.task)
       trainer = _ResidentInputs(
@@ -132,7 +132,7 @@ def measure(
         train_dataset=distribution.experimental_distribute_dataset(
           tf.data.Dataset.range(case.replicas).repeat().batch(case.replicas)
         ),
-        make_step=_make_step(case.reduction, max_buffer_bytes),
+        make_step=_make_step(case.reduction, max_bucket_bytes),
       )
     trainer.resident = _resident_batch(distribution, params)
     seconds, logs = [], {}
@@ -166,7 +166,7 @@ def measure_all(
   *,
   steps: int,
   rounds: int,
-  max_buffer_bytes: int | None = None,
+  max_bucket_bytes: int | None = None,
   output: str | None = None,
   facts: dict[str, Any] | None = None,
 ) -> list[Result]:
@@ -177,7 +177,7 @@ def measure_all(
     device_names: see `measure`.
     steps: see `measure`.
     rounds: see `measure`.
-    max_buffer_bytes: see `measure`.
+    max_bucket_bytes: see `measure`.
     output: file of JSON lines to add the results to, or None.
     facts: for every line of `output`.
   """
@@ -185,7 +185,7 @@ def measure_all(
   print(_HEAD, flush=True)
   for case in cases:
     result = measure(
-      case, device_names, steps=steps, rounds=rounds, max_buffer_bytes=max_buffer_bytes
+      case, device_names, steps=steps, rounds=rounds, max_bucket_bytes=max_bucket_bytes
     )
     speed = result.images_per_second
     if speed and case.replicas == 1:

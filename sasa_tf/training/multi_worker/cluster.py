@@ -23,7 +23,7 @@ _TYPES = (*_TRAINING, "evaluator")
 EXIT_STATUS = os.EX_UNAVAILABLE
 
 
-class PeerLostError(Exception):
+class WorkerLostError(Exception):
   """Another process of the training is gone, and without it there is no further step."""
 
 

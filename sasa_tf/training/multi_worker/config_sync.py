@@ -14,7 +14,9 @@ from sasa_tf.errors import UserError
 _MOST_DIFFERENCES = 5
 
 
-def gather_texts(distribution: tf.distribute.Strategy, text: str, num_processes: int) -> list[str]:
+def all_gather_strings(
+  distribution: tf.distribute.Strategy, text: str, num_processes: int
+) -> list[str]:
   """Returns the text of every process, the chief's first; waits until all have called.
 
   Args:
@@ -41,7 +43,7 @@ def gather_texts(distribution: tf.distribute.Strategy, text: str, num_processes:
   return [part.decode().removesuffix("\n") for part in of_processes]
 
 
-class Statement(NamedTuple):
+class WorkerConfig(NamedTuple):
   """What a process says of itself.
 
   Attributes:
@@ -55,7 +57,9 @@ class Statement(NamedTuple):
   seed: int
 
 
-def agree(distribution: tf.distribute.Strategy, own: Statement, num_processes: int) -> Statement:
+def sync_config(
+  distribution: tf.distribute.Strategy, own: WorkerConfig, num_processes: int
+) -> WorkerConfig:
   """Returns the chief's statement once every process has made one.
 
   Args:
@@ -66,8 +70,8 @@ def agree(distribution: tf.distribute.Strategy, own: Statement, num_processes: i
   Raises:
     UserError: facts differ; all processes name the same differences.
   """
-  texts = gather_texts(distribution, json.dumps(own), num_processes)
-  chief, *others = (Statement(*json.loads(text)) for text in texts)
+  texts = all_gather_strings(distribution, json.dumps(own), num_processes)
+  chief, *others = (WorkerConfig(*json.loads(text)) for text in texts)
   differences = [line for other in others for line in _differences(chief, other)]
   if differences:
     more = len(differences) - _MOST_DIFFERENCES
@@ -79,7 +83,7 @@ def agree(distribution: tf.distribute.Strategy, own: Statement, num_processes: i
   return chief
 
 
-def _differences(chief: Statement, other: Statement) -> list[str]:
+def _differences(chief: WorkerConfig, other: WorkerConfig) -> list[str]:
   return [
     f"{key} is {chief.facts.get(key)!r} in the {chief.name}, but {other.facts.get(key)!r} in the "
     f"{other.name}"

@@ -16,7 +16,7 @@ from sasa_tf.training.resilience.preemption import PreemptedError
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
-class CheckpointFollower:
+class CheckpointWatcher:
   """Finds the checkpoints that a training writes, in the order of their steps.
 
   Attributes:
@@ -65,7 +65,7 @@ class CheckpointFollower:
       if checkpoint is None:
         return
       self._step = checkpoints.step_of(checkpoint)
-      problem = checkpoints.damage(checkpoint)
+      problem = checkpoints.find_corruption(checkpoint)
       if problem is None:
         yield checkpoint
       elif self._finished(checkpoint):
@@ -116,7 +116,9 @@ class CheckpointFollower:
     )
 
 
-def evaluate_each(runner: train_lib.OrbitExperimentRunner, follower: CheckpointFollower) -> None:
+def evaluate_checkpoints(
+  runner: train_lib.OrbitExperimentRunner, follower: CheckpointWatcher
+) -> None:
   """Evaluates all checkpoints of a training, as they come.
 
   Args:

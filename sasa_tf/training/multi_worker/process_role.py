@@ -31,7 +31,7 @@ class Role(NamedTuple):
     return self.cluster is None or self.cluster.is_chief
 
 
-def role_of(
+def resolve_role(
   params: config_definitions.ExperimentConfig, mode: str, cluster: Cluster | None
 ) -> Role:
   """Returns the role of this process.

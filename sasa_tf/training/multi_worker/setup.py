@@ -67,7 +67,7 @@ def build_strategy(
   return tf.distribute.MultiWorkerMirroredStrategy(resolver, communication)
 
 
-def agree_on_run(
+def sync_experiment(
   distribution: tf.distribute.Strategy,
   cluster: Cluster,
   experiment: str,
@@ -103,9 +103,9 @@ def agree_on_run(
   for name, paths in files.items():
     # Every machine may have its own copy in a folder of its own.
     facts[f"the files of task.{name}.input_path"] = [os.path.basename(path) for path in paths]
-  own = config_sync.Statement(str(cluster), facts, random.SystemRandom().randrange(1 << 31))
+  own = config_sync.WorkerConfig(str(cluster), facts, random.SystemRandom().randrange(1 << 31))
   processes = len(cluster.addresses)
-  chief = config_sync.agree(distribution, own, processes)
+  chief = config_sync.sync_config(distribution, own, processes)
   count = len(files["train_data"])
   if cluster.is_chief and count > processes and count % processes:
     print(

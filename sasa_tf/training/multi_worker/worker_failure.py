@@ -8,18 +8,18 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from sasa_tf.training.multi_worker.cluster import Cluster, PeerLostError
+from sasa_tf.training.multi_worker.cluster import Cluster, WorkerLostError
 
 _CODES = (tf.errors.UNAVAILABLE, tf.errors.ABORTED, tf.errors.DEADLINE_EXCEEDED)
 _COLLECTIVE = "Collective ops is aborted"
 _TASK = re.compile(r"/job:(\w+)(?:/replica:\d+)?/task:(\d+)")
 
 
-def lost_peer(error: tf.errors.OpError, cluster: Cluster) -> PeerLostError | None:
+def worker_lost_error(error: tf.errors.OpError, cluster: Cluster) -> WorkerLostError | None:
   """Returns what an error of TensorFlow means for the cluster, None if no peer was lost."""
   if error.error_code not in _CODES and _COLLECTIVE not in error.message:
     return None
-  return PeerLostError(
+  return WorkerLostError(
     f"{_lost(error.message, cluster)} is gone ({_reason(error.message)}); the {cluster} cannot "
     "train without it. Start every process again with the command that it had: all go on from the "
     "last checkpoint."
@@ -27,8 +27,8 @@ def lost_peer(error: tf.errors.OpError, cluster: Cluster) -> PeerLostError | Non
 
 
 @contextlib.contextmanager
-def telling_of_lost_peers(cluster: Cluster | None) -> Iterator[None]:
-  """Raises a `PeerLostError` in the place of TensorFlow's error within the block.
+def translate_collective_errors(cluster: Cluster | None) -> Iterator[None]:
+  """Raises a `WorkerLostError` in the place of TensorFlow's error within the block.
 
   TensorFlow notices a process that has ended or hangs after ten seconds without a heartbeat, at
   once if it was talking to it. Its communication cannot be mended then within a process.
@@ -39,7 +39,7 @@ def telling_of_lost_peers(cluster: Cluster | None) -> Iterator[None]:
   try:
     yield
   except tf.errors.OpError as error:
-    lost = lost_peer(error, cluster) if cluster is not None else None
+    lost = worker_lost_error(error, cluster) if cluster is not None else None
     if lost is None:
       raise
     raise lost from error

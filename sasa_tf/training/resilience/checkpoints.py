@@ -22,7 +22,7 @@ _BEST_METRICS = "info.json"
 _UNFINISHED = re.compile(r".+-\d+_temp$|.+\.tempstate\d+$")
 
 
-def damage(checkpoint: str) -> str | None:
+def find_corruption(checkpoint: str) -> str | None:
   """Returns what is wrong with a checkpoint, None where it is whole.
 
   Every tensor is read, which compares its bytes with the checksum that was written with them.
@@ -45,7 +45,7 @@ def step_of(checkpoint: str) -> int:
   return int(number[1]) if number else -1
 
 
-def latest_whole(*directories: str) -> str | None:
+def latest_valid(*directories: str) -> str | None:
   """Returns the checkpoint to go on from: the last one, or the last before it that is whole.
 
   That is the one that the state file names, unless a process was killed between writing a later
@@ -65,7 +65,7 @@ def latest_whole(*directories: str) -> str | None:
     candidates = list(_newest_first(directory))
     named = _named_last(directory)
     for checkpoint in candidates:
-      problem = damage(checkpoint)
+      problem = find_corruption(checkpoint)
       if problem is None:
         if named not in candidates:
           passed_over.append(_unnamed(directory, named))
@@ -81,7 +81,7 @@ def latest_whole(*directories: str) -> str | None:
   return None
 
 
-def mend(directory: str) -> None:
+def repair(directory: str) -> None:
   """Makes the state file name the checkpoint to go on from, and removes unfinished ones.
 
   For the one process that is about to write there. Damaged checkpoints stay, but are named no more;
@@ -91,7 +91,7 @@ def mend(directory: str) -> None:
     directory: of checkpoints; may be missing.
 
   Raises:
-    UserError: as `latest_whole`.
+    UserError: as `latest_valid`.
   """
   if not tf.io.gfile.isdir(directory):
     return
@@ -99,7 +99,7 @@ def mend(directory: str) -> None:
     if _UNFINISHED.fullmatch(name.rstrip("/")):
       path = os.path.join(directory, name)
       (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
-  whole = latest_whole(directory)
+  whole = latest_valid(directory)
   if whole is None:
     state = os.path.join(directory, STATE_FILE)
     if tf.io.gfile.exists(state):
@@ -120,7 +120,7 @@ def _warn(message: str) -> None:
   print("warning:", message, file=sys.stderr, flush=True)
 
 
-def mend_best(directory: str) -> None:
+def repair_best(directory: str) -> None:
   """Forgets the best evaluation so far if its checkpoint was never finished.
 
   Model Garden writes the metrics first. Killed in between, it would wait for a better evaluation,
@@ -135,7 +135,7 @@ def mend_best(directory: str) -> None:
   try:
     with tf.io.gfile.GFile(metrics) as file:
       step = int(json.loads(file.read())["best_ckpt_global_step"])
-    best = latest_whole(directory)
+    best = latest_valid(directory)
     finished = best is not None and step == int(
       tf.train.load_checkpoint(best).get_tensor("global_step/.ATTRIBUTES/VARIABLE_VALUE")
     )

@@ -46,8 +46,8 @@ class Controller(orbit.Controller):
   def restore_checkpoint(self, checkpoint_path: str | None = None) -> str | None:
     """Restores the named checkpoint, by default the last one, or the whole one before it."""
     manager = self.checkpoint_manager
-    if checkpoint_path is None or checkpoints.damage(checkpoint_path):
-      whole = checkpoints.latest_whole(manager.directory)
+    if checkpoint_path is None or checkpoints.find_corruption(checkpoint_path):
+      whole = checkpoints.latest_valid(manager.directory)
       # What the manager itself restores, it also counts its interval from.
       checkpoint_path = whole if whole != manager.latest_checkpoint else None
     return super().restore_checkpoint(checkpoint_path)
@@ -92,7 +92,7 @@ class Controller(orbit.Controller):
 
   def _unwritten(self, error: tf.errors.OpError) -> UserError:
     directory = self.checkpoint_manager.directory
-    whole = checkpoints.latest_whole(directory)
+    whole = checkpoints.latest_valid(directory)
     # Without the names of operations.
     problem = re.sub(r"\{\{.*?\}\} ?| \[Op:\w+\].*", "", error.message.splitlines()[0])
     return UserError(

@@ -15,7 +15,7 @@ import tf_keras
 from official.core import base_task
 
 
-class RecordedStep(NamedTuple):
+class CapturedStep(NamedTuple):
   """What a training step computed and has not applied.
 
   Attributes:
@@ -67,13 +67,13 @@ class _RecordingMetric:
     return None  # some tasks log it at once; nobody reads these logs
 
 
-def record_step(
+def capture_step(
   task: base_task.Task,
   inputs: Any,
   model: tf_keras.Model,
   optimizer: tf_keras.optimizers.Optimizer,
   metrics: Sequence[tf_keras.metrics.Metric],
-) -> RecordedStep:
+) -> CapturedStep:
   """Runs `task.train_step` without its effects on optimizer, weights and metrics.
 
   Args:
@@ -87,7 +87,7 @@ def record_step(
   recording_metrics = [_RecordingMetric(metric.name) for metric in metrics]
   logs = task.train_step(inputs, model=model, optimizer=recording, metrics=recording_metrics)
   pairs = recording.gradients_and_variables
-  return RecordedStep(
+  return CapturedStep(
     loss=logs[task.loss],
     gradients=[gradient for gradient, _ in pairs],
     variables=[variable for _, variable in pairs],

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 
-class GradientPacking:
+class GradientBuckets:
   """Where each gradient lies in the buffers: planned once, from static shapes."""
 
   def __init__(self, gradients: Sequence[tf.Tensor], max_bytes: int | None = None):
@@ -31,14 +31,14 @@ class GradientPacking:
       members.append(index)
       open_buffers[gradient.dtype] = members, filled + size
 
-  def pack(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+  def flatten(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the buffers, each of rank 1."""
     return [
       tf.concat([tf.reshape(gradients[index], [-1]) for index in members], axis=0)
       for members in self._buffers
     ]
 
-  def unpack(self, buffers: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+  def unflatten(self, buffers: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the gradients, in their order and shapes."""
     gradients: list[tf.Tensor | None] = [None] * len(self._shapes)
     for members, buffer in zip(self._buffers, buffers, strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 
-class DeviceIntegers:
+class Int32Transport:
   """Lets tensors of int32 travel as int64, up to the program that takes them.
 
   TensorFlow keeps a GPU's int32 tensors in the memory of the host. Each step of a program of XLA
@@ -20,7 +20,9 @@ class DeviceIntegers:
   def __init__(self):
     self._dtypes: Any = None
 
-  def widened(self, build: Callable[..., tf.data.Dataset]) -> Callable[..., tf.data.Dataset]:
+  def wrap_dataset_fn(
+    self, build: Callable[..., tf.data.Dataset]
+  ) -> Callable[..., tf.data.Dataset]:
     """Returns a function like `build`, of a configuration, whose data set has int64 for int32."""
 
     def build_widened(params: Any, input_context: tf.distribute.InputContext | None = None):
@@ -28,7 +30,7 @@ class DeviceIntegers:
 
     return build_widened
 
-  def narrow(self, inputs: Any) -> Any:
+  def restore(self, inputs: Any) -> Any:
     """Returns an element of the widened data set as it was before, or all as it is without one.
 
     Args:

@@ -20,7 +20,7 @@ from sasa_tf.training.resilience.preemption import StopRequest
 _SECONDS_OF_DELAY = 30
 
 
-class ClusterController(Controller):
+class MultiWorkerController(Controller):
   """As ours for a single process, with these differences.
 
   * All processes go on from the checkpoint that the chief chooses. Model Garden restores the chief
@@ -60,9 +60,9 @@ class ClusterController(Controller):
     """
     own = ""
     if self._cluster.is_chief:
-      own = os.path.basename(checkpoint_path or checkpoints.latest_whole(self._model_dir) or "")
+      own = os.path.basename(checkpoint_path or checkpoints.latest_valid(self._model_dir) or "")
     processes = len(self._cluster.addresses)
-    name = config_sync.gather_texts(self.strategy, own, processes)[0]
+    name = config_sync.all_gather_strings(self.strategy, own, processes)[0]
     if self._cluster.is_chief:
       return super().restore_checkpoint(checkpoint_path)
     self._wait_for_file(f"{name}.index" if name else RUN_FILE)
@@ -90,7 +90,7 @@ class ClusterController(Controller):
     )
 
   def _unwritten(self, error: tf.errors.OpError) -> Exception:
-    return worker_failure.lost_peer(error, self._cluster) or super()._unwritten(error)
+    return worker_failure.worker_lost_error(error, self._cluster) or super()._unwritten(error)
 
   def evaluate(self, steps: int = -1) -> Mapping[str, Any] | None:
     """Evaluates the same network in every replica."""

@@ -75,7 +75,7 @@ def test_truncated_file_ends_the_run_or_is_left_out(data, tmp_path, capsys):
 
 
 def test_sigterm_then_damage_then_the_end(data, tmp_path, monkeypatch, capsys):
-  on_train, on_evaluate = progress.Progress.on_train, progress.Progress.on_evaluate
+  on_train, on_evaluate = progress.TrainingProgress.on_train, progress.TrainingProgress.on_evaluate
   before = signal.getsignal(signal.SIGTERM)
 
   def ended_at_six(self, output):
@@ -83,23 +83,23 @@ def test_sigterm_then_damage_then_the_end(data, tmp_path, monkeypatch, capsys):
     if self._current_step() == 6:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(progress.Progress, "on_train", ended_at_six)
+  monkeypatch.setattr(progress.TrainingProgress, "on_train", ended_at_six)
   with pytest.raises(PreemptedError, match="after step 6, which is saved in"):
     train(data, tmp_path)
   assert tiny_run.steps_of(tmp_path) == [2, 6]
   assert signal.getsignal(signal.SIGTERM) == before
-  monkeypatch.setattr(progress.Progress, "on_train", on_train)
+  monkeypatch.setattr(progress.TrainingProgress, "on_train", on_train)
 
   # The last checkpoint is damaged: the run goes on from the one before it, and says so.
   os.truncate(tmp_path / "ckpt-6.data-00000-of-00001", 1000)
   begun = []
-  begin = progress.Progress.begin
+  begin = progress.TrainingProgress.begin
 
   def noting(self):
     begun.append(self._current_step())
     begin(self)
 
-  monkeypatch.setattr(progress.Progress, "begin", noting)
+  monkeypatch.setattr(progress.TrainingProgress, "begin", noting)
   train(data, tmp_path, mode="train_and_eval")
   assert begun == [2]
   assert f"{tmp_path}/ckpt-6 is damaged and not used" in capsys.readouterr().err
@@ -114,7 +114,7 @@ def test_sigterm_then_damage_then_the_end(data, tmp_path, monkeypatch, capsys):
     steps.append(self._current_step())
     on_evaluate(self, output)
 
-  monkeypatch.setattr(progress.Progress, "on_evaluate", noting_step)
+  monkeypatch.setattr(progress.TrainingProgress, "on_evaluate", noting_step)
   assert "accuracy" in train(data, tmp_path, mode="eval")
   assert steps == [10]
   assert pathlib.Path(tmp_path, "checkpoint").read_text() == state

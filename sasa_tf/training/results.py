@@ -28,7 +28,7 @@ def best_checkpoint(model_dir: str, params: config_definitions.ExperimentConfig)
   if params.trainer.optimizer_config.ema:
     directories.append(os.path.join(model_dir, "ema_checkpoints"))
   directories.append(model_dir)
-  return checkpoints.latest_whole(*directories)
+  return checkpoints.latest_valid(*directories)
 
 
 def find_checkpoint(
@@ -45,7 +45,7 @@ def find_checkpoint(
     UserError: there is none, or it is damaged.
   """
   if checkpoint_path and tf.io.gfile.exists(f"{checkpoint_path}.index"):
-    problem = checkpoints.damage(checkpoint_path)
+    problem = checkpoints.find_corruption(checkpoint_path)
     if problem:
       raise UserError(f"{checkpoint_path} is damaged: {problem}. Name another checkpoint.")
     return checkpoint_path
@@ -53,7 +53,7 @@ def find_checkpoint(
   if not directory:
     raise UserError("expected --checkpoint_path or --model_dir; received neither.")
   found = (
-    checkpoints.latest_whole(directory) if checkpoint_path else best_checkpoint(directory, params)
+    checkpoints.latest_valid(directory) if checkpoint_path else best_checkpoint(directory, params)
   )
   if found is None:
     raise UserError(f"{directory} holds no checkpoint. Name one, or the directory of a training.")

@@ -21,7 +21,7 @@ def free_addresses(count):
     return [f"localhost:{one.getsockname()[1]}" for one in opened]
 
 
-class Loopback:
+class LocalCluster:
   """Some processes that train together, and what they leave.
 
   Attributes:

@@ -10,7 +10,7 @@ from official.core import input_reader
 from sasa_tf.errors import UserError
 from sasa_tf.training.multi_worker import config_sync, setup
 from sasa_tf.training.multi_worker.cluster import Cluster
-from sasa_tf.training.multi_worker.config_sync import Statement
+from sasa_tf.training.multi_worker.config_sync import WorkerConfig
 from tests.training import tiny_run
 
 READ_IN_ORDER = {
@@ -34,10 +34,12 @@ def shares(tmp_path, monkeypatch):
     read_by = []
     for index in range(num_processes):
       monkeypatch.setattr(
-        config_sync, "agree", lambda strategy, own, processes: Statement("chief", own.facts, 7)
+        config_sync,
+        "sync_config",
+        lambda strategy, own, processes: WorkerConfig("chief", own.facts, 7),
       )
       cluster = Cluster({"worker": addresses}, "worker", index)
-      agreed = setup.agree_on_run(None, cluster, "x", params, "train")
+      agreed = setup.sync_experiment(None, cluster, "x", params, "train")
       context = tf.distribute.InputContext(num_processes, index, num_processes)
       reader = input_reader.InputReader(agreed.task.train_data, dataset_fn=dataset_fn)
       batches = reader.read(context).unbatch().take(count)
@@ -70,12 +72,12 @@ def test_files_that_do_not_divide_are_told_by_the_chief(shares, capsys):
 def test_a_seed_of_the_user_stays(monkeypatch, tmp_path):
   (tmp_path / "train-0").touch()
   monkeypatch.setattr(
-    config_sync, "agree", lambda strategy, own, processes: Statement("chief", own.facts, 7)
+    config_sync, "sync_config", lambda strategy, own, processes: WorkerConfig("chief", own.facts, 7)
   )
   others = {"task.train_data.seed": 3, "task.validation_data.input_path": "''"}
   params = tiny_run.params(tmp_path, **others)
   cluster = Cluster({"worker": ("a:1", "a:2")}, "worker", 0)
-  agreed = setup.agree_on_run(None, cluster, "x", params, "train")
+  agreed = setup.sync_experiment(None, cluster, "x", params, "train")
   assert agreed.task.train_data.seed == 3
   assert params.task.train_data.input_path == f"{tmp_path}/train-*"  # left alone, for params.yaml
   assert type(agreed.task) is type(params.task)

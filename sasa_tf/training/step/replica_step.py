@@ -10,12 +10,12 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task
 
-from sasa_tf.training.step.captured_step import record_step
-from sasa_tf.training.step.gradient_bucketing import GradientPacking
+from sasa_tf.training.step.captured_step import capture_step
+from sasa_tf.training.step.gradient_bucketing import GradientBuckets
 from sasa_tf.training.step.nonfinite_guard import NonfiniteGuard
 
 
-class DistributedStep:
+class ReplicaStep:
   """Forward and backward pass, all-reduce, update; to be called in a replica.
 
   Model Garden leaves the all-reduce to the optimizer and so, where XLA compiles the step, puts it
@@ -41,7 +41,7 @@ class DistributedStep:
     metrics: Sequence[tf_keras.metrics.Metric],
     *,
     jit_compile: bool,
-    max_buffer_bytes: int | None = None,
+    max_bucket_bytes: int | None = None,
     guard: NonfiniteGuard | None = None,
     prepare_inputs: Callable[[Any], Any] = lambda inputs: inputs,
   ):
@@ -53,7 +53,7 @@ class DistributedStep:
       optimizer: from now on it is given reduced gradients and reduces none itself.
       metrics: of `task.build_metrics`, for the training.
       jit_compile: whether XLA compiles.
-      max_buffer_bytes: of a buffer; None for one buffer of each dtype.
+      max_bucket_bytes: of a buffer; None for one buffer of each dtype.
       guard: watches loss and gradients; None for nobody.
       prepare_inputs: what the task gets of the inputs, made in the program.
     """
@@ -67,8 +67,8 @@ class DistributedStep:
     self._strategy = tf.distribute.get_strategy()
     self._alone = self._strategy.num_replicas_in_sync == 1
     # A buffer for each gradient costs a single replica nothing.
-    self._max_buffer_bytes = 0 if self._alone else max_buffer_bytes
-    self._packing: GradientPacking | None = None
+    self._max_buffer_bytes = 0 if self._alone else max_bucket_bytes
+    self._packing: GradientBuckets | None = None
     self._variables: list[tf.Variable] = []
     _leave_reduction_to_us(optimizer)
 
@@ -83,7 +83,7 @@ class DistributedStep:
       self._update = compiled(self._update)
 
   @property
-  def is_one_program(self) -> bool:
+  def is_fully_compiled(self) -> bool:
     """Whether XLA compiles the whole step, as a single program."""
     return self._jit_compile and self._alone
 
@@ -105,19 +105,19 @@ class DistributedStep:
 
   def _gradients(self, inputs: Any) -> tuple[list[tf.Tensor], tf.Tensor, list[Any]]:
     inputs = self._prepare_inputs(inputs)
-    step = record_step(self._task, inputs, self._model, self._optimizer, self._metrics)
+    step = capture_step(self._task, inputs, self._model, self._optimizer, self._metrics)
     # The same for every replica.
     self._variables = step.variables
     # The loss travels along, so that all replicas know of every other's.
     travelling = [*step.gradients, tf.cast(step.loss, tf.float32)]
-    self._packing = GradientPacking(travelling, self._max_buffer_bytes)
+    self._packing = GradientBuckets(travelling, self._max_buffer_bytes)
     left = []  # for the metrics that are updated outside
     for metric, updates in zip(self._metrics, step.metric_arguments, strict=True):
       inside = self._jit_compile and _is_compiled(metric)
       if inside:
         self._update_metric(metric, updates)
       left.append([] if inside else updates)
-    return self._packing.pack(travelling), step.loss, left
+    return self._packing.flatten(travelling), step.loss, left
 
   def _update_metric(
     self, metric: tf_keras.metrics.Metric, updates: Sequence[tuple[Any, ...]]
@@ -132,7 +132,7 @@ class DistributedStep:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, buffers)
 
   def _update(self, buffers: list[tf.Tensor], kept: list[tf.Tensor]) -> None:
-    *gradients, loss = self._packing.unpack(buffers)
+    *gradients, loss = self._packing.unflatten(buffers)
 
     def update():
       pairs = list(zip(gradients, self._variables, strict=True))

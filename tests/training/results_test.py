@@ -3,12 +3,12 @@
 import pytest
 
 from sasa_tf import registry_imports  # noqa: F401
-from sasa_tf.training import experiment, report
+from sasa_tf.training import experiment, results
 
 
 @pytest.mark.parametrize("name", ["sasa_resnet_digits", "retinanet_sasa_scenes"])
 def test_the_export_command_is_next(name, tmp_path, capsys):
-  report.print_results(str(tmp_path), experiment.load_experiment(name))
+  results.print_results(str(tmp_path), experiment.load_experiment(name))
   *_, last = capsys.readouterr().out.splitlines()
   assert last.split(maxsplit=1) == [
     "next",
