@@ -32,7 +32,7 @@ FAULTS = {
   "missing_box_wait": "wrong",
   "box_too_few": "1024 bytes were to come in boxes, 512 were copied",
   "box_between": "not a multiple of 128",
-  "returned_lanes": "have returned, and the others are at LoadMatrices",
+  "returned_lanes": "have returned, and the others are at LdmatrixX4",
 }
 
 

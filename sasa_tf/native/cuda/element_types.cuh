@@ -1,6 +1,6 @@
-// Numbers of the CUDA kernels: loads, stores, conversions and sums over lanes.
-#ifndef SASA_TF_NATIVE_CUDA_NUMBERS_CUH_
-#define SASA_TF_NATIVE_CUDA_NUMBERS_CUH_
+// Element types of the CUDA kernels: conversions, and the constants of the softmax in base 2.
+#ifndef SASA_TF_NATIVE_CUDA_ELEMENT_TYPES_CUH_
+#define SASA_TF_NATIVE_CUDA_ELEMENT_TYPES_CUH_
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -8,59 +8,33 @@
 
 #include <cstdint>
 
-#include "cuda/kernel_attribute_cache.h"
 #include "cuda/ptx.cuh"
+#include "cuda/warp_reduce.cuh"
 
 namespace sasa {
 
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
-
-// Logits are in units of log2 inside of the kernels.
+// The kernels scale logits by log2(e), so that the softmax can use exp2.
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
-constexpr float kMasked = -1e30f;  // logit of what takes no part
-constexpr float kAbsent = 1e30f;   // log-sum-exp of a query that is not there: weights of zero
+constexpr float kMaskedLogit = -1e30f;  // logit of a masked key
+constexpr float kInvalidLse = 1e30f;    // LSE of a query outside the image: its probabilities are 0
 
-__device__ inline float2 Widen(uint32_t two, __nv_bfloat16) {
-  return make_float2(__uint_as_float(two << 16), __uint_as_float(two & 0xffff0000u));
+// Converts a packed bf16x2 or fp16x2 register to two floats.
+__device__ inline float2 UnpackX2(uint32_t packed, __nv_bfloat16) {
+  return make_float2(__uint_as_float(packed << 16), __uint_as_float(packed & 0xffff0000u));
 }
-__device__ inline float2 Widen(uint32_t two, __half) {
-  return __half22float2(*reinterpret_cast<__half2*>(&two));
+__device__ inline float2 UnpackX2(uint32_t packed, __half) {
+  return __half22float2(*reinterpret_cast<__half2*>(&packed));
 }
 
-// What tf32 keeps of a float.
-__device__ inline float Coarse(float x) {
+// Clears the bits of a float that TF32 does not have.
+__device__ inline float TruncateToTf32(float x) {
   return __uint_as_float(__float_as_uint(x) & 0xffffe000u);
-}
-
-// Sums over the lanes of a warp whose numbers are equal modulo kLanes.
-template <int kLanes>
-__device__ inline float WarpSum(float x) {
-#pragma unroll
-  for (int distance = kWarp / 2; distance >= kLanes; distance /= 2) {
-    x += __shfl_xor_sync(kAllLanes, x, distance);
-  }
-  return x;
-}
-
-// Thread blocks that take turns on the work: as many as run at a time.
-template <typename Kernel>
-int Workers(Kernel kernel, int work, int threads, int bytes, int limit) {
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  const int most = AskOnce(kernel, threads, bytes, [&](int device) {
-    int processors = 1, blocks = 1;
-    cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, bytes);
-    return processors * (blocks > 0 ? blocks : 1);
-  });
-  const int workers = work < most ? work : most;
-  return workers < limit ? workers : limit;
 }
 
 __host__ __device__ constexpr int CeilDiv(int a, int b) { return (a + b - 1) / b; }
 
 }  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CUDA_NUMBERS_CUH_
+#endif  // SASA_TF_NATIVE_CUDA_ELEMENT_TYPES_CUH_

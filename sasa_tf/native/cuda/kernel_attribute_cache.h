@@ -1,6 +1,6 @@
-// What the CUDA runtime says of a kernel, which takes it longer than a launch may: asked once.
-#ifndef SASA_TF_NATIVE_CUDA_ANSWERS_H_
-#define SASA_TF_NATIVE_CUDA_ANSWERS_H_
+// Caches what the CUDA runtime reports about kernels; a query can take longer than a launch.
+#ifndef SASA_TF_NATIVE_CUDA_KERNEL_ATTRIBUTE_CACHE_H_
+#define SASA_TF_NATIVE_CUDA_KERNEL_ATTRIBUTE_CACHE_H_
 
 #include <cuda_runtime.h>
 
@@ -10,21 +10,21 @@
 
 namespace sasa {
 
-// Returns what `ask(device)` returned when it was first called of this kernel on the current
-// device, with so many threads and bytes of shared memory. Answers of each `Ask` are kept apart.
-template <typename Kernel, typename Ask>
-int AskOnce(Kernel kernel, int threads, int bytes, Ask ask) {
+// Returns `query(device)` for the current device. The result is cached by kernel, device, number
+// of threads and bytes of shared memory, in a separate cache for each type of `Query`.
+template <typename Kernel, typename Query>
+int CachedKernelAttribute(Kernel kernel, int threads, int smem_bytes, Query query) {
   static std::mutex mutex;
-  static std::map<std::tuple<Kernel, int, int, int>, int> answers;
+  static std::map<std::tuple<Kernel, int, int, int>, int> cache;
   int device = 0;
   cudaGetDevice(&device);
-  const std::tuple<Kernel, int, int, int> question(kernel, device, threads, bytes);
+  const std::tuple<Kernel, int, int, int> key(kernel, device, threads, smem_bytes);
   std::lock_guard<std::mutex> lock(mutex);
-  const auto found = answers.find(question);
-  if (found != answers.end()) return found->second;
-  return answers[question] = ask(device);
+  const auto found = cache.find(key);
+  if (found != cache.end()) return found->second;
+  return cache[key] = query(device);
 }
 
 }  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CUDA_ANSWERS_H_
+#endif  // SASA_TF_NATIVE_CUDA_KERNEL_ATTRIBUTE_CACHE_H_

@@ -152,7 +152,7 @@ struct Halves {
   __device__ bool operator[](int half) const { return half ? second : first; }
   // Of a number for each row, which the first lane of four stores for the first half, the second
   // lane for the second.
-  __device__ bool OfNumber(const Lane& lane) const {
+  __device__ bool OfNumber(const MmaLane& lane) const {
     return lane.pair == 0 ? first : lane.pair == 1 && second;
   }
 };
@@ -166,7 +166,7 @@ struct Share {
   int end;    // where they end; or the tile, which an image may end before
 
   __device__ explicit Share(const Area& area)
-      : top(threadIdx.x / kWarp * kPatchRows), begin(0), end(S::kColumns) {
+      : top(threadIdx.x / kWarpSize * kPatchRows), begin(0), end(S::kColumns) {
     if constexpr (S::kShares) {
       constexpr int kPatches = S::kColumns / S::kPatchColumns;  // of a row
       int rows = S::kWarps, each = kPatches;
@@ -176,7 +176,7 @@ struct Share {
         rows = half / 2;
         each = (kPatches * rows + S::kWarps - 1) / S::kWarps;
       }
-      const int warp = threadIdx.x / kWarp, part = warp / rows;
+      const int warp = threadIdx.x / kWarpSize, part = warp / rows;
       top = (warp - part * rows) * kPatchRows;
       begin = part * each * S::kPatchColumns;
       end = min(begin + each * S::kPatchColumns, S::kColumns);
@@ -197,7 +197,7 @@ struct Way {
   int pixel, step;  // counted in heads of one part: from the tile's first, and to the next patch
   int row_step;
 
-  __device__ Way(const TileGrid& g, const Area& area, const Lane& lane) {
+  __device__ Way(const TileGrid& g, const Area& area, const MmaLane& lane) {
     const bool two_heads = S::kHeads == 2;
     column = lane.row % S::kPatchColumns;
     const Share<S> share(area);
@@ -217,7 +217,7 @@ struct Way {
     step = S::kPatchColumns * g.column_step;
   }
   // Where, in an array of so many parts, the lane's channels of its first pixel begin.
-  __device__ uint32_t First(const Area& area, int parts, const Lane& lane) const {
+  __device__ uint32_t First(const Area& area, int parts, const MmaLane& lane) const {
     return (area.First(parts) + pixel * parts) * S::kDepth + 2 * lane.pair;
   }
   // From there to those of the next patch's.
@@ -252,7 +252,7 @@ struct Operands {
   uint32_t a[S::kPlanes / 2][4];
 
   // Each place has a zero of its own, as registers of one operand follow each other.
-  __device__ Operands(const Lane& lane, int place) {
+  __device__ Operands(const MmaLane& lane, int place) {
     if constexpr (S::kHeads == 2) {
 #pragma unroll
       for (int i = 0; i < 2 * S::kPlanes; ++i) a[i / 4][i % 4] = Hidden(0u, lane, place + i);
@@ -288,7 +288,7 @@ __device__ inline void Logits(const Operands<S>& rows, const uint32_t (&b)[S::kP
   for (int i = 0; i < S::kPlanes / 2; ++i) {
     const auto& a = rows.a[i];
     const auto& before = i == 0 ? start : const_cast<const float (&)[4]>(sum);
-    Multiply16<typename S::T>(sum, before, a[0], a[1], a[2], a[3], b[2 * i], b[2 * i + 1]);
+    MmaM16N8K16<typename S::T>(sum, before, a[0], a[1], a[2], a[3], b[2 * i], b[2 * i + 1]);
   }
 }
 
@@ -298,7 +298,7 @@ TileGrid PlanPatches(const LocalAttentionProblem& p) {
   return PlanTiles(p, S::kRows, S::kColumns, S::kHeads);
 }
 
-// With a smaller one, kNever would not keep out what it is to keep out.
+// With a smaller one, kMaskedBias would not keep out what it is to keep out.
 constexpr float kSmallestScale = 0.01f;
 
 // Calls `launch` with a number of the problem's type.

@@ -10,6 +10,7 @@
 #include "cuda/ptx.cuh"
 #include "cuda/launch.h"
 #include "cuda/element_types.cuh"
+#include "cuda/kernel_launch.cuh"
 #include "cuda/mma_regions.cuh"
 #include "cuda/mma_epilogue.cuh"
 #include "cuda/mma_attention.cuh"
@@ -27,8 +28,8 @@ template <typename S>
 struct ByKeys {
   static constexpr int kFacts = 2 * S::kRegion, kRooms = kFacts + kFactBytes<S>;
   static constexpr int kArrivals = kRooms + S::kWarps * Stores<S>::kBytes;
-  static constexpr int kBytes = kArrivals + Arrivals::kBytes;
-  static_assert(kArrivals % Arrivals::kBytes == 0);
+  static constexpr int kBytes = kArrivals + TmaBarrier::kBytes;
+  static_assert(kArrivals % TmaBarrier::kBytes == 0);
 };
 
 template <typename S>
@@ -45,8 +46,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   extern __shared__ __align__(1024) char memory[];
   const Tables<S> tables(memory + ByKeys<S>::kFacts);
   uint32_t* words = reinterpret_cast<uint32_t*>(memory + ByKeys<S>::kFacts);
-  const Lane lane;
-  const uint32_t queries = SharedAddress(memory);
+  const MmaLane lane;
+  const uint32_t queries = SmemAddress(memory);
   boxes.Prefetch();
   tables.Fill(g, rows, columns);
   __syncthreads();
@@ -63,17 +64,17 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     if constexpr (S::kHeads == 2) {
       column_line[covered] = reinterpret_cast<const uint32_t*>(tables.Column(line))[lane.pair];
     }
-    outside[covered] = Hidden(line < 0 || line >= kKernel ? kNever : 0.f, lane, 4 + covered);
+    outside[covered] = Hidden(line < 0 || line >= kKernel ? kMaskedBias : 0.f, lane, 4 + covered);
   }
   // Tables have been read.
   __syncthreads();
   Facts::Clear(words);
   const float factor = g.scale * kLog2E, share = PoolShare(g), key_factor = g.scale * share;
-  char* room = memory + ByKeys<S>::kRooms + threadIdx.x / kWarp * Stores<S>::kBytes;
+  char* room = memory + ByKeys<S>::kRooms + threadIdx.x / kWarpSize * Stores<S>::kBytes;
   Operands<S> k(lane, 18), v(lane, 26);
   uint32_t line[4] = {0u, Hidden(0u, lane, 34), Hidden(0u, lane, 35), 0u};
 
-  Arrivals arrivals(memory + ByKeys<S>::kArrivals);
+  TmaBarrier arrivals(memory + ByKeys<S>::kArrivals);
 
   const Run run(g);
   Ring<S> ring;
@@ -89,8 +90,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       CopyRegion<S, true>(g, area, ring, lane, upstream, 1, true, queries + S::kRegion);
     }
     // For the sums of output times upstream.
-    if (tile == run.begin) WaitForLastKernel();
-    Facts::Copy(g, area, ring, lane, log_sum, minus_deltas, SharedAddress(words));
+    if (tile == run.begin) GridDependencyWait();
+    Facts::Copy(g, area, ring, lane, log_sum, minus_deltas, SmemAddress(words));
     uint32_t at = way.First(area, g.parts, lane);
     Rows<S> next_k, next_v;
     Stores<S> stores(g, area, lane, g.parts);
@@ -102,13 +103,13 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       LoadRows<S>(value + at, way.Second(g.parts), inside, next_v);
     };
     load(at, way.Inside(way.begin));
-    WaitForCopies();
+    CpAsyncWaitAll();
     if (boxes.there) arrivals.Wait();
     __syncthreads();
     Facts::Complete(g, area, ring, queries, factors, 1.f / g.scale, lane, words);
     __syncthreads();
     if (!way.live) continue;
-    const int matrix_row = ring.At(way.top + lane.matrix_row);
+    const int matrix_row = ring.At(way.top + lane.ldmatrix_row);
     Places<S, false> places(queries, lane, matrix_row, way.begin);
     Places<S, true> transposed(queries, lane, matrix_row, way.begin);
     const int query_row = ring.At(way.top + lane.row);
@@ -138,30 +139,30 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
           float logit[4];
           const uint32_t of_term = term[covered * Facts::kColumn];
           if constexpr (S::kHeads == 2) {
-            Multiply8<__half>(logit, kZeros, picks.terms[0], picks.terms[1], of_term);
+            MmaM16N8K8<__half>(logit, kZeros, picks.terms[0], picks.terms[1], of_term);
             Logits<S>(k, q.at[column], logit, logit);
             line[0] = line[3] = column_line[covered];
-            Multiply16<T>(logit, line[0], line[1], line[2], line[3], q.at[column][S::kColumnChunk],
+            MmaM16N8K16<T>(logit, line[0], line[1], line[2], line[3], q.at[column][S::kColumnChunk],
                           q.at[column][S::kChunks + S::kColumnChunk]);
           } else {
-            Multiply16<__half>(logit, kZeros, picks.columns[0], picks.columns[1], picks.terms[0],
+            MmaM16N8K16<__half>(logit, kZeros, picks.columns[0], picks.columns[1], picks.terms[0],
                                picks.terms[1], column_term[Facts::ColumnTermsOf(covered)], of_term);
             Logits<S>(k, q.at[column], logit, logit);
           }
-          Multiply8<__nv_bfloat16>(slope[column], kZeros, picks.deltas[0], picks.deltas[1],
+          MmaM16N8K8<__nv_bfloat16>(slope[column], kZeros, picks.deltas[0], picks.deltas[1],
                                    delta[covered * Facts::kColumn]);
           Logits<S>(v, up.at[column], slope[column], slope[column]);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            weight[column][i] = Exp2(covered >= S::kPatchColumns - 1 && covered < kKernel
+            weight[column][i] = Exp2Approx(covered >= S::kPatchColumns - 1 && covered < kKernel
                                          ? logit[i] * factor
                                          : fmaf(logit[i], factor, outside[covered]));
             slope[column][i] *= weight[column][i];
           }
         }
         uint32_t weights[4], slopes[4];
-        PackRows<T>(weight[0], weight[1], weights);
-        PackRows<T>(slope[0], slope[1], slopes);
+        PackAFragment<T>(weight[0], weight[1], weights);
+        PackAFragment<T>(slope[0], slope[1], slopes);
         upt.Load(transposed, step, S::kRegion);
         Gather<S>(weights, upt, dv);
         qt.Load(transposed, step);
@@ -180,7 +181,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       column_term += S::kPatchColumns * Facts::kTermsOfColumn;
     }
   }
-  WaitForLastKernel();  // of thread blocks without tiles
+  GridDependencyWait();  // of thread blocks without tiles
   SumTables(sums);
 }
 
@@ -190,10 +191,10 @@ void LaunchKeyBackward(const LocalAttentionProblem& p, const BackwardArrays& a,
   using T = typename S::T;
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = ByKeys<S>::kBytes;
-  const int workers = RunsOf(g, Workers(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
+  const int workers = RunsOf(g, PersistentGridSize(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
   const RegionBoxes boxes =
       MakeRegionBoxes<S>(KeyBackward<S>, p, p.pool_size == 1, a.query, p.qkv_parts, a.d_output, 1);
-  EnqueueEarly(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
+  LaunchPdl(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
                static_cast<const T*>(a.value), a.relative_rows, a.relative_columns, a.lse,
                static_cast<const T*>(a.d_output), a.workspace, static_cast<T*>(a.d_key),

@@ -10,6 +10,7 @@
 #include "cuda/ptx.cuh"
 #include "cuda/launch.h"
 #include "cuda/element_types.cuh"
+#include "cuda/kernel_launch.cuh"
 #include "cuda/mma_regions.cuh"
 #include "cuda/mma_epilogue.cuh"
 #include "cuda/mma_position_bias.cuh"
@@ -24,21 +25,21 @@ namespace {
 // From covered rows and columns back to lines of the tables: of each half's 8 queries [8, 8 lines
 // of the rows] and [8, 8 of the columns]. Without branches, in which lanes would part.
 template <typename S>
-__device__ inline void ToLines(const Lane& lane, const Way<S>& way, const Shear& shear,
+__device__ inline void ToLines(const MmaLane& lane, const Way<S>& way, const Shear& shear,
                                const float (&row)[4], const float (&column)[2][4],
                                uint32_t (&lines)[2][2]) {
   using T = typename S::T;
   // Of the numbers of two words, the first word's, or from its second on.
   constexpr uint32_t kFromFirst = 0x3210, kFromSecond = 0x5432;
-  const int first = lane.number - lane.pair;
+  const int first = lane.id - lane.pair;
   // The word so many lanes further on; behind the last lane of the row, from the other word.
   const auto further = [&](uint32_t word, uint32_t behind, int lanes) {
-    return __shfl_sync(kAllLanes, lane.pair < lanes ? behind : word,
+    return __shfl_sync(kFullMask, lane.pair < lanes ? behind : word,
                        first + (lane.pair + lanes) % 4);
   };
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const uint32_t rows = Pack<T>(row[2 * half], row[2 * half + 1]);
+    const uint32_t rows = PackX2<T>(row[2 * half], row[2 * half + 1]);
     lines[half][0] =
         __byte_perm(rows, further(rows, 0u, 1), way.row[half] ? kFromSecond : kFromFirst);
   }
@@ -52,8 +53,8 @@ __device__ inline void ToLines(const Lane& lane, const Way<S>& way, const Shear&
     const uint32_t from = way.column % 2 ? kFromSecond : kFromFirst;
 #pragma unroll
     for (int head = 0; head < 2; ++head) {
-      const uint32_t low = Pack<T>(column[0][2 * head], column[0][2 * head + 1]);
-      const uint32_t high = Pack<T>(column[1][2 * head], column[1][2 * head + 1]);
+      const uint32_t low = PackX2<T>(column[0][2 * head], column[0][2 * head + 1]);
+      const uint32_t high = PackX2<T>(column[1][2 * head], column[1][2 * head + 1]);
       lines[head][1] = __byte_perm(further(low, high, words), further(low, high, words + 1), from);
     }
   }
@@ -68,19 +69,19 @@ __device__ inline void AddTables(uint32_t table_at, const uint32_t (&lines)[2][2
   for (int i = 0; i < S::kTableChunks; ++i) {
     const int column_chunk = S::kColumnChunk + i;
     uint32_t b[2];
-    LoadTwoTransposed(table_at + i * S::kRowLines * 16, b[0], b[1]);
+    LdmatrixX2Trans(table_at + i * S::kRowLines * 16, b[0], b[1]);
     if constexpr (S::kHeads == 1) {
-      Multiply8<T>(dq[0][i], lines[0][0], lines[1][0], b[0]);
-      Multiply8<T>(dq[0][column_chunk], lines[0][1], lines[1][1], b[1]);
+      MmaM16N8K8<T>(dq[0][i], lines[0][0], lines[1][0], b[0]);
+      MmaM16N8K8<T>(dq[0][column_chunk], lines[0][1], lines[1][1], b[1]);
     } else {
       // Each head has half of the rows of its sums.
       float term[S::kChunks][4];
       if constexpr (S::kChunks == 1) {
-        Multiply16<T>(term[0], kZeros, lines[0][0], lines[1][0], lines[0][1], lines[1][1], b[0],
+        MmaM16N8K16<T>(term[0], kZeros, lines[0][0], lines[1][0], lines[0][1], lines[1][1], b[0],
                       b[1]);
       } else {
-        Multiply8<T>(term[0], kZeros, lines[0][0], lines[1][0], b[0]);
-        Multiply8<T>(term[1], kZeros, lines[0][1], lines[1][1], b[1]);
+        MmaM16N8K8<T>(term[0], kZeros, lines[0][0], lines[1][0], b[0]);
+        MmaM16N8K8<T>(term[1], kZeros, lines[0][1], lines[1][1], b[1]);
       }
 #pragma unroll
       for (int c = 0; c < S::kChunks; ++c) {
@@ -103,15 +104,15 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   using T = typename S::T;
   extern __shared__ __align__(1024) char memory[];
   const Tables<S> tables(memory + ByQueries<S>::kTables);
-  const Lane lane;
-  const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
+  const MmaLane lane;
+  const uint32_t keys = SmemAddress(memory), values = keys + S::kRegion;
   boxes.Prefetch();
-  WaitForLastKernel();  // it may have written any of the arguments
+  GridDependencyWait();  // it may have written any of the arguments
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
-  char* room = memory + ByQueries<S>::kRooms + threadIdx.x / kWarp * ByQueries<S>::kRoom;
+  char* room = memory + ByQueries<S>::kRooms + threadIdx.x / kWarpSize * ByQueries<S>::kRoom;
   const float factor = g.scale * kLog2E, query_factor = g.scale * PoolShare(g);
-  const uint32_t one = Pack<T>(1.f, 1.f);
+  const uint32_t one = PackX2<T>(1.f, 1.f);
   // A lane's part of the identity [8, 8], and of matrices [8, 8] with ones in one column.
   const uint32_t of_identity =
       lane.row / 2 == lane.pair ? (lane.row % 2 ? one & 0xffff0000u : one & 0xffffu) : 0u;
@@ -122,17 +123,17 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const float floats[2] = {Hidden(1.f, lane, 30), Hidden(1.f, lane, 31)};
   // The tables' lines from the first on: of rows, and of columns.
   const uint32_t table_at =
-      SharedAddress(lane.half ? tables.Column(lane.matrix_row) : tables.Row(lane.matrix_row));
+      SmemAddress(lane.matrix_lo ? tables.Column(lane.ldmatrix_row) : tables.Row(lane.ldmatrix_row));
   float table_sum[S::kChunks][4] = {};  // [8 lines of rows, 8 of columns][8 channels]
   Operands<S> q(lane, 32), up(lane, 40);
 
-  Arrivals arrivals(memory + ByQueries<S>::kArrivals);
+  TmaBarrier arrivals(memory + ByQueries<S>::kArrivals);
 
   const Run run(g);
   Ring<S> ring;
   for (int tile = run.begin; tile < run.end; tile += run.step) {
     // Heads 8 wide lose more by thread blocks of the next kernel that do not begin side by side.
-    if (S::kDepth > 8 && tile + run.step >= run.end) LetNextKernelBegin();
+    if (S::kDepth > 8 && tile + run.step >= run.end) GridLaunchDependents();
     const Area area(g, tile, S::kRows, S::kColumns, S::kHeads);
     const Way<S> way(g, area, lane);
     ring.Turn(tile > run.begin && area.y > 0);
@@ -159,18 +160,18 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       LoadRows<S>(upstream + upstream_at, upstream_second, inside, next_up);
       LoadRows<S>(output + output_at, way.Second(1), inside, out);
       // Of a query that is not there: weights of zero.
-      lse[0] = lse[1] = kAbsent;
+      lse[0] = lse[1] = kInvalidLse;
       const float* from = log_sum + output_at / S::kDepth;
       if (inside.first) lse[0] = __ldg(from);
       if (inside.second) lse[1] = __ldg(from + way.Second(1));
     };
     load(q_at, upstream_at, output_at, way.Inside(way.begin));
     if (g.mask_border) terms.SetRows(area, lane, way);
-    WaitForCopies();
+    CpAsyncWaitAll();
     if (boxes.there) arrivals.Wait();
     __syncthreads();
     if (!way.live) continue;
-    const int matrix_row = ring.At(way.top + lane.matrix_row);
+    const int matrix_row = ring.At(way.top + lane.ldmatrix_row);
     Places<S, false> places(keys, lane, matrix_row, way.begin);
     Places<S, true> transposed(keys, lane, matrix_row, way.begin);
 #pragma unroll 1
@@ -185,7 +186,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 #pragma unroll
       for (int i = 0; i < 2 * S::kChunks; ++i) {
         const int half = i / S::kChunks, c = i % S::kChunks;
-        const float2 a = Widen(out[half][c], T()), b = Widen(next_up[half][c], T());
+        const float2 a = UnpackX2(out[half][c], T()), b = UnpackX2(next_up[half][c], T());
         minus_delta[half] = fmaf(-a.x, b.x, fmaf(-a.y, b.y, minus_delta[half]));
       }
       terms.Get(q, lane, way, shear, row_terms, column_terms);
@@ -196,9 +197,9 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       }
       // Sums over the lanes of a row, as a product with ones; what the instruction does not look at
       // of a number is another number.
-      const float coarse[2] = {Coarse(minus_delta[0]), Coarse(minus_delta[1])};
+      const float coarse[2] = {TruncateToTf32(minus_delta[0]), TruncateToTf32(minus_delta[1])};
       float slope_start[4];
-      MultiplyTf32(slope_start, kZeros, coarse[0], coarse[1], minus_delta[0] - coarse[0],
+      MmaM16N8K8Tf32(slope_start, kZeros, coarse[0], coarse[1], minus_delta[0] - coarse[0],
                    minus_delta[1] - coarse[1], floats[0], floats[1]);
       if (inside.OfNumber(lane)) {
         minus_deltas[output_at / S::kDepth + lane.pair * way.Second(1)] =
@@ -223,14 +224,14 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
           Logits<S>(up, v.at[column], slope_start, slope[column]);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            slope[column][i] *= Exp2(fmaf(logit[i], factor, minus_lse[i / 2]));
+            slope[column][i] *= Exp2Approx(fmaf(logit[i], factor, minus_lse[i / 2]));
           }
         }
         uint32_t slopes[4];
-        PackRows<T>(slope[0], slope[1], slopes);
+        PackAFragment<T>(slope[0], slope[1], slopes);
         Gather<S>(slopes, kt, dq);
-        Multiply16<T>(drow, slopes[0], slopes[1], slopes[2], slopes[3], identity[0], identity[1]);
-        Multiply16<T>(dcolumn[step / 4], slopes[0], slopes[1], slopes[2], slopes[3],
+        MmaM16N8K16<T>(drow, slopes[0], slopes[1], slopes[2], slopes[3], identity[0], identity[1]);
+        MmaM16N8K16<T>(dcolumn[step / 4], slopes[0], slopes[1], slopes[2], slopes[3],
                       ones[2 * step % 8], ones[2 * step % 8 + 1]);
       }
       // Without tables, of zeros.
@@ -238,11 +239,11 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       ToLines<S>(lane, way, shear, drow, dcolumn, lines);
       uint32_t a[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) a[i] = Transposed(lines[i / 2][i % 2]);
+      for (int i = 0; i < 4; ++i) a[i] = Movmatrix(lines[i / 2][i % 2]);
 #pragma unroll
       for (int c = 0; c < S::kChunks; ++c) {
-        Multiply16<T>(table_sum[c], a[0], a[1], a[2], a[3], Transposed(q.Of(0, c)),
-                      Transposed(q.Of(1, c)));
+        MmaM16N8K16<T>(table_sum[c], a[0], a[1], a[2], a[3], Movmatrix(q.Of(0, c)),
+                      Movmatrix(q.Of(1, c)));
       }
       AddTables<S>(table_at, lines, dq);
       Scale<S>(query_factor, query_factor, dq);
@@ -254,7 +255,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       transposed.Advance();
     }
   }
-  LetNextKernelBegin();
+  GridLaunchDependents();
   if (g.has_relative) {
     StoreTableSums<kKernel, S::kDepth>(lane, table_sum, reinterpret_cast<float*>(memory), partials);
   }
@@ -267,10 +268,10 @@ TableSums LaunchQueryBackward(const LocalAttentionProblem& p, const BackwardArra
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = ByQueries<S>::kBytes;
   const int workers =
-      RunsOf(g, Workers(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
+      RunsOf(g, PersistentGridSize(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
   const RegionBoxes boxes =
       MakeRegionBoxes<S>(QueryBackward<S>, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
-  EnqueueEarly(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
+  LaunchPdl(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
                static_cast<const T*>(a.value), a.relative_rows, a.relative_columns,
                static_cast<const T*>(a.output), a.lse, static_cast<const T*>(a.d_output),

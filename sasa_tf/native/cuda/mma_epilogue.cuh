@@ -31,7 +31,7 @@ __device__ inline void Scale(float first, float second, Sums<S>& sums) {
 template <typename S>
 __device__ inline uint32_t Packed(const Sums<S>& sums, int half, int chunk) {
   const auto& sum = sums[S::kHeads == 2 ? half : 0][chunk];
-  return Pack<typename S::T>(sum[2 * half], sum[2 * half + 1]);
+  return PackX2<typename S::T>(sum[2 * half], sum[2 * half + 1]);
 }
 
 // How a warp stores its patches: number by number, as they lie in matrices, or, by way of its own
@@ -43,11 +43,11 @@ struct Numbers {
   static constexpr int kBytes = 0;
 
   // Of the first patch on the warp's way, in an array of so many parts.
-  __device__ Numbers(const TileGrid& g, const Area& area, const Lane& lane, int parts)
+  __device__ Numbers(const TileGrid& g, const Area& area, const MmaLane& lane, int parts)
       : way(g, area, lane), second(way.Second(parts)), step(way.Step(parts)), left(way.begin) {
     at = way.First(area, parts, lane);
   }
-  __device__ void Store(const Sums<S>& sums, const Lane&, char*, T* to) const {
+  __device__ void Store(const Sums<S>& sums, const MmaLane&, char*, T* to) const {
     const Halves inside = way.Inside(left);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -79,12 +79,12 @@ struct Pieces {
   static constexpr int kPlane = (kPixels + 8 / S::kPlanes) * 16;
   static constexpr int kBytes = S::kPlanes * kPlane;
   // The lanes take so many pixels at once, so many times.
-  static constexpr int kMost = kWarp / S::kPlanes, kAtOnce = kMost < kPixels ? kMost : kPixels;
+  static constexpr int kMost = kWarpSize / S::kPlanes, kAtOnce = kMost < kPixels ? kMost : kPixels;
   static constexpr int kTurns = kPixels / kAtOnce;
 
   // Of the first patch on the warp's way, in an array of so many parts.
-  __device__ Pieces(const TileGrid& g, const Area& area, const Lane& lane, int parts) {
-    const int plane = lane.number % S::kPlanes, pixel = lane.number / S::kPlanes;
+  __device__ Pieces(const TileGrid& g, const Area& area, const MmaLane& lane, int parts) {
+    const int plane = lane.id % S::kPlanes, pixel = lane.id / S::kPlanes;
     const Share<S> share(area);
     const int row = share.top + pixel / S::kPatchColumns;
     const int column = share.begin + pixel % S::kPatchColumns;
@@ -95,7 +95,7 @@ struct Pieces {
     column_step = g.column_step * parts * S::kDepth;
     at = area.First(parts) * S::kDepth + row * row_step + column * column_step + plane * 8;
   }
-  __device__ void Store(const Sums<S>& sums, const Lane& lane, char* memory, T* to) const {
+  __device__ void Store(const Sums<S>& sums, const MmaLane& lane, char* memory, T* to) const {
     __syncwarp();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

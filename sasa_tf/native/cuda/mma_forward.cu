@@ -9,6 +9,7 @@
 #include "cuda/ptx.cuh"
 #include "cuda/launch.h"
 #include "cuda/element_types.cuh"
+#include "cuda/kernel_launch.cuh"
 #include "cuda/mma_regions.cuh"
 #include "cuda/mma_epilogue.cuh"
 #include "cuda/mma_position_bias.cuh"
@@ -27,11 +28,11 @@ __device__ inline bool Told(float total) { return total > 0x1p-100f && total < 0
 // Stores the means of a patch's outputs over blocks of 2 x 2 pixels, which lie in rows of the sums
 // whose numbers differ in two bits (of two heads), or in both halves and one bit.
 template <typename S>
-__device__ inline void StoreMeans(const Sums<S>& outputs, const Lane& lane, const Halves& inside,
+__device__ inline void StoreMeans(const Sums<S>& outputs, const MmaLane& lane, const Halves& inside,
                                   typename S::T* to) {
   constexpr bool kTwoHeads = S::kHeads == 2;
   constexpr int kColumnLanes = 4, kRowLanes = 16;  // to the same of the next column and row
-  const bool first = (lane.number & (kTwoHeads ? kColumnLanes | kRowLanes : kColumnLanes)) == 0;
+  const bool first = (lane.id & (kTwoHeads ? kColumnLanes | kRowLanes : kColumnLanes)) == 0;
 #pragma unroll
   for (int head = 0; head < S::kHeads; ++head) {
 #pragma unroll
@@ -41,13 +42,13 @@ __device__ inline void StoreMeans(const Sums<S>& outputs, const Lane& lane, cons
       for (int i = 0; i < 2; ++i) {
         const auto& own = outputs[head][c];
         float x = kTwoHeads ? own[2 * head + i] : own[i] + own[2 + i];
-        x += __shfl_xor_sync(kAllLanes, x, kColumnLanes);
-        if (kTwoHeads) x += __shfl_xor_sync(kAllLanes, x, kRowLanes);
+        x += __shfl_xor_sync(kFullMask, x, kColumnLanes);
+        if (kTwoHeads) x += __shfl_xor_sync(kFullMask, x, kRowLanes);
         mean[i] = x * kShareOfMean;
       }
       if (first && inside[head]) {
         *reinterpret_cast<uint32_t*>(to + head * S::kDepth + 8 * c) =
-            Pack<typename S::T>(mean[0], mean[1]);
+            PackX2<typename S::T>(mean[0], mean[1]);
       }
     }
   }
@@ -64,21 +65,21 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   using T = typename S::T;
   extern __shared__ __align__(1024) char memory[];
   const Tables<S> tables(memory + ByQueries<S>::kTables);
-  const Lane lane;
-  const uint32_t keys = SharedAddress(memory), values = keys + S::kRegion;
+  const MmaLane lane;
+  const uint32_t keys = SmemAddress(memory), values = keys + S::kRegion;
   boxes.Prefetch();
-  WaitForLastKernel();  // it may have written any of the arguments
+  GridDependencyWait();  // it may have written any of the arguments
   tables.Fill(g, rows, columns);
   Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
-  char* room = memory + ByQueries<S>::kRooms + threadIdx.x / kWarp * ByQueries<S>::kRoom;
+  char* room = memory + ByQueries<S>::kRooms + threadIdx.x / kWarpSize * ByQueries<S>::kRoom;
   const float factor = g.scale * kLog2E;
   // Weights in float16 end where those in bfloat16 do not, long before their sums.
   constexpr bool kCompare = std::is_same_v<T, __half>;
   Operands<S> q(lane, 20);
-  const uint32_t ones[2] = {Hidden(Pack<T>(1.f, 1.f), lane, 30),
-                            Hidden(Pack<T>(1.f, 1.f), lane, 31)};
+  const uint32_t ones[2] = {Hidden(PackX2<T>(1.f, 1.f), lane, 30),
+                            Hidden(PackX2<T>(1.f, 1.f), lane, 31)};
 
-  Arrivals arrivals(memory + ByQueries<S>::kArrivals);
+  TmaBarrier arrivals(memory + ByQueries<S>::kArrivals);
 
   const Run run(g);
   Ring<S> ring;
@@ -101,11 +102,11 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     Stores<S> stores(g, area, lane, 1);
     LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(way.begin), next);
     if (g.mask_border) terms.SetRows(area, lane, way);
-    WaitForCopies();
+    CpAsyncWaitAll();
     if (by_boxes) arrivals.Wait();
     __syncthreads();
     if (!way.live) continue;
-    const int matrix_row = ring.At(way.top + lane.matrix_row);
+    const int matrix_row = ring.At(way.top + lane.ldmatrix_row);
     Places<S, false> of_keys(keys, lane, matrix_row, way.begin);
     Places<S, true> of_values(values, lane, matrix_row, way.begin);
 #pragma unroll 1
@@ -125,7 +126,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       Sums<S> sum;
       for (bool compare = kCompare;; compare = true) {
         if (compare) {
-          top[0] = top[1] = kMasked;
+          top[0] = top[1] = kMaskedLogit;
 #pragma unroll
           for (int step = 0; step < S::kSteps; ++step) {
             Pixels<S, false> k;
@@ -139,8 +140,8 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
               for (int i = 0; i < 4; ++i) top[i / 2] = fmaxf(top[i / 2], logit[i]);
             }
           }
-          top[0] = RowMax(top[0]) * factor;
-          top[1] = RowMax(top[1]) * factor;
+          top[0] = QuadMax(top[0]) * factor;
+          top[1] = QuadMax(top[1]) * factor;
         }
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -163,18 +164,18 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
             Logits<S>(q, k.at[column], weight[column], weight[column]);
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-              weight[column][i] = Exp2(fmaf(weight[column][i], factor, -top[i / 2]));
+              weight[column][i] = Exp2Approx(fmaf(weight[column][i], factor, -top[i / 2]));
             }
           }
           uint32_t weights[4];
-          PackRows<T>(weight[0], weight[1], weights);
+          PackAFragment<T>(weight[0], weight[1], weights);
           Gather<S>(weights, v, sum);
-          Multiply16<T>(total, weights[0], weights[1], weights[2], weights[3], ones[0], ones[1]);
+          MmaM16N8K16<T>(total, weights[0], weights[1], weights[2], weights[3], ones[0], ones[1]);
         }
         const bool told = Told(total[0]) && Told(total[2]);
-        if (compare || __all_sync(kAllLanes, told || !inside.any())) break;
+        if (compare || __all_sync(kFullMask, told || !inside.any())) break;
       }
-      Scale<S>(Inverse(total[0]), Inverse(total[2]), sum);
+      Scale<S>(RcpApprox(total[0]), RcpApprox(total[2]), sum);
       stores.Store(sum, lane, room, output);
       if constexpr (kMeans) {
         const int64_t mean = area.Upstream(g, way.top + way.row[0], left + way.column);
@@ -182,7 +183,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       }
       stores.Advance();
       const float all = lane.pair ? total[2] : total[0], greatest = lane.pair ? top[1] : top[0];
-      const float log_of_sum = kLn2 * (greatest + Log2(all));
+      const float log_of_sum = kLn2 * (greatest + Log2Approx(all));
       if (inside.OfNumber(lane)) {
         log_sum[output_at / S::kDepth + lane.pair * way.Second(1)] = log_of_sum;
       }
@@ -199,10 +200,10 @@ void LaunchForward(const LocalAttentionProblem& p, const ForwardArrays& a, cudaS
   const auto kernel = Forward<S, kMeans>;
   const TileGrid g = PlanPatches<S>(p);
   constexpr int kBytes = ByQueries<S>::kBytes;
-  const int workers = RunsOf(g, Workers(kernel, g.tiles, S::kThreads, kBytes, g.tiles));
+  const int workers = RunsOf(g, PersistentGridSize(kernel, g.tiles, S::kThreads, kBytes, g.tiles));
   const RegionBoxes boxes =
       MakeRegionBoxes<S>(kernel, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
-  EnqueueEarly(kernel, workers, S::kThreads, kBytes, stream, g, boxes,
+  LaunchPdl(kernel, workers, S::kThreads, kBytes, stream, g, boxes,
                static_cast<const T*>(a.query), static_cast<const T*>(a.key),
                static_cast<const T*>(a.value), a.relative_rows, a.relative_columns,
                static_cast<T*>(a.output), a.lse, static_cast<T*>(a.pooled_output));

@@ -55,14 +55,14 @@ struct QueryFacts {
 
   // Starts to copy log-sum-exps and sums of the new rows, as they are.
   __device__ static void Copy(const TileGrid& g, const Area& area, const Ring<S>& ring,
-                              const Lane& lane, const float* log_sum, const float* minus_deltas,
+                              const MmaLane& lane, const float* log_sum, const float* minus_deltas,
                               uint32_t words) {
-    constexpr int kAtOnce = kWarp / S::kHeads;
-    const int head = lane.number % S::kHeads, column = lane.number / S::kHeads;
+    constexpr int kAtOnce = kWarpSize / S::kHeads;
+    const int head = lane.id % S::kHeads, column = lane.id / S::kHeads;
     const bool there = area.head + head < g.heads;
     words += (head * kHead + column * kColumn) * 4;
 #pragma unroll 1
-    for (int y = ring.FirstNewRow() + threadIdx.x / kWarp; y < S::kRegionRows; y += S::kWarps) {
+    for (int y = ring.FirstNewRow() + threadIdx.x / kWarpSize; y < S::kRegionRows; y += S::kWarps) {
       const int row = ring.At(y);
       const bool row_inside = there && area.RowInside(y - kMargin);
       int64_t pixel =
@@ -73,8 +73,8 @@ struct QueryFacts {
         if (x >= S::kRegionColumns) break;
         const bool inside = row_inside && area.ColumnInside(x - kMargin);
         const uint32_t to = words + (turn * kAtOnce * kColumn + row) * 4;
-        CopyWordAsync(to + kLogSum * kPlane * 4, log_sum + pixel, inside);
-        CopyWordAsync(to + kDelta * kPlane * 4, minus_deltas + pixel, inside);
+        CpAsync4(to + kLogSum * kPlane * 4, log_sum + pixel, inside);
+        CpAsync4(to + kDelta * kPlane * 4, minus_deltas + pixel, inside);
         pixel += kAtOnce * g.column_step;
       }
     }
@@ -86,7 +86,7 @@ struct QueryFacts {
     uint32_t rows[S::kTableChunks], columns[S::kTableChunks];
     float start[4];
 
-    __device__ Factors(const Tables<S>& tables, const Lane& lane) {
+    __device__ Factors(const Tables<S>& tables, const MmaLane& lane) {
       const auto word = [&](const T* line) {
         return reinterpret_cast<const uint32_t*>(line)[lane.pair];
       };
@@ -96,33 +96,33 @@ struct QueryFacts {
         columns[c] = word(tables.Column(lane.row, c));
       }
       start[0] = start[2] = 0.f;
-      start[1] = start[3] = lane.pair == 3 ? kNever : 0.f;
+      start[1] = start[3] = lane.pair == 3 ? kMaskedBias : 0.f;
     }
   };
 
   // After those and the queries have been copied. `queries`: the region's address.
   __device__ static void Complete(const TileGrid& g, const Area& area, const Ring<S>& ring,
                                   uint32_t queries, const Factors& factors, float through_scale,
-                                  const Lane& lane, uint32_t* words) {
+                                  const MmaLane& lane, uint32_t* words) {
     constexpr int kAtOnce = 2 / S::kHeads, kStride = S::kWarps * kAtOnce;  // columns
     static_assert(S::kSharedRows % 2 == 0 && S::kRows % 2 == 0);
     static_assert(kStride % 4 == 0);
     // The lane's word to convert.
     const int half = lane.pair % 2, next = kTwoHeads ? 0 : half;
     const bool of_log_sum = lane.pair < 2;
-    const int before = (lane.number + kWarp - 1) % kWarp;
-    const auto previous = [&](float x) { return __shfl_sync(kAllLanes, x, before); };
+    const int before = (lane.id + kWarpSize - 1) % kWarpSize;
+    const auto previous = [&](float x) { return __shfl_sync(kFullMask, x, before); };
 #pragma unroll 1
     for (int first = ring.FirstNewRow(); first < S::kRegionRows; first += 8) {
       const int y = first + lane.row, row = ring.At(y);
       const bool within = y < S::kRegionRows, odd = y % 2;
       const bool row_inside =
           area.RowInside(y - kMargin) && (!kTwoHeads || area.head + half < g.heads);
-      int x = threadIdx.x / kWarp * kAtOnce;
+      int x = threadIdx.x / kWarpSize * kAtOnce;
       // Of two heads the first chunks' matrices of both, of wide heads two chunks' of two columns.
-      const int pixel = ring.At(first + lane.matrix_row) * S::kPitch + x;
-      uint32_t from = queries + (kTwoHeads ? S::Place(pixel, lane.half * S::kChunks)
-                                           : S::Place(pixel + lane.half, lane.upper));
+      const int pixel = ring.At(first + lane.ldmatrix_row) * S::kPitch + x;
+      uint32_t from = queries + (kTwoHeads ? S::Place(pixel, lane.matrix_lo * S::kChunks)
+                                           : S::Place(pixel + lane.matrix_lo, lane.matrix_hi));
       uint32_t* to = words + lane.pair * kPlane + x * kColumn + row;
       uint32_t* own =
           words + (of_log_sum ? kLogSum : kDelta) * kPlane + half * kSecond + x * kColumn + row;
@@ -133,8 +133,8 @@ struct QueryFacts {
         float terms[4], columns[4];
         if constexpr (kTwoHeads) {
           uint32_t q[2];
-          LoadTwoMatrices(from, q[0], q[1]);
-          Multiply8<T>(terms, factors.start, q[0], q[1], factors.rows[0]);
+          LdmatrixX2(from, q[0], q[1]);
+          MmaM16N8K8<T>(terms, factors.start, q[0], q[1], factors.rows[0]);
         } else {
 #pragma unroll
           for (int c = 0; c < S::kChunks; c += 2) {
@@ -145,8 +145,8 @@ struct QueryFacts {
                                 : of_rows ? factors.start
                                           : kZeros;
             uint32_t q[4];
-            LoadMatrices(from ^ c * 16, q);
-            Multiply16<T>(sum, start, q[0], q[1], q[2], q[3], factor[c % S::kTableChunks],
+            LdmatrixX4(from ^ c * 16, q);
+            MmaM16N8K16<T>(sum, start, q[0], q[1], q[2], q[3], factor[c % S::kTableChunks],
                           factor[c % S::kTableChunks + 1]);
           }
         }
@@ -155,13 +155,13 @@ struct QueryFacts {
           // Rows of keys come in twos from an even one on, so that it depends on the query's row
           // which two lines of the table go together.
           const float low = terms[2 * i], high = terms[2 * i + 1], one_less = previous(high);
-          const uint32_t word = Pack<__half>(odd ? one_less : low, odd ? low : high);
+          const uint32_t word = PackX2<__half>(odd ? one_less : low, odd ? low : high);
           if (within) to[i * kSecond] = word;
         }
         if constexpr (!kTwoHeads) {
           const float one_less = previous(columns[3]);
-          const uint32_t even = Pack<__half>(columns[0], columns[1]);
-          const uint32_t odd = Pack<__half>(lane.pair ? one_less : 0.f, columns[2]);
+          const uint32_t even = PackX2<__half>(columns[0], columns[1]);
+          const uint32_t odd = PackX2<__half>(lane.pair ? one_less : 0.f, columns[2]);
           if (within) to_columns[0] = even;
           if (within) to_columns[kTermsOfColumn] = odd;
         }
@@ -169,10 +169,10 @@ struct QueryFacts {
         if (of_log_sum) {
           // A query that is not there has weights of zero.
           const bool inside = row_inside && area.ColumnInside(x + next - kMargin);
-          const float term = inside ? -number * through_scale : kNever;
-          word = Pack<__half>(term, term - __half2float(__float2half(term)));
+          const float term = inside ? -number * through_scale : kMaskedBias;
+          word = PackX2<__half>(term, term - __half2float(__float2half(term)));
         } else {
-          word = Pack<__nv_bfloat16>(number, number - __bfloat162float(__float2bfloat16(number)));
+          word = PackX2<__nv_bfloat16>(number, number - __bfloat162float(__float2bfloat16(number)));
         }
         if (within) *own = word;
         from = (from ^ S::Differing(kStride)) + kStride * S::kPixel;
@@ -186,17 +186,17 @@ struct QueryFacts {
   // Where a lane finds the words of its query, in a row of the ring, of a column whose matrix has
   // the patch's pixels as columns. Pairs of lanes: the terms and the log-sum-exp of the first head,
   // then of the second, or of the one again.
-  __device__ static int Terms(const Lane& lane, int row) {
+  __device__ static int Terms(const MmaLane& lane, int row) {
     const int plane = lane.pair % 2 ? kLogSum : 3 - lane.row / 2;
     return (kTwoHeads ? lane.pair / 2 * kHead : 0) + plane * kPlane + row;
   }
   // The sums of the first head, then of the second; the other two lanes' are not looked at.
-  __device__ static int Deltas(const Lane& lane, int row) {
+  __device__ static int Deltas(const MmaLane& lane, int row) {
     return (kTwoHeads ? lane.pair % 2 * kHead : 0) + kDelta * kPlane + row;
   }
   // The terms with the lane's two columns of keys, in the patch's first covered column; and how far
   // on in another.
-  __device__ static int ColumnTerms(const Lane& lane, int row) {
+  __device__ static int ColumnTerms(const MmaLane& lane, int row) {
     return kColumnTerms + row * 4 + lane.pair + kMargin;
   }
   __device__ static constexpr int ColumnTermsOf(int covered) {
@@ -213,9 +213,9 @@ struct Picks {
   uint32_t columns[2];  // of the column terms; of wide heads
   uint32_t deltas[2];   // of the sums
 
-  __device__ Picks(const Lane& lane, const Way<S>& way) {
-    const uint32_t low = Pack<__half>(1.f, 0.f), high = Pack<__half>(0.f, 1.f);
-    const uint32_t sum = Pack<__nv_bfloat16>(1.f, 1.f);
+  __device__ Picks(const MmaLane& lane, const Way<S>& way) {
+    const uint32_t low = PackX2<__half>(1.f, 0.f), high = PackX2<__half>(0.f, 1.f);
+    const uint32_t sum = PackX2<__nv_bfloat16>(1.f, 1.f);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       // The first of two heads, and the one, have the facts in the first lanes of a row.

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "cuda/tma.cuh"
+#include "cuda/kernel_launch.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/mma_attention.cuh"
 #include "cuda/mma_tiles.cuh"
@@ -37,13 +38,13 @@ struct Ring {
 // upstream gradient, which may be that of means.
 template <typename S, bool kUpstream = false>
 __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Ring<S>& ring,
-                                  const Lane& lane, const typename S::T* from, int parts,
+                                  const MmaLane& lane, const typename S::T* from, int parts,
                                   bool there, uint32_t region) {
   using T = typename S::T;
-  constexpr int kAtOnce = kWarp / S::kPlanes;  // pixels of a row
+  constexpr int kAtOnce = kWarpSize / S::kPlanes;  // pixels of a row
   constexpr int kTurns = CeilDiv(S::kRegionColumns, kAtOnce);
-  const int warp = threadIdx.x / kWarp, plane = lane.number % S::kPlanes;
-  const int column = lane.number / S::kPlanes;
+  const int warp = threadIdx.x / kWarpSize, plane = lane.id % S::kPlanes;
+  const int column = lane.id / S::kPlanes;
   // Both are even numbers of pixels.
   const int shift = kUpstream ? g.pool_shift : 0;
   static_assert(!kUpstream || (S::kWarps % 2 == 0 && kAtOnce % 2 == 0));
@@ -69,7 +70,7 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Rin
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
       if (turn < kTurns - 1 || column + turn * kAtOnce < S::kRegionColumns) {
-        CopyAsync((to ^ turn % 2 * S::Differing(kAtOnce)) + turn * kAtOnce * S::kPixel, at,
+        CpAsync16((to ^ turn % 2 * S::Differing(kAtOnce)) + turn * kAtOnce * S::kPixel, at,
                   row_inside && inside[turn]);
       }
       at += column_step;
@@ -80,7 +81,7 @@ __device__ inline void CopyRegion(const TileGrid& g, const Area& area, const Rin
 
 // The two arrays of a kernel's regions as boxes, if `there`.
 struct RegionBoxes {
-  Boxes first, second;
+  TensorMap first, second;
   bool there;
 
   // By all threads, as soon as the kernel begins.
@@ -92,7 +93,7 @@ struct RegionBoxes {
 };
 
 // For a kernel; none if not `possible`, as one of the arrays is absent or not there pixel by pixel.
-// The arrays have so many parts. Boxes know no dilation.
+// The arrays have so many parts. TensorMap know no dilation.
 template <typename S, typename Kernel>
 RegionBoxes MakeRegionBoxes(Kernel kernel, const LocalAttentionProblem& p, bool possible,
                             const void* first, int first_parts, const void* second,
@@ -100,19 +101,19 @@ RegionBoxes MakeRegionBoxes(Kernel kernel, const LocalAttentionProblem& p, bool 
   RegionBoxes boxes = {};
   const int64_t channels = p.heads * S::kDepth;
   const auto plan = [&](const void* from, int parts) {
-    return BoxPlan{from,           p.batch,   p.height,   p.width, channels, channels * parts,
+    return TensorMapDesc{from,           p.batch,   p.height,   p.width, channels, channels * parts,
                    8 * S::kPlanes, S::kPitch, S::kBoxRows};
   };
   boxes.there = possible && p.dilation_rows == 1 && p.dilation_columns == 1 &&
-                CompiledForSm90(kernel) && MakeBoxes(plan(first, first_parts), boxes.first) &&
-                MakeBoxes(plan(second, second_parts), boxes.second);
+                CompiledForSm90(kernel) && EncodeTensorMap(plan(first, first_parts), boxes.first) &&
+                EncodeTensorMap(plan(second, second_parts), boxes.second);
   return boxes;
 }
 
 // Copies the new rows to both regions, which follow each other. By the first thread.
 template <typename S>
 __device__ inline void CopyBoxes(const Area& area, const Ring<S>& ring, const RegionBoxes& boxes,
-                                 uint32_t regions, Arrivals& arrivals) {
+                                 uint32_t regions, TmaBarrier& arrivals) {
   const int begin = ring.follows ? S::kSharedRows : -S::kLead;
   const int count = CeilDiv(S::kRegionRows - begin, S::kBoxRows);
   arrivals.Expect(2 * S::kBox * count);
@@ -136,9 +137,9 @@ struct Places {
   uint32_t at[kSteps];
 
   // Of patches whose covered pixels of the lane are in a row of the ring, from a column on.
-  __device__ Places(uint32_t region, const Lane& lane, int row, int column) {
-    const int further = kTransposed ? lane.half : lane.upper;
-    const int plane = kTransposed ? lane.upper : lane.half;
+  __device__ Places(uint32_t region, const MmaLane& lane, int row, int column) {
+    const int further = kTransposed ? lane.matrix_lo : lane.matrix_hi;
+    const int plane = kTransposed ? lane.matrix_hi : lane.matrix_lo;
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       at[step] = region + S::Place(row * S::kPitch + column + 2 * step + further, plane);
@@ -170,9 +171,9 @@ struct Pixels {
       uint32_t four[4];
       const uint32_t from = places.Of(step, plane) + region;
       if constexpr (kTransposed) {
-        LoadTransposed(from, four);
+        LdmatrixX4Trans(from, four);
       } else {
-        LoadMatrices(from, four);
+        LdmatrixX4(from, four);
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -187,7 +188,7 @@ template <typename S>
 __device__ inline void Gather(const uint32_t (&a)[4], const Pixels<S, true>& b, Sums<S>& sum) {
 #pragma unroll
   for (int i = 0; i < S::kPlanes; ++i) {
-    Multiply16<typename S::T>(sum[i / S::kChunks][i % S::kChunks], a[0], a[1], a[2], a[3],
+    MmaM16N8K16<typename S::T>(sum[i / S::kChunks][i % S::kChunks], a[0], a[1], a[2], a[3],
                               b.at[0][i], b.at[1][i]);
   }
 }

@@ -7,26 +7,26 @@
 
 #include "cuda/ptx.cuh"
 #include "cuda/element_types.cuh"
+#include "cuda/mma_fragment.cuh"
 #include "local_attention.h"
 
 namespace sasa {
 
-constexpr float kNever = -60000.f;  // as a term of a logit, in half precision
-__device__ constexpr float kZeros[4] = {0.f, 0.f, 0.f, 0.f};
+constexpr float kMaskedBias = -60000.f;  // as a term of a logit, in half precision
 
 // Divides numbers below 2**31 by one that does not change, without a division.
-struct Divisor {
-  uint32_t by, factor, shift;
+struct FastDivmod {
+  uint32_t divisor, factor, shift;
 
-  Divisor() = default;
-  explicit Divisor(uint32_t by) : by(by), shift(0) {
-    while ((uint64_t{1} << shift) < by) ++shift;
-    factor = static_cast<uint32_t>(((uint64_t{1} << 32) * ((uint64_t{1} << shift) - by)) / by + 1);
+  FastDivmod() = default;
+  explicit FastDivmod(uint32_t divisor) : divisor(divisor), shift(0) {
+    while ((uint64_t{1} << shift) < divisor) ++shift;
+    factor = static_cast<uint32_t>(((uint64_t{1} << 32) * ((uint64_t{1} << shift) - divisor)) / divisor + 1);
   }
   // Returns the remainder; `number` becomes the quotient.
-  __device__ int Take(uint32_t& number) const {
+  __device__ int DivmodInPlace(uint32_t& number) const {
     const uint32_t quotient = (__umulhi(number, factor) + number) >> shift;
-    const int remainder = number - quotient * by;
+    const int remainder = number - quotient * divisor;
     number = quotient;
     return remainder;
   }
@@ -40,7 +40,7 @@ struct TileGrid {
   int parts;                  // that query, key, value and their gradients share pixel by pixel
   int row_step, column_step;  // to the next pixel of the phase, counted in heads of one part
   int pool_shift;             // means are over blocks of 1 << pool_shift pixels a side
-  Divisor head_blocks, tiles_x, tiles_y, row_phases, column_phases;
+  FastDivmod head_blocks, tiles_x, tiles_y, row_phases, column_phases;
   int tiles;
 };
 
@@ -68,60 +68,25 @@ inline TileGrid PlanTiles(const LocalAttentionProblem& p, int rows, int columns,
   g.row_step = g.width * g.heads * g.row_dilation;
   g.column_step = g.heads * g.column_dilation;
   g.pool_shift = p.pool_size / 2;
-  g.head_blocks = Divisor(CeilDiv(g.heads, heads));
-  g.tiles_x = Divisor(CeilDiv(CeilDiv(g.width, g.column_dilation), columns));
-  g.tiles_y = Divisor(CeilDiv(CeilDiv(g.height, g.row_dilation), rows));
-  g.row_phases = Divisor(g.row_dilation);
-  g.column_phases = Divisor(g.column_dilation);
-  g.tiles = static_cast<int>(p.batch) * g.row_dilation * g.column_dilation * g.tiles_y.by *
-            g.tiles_x.by * g.head_blocks.by;
+  g.head_blocks = FastDivmod(CeilDiv(g.heads, heads));
+  g.tiles_x = FastDivmod(CeilDiv(CeilDiv(g.width, g.column_dilation), columns));
+  g.tiles_y = FastDivmod(CeilDiv(CeilDiv(g.height, g.row_dilation), rows));
+  g.row_phases = FastDivmod(g.row_dilation);
+  g.column_phases = FastDivmod(g.column_dilation);
+  g.tiles = static_cast<int>(p.batch) * g.row_dilation * g.column_dilation * g.tiles_y.divisor *
+            g.tiles_x.divisor * g.head_blocks.divisor;
   return g;
 }
-
-// Maximum over the four lanes that hold a row of a matrix.
-__device__ inline float RowMax(float x) {
-  x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));
-  return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
-}
-
-// A lane's place in the fragments of the matrix instructions.
-struct Lane {
-  int number, row, pair;        // row of 8; pair of columns
-  int matrix_row, half, upper;  // whose address it gives to ldmatrix
-  __device__ Lane() {
-    number = threadIdx.x % kWarp;
-    row = number / 4;
-    pair = number % 4;
-    matrix_row = number % 8;
-    half = number / 8 % 2;
-    upper = number / 16;
-  }
-};
 
 // The number itself, but the compiler cannot tell: it keeps the number instead of computing it anew
 // wherever it is used, and in registers of its own for every `place`, as the operands of a matrix
 // instruction lie in registers that follow each other.
-__device__ inline uint32_t Hidden(uint32_t bits, const Lane& lane, int place) {
-  const unsigned zero = __shfl_xor_sync(kAllLanes, lane.number, place % kWarp);
-  return bits | zero >> (5 + place / kWarp);
+__device__ inline uint32_t Hidden(uint32_t bits, const MmaLane& lane, int place) {
+  const unsigned zero = __shfl_xor_sync(kFullMask, lane.id, place % kWarpSize);
+  return bits | zero >> (5 + place / kWarpSize);
 }
-__device__ inline float Hidden(float x, const Lane& lane, int place) {
+__device__ inline float Hidden(float x, const MmaLane& lane, int place) {
   return __uint_as_float(Hidden(__float_as_uint(x), lane, place));
-}
-
-// sum [16, 8], all columns alike, += the sums of the rows of weights.
-template <typename T>
-__device__ inline void SumRows(const uint32_t (&a)[4], float (&sum)[4]) {
-  const uint32_t one = Pack<T>(1.f, 1.f);
-  Multiply16<T>(sum, a[0], a[1], a[2], a[3], one, one);
-}
-
-template <typename T>
-__device__ inline void PackRows(const float (&low)[4], const float (&high)[4], uint32_t (&a)[4]) {
-  a[0] = Pack<T>(low[0], low[1]);
-  a[1] = Pack<T>(low[2], low[3]);
-  a[2] = Pack<T>(high[0], high[1]);
-  a[3] = Pack<T>(high[2], high[3]);
 }
 
 // The part of the images that a thread block works on. Rows and columns are those of the phase,
@@ -134,10 +99,10 @@ struct Area {
 
   Area() = default;
   __device__ Area(const TileGrid& g, uint32_t tile, int tile_rows, int tile_columns, int heads) {
-    head = g.head_blocks.Take(tile) * heads;
-    y = g.tiles_y.Take(tile) * tile_rows;
-    x = g.tiles_x.Take(tile) * tile_columns;
-    const int phase_x = g.column_phases.Take(tile), phase_y = g.row_phases.Take(tile);
+    head = g.head_blocks.DivmodInPlace(tile) * heads;
+    y = g.tiles_y.DivmodInPlace(tile) * tile_rows;
+    x = g.tiles_x.DivmodInPlace(tile) * tile_columns;
+    const int phase_x = g.column_phases.DivmodInPlace(tile), phase_y = g.row_phases.DivmodInPlace(tile);
     const int row = y * g.row_dilation + phase_y, column = x * g.column_dilation + phase_x;
     rows = g.height - row;
     columns = g.width - column;
@@ -171,12 +136,12 @@ struct Run {
   // The number of thread blocks is a multiple of that of the blocks of heads.
   __device__ explicit Run(const TileGrid& g) {
     uint32_t group = blockIdx.x, groups = gridDim.x, places = g.tiles;
-    const int head = g.head_blocks.Take(group);
-    g.head_blocks.Take(groups);
-    g.head_blocks.Take(places);
+    const int head = g.head_blocks.DivmodInPlace(group);
+    g.head_blocks.DivmodInPlace(groups);
+    g.head_blocks.DivmodInPlace(places);
     const uint32_t each = places / groups, more = places % groups;
     const uint32_t first = group * each + (group < more ? group : more);
-    step = g.head_blocks.by;
+    step = g.head_blocks.divisor;
     begin = first * step + head;
     end = begin + (each + (group < more)) * step;
   }
@@ -184,7 +149,7 @@ struct Run {
 
 // As many thread blocks as that takes, of those that run at a time.
 inline int RunsOf(const TileGrid& g, int workers) {
-  const int heads = g.head_blocks.by;
+  const int heads = g.head_blocks.divisor;
   return workers < heads ? heads : workers / heads * heads;
 }
 
@@ -193,13 +158,13 @@ inline int RunsOf(const TileGrid& g, int workers) {
 // memory of 16 kDepth floats, and stores those of lines that the tables have as the thread block's
 // own.
 template <int kKernel, int kDepth>
-__device__ inline void StoreTableSums(const Lane& lane, const float (&sums)[kDepth / 8][4],
+__device__ inline void StoreTableSums(const MmaLane& lane, const float (&sums)[kDepth / 8][4],
                                       float* memory, float* partials) {
   constexpr int kHalf = kDepth / 2, kNumbers = 2 * kKernel * kHalf;
   const int threads = blockDim.x;
   __syncthreads();
-  for (int warp = 0; warp < threads / kWarp; ++warp) {
-    if (threadIdx.x / kWarp == warp) {
+  for (int warp = 0; warp < threads / kWarpSize; ++warp) {
+    if (threadIdx.x / kWarpSize == warp) {
 #pragma unroll
       for (int c = 0; c < kDepth / 8; ++c) {
 #pragma unroll

@@ -17,6 +17,7 @@
 
 #include "cuda/launch.h"
 #include "cuda/element_types.cuh"
+#include "cuda/kernel_launch.cuh"
 #include "cuda/table_gradients.cuh"
 #include "local_attention.h"
 
@@ -59,8 +60,8 @@ struct Numbers {
         uint2 words = make_uint2(0, 0);
         if (all) words = __ldg(reinterpret_cast<const uint2*>(first + (at + i) * 2));
         const bool brain = type == DType::kBfloat16;
-        const float2 low = brain ? Widen(words.x, __nv_bfloat16()) : Widen(words.x, __half());
-        const float2 high = brain ? Widen(words.y, __nv_bfloat16()) : Widen(words.y, __half());
+        const float2 low = brain ? UnpackX2(words.x, __nv_bfloat16()) : UnpackX2(words.x, __half());
+        const float2 high = brain ? UnpackX2(words.y, __nv_bfloat16()) : UnpackX2(words.y, __half());
         to[i] = low.x;
         to[i + 1] = low.y;
         to[i + 2] = high.x;
@@ -87,9 +88,9 @@ struct Results {
       } else {
         const bool brain = type == DType::kBfloat16;
         *reinterpret_cast<uint2*>(first + (at + i) * 2) =
-            brain ? make_uint2(Pack<__nv_bfloat16>(four[0], four[1]),
-                               Pack<__nv_bfloat16>(four[2], four[3]))
-                  : make_uint2(Pack<__half>(four[0], four[1]), Pack<__half>(four[2], four[3]));
+            brain ? make_uint2(PackX2<__nv_bfloat16>(four[0], four[1]),
+                               PackX2<__nv_bfloat16>(four[2], four[3]))
+                  : make_uint2(PackX2<__half>(four[0], four[1]), PackX2<__half>(four[2], four[3]));
       }
     }
   }
@@ -103,7 +104,7 @@ template <int kLanes>
 __device__ inline float HeadSum(float x) {
 #pragma unroll
   for (int distance = kLanes / 2; distance > 0; distance /= 2) {
-    x += __shfl_xor_sync(kAllLanes, x, distance);
+    x += __shfl_xor_sync(kFullMask, x, distance);
   }
   return x;
 }
@@ -209,22 +210,22 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       query.Load(origin + (at.y * g.width + x) * step, at.Inside(g, x), at.count, q[j]);
 #pragma unroll
       for (int i = 0; i < S::kSlice; ++i) q[j][i] *= g.scale * kLog2E;
-      top[j] = kMasked;
+      top[j] = kMaskedLogit;
       total[j] = 0.f;
 #pragma unroll
       for (int b = 0; b < S::kColumns; ++b) {
         const int column = at.X(g, j + b - S::kColumns / 2);
         const bool masked = g.mask_border && (column < 0 || column >= g.width);
-        columns_term[j][b] = Dot(q[j], column_table + b * S::kWide, masked ? kMasked : 0.f);
+        columns_term[j][b] = Dot(q[j], column_table + b * S::kWide, masked ? kMaskedLogit : 0.f);
       }
     }
 #pragma unroll 1
     for (int a = 0; a < g.rows; ++a) {
       const int y = at.y + (a - g.rows / 2) * g.row_dilation;
       const bool row_inside = y >= 0 && y < g.height;
-      if (g.mask_border && __all_sync(kAllLanes, !row_inside)) continue;
+      if (g.mask_border && __all_sync(kFullMask, !row_inside)) continue;
       const int64_t line = origin + static_cast<int64_t>(y) * g.width * step;
-      const float start = g.mask_border && !row_inside ? kMasked : 0.f;
+      const float start = g.mask_border && !row_inside ? kMaskedLogit : 0.f;
       float logits[S::kRun][S::kColumns];
 #pragma unroll
       for (int j = 0; j < S::kRun; ++j) {
@@ -250,14 +251,14 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
           logits[j][b] = HeadSum<S::kLanes>(logits[j][b]);
           highest = fmaxf(highest, logits[j][b]);
         }
-        const float shrink = Exp2(top[j] - highest);
+        const float shrink = Exp2Approx(top[j] - highest);
         top[j] = highest;
         total[j] *= shrink;
 #pragma unroll
         for (int i = 0; i < S::kSlice; ++i) sum[j][i] *= shrink;
 #pragma unroll
         for (int b = 0; b < S::kColumns; ++b) {
-          logits[j][b] = Exp2(logits[j][b] - highest);
+          logits[j][b] = Exp2Approx(logits[j][b] - highest);
           total[j] += logits[j][b];
         }
       }
@@ -299,10 +300,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   const int lines = g.rows + S::kColumns, own = lines * g.half;
   // Each warp sums the tables' gradients in a place of its own.
   float* sums = tables + lines * S::kWide;
-  for (int i = threadIdx.x; i < own * (blockDim.x / kWarp); i += blockDim.x) sums[i] = 0.f;
+  for (int i = threadIdx.x; i < own * (blockDim.x / kWarpSize); i += blockDim.x) sums[i] = 0.f;
   __syncthreads();
-  sums += threadIdx.x / kWarp * own;
-  const int lane = threadIdx.x % kWarp;
+  sums += threadIdx.x / kWarpSize * own;
+  const int lane = threadIdx.x % kWarpSize;
 
   for (int tile = blockIdx.x; tile < g.tiles; tile += gridDim.x) {
     const Place<S> at(g, tile);
@@ -323,7 +324,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       float out[S::kSlice];
       output.Load(own_origin + pixel * own_step, inside, at.count, out);
       delta[j] = HeadSum<S::kLanes>(Dot(up[j], out, 0.f));
-      lse[j] = kAbsent;  // of a query that is not there: weights of zero
+      lse[j] = kInvalidLse;  // of a query that is not there: weights of zero
       if (inside) {
         const int64_t head = at.Head(g, at.y, x);
         lse[j] = log_sum[head] * kLog2E;
@@ -335,7 +336,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       for (int b = 0; b < S::kColumns; ++b) {
         const int column = at.X(g, j + b - S::kColumns / 2);
         const bool masked = g.mask_border && (column < 0 || column >= g.width);
-        columns_term[j][b] = Dot(q[j], column_table + b * S::kWide, masked ? kMasked : 0.f);
+        columns_term[j][b] = Dot(q[j], column_table + b * S::kWide, masked ? kMaskedLogit : 0.f);
       }
     }
 #pragma unroll 1
@@ -343,7 +344,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
       const int y = at.y + (a - g.rows / 2) * g.row_dilation;
       const bool row_inside = y >= 0 && y < g.height;
       const int64_t line = origin + static_cast<int64_t>(y) * g.width * step;
-      const float start = g.mask_border && !row_inside ? kMasked : 0.f;
+      const float start = g.mask_border && !row_inside ? kMaskedLogit : 0.f;
       float logits[S::kRun][S::kColumns], slopes[S::kRun][S::kColumns];
 #pragma unroll
       for (int j = 0; j < S::kRun; ++j) {
@@ -375,7 +376,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
         row_sum[j] = 0.f;
 #pragma unroll
         for (int b = 0; b < S::kColumns; ++b) {
-          const float weight = Exp2(HeadSum<S::kLanes>(logits[j][b]) - lse[j]);
+          const float weight = Exp2Approx(HeadSum<S::kLanes>(logits[j][b]) - lse[j]);
           slopes[j][b] = weight * (HeadSum<S::kLanes>(slopes[j][b]) - delta[j]);
           row_sum[j] += slopes[j][b];
           columns_sum[j][b] += slopes[j][b];
@@ -403,7 +404,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
             dq[j][i] = fmaf(row_sum[j], row_table[a * S::kWide + i], dq[j][i]);
             sum = fmaf(row_sum[j], q[j][i], sum);
           }
-          sum = WarpSum<S::kLanes>(at.live ? sum : 0.f);
+          sum = WarpReduceSum<S::kLanes>(at.live ? sum : 0.f);
           const int channel = at.slice * S::kSlice + i;
           if (lane < S::kLanes && channel < g.half) sums[a * g.half + channel] += sum;
         }
@@ -420,7 +421,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
             dq[j][i] = fmaf(columns_sum[j][b], column_table[b * S::kWide + i], dq[j][i]);
             sum = fmaf(columns_sum[j][b], q[j][i], sum);
           }
-          sum = WarpSum<S::kLanes>(at.live ? sum : 0.f);
+          sum = WarpReduceSum<S::kLanes>(at.live ? sum : 0.f);
           const int channel = at.slice * S::kSlice + i - g.half;
           if (lane < S::kLanes && channel >= 0 && channel < g.half)
             sums[(g.rows + b) * g.half + channel] += sum;
@@ -439,7 +440,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
   sums = tables + lines * S::kWide;
   for (int i = threadIdx.x; i < own; i += blockDim.x) {
     float sum = 0.f;
-    for (int warp = 0; warp < blockDim.x / kWarp; ++warp) sum += sums[warp * own + i];
+    for (int warp = 0; warp < blockDim.x / kWarpSize; ++warp) sum += sums[warp * own + i];
     partials[static_cast<int64_t>(blockIdx.x) * own + i] = sum;
   }
 }
@@ -472,13 +473,13 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     for (int a = 0; a < g.rows; ++a) {
       const int y = at.y - (a - g.rows / 2) * g.row_dilation;  // of the queries
       const bool row_inside = y >= 0 && y < g.height;
-      if (__all_sync(kAllLanes, !row_inside)) continue;
+      if (__all_sync(kFullMask, !row_inside)) continue;
       const int64_t line = static_cast<int64_t>(y) * g.width;
 #pragma unroll
       for (int n = 0; n < S::kReach; ++n) {
         const int x = at.X(g, n - S::kColumns / 2);
         const bool inside = row_inside && at.Inside(g, x);
-        float q[S::kSlice], up[S::kSlice], lse = kAbsent, delta = 0.f;
+        float q[S::kSlice], up[S::kSlice], lse = kInvalidLse, delta = 0.f;
         query.Load(origin + (line + x) * step, inside, at.count, q);
         upstream.Load(own_origin + (line + x) * own_step, inside, at.count, up);
         if (inside) {
@@ -496,7 +497,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
           float logit = Dot(q, column_table + b * S::kWide, term);
           logit = HeadSum<S::kLanes>(Dot(q, k[j], logit));
           const float slope = HeadSum<S::kLanes>(Dot(up, v[j], 0.f));
-          const float weight = Exp2(logit - lse), ds = weight * (slope - delta);
+          const float weight = Exp2Approx(logit - lse), ds = weight * (slope - delta);
 #pragma unroll
           for (int i = 0; i < S::kSlice; ++i) {
             dk[j][i] = fmaf(ds, q[i], dk[j][i]);
@@ -548,7 +549,7 @@ Launch Plan(const LocalAttentionProblem& p) {
   int threads = 0;
   for (int runs = 1; runs <= g.runs && runs * pixel <= S::kThreads; ++runs) {
     for (int rows = 1; rows <= g.height && rows * runs * pixel <= S::kThreads; ++rows) {
-      const int padded = CeilDiv(rows * runs * pixel, kWarp) * kWarp;
+      const int padded = CeilDiv(rows * runs * pixel, kWarpSize) * kWarpSize;
       const double tiles = double(CeilDiv(g.runs, runs)) * CeilDiv(g.height, rows);
       const double busy = double(g.runs) * g.height * pixel / (tiles * padded);
       const double area = double(runs) * S::kRun * rows;
@@ -586,8 +587,8 @@ template <typename S>
 void LaunchForward(const LocalAttentionProblem& p, const ForwardArrays& a, cudaStream_t stream) {
   const Launch l = Plan<S>(p);
   const int bytes = TableBytes<S>(l.grid);
-  const int workers = Workers(Forward<S>, l.grid.tiles, l.threads, bytes, kNoLimit);
-  Enqueue(Forward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query), From(p, a.key),
+  const int workers = PersistentGridSize(Forward<S>, l.grid.tiles, l.threads, bytes, kNoLimit);
+  LaunchKernel(Forward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query), From(p, a.key),
           From(p, a.value), a.relative_rows, a.relative_columns, To(p, a.output), a.lse);
 }
 
@@ -596,10 +597,10 @@ TableSums LaunchQueryBackward(const LocalAttentionProblem& p, const BackwardArra
                               cudaStream_t stream) {
   const Launch l = Plan<S>(p);
   const int lines = l.grid.rows + S::kColumns;
-  const int sums = static_cast<int>(sizeof(float)) * lines * l.grid.half * (l.threads / kWarp);
+  const int sums = static_cast<int>(sizeof(float)) * lines * l.grid.half * (l.threads / kWarpSize);
   const int bytes = TableBytes<S>(l.grid) + sums;
-  const int workers = Workers(QueryBackward<S>, l.grid.tiles, l.threads, bytes, kTableWorkers);
-  Enqueue(QueryBackward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query),
+  const int workers = PersistentGridSize(QueryBackward<S>, l.grid.tiles, l.threads, bytes, kTableWorkers);
+  LaunchKernel(QueryBackward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query),
           From(p, a.key), From(p, a.value), a.relative_rows, a.relative_columns, From(p, a.output),
           a.lse, From(p, a.d_output), To(p, a.d_query), a.workspace, TablePartials(p, a));
   return SumsOf(p, a, workers, kLn2);
@@ -610,8 +611,8 @@ void LaunchKeyBackward(const LocalAttentionProblem& p, const BackwardArrays& a,
                        const TableSums& sums, cudaStream_t stream) {
   const Launch l = Plan<S>(p);
   const int bytes = TableBytes<S>(l.grid);
-  const int workers = Workers(KeyBackward<S>, l.grid.tiles, l.threads, bytes, kNoLimit);
-  Enqueue(KeyBackward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query),
+  const int workers = PersistentGridSize(KeyBackward<S>, l.grid.tiles, l.threads, bytes, kNoLimit);
+  LaunchKernel(KeyBackward<S>, workers, l.threads, bytes, stream, l.grid, From(p, a.query),
           From(p, a.key), From(p, a.value), a.relative_rows, a.relative_columns, a.lse,
           From(p, a.d_output), a.workspace, To(p, a.d_key), To(p, a.d_value), sums);
 }

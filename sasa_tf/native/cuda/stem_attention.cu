@@ -17,16 +17,17 @@
 
 #include "cuda/ptx.cuh"
 #include "cuda/element_types.cuh"
-#include "cuda/mma_tiles.cuh"
+#include "cuda/kernel_launch.cuh"
+#include "cuda/mma_fragment.cuh"
 #include "stem_kernels.h"
 
 namespace sasa {
 namespace {
 
-constexpr int kThreads = 128, kWarps = kThreads / kWarp;
+constexpr int kThreads = 128, kWarps = kThreads / kWarpSize;
 
 constexpr int kSide = 4, kPlaces = kSide * kSide, kDepth = 16;  // on the tensor cores
-constexpr int kStrip = kWarp / kSide;  // blocks in a row, of which each lane has a column of pixels
+constexpr int kStrip = kWarpSize / kSide;  // blocks in a row, of which each lane has a column of pixels
 
 constexpr int kTogether = 16;  // in ordinary arithmetic, channels whose sums a thread keeps
 
@@ -72,7 +73,7 @@ Sums CountSums(const StemProblem& p) {
 
 template <typename T>
 __device__ inline float ToFloat(const T* from) {
-  return Widen(__ldg(reinterpret_cast<const uint16_t*>(from)), T()).x;
+  return UnpackX2(__ldg(reinterpret_cast<const uint16_t*>(from)), T()).x;
 }
 __device__ inline float ToFloat(const float* from) { return __ldg(from); }
 
@@ -94,7 +95,7 @@ struct Stem {
   static constexpr int kChannels = kChannels_;
 };
 
-// Plane of what logits start with: kMasked of absent places. If a channel is free, it takes its
+// Plane of what logits start with: kMaskedLogit of absent places. If a channel is free, it takes its
 // place and the queries have a one there, so that the product of them adds it.
 template <typename S>
 constexpr bool kFree = S::kChannels < kMaxStemChannels;
@@ -124,7 +125,7 @@ struct Column {
   bool inside[kSide];
 
   __device__ void Load(const BlockGrid& g, const Strip& strip, const typename S::T* pixels) {
-    const int lane = threadIdx.x % kWarp, column = strip.left + lane;
+    const int lane = threadIdx.x % kWarpSize, column = strip.left + lane;
     const auto* from =
         reinterpret_cast<const uint16_t*>(pixels) + (strip.first + lane) * S::kChannels;
 #pragma unroll
@@ -138,15 +139,15 @@ struct Column {
     }
   }
   __device__ void Store(float* planes) const {
-    const int lane = threadIdx.x % kWarp;
+    const int lane = threadIdx.x % kWarpSize;
     float* block = planes + lane / kSide * kBlockFloats;
 #pragma unroll
     for (int row = 0; row < kSide; ++row) {
       float* to = block + At(row * kSide + lane % kSide);
-      to[kBorder<S> * kPlane] = inside[row] ? 0.f : kMasked;
+      to[kBorder<S> * kPlane] = inside[row] ? 0.f : kMaskedLogit;
 #pragma unroll
       for (int c = 0; c < S::kChannels; ++c) {
-        to[c * kPlane] = Widen(x[row][c], typename S::T()).x;
+        to[c * kPlane] = UnpackX2(x[row][c], typename S::T()).x;
       }
     }
   }
@@ -155,7 +156,7 @@ struct Column {
 // What no strip changes: ones, and zeros for channels that there are not.
 template <typename S>
 __device__ inline void FillPlanes(float* planes) {
-  for (int i = threadIdx.x % kWarp; i < kStripFloats; i += kWarp) {
+  for (int i = threadIdx.x % kWarpSize; i < kStripFloats; i += kWarpSize) {
     planes[i] = i % kBlockFloats / kPlane == kOnes ? 1.f : 0.f;
   }
 }
@@ -183,13 +184,13 @@ struct Similarity {
 
   template <int kChannels>
   __device__ static Similarity Load(const float* similarity, int head, int heads,
-                                    const Lane& lane) {
+                                    const MmaLane& lane) {
     const int of = head + lane.row % 2, e = lane.row / 2, c = lane.pair;
     float x = 0.f;
     if (of < heads && c < kChannels && e < kChannels) {
       x = __ldg(similarity + (of * kChannels + c) * kChannels + e) * kLog2E;
     }
-    return {Coarse(x), x - Coarse(x)};
+    return {TruncateToTf32(x), x - TruncateToTf32(x)};
   }
 };
 
@@ -199,7 +200,7 @@ struct Rows {
   float x[2];                       // the lane's rows; the channel is its pair
   float low[4] = {}, high[4] = {};  // starts of logits, of the first and the last 8 keys
 
-  __device__ Rows(const float* block, const Lane& lane) {
+  __device__ Rows(const float* block, const MmaLane& lane) {
     const float2 two = *reinterpret_cast<const float2*>(block + lane.pair * kPlane + 2 * lane.row);
     x[0] = two.x;
     x[1] = two.y;
@@ -220,7 +221,7 @@ template <typename S>
 __device__ inline void Queries(const Rows<S>& rows, const Similarity& similarity, float one,
                                float (&y)[2][2]) {
   float product[4];
-  MultiplyTf32(product, {one, one, one, one}, rows.x[0], rows.x[1], rows.x[0], rows.x[1],
+  MmaM16N8K8Tf32(product, {one, one, one, one}, rows.x[0], rows.x[1], rows.x[0], rows.x[1],
                similarity.coarse, similarity.rest);
   y[0][0] = product[0];
   y[1][0] = product[1];
@@ -233,17 +234,17 @@ __device__ inline void Queries(const Rows<S>& rows, const Similarity& similarity
 template <typename S>
 __device__ inline void Weights(const Rows<S>& rows, const float (&y)[2], float (&low)[4],
                                float (&high)[4]) {
-  const float upper = Coarse(y[0]), lower = Coarse(y[1]);
+  const float upper = TruncateToTf32(y[0]), lower = TruncateToTf32(y[1]);
   const float upper_rest = y[0] - upper, lower_rest = y[1] - lower;
-  MultiplyTf32(low, rows.low, upper, lower, upper_rest, lower_rest, rows.x[0], rows.x[0]);
-  MultiplyTf32(high, rows.high, upper, lower, upper_rest, lower_rest, rows.x[1], rows.x[1]);
+  MmaM16N8K8Tf32(low, rows.low, upper, lower, upper_rest, lower_rest, rows.x[0], rows.x[0]);
+  MmaM16N8K8Tf32(high, rows.high, upper, lower, upper_rest, lower_rest, rows.x[1], rows.x[1]);
 #pragma unroll
   for (int i = 0; i < 4; i += 2) {
-    const float most = RowMax(fmaxf(fmaxf(low[i], low[i + 1]), fmaxf(high[i], high[i + 1])));
+    const float most = QuadMax(fmaxf(fmaxf(low[i], low[i + 1]), fmaxf(high[i], high[i + 1])));
 #pragma unroll
     for (int j = i; j < i + 2; ++j) {
-      low[j] = Exp2(low[j] - most);
-      high[j] = Exp2(high[j] - most);
+      low[j] = Exp2Approx(low[j] - most);
+      high[j] = Exp2Approx(high[j] - most);
     }
   }
 }
@@ -259,8 +260,8 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 4 : 3)
   using T = typename S::T;
   constexpr int kChannels = S::kChannels;
   extern __shared__ __align__(128) char memory[];
-  const Lane lane;
-  const int warp = threadIdx.x / kWarp;
+  const MmaLane lane;
+  const int warp = threadIdx.x / kWarpSize;
   float* planes = reinterpret_cast<float*>(memory) + warp * kStripFloats;
   const int first_head = blockIdx.x % groups * kForwardHeads;
   const int step = gridDim.x / groups * kWarps;
@@ -288,7 +289,7 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 4 : 3)
           value[h][c][tile][half] = 0;
           if (head < g.heads) {
             value[h][c][tile][half] =
-                Pack<T>(__ldg(from), __ldg(from + kChannels * g.heads * kDepth));
+                PackX2<T>(__ldg(from), __ldg(from + kChannels * g.heads * kDepth));
           }
         }
       }
@@ -323,8 +324,8 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 4 : 3)
 #pragma unroll
       for (int c = 0; c < kChannels; ++c) {
         const float4 four = *reinterpret_cast<const float4*>(block + c * kPlane + 4 * lane.pair);
-        columns[c][0] = Pack<T>(four.x, four.z);
-        columns[c][1] = Pack<T>(four.y, four.w);
+        columns[c][0] = PackX2<T>(four.x, four.z);
+        columns[c][1] = PackX2<T>(four.y, four.w);
       }
 #pragma unroll
       for (int pair = 0; pair < kForwardHeads / 2; ++pair) {
@@ -337,9 +338,9 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 4 : 3)
           float low[4], high[4];
           Weights(rows, q[i], low, high);
           uint32_t weights[4];
-          PackRows<T>(low, high, weights);
+          PackAFragment<T>(low, high, weights);
           float sum[4] = {}, out[2][4] = {};
-          SumRows<T>(weights, sum);
+          MmaRowSum<T>(weights, sum);
 #pragma unroll
           for (int c = 0; c < kChannels; ++c) {
             uint32_t weighted[4];
@@ -347,16 +348,16 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 4 : 3)
             for (int j = 0; j < 4; ++j) weighted[j] = MultiplyTwo<T>(weights[j], columns[c][j / 2]);
 #pragma unroll
             for (int tile = 0; tile < 2; ++tile) {
-              Multiply16<T>(out[tile], weighted[0], weighted[1], weighted[2], weighted[3],
+              MmaM16N8K16<T>(out[tile], weighted[0], weighted[1], weighted[2], weighted[3],
                             value[h][c][tile][0], value[h][c][tile][1]);
             }
           }
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
-            const float factor = Inverse(sum[2 * half]);
+            const float factor = RcpApprox(sum[2 * half]);
             uint2 four;
-            four.x = Pack<T>(out[0][2 * half] * factor, out[0][2 * half + 1] * factor);
-            four.y = Pack<T>(out[1][2 * half] * factor, out[1][2 * half + 1] * factor);
+            four.x = PackX2<T>(out[0][2 * half] * factor, out[0][2 * half + 1] * factor);
+            four.y = PackX2<T>(out[1][2 * half] * factor, out[1][2 * half + 1] * factor);
             if (inside[half] && first_head + h < g.heads) {
               *reinterpret_cast<uint2*>(to + half * lower + h * kDepth) = four;
             }
@@ -383,8 +384,8 @@ struct Copies {
   bool head_there, inside[2];  // rows of the image
 
   __device__ Copies(const BlockGrid& g, const T* all, int first_head, int first_strip) {
-    chunk = threadIdx.x % kWarp % 4;
-    pixel = threadIdx.x % kWarp / 4;
+    chunk = threadIdx.x % kWarpSize % 4;
+    pixel = threadIdx.x % kWarpSize / 4;
     head_there = first_head + chunk / 2 < g.heads;
     upstream = all + first_head * kDepth;
     Begin(g, first_strip);
@@ -409,13 +410,13 @@ struct Copies {
       for (int half = 0; half < 2; ++half) {
         const bool there = column_inside && inside[half];
         const uint32_t to = stage + (pixel + 8 * half) * 64 + (chunk ^ (pixel / 2)) * 16;
-        CopyAsync(to, there ? from + half * 2 * g.width * filters : upstream, there);
+        CpAsync16(to, there ? from + half * 2 * g.width * filters : upstream, there);
       }
       from += kSide * filters;
       x += kSide;
       if (--blocks == 0) Begin(g, strip + step);
     }
-    CommitCopies();
+    CpAsyncCommitGroup();
   }
 };
 
@@ -431,10 +432,10 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
   using T = typename S::T;
   constexpr int kChannels = S::kChannels;
   extern __shared__ __align__(128) char memory[];
-  const Lane lane;
-  const int warp = threadIdx.x / kWarp;
+  const MmaLane lane;
+  const int warp = threadIdx.x / kWarpSize;
   float* planes = reinterpret_cast<float*>(memory + warp * kBackwardBytes);
-  const uint32_t stages = SharedAddress(planes + kStripFloats);
+  const uint32_t stages = SmemAddress(planes + kStripFloats);
   const int first_head = blockIdx.x % groups * kBackwardHeads;
   const int step = gridDim.x / groups * kWarps;
 
@@ -453,7 +454,7 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
           const float* from = values + ((place * kChannels + c) * g.heads + head) * kDepth +
                               2 * lane.pair + 8 * half;
           value[h][c][tile][half] = 0;
-          if (head < g.heads) value[h][c][tile][half] = Pack<T>(__ldg(from), __ldg(from + 1));
+          if (head < g.heads) value[h][c][tile][half] = PackX2<T>(__ldg(from), __ldg(from + 1));
         }
       }
     }
@@ -463,8 +464,8 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
   float value_sum[kBackwardHeads][kChannels][2][4] = {};
   float similarity_sum[kBackwardHeads][kChannels] = {};
 
-  const int matrix_row = lane.matrix_row + 8 * lane.half;
-  const uint32_t matrix = matrix_row * 64 + (lane.upper ^ (matrix_row / 2 % 4)) * 16;
+  const int matrix_row = lane.ldmatrix_row + 8 * lane.matrix_lo;
+  const uint32_t matrix = matrix_row * 64 + (lane.matrix_hi ^ (matrix_row / 2 % 4)) * 16;
   const float one = kFree<S> && lane.pair == kMaxStemChannels - 1 ? 1.f : 0.f;
   FillPlanes<S>(planes);
   Column<S> next;
@@ -480,7 +481,7 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
     next.Store(planes);
     if (number + step < g.strips) next.Load(g, Strip(g, number + step), pixels);
     for (int b = 0; b < blocks; ++b) {
-      WaitForCopiesBut<kStages - 2>();
+      CpAsyncWaitGroup<kStages - 2>();
       __syncwarp();
       copies.Next(g, step, stages + (stage + kStages - 1) % kStages * kStageBytes);
       const uint32_t own = stages + stage * kStageBytes;
@@ -494,16 +495,16 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
         const float2 two = *reinterpret_cast<const float2*>(block + c * kPlane + 2 * lane.row);
         x[0][c] = two.x;
         x[1][c] = two.y;
-        twice[0][c] = Pack<T>(two.x, two.x);
-        twice[1][c] = Pack<T>(two.y, two.y);
+        twice[0][c] = PackX2<T>(two.x, two.x);
+        twice[1][c] = PackX2<T>(two.y, two.y);
       }
       // The pixels as the right side of products over the keys, with ones: column 2 c is channel c,
       // all others are ones.
       const float4 ones = *reinterpret_cast<const float4*>(
           block + (lane.row % 2 ? kOnes : lane.row / 2) * kPlane + 4 * lane.pair);
       const auto over_keys = [&](const float (&low)[4], const float (&high)[4], float (&sum)[4]) {
-        MultiplyTf32(sum, kZeros, low[0], low[2], low[1], low[3], ones.x, ones.z);
-        MultiplyTf32(sum, sum, high[0], high[2], high[1], high[3], ones.y, ones.w);
+        MmaM16N8K8Tf32(sum, kZeros, low[0], low[2], low[1], low[3], ones.x, ones.z);
+        MmaM16N8K8Tf32(sum, sum, high[0], high[2], high[1], high[3], ones.y, ones.w);
       };
       float y[2][2];
       Queries(rows, table, one, y);
@@ -514,7 +515,7 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
         over_keys(low, high, mean);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const float factor = Inverse(mean[2 * half + 1]);
+          const float factor = RcpApprox(mean[2 * half + 1]);
           mean[2 * half] *= factor;  // of the pixels, by these weights
 #pragma unroll
           for (int i = 2 * half; i < 2 * half + 2; ++i) {
@@ -523,13 +524,13 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
           }
         }
         uint32_t weights[4], up[4], up_columns[4];
-        PackRows<T>(low, high, weights);
-        LoadMatrices(own + (matrix ^ h * 32), up);
-        LoadTransposed(own + (matrix ^ h * 32), up_columns);
+        PackAFragment<T>(low, high, weights);
+        LdmatrixX4(own + (matrix ^ h * 32), up);
+        LdmatrixX4Trans(own + (matrix ^ h * 32), up_columns);
 
         // Weighted pixels, as columns of queries, times upstream.
-        const uint32_t transposed[4] = {Transposed(weights[0]), Transposed(weights[2]),
-                                        Transposed(weights[1]), Transposed(weights[3])};
+        const uint32_t transposed[4] = {Movmatrix(weights[0]), Movmatrix(weights[2]),
+                                        Movmatrix(weights[1]), Movmatrix(weights[3])};
 #pragma unroll
         for (int c = 0; c < kChannels; ++c) {
           uint32_t weighted[4];
@@ -537,7 +538,7 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
           for (int j = 0; j < 4; ++j) weighted[j] = MultiplyTwo<T>(transposed[j], twice[j % 2][c]);
 #pragma unroll
           for (int tile = 0; tile < 2; ++tile) {
-            Multiply16<T>(value_sum[h][c][tile], weighted[0], weighted[1], weighted[2], weighted[3],
+            MmaM16N8K16<T>(value_sum[h][c][tile], weighted[0], weighted[1], weighted[2], weighted[3],
                           up_columns[2 * tile], up_columns[2 * tile + 1]);
           }
         }
@@ -555,7 +556,7 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
               v[half] = MultiplyAddTwo<T>(value[h][c][tile][half], twice[tile][c], v[half]);
             }
           }
-          Multiply16<T>(slopes[tile], kZeros, up[0], up[1], up[2], up[3], v[0], v[1]);
+          MmaM16N8K16<T>(slopes[tile], kZeros, up[0], up[1], up[2], up[3], v[0], v[1]);
         }
         float sum[4];
 #pragma unroll
@@ -593,7 +594,7 @@ __global__ void __launch_bounds__(kThreads, kFree<S> ? 3 : 2)
             float* to = total + h * kOf + (place * kChannels + c) * kDepth + channel;
             *to = (turn ? *to : 0.f) + value_sum[h][c][i / 4][i % 4];
           }
-          const float sum = WarpSum<4>(similarity_sum[h][c]);
+          const float sum = WarpReduceSum<4>(similarity_sum[h][c]);
           if (lane.row == 0 && lane.pair < kChannels) {
             float* to = total + kBackwardHeads * kOf + (h * kChannels + c) * kChannels + lane.pair;
             *to = (turn ? *to : 0.f) + sum;
@@ -728,7 +729,7 @@ struct Plain {
       x[c] = query.inside ? ToFloat(pixels + query.pixel * kChannels + c) : 0.f;
       memory[layout.pixels + threadIdx.x * kChannels + c] = x[c];
     }
-    memory[layout.border + threadIdx.x] = query.inside ? 0.f : kMasked;
+    memory[layout.border + threadIdx.x] = query.inside ? 0.f : kMaskedLogit;
   }
 
   __device__ void Multiply(const float (&x)[kChannels], const float* similarity,
@@ -750,7 +751,7 @@ struct Plain {
     return logit;
   }
   __device__ float Most(const float (&y)[kChannels], int block) const {
-    float most = kMasked;
+    float most = kMaskedLogit;
     for (int q = 0; q < layout.places; ++q) most = fmaxf(most, Logit(y, block, q));
     return most;
   }
@@ -779,7 +780,7 @@ __global__ void __launch_bounds__(kThreads)
     const float most = plain.Most(y, query.block);
     float sum = 0.f, out[kTogether] = {};
     for (int q = 0; q < layout.places; ++q) {
-      const float weight = Exp2(plain.Logit(y, query.block, q) - most);
+      const float weight = Exp2Approx(plain.Logit(y, query.block, q) - most);
       sum += weight;
 #pragma unroll
       for (int c = 0; c < S::kChannels; ++c) {
@@ -828,7 +829,7 @@ __global__ void __launch_bounds__(kThreads)
       const float most = plain.Most(y, query.block);
       float sum = 0.f;
       for (int q = 0; q < keys; ++q) {
-        const float weight = Exp2(plain.Logit(y, query.block, q) - most);
+        const float weight = Exp2Approx(plain.Logit(y, query.block, q) - most);
         own_weights[q * kWeightStride] = weight;
         own_slopes[q * kWeightStride] = 0.f;
         sum += weight;
@@ -912,8 +913,8 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
 #pragma unroll
   for (int i = 0; i < kChannels * kChannels; ++i) {
-    const float sum = WarpSum<1>(similarity_sum[i / kChannels][i % kChannels]);
-    if (threadIdx.x % kWarp == 0) plain.memory[i * kWarps + threadIdx.x / kWarp] = sum;
+    const float sum = WarpReduceSum<1>(similarity_sum[i / kChannels][i % kChannels]);
+    if (threadIdx.x % kWarpSize == 0) plain.memory[i * kWarps + threadIdx.x / kWarpSize] = sum;
   }
   __syncthreads();
   if (threadIdx.x < kChannels * kChannels) {
@@ -932,18 +933,18 @@ __global__ void __launch_bounds__(kSumThreads)
     SumWorkers(const float* __restrict__ partials, int workers, Sums sums,
                float* __restrict__ values_gradient, float* __restrict__ similarity_gradient) {
   __shared__ float parts[kSumThreads];
-  const int number = blockIdx.x * kWarp + threadIdx.x % kWarp;
+  const int number = blockIdx.x * kWarpSize + threadIdx.x % kWarpSize;
   float sum = 0.f;
   if (number < sums.All()) {
 #pragma unroll 4
-    for (int worker = threadIdx.x / kWarp; worker < workers; worker += kSumThreads / kWarp) {
+    for (int worker = threadIdx.x / kWarpSize; worker < workers; worker += kSumThreads / kWarpSize) {
       sum += partials[static_cast<int64_t>(worker) * sums.All() + number];
     }
   }
   parts[threadIdx.x] = sum;
   __syncthreads();
-  if (threadIdx.x >= kWarp || number >= sums.All()) return;
-  for (int i = threadIdx.x + kWarp; i < kSumThreads; i += kWarp) sum += parts[i];
+  if (threadIdx.x >= kWarpSize || number >= sums.All()) return;
+  for (int i = threadIdx.x + kWarpSize; i < kSumThreads; i += kWarpSize) sum += parts[i];
   if (number < sums.values) {
     values_gradient[number] = sum;
   } else {
@@ -983,7 +984,7 @@ void WithStem(const StemProblem& p, OfTiles tiles, OfPlain plain) {
 // A worker is `groups` thread blocks, each for some of the heads or channels.
 template <typename Kernel>
 int PixelWorkers(Kernel kernel, int work, int groups, int bytes, int limit) {
-  const int thread_blocks = Workers(kernel, INT32_MAX, kThreads, bytes, INT32_MAX);
+  const int thread_blocks = PersistentGridSize(kernel, INT32_MAX, kThreads, bytes, INT32_MAX);
   return std::max(1, std::min({thread_blocks / groups, work, limit}));
 }
 
@@ -1020,7 +1021,7 @@ const char* CudaStemForward(const StemProblem& p, const StemForwardArrays& a, vo
     const int groups = CeilDiv(g.heads, kForwardHeads), bytes = kWarps * kStripFloats * 4;
     const int work = CeilDiv(g.strips, kWarps);
     const int workers = PixelWorkers(TileForward<S>, work, groups, bytes, work);
-    Enqueue(TileForward<S>, workers * groups, kThreads, bytes, on, g, groups,
+    LaunchKernel(TileForward<S>, workers * groups, kThreads, bytes, on, g, groups,
             static_cast<const typename S::T*>(a.pixels), a.w_qk, a.w_v,
             static_cast<typename S::T*>(a.output));
   };
@@ -1029,7 +1030,7 @@ const char* CudaStemForward(const StemProblem& p, const StemForwardArrays& a, vo
     const Layout layout(g, S::kChannels);
     const int groups = g.heads * g.chunks, bytes = layout.forward * 4;
     const int workers = PixelWorkers(PlainForward<S>, layout.turns, groups, bytes, layout.turns);
-    Enqueue(PlainForward<S>, workers * groups, kThreads, bytes, on, g, layout,
+    LaunchKernel(PlainForward<S>, workers * groups, kThreads, bytes, on, g, layout,
             static_cast<const typename S::T*>(a.pixels), a.w_qk, a.w_v,
             static_cast<typename S::T*>(a.output));
   };
@@ -1053,7 +1054,7 @@ const char* CudaStemBackward(const StemProblem& p, const StemBackwardArrays& a, 
     using S = decltype(stem);
     const int groups = CeilDiv(g.heads, kBackwardHeads), bytes = kWarps * kBackwardBytes;
     workers = PixelWorkers(TileBackward<S>, CeilDiv(g.strips, kWarps), groups, bytes, limit);
-    Enqueue(TileBackward<S>, workers * groups, kThreads, bytes, on, g, groups,
+    LaunchKernel(TileBackward<S>, workers * groups, kThreads, bytes, on, g, groups,
             static_cast<const typename S::T*>(a.pixels), a.w_qk, a.w_v,
             static_cast<const typename S::T*>(a.d_output), sums, a.workspace);
   };
@@ -1062,12 +1063,12 @@ const char* CudaStemBackward(const StemProblem& p, const StemBackwardArrays& a, 
     const Layout layout(g, S::kChannels);
     const int bytes = layout.backward * 4;
     workers = PixelWorkers(PlainBackward<S>, layout.turns, g.heads, bytes, limit);
-    Enqueue(PlainBackward<S>, workers * g.heads, kThreads, bytes, on, g, layout,
+    LaunchKernel(PlainBackward<S>, workers * g.heads, kThreads, bytes, on, g, layout,
             static_cast<const typename S::T*>(a.pixels), a.w_qk, a.w_v,
             static_cast<const typename S::T*>(a.d_output), sums, a.workspace);
   };
   WithStem(p, tiles, plain);
-  Enqueue(SumWorkers, CeilDiv(sums.All(), kWarp), kSumThreads, 0, on, a.workspace, workers, sums,
+  LaunchKernel(SumWorkers, CeilDiv(sums.All(), kWarpSize), kSumThreads, 0, on, a.workspace, workers, sums,
           a.d_w_v, a.d_w_qk);
   return LaunchError();
 }

@@ -28,19 +28,19 @@ inline TableSums SumsOf(const LocalAttentionProblem& p, const BackwardArrays& a,
 
 // By a kernel that comes after the one that wrote the partial sums: each thread block some numbers.
 __device__ inline void SumTables(const TableSums& s) {
-  __shared__ float warps[1024 / kWarp];
+  __shared__ float warps[1024 / kWarpSize];
   const int threads = blockDim.x;
   for (int number = blockIdx.x; number < s.numbers; number += gridDim.x) {
     float sum = 0.f;
     for (int worker = threadIdx.x; worker < s.workers; worker += threads) {
       sum += s.partials[static_cast<int64_t>(worker) * s.numbers + number];
     }
-    sum = WarpSum<1>(sum);
-    if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = sum;
+    sum = WarpReduceSum<1>(sum);
+    if (threadIdx.x % kWarpSize == 0) warps[threadIdx.x / kWarpSize] = sum;
     __syncthreads();
     if (threadIdx.x == 0) {
       sum = 0.f;
-      for (int warp = 0; warp < threads / kWarp; ++warp) sum += warps[warp];
+      for (int warp = 0; warp < threads / kWarpSize; ++warp) sum += warps[warp];
       float* to = number < s.row_numbers ? s.rows + number : s.columns + number - s.row_numbers;
       *to = sum * s.factor;
     }

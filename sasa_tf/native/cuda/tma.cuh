@@ -1,4 +1,4 @@
-// Boxes of pixels, which one instruction copies from an image to shared memory: the tensor memory
+// TensorMap of pixels, which one instruction copies from an image to shared memory: the tensor memory
 // accelerator of sm_90.
 //
 // With SASA_EMULATED_GPU defined, a header of the tests takes their place.
@@ -10,7 +10,7 @@
 namespace sasa {
 
 // Images [B, H, W, channels] of 16-bit numbers, and the boxes to be copied from them.
-struct BoxPlan {
+struct TensorMapDesc {
   const void* from;
   int64_t images, height, width, channels;
   int64_t pixel_step;  // in channels; `channels` or more
@@ -28,14 +28,14 @@ struct BoxPlan {
 
 #include "cuda/ptx.cuh"
 
-// What CUDA 12 and sm_90 have; without it `MakeBoxes` makes none, and nothing here is called.
+// What CUDA 12 and sm_90 have; without it `EncodeTensorMap` makes none, and nothing here is called.
 #define SASA_CUDA_HAS_BOXES (CUDART_VERSION >= 12000)
 #define SASA_CODE_HAS_BOXES (SASA_CUDA_HAS_BOXES && __CUDA_ARCH__ >= 900)
 
 namespace sasa {
 
 // A parameter of kernels, `const __grid_constant__`.
-struct Boxes {
+struct TensorMap {
 #if SASA_CUDA_HAS_BOXES
   CUtensorMap map;
 #endif
@@ -52,7 +52,7 @@ struct Boxes {
 // channels lies in shared memory from a multiple of 128 bytes on, row by row and pixel by pixel,
 // but the 16 bytes that an address A is meant for lie at A ^ (A / 128 % P * 16), P such pieces
 // being a pixel.
-inline bool MakeBoxes(const BoxPlan& plan, Boxes& boxes) {
+inline bool EncodeTensorMap(const TensorMapDesc& plan, TensorMap& boxes) {
 #if SASA_CUDA_HAS_BOXES
   using Encode =
       CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
@@ -94,12 +94,12 @@ inline bool MakeBoxes(const BoxPlan& plan, Boxes& boxes) {
 }
 
 // Copies of boxes that a thread block waits for.
-class Arrivals {
+class TmaBarrier {
  public:
   static constexpr int kBytes = 8;  // of shared memory
 
   // By all threads, before a barrier of the thread block.
-  __device__ explicit Arrivals(void* memory) : barrier_(SharedAddress(memory)) {
+  __device__ explicit TmaBarrier(void* memory) : barrier_(SmemAddress(memory)) {
 #if SASA_CODE_HAS_BOXES
     if (threadIdx.x == 0) {
       asm volatile(
@@ -119,7 +119,7 @@ class Arrivals {
   }
   // By the first thread: the box that begins with this channel and pixel, with zeros for what is
   // beyond the image.
-  __device__ void Copy(const Boxes& boxes, int channel, int x, int y, int image, uint32_t to) {
+  __device__ void Copy(const TensorMap& boxes, int channel, int x, int y, int image, uint32_t to) {
 #if SASA_CODE_HAS_BOXES
     asm volatile(
         "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "

@@ -8,16 +8,17 @@
 #include <random>
 #include <vector>
 
-#include "cuda/tma.cuh"
+#include "cuda/kernel_launch.cuh"
 #include "cuda/ptx.cuh"
+#include "cuda/tma.cuh"
+#include "cuda/warp_reduce.cuh"
 #include "device_array.h"
 #include "scheduler.h"
 
 namespace sasa {
 namespace {
 
-constexpr int kThreads = 64, kWarp = 32;
-constexpr unsigned kAllLanes = ~0u;
+constexpr int kThreads = 64;
 
 enum class Fault {
   kNone,
@@ -68,21 +69,21 @@ __global__ void Kernel(Fault fault, const float* from, float* to) {
   __shared__ float own[kThreads];
   float* numbers = reinterpret_cast<float*>(memory);
   const int i = threadIdx.x, back = kThreads - 1 - i;
-  const uint32_t address = SharedAddress(numbers + 4 * i);
+  const uint32_t address = SmemAddress(numbers + 4 * i);
   if (fault != Fault::kUnwrittenStatic) own[i] = 0.f;
   if (fault != Fault::kUnwritten) {
-    CopyAsync(address, from + 4 * i, true);
-    if (fault != Fault::kWait) WaitForCopies();
+    CpAsync16(address, from + 4 * i, true);
+    if (fault != Fault::kWait) CpAsyncWaitAll();
   }
-  if (fault == Fault::kAddress) CopyAsync(address + 16, from, true);
-  if (fault == Fault::kAlignment) CopyAsync(address + 4, from, false);
+  if (fault == Fault::kAddress) CpAsync16(address + 16, from, true);
+  if (fault == Fault::kAlignment) CpAsync16(address + 4, from, false);
   if (fault == Fault::kWrite) numbers[4 * i + 4] = 0.f;
   if (fault == Fault::kArray) to[0] = __ldg(from + 4 * i + 8);
-  if (fault == Fault::kReturned && i % kWarp == 5) return;
+  if (fault == Fault::kReturned && i % kWarpSize == 5) return;
   if (fault == Fault::kDivergence && i % 2) {
-    __shfl_xor_sync(kAllLanes, 0.f, 1);
+    __shfl_xor_sync(kFullMask, 0.f, 1);
   }
-  if (fault == Fault::kBranch && i % kWarp > 3) __syncthreads();
+  if (fault == Fault::kBranch && i % kWarpSize > 3) __syncthreads();
   if (fault != Fault::kBarrier) __syncthreads();
   for (int n = 0; n < 4; ++n) to[4 * i + n] = numbers[4 * i + n] + numbers[4 * back + n] + own[i];
   // The lanes of a warp, the other way round.
@@ -90,7 +91,7 @@ __global__ void Kernel(Fault fault, const float* from, float* to) {
   if (fault != Fault::kWarpBarrier) __syncwarp();
   if (own[i ^ 31] != to[4 * (i ^ 31)]) to[4 * i] = NAN;
   uint32_t four[4];
-  LoadMatrices(address, four);
+  LdmatrixX4(address, four);
 }
 
 bool RightWith(Fault fault) {
@@ -101,7 +102,7 @@ bool RightWith(Fault fault) {
   std::memcpy(device_from.data(), from.data(), bytes.size());
   for (int turn = 0; turn < 20; ++turn) {
     device_to.Poison();
-    Enqueue(Kernel, 2, kThreads, 16 * kThreads, nullptr, fault, device_from.floats(),
+    LaunchKernel(Kernel, 2, kThreads, 16 * kThreads, nullptr, fault, device_from.floats(),
             device_to.floats());
     std::memcpy(to.data(), device_to.data(), bytes.size());
     for (int i = 0; i < 4 * kThreads; ++i) {
@@ -115,15 +116,15 @@ bool RightWith(Fault fault) {
 // Copies a box of kSide x kSide pixels of 16 channels, which begins one pixel before the image's
 // first, to an array of its own.
 constexpr int kSide = 4, kChannels = 16, kPiece = 8;  // numbers of 16 bits
-__global__ void CopyOneBox(Fault fault, Boxes boxes, uint16_t* to) {
+__global__ void CopyOneBox(Fault fault, TensorMap boxes, uint16_t* to) {
   extern __shared__ __align__(1024) char memory[];
   constexpr int kPixels = kSide * kSide, kBytes = kPixels * kChannels * 2;
-  Arrivals arrivals(memory + 2 * kBytes);
+  TmaBarrier arrivals(memory + 2 * kBytes);
   __syncthreads();
   if (threadIdx.x == 0) {
     arrivals.Expect(fault == Fault::kBoxBytes ? 2 * kBytes : kBytes);
     const int first = fault == Fault::kBoxAlignment ? 16 : 0;
-    arrivals.Copy(boxes, 0, -1, -1, 0, SharedAddress(memory + first));
+    arrivals.Copy(boxes, 0, -1, -1, 0, SmemAddress(memory + first));
   }
   if (fault != Fault::kBoxWait) arrivals.Wait();
   __syncthreads();
@@ -143,10 +144,10 @@ bool RightBoxes(Fault fault) {
   const std::vector<char> bytes(2 * from.size());
   emulation::DeviceArray device_from(bytes), device_to(bytes);
   std::memcpy(device_from.data(), from.data(), bytes.size());
-  Boxes boxes;
-  MakeBoxes({device_from.data(), 1, kSide, kSide, kChannels, kChannels, kChannels, kSide, kSide},
+  TensorMap boxes;
+  EncodeTensorMap({device_from.data(), 1, kSide, kSide, kChannels, kChannels, kChannels, kSide, kSide},
             boxes);
-  Enqueue(CopyOneBox, 1, kThreads, 2 * bytes.size() + Arrivals::kBytes, nullptr, fault, boxes,
+  LaunchKernel(CopyOneBox, 1, kThreads, 2 * bytes.size() + TmaBarrier::kBytes, nullptr, fault, boxes,
           reinterpret_cast<uint16_t*>(device_to.data()));
   std::memcpy(to.data(), device_to.data(), bytes.size());
   for (int i = 0; i < kSide * kSide * kChannels; ++i) {

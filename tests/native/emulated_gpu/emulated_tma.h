@@ -12,44 +12,44 @@
 
 namespace sasa {
 
-struct Boxes {
-  BoxPlan plan;
+struct TensorMap {
+  TensorMapDesc plan;
 
   void Prefetch() const {}
 };
 
 // Every third time there are none, so that kernels are also seen without.
-inline bool MakeBoxes(const BoxPlan& plan, Boxes& boxes) {
+inline bool EncodeTensorMap(const TensorMapDesc& plan, TensorMap& boxes) {
   static int calls = 0;
   boxes.plan = plan;
   return ++calls % 3 != 0;
 }
 
-class Arrivals {
+class TmaBarrier {
  public:
   static constexpr int kBytes = 8;
 
-  explicit Arrivals(void* memory) { emulation::AddressOf(memory); }
+  explicit TmaBarrier(void* memory) { emulation::AddressOf(memory); }
 
   void Expect(int bytes) {
-    if (threadIdx.x != 0 || expected_ != 0) emulation::Fail("Arrivals::Expect out of turn");
+    if (threadIdx.x != 0 || expected_ != 0) emulation::Fail("TmaBarrier::Expect out of turn");
     expected_ = bytes;
   }
 
   // Numbers are not there until they are waited for. Bits of addresses are exchanged as the CUDA
   // driver's documentation of tensor maps has it.
-  void Copy(const Boxes& boxes, int channel, int x, int y, int image, uint32_t to,
+  void Copy(const TensorMap& boxes, int channel, int x, int y, int image, uint32_t to,
             emulation::Site site = emulation::Site::Here()) {
     constexpr int kPiece = 16, kAligned = 128;
-    const BoxPlan& p = boxes.plan;
+    const TensorMapDesc& p = boxes.plan;
     const int pieces = p.channels_of_box * 2 / kPiece;
     uint32_t at = to;
-    emulation::SharedAt("Arrivals::Copy", site, at, kPiece, kAligned);
+    emulation::SharedAt("TmaBarrier::Copy", site, at, kPiece, kAligned);
     for (int row = y; row < y + p.rows_of_box; ++row) {
       for (int column = x; column < x + p.columns_of_box; ++column) {
         for (int piece = 0; piece < pieces; ++piece, at += kPiece) {
           const uint32_t place = at ^ at / kAligned % pieces * kPiece;
-          char* target = emulation::SharedAt("Arrivals::Copy", site, place, kPiece, kPiece);
+          char* target = emulation::SharedAt("TmaBarrier::Copy", site, place, kPiece, kPiece);
           std::memset(target, kPoison, kPiece);
           const int first = channel + piece * kPiece / 2;
           const bool inside =

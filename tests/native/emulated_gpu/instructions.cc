@@ -4,7 +4,7 @@
 
 namespace emulation {
 
-void LoadMatrices(const char* name, Site site, int count, bool transposed, uint32_t from,
+void Ldmatrix(const char* name, Site site, int count, bool transposed, uint32_t from,
                   uint32_t* to) {
   struct Operands {
     const char* row;
@@ -25,7 +25,7 @@ void LoadMatrices(const char* name, Site site, int count, bool transposed, uint3
   });
 }
 
-uint32_t Transpose(const char* name, Site site, uint32_t own) {
+uint32_t Movmatrix(const char* name, Site site, uint32_t own) {
   Meet(name, site, ~0u, true, own, [](uint32_t* const* all) {
     uint16_t matrix[8][8];
     for (int lane = 0; lane < kWarp; ++lane) {
@@ -39,8 +39,8 @@ uint32_t Transpose(const char* name, Site site, uint32_t own) {
   return own;
 }
 
-void Multiply(const char* name, Site site, bool brain, int depth, Factors& own) {
-  const auto act = [=](Factors* const* all) {
+void Mma(const char* name, Site site, bool brain, int depth, MmaFragments& own) {
+  const auto act = [=](MmaFragments* const* all) {
     float a[16][16], b[16][8], sum[16][8];
     const auto widen = [=](uint32_t two, int i) {
       const uint16_t bits = i ? two >> 16 : two & 0xffff;
@@ -72,7 +72,7 @@ void Multiply(const char* name, Site site, bool brain, int depth, Factors& own) 
   Meet(name, site, ~0u, true, own, act);
 }
 
-void Multiply(const char* name, Site site, CoarseFactors& own) {
+void Mma(const char* name, Site site, Tf32Fragments& own) {
   const auto coarse = [](float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
@@ -80,7 +80,7 @@ void Multiply(const char* name, Site site, CoarseFactors& own) {
     std::memcpy(&x, &bits, 4);
     return x;
   };
-  const auto act = [=](CoarseFactors* const* all) {
+  const auto act = [=](Tf32Fragments* const* all) {
     float a[16][8], b[8][8];
     for (int lane = 0; lane < kWarp; ++lane) {
       const int row = lane / 4, column = lane % 4;
