@@ -21,29 +21,30 @@ class Package(NamedTuple):
 PACKAGES = {
   "sasa_tf": Package(set(), set()),  # sasa_tf/__init__.py
   "errors": Package(set(), set()),
+  "compat": Package(set(), {"keras", "official", "orbit", "tensorflow", "tf_keras"}),
   "native": Package({"errors"}, {"tensorflow"}),
-  "ops": Package({"native"}, {"tensorflow"}),
-  "layers": Package({"ops"}, {"tensorflow"}),  # no Keras: the bindings add it
-  "modeling": Package({"layers"}, {"tensorflow"}),  # without builders
+  "ops": Package({"compat", "native"}, {"tensorflow"}),
+  "layers": Package({"compat", "ops"}, {"tensorflow"}),  # no Keras: the bindings add it
+  "modeling": Package({"compat", "layers"}, {"tensorflow"}),  # without builders
   "keras": Package({"layers", "modeling"}, {"keras"}),
   "tf_keras": Package({"layers", "modeling"}, {"tf_keras"}),
   "configs": Package(set(), {"official"}),
   "builders": Package({"configs", "tf_keras"}, {"official", "tensorflow", "tf_keras"}),
   "tasks": Package(
-    {"builders", "configs", "errors"}, {"numpy", "official", "tensorflow", "tf_keras"}
+    {"builders", "compat", "configs", "errors"}, {"numpy", "official", "tensorflow", "tf_keras"}
   ),
   "registry_imports": Package({"builders", "configs", "tasks"}, {"official"}),
   "data": Package({"errors"}, {"numpy", "sklearn", "tensorflow", "tqdm"}),
   "training": Package(
-    {"configs", "data", "errors", "tasks"},
+    {"compat", "configs", "data", "errors", "tasks"},
     {"official", "orbit", "tensorflow", "tf_keras", "tqdm", "yaml"},
   ),
   "serving": Package(
-    {"builders", "configs", "data", "errors"},
+    {"builders", "compat", "configs", "data", "errors", "ops"},
     {"PIL", "matplotlib", "numpy", "official", "tensorflow", "tf_keras"},
   ),
   "analysis": Package(
-    {"benchmarks", "errors", "keras", "layers", "modeling", "ops", "tf_keras"},
+    {"benchmarks", "compat", "errors", "keras", "layers", "modeling", "ops", "tf_keras"},
     {
       "jax",
       "jaxlib",
@@ -58,7 +59,7 @@ PACKAGES = {
     },
   ),
   "benchmarks": Package(
-    {"errors", "keras", "layers", "modeling", "ops", "tf_keras", "training"},
+    {"compat", "errors", "keras", "layers", "modeling", "ops", "tf_keras", "training"},
     {"keras", "matplotlib", "numpy", "official", "orbit", "rich", "tensorflow", "tf_keras", "tqdm"},
   ),
   "bin": Package(

@@ -1,0 +1,90 @@
+"""Private APIs of TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.framework import convert_to_constants
+from tensorflow.python.ops import control_flow_util
+from tensorflow.python.saved_model import save_context
+
+
+def call_module(
+  operands: Sequence[tf.Tensor],
+  module: str | bytes,
+  *,
+  output_specs: Sequence[tf.TensorSpec],
+  platforms: Sequence[str],
+  version: int,
+) -> list[tf.Tensor]:
+  """Runs a StableHLO module through the XlaCallModule operation.
+
+  Args:
+    operands: arguments of the module's main function.
+    module: StableHLO as MLIR text or bytecode.
+    output_specs: shape and dtype of every result; dimensions may be None.
+    platforms: platforms that the module is valid for, such as ("CPU",).
+    version: of XlaCallModule's calling convention.
+
+  Returns:
+    The results of the main function.
+  """
+  return xla.call_module(
+    operands,
+    version=version,
+    module=module,
+    Tout=[spec.dtype for spec in output_specs],
+    Sout=[spec.shape for spec in output_specs],
+    platforms=platforms,
+  )
+
+
+def optimization_barrier(tensor: tf.Tensor) -> tf.Tensor:
+  """Returns the tensor behind an XLA optimization barrier, which stops fusion across it."""
+  (result,) = xla.optimization_barrier(tensor)
+  return tf.ensure_shape(result, tensor.shape)
+
+
+def in_xla_context() -> bool:
+  """Returns whether the current graph belongs to a function that XLA compiles."""
+  return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def in_save_context() -> bool:
+  """Returns whether `tf.saved_model.save` is tracing functions in this thread."""
+  return save_context.in_save_context()
+
+
+@contextlib.contextmanager
+def updates_without_merge_call(strategy: tf.distribute.Strategy) -> Iterator[None]:
+  """Makes optimizers update each replica's variables in its replica context.
+
+  By default optimizers update all replicas from the cross-replica context (`merge_call`), which XLA
+  does not compile. The gradients must have been reduced already.
+  """
+  extended = strategy.extended
+  extended._use_merge_call = lambda: False
+  try:
+    yield
+  finally:
+    del extended._use_merge_call
+
+
+def graph_with_constant_variables(function: tf.types.experimental.ConcreteFunction) -> tf.Graph:
+  """Returns the function's graph with all variables replaced by constants and calls inlined."""
+  converted, _ = convert_to_constants.convert_variables_to_constants_v2_as_graph(function)
+  return converted.graph
+
+
+def raise_async_checkpoint_error(checkpoint: tf.train.Checkpoint) -> None:
+  """Raises the error of the last asynchronous save of a checkpoint, if it failed.
+
+  Raises:
+    tf.errors.OpError: the save failed, for instance because the disk is full.
+  """
+  checkpointer = getattr(checkpoint, "_async_checkpointer_impl", None)
+  if checkpointer is not None:
+    checkpointer._check_async_thread_error()

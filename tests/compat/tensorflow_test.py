@@ -1,0 +1,109 @@
+"""Every private API of TensorFlow still does what `sasa_tf.compat.tensorflow` says."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sasa_tf.compat import tensorflow as compat
+
+DOUBLE = """
+module @double {
+  func.func public @main(%x: tensor<2xf32>) -> tensor<2xf32> {
+    %sum = stablehlo.add %x, %x : tensor<2xf32>
+    return %sum : tensor<2xf32>
+  }
+}
+"""
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_call_module_runs_stablehlo(jit_compile):
+  @tf.function(jit_compile=jit_compile)
+  def run(x):
+    (result,) = compat.call_module(
+      [x],
+      DOUBLE,
+      output_specs=[tf.TensorSpec([2], tf.float32)],
+      platforms=["CPU"],
+      version=9,
+    )
+    return result
+
+  np.testing.assert_array_equal(run(tf.constant([1.0, 2.0])), [2.0, 4.0])
+
+
+def test_optimization_barrier_returns_its_input():
+  x = tf.constant([1.0, 2.0])
+  result = tf.function(compat.optimization_barrier, jit_compile=True)(x)
+  np.testing.assert_array_equal(result, x)
+  assert compat.optimization_barrier(x).shape == x.shape
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_in_xla_context(jit_compile):
+  seen = []
+
+  @tf.function(jit_compile=jit_compile)
+  def run(x):
+    seen.append(compat.in_xla_context())
+    return x
+
+  run(tf.constant(1.0))
+  assert seen == [jit_compile]
+  assert not compat.in_xla_context()
+
+
+def test_in_save_context(tmp_path):
+  seen = []
+
+  class Module(tf.Module):
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float32)])
+    def run(self, x):
+      seen.append(compat.in_save_context())
+      return x
+
+  tf.saved_model.save(Module(), str(tmp_path))
+  assert any(seen)
+  assert not compat.in_save_context()
+
+
+def test_updates_without_merge_call():
+  strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+  with compat.updates_without_merge_call(strategy):
+    assert not strategy.extended._use_merge_call()
+  assert "_use_merge_call" not in vars(strategy.extended)
+
+
+def test_graph_with_constant_variables():
+  variable = tf.Variable([2.0])
+
+  @tf.function
+  def inner(x):
+    return x * variable
+
+  @tf.function
+  def outer(x):
+    return inner(x)
+
+  graph = compat.graph_with_constant_variables(
+    outer.get_concrete_function(tf.TensorSpec([1], tf.float32))
+  )
+  types = {operation.type for operation in graph.get_operations()}
+  assert "Mul" in types
+  assert not types & {"ReadVariableOp", "VarHandleOp", "PartitionedCall"}
+
+
+def test_raise_async_checkpoint_error(tmp_path):
+  directory = tmp_path / "checkpoints"
+  directory.mkdir()
+  checkpoint = tf.train.Checkpoint(x=tf.Variable(1.0))
+  options = tf.train.CheckpointOptions(enable_async=True)
+  compat.raise_async_checkpoint_error(checkpoint)  # nothing has been saved
+  checkpoint.write(str(directory / "a"), options)
+  checkpoint.sync()
+  compat.raise_async_checkpoint_error(checkpoint)
+  (tmp_path / "file").touch()
+  with pytest.raises(tf.errors.OpError):
+    checkpoint.write(str(tmp_path / "file" / "b"), options)
+    checkpoint.sync()
+    compat.raise_async_checkpoint_error(checkpoint)
