@@ -21,6 +21,7 @@ class Package(NamedTuple):
 PACKAGES = {
   "sasa_tf": Package(set(), set()),  # sasa_tf/__init__.py
   "errors": Package(set(), set()),
+  "reporting": Package({"errors"}, {"rich", "tqdm"}),
   "compat": Package(set(), {"keras", "official", "orbit", "tensorflow", "tf_keras"}),
   "native": Package({"errors"}, {"tensorflow"}),
   "ops": Package({"compat", "native"}, {"tensorflow"}),
@@ -34,17 +35,27 @@ PACKAGES = {
     {"builders", "compat", "configs", "errors"}, {"numpy", "official", "tensorflow", "tf_keras"}
   ),
   "registry_imports": Package({"builders", "configs", "tasks"}, {"official"}),
-  "data": Package({"errors"}, {"numpy", "sklearn", "tensorflow", "tqdm"}),
+  "data": Package({"errors", "reporting"}, {"numpy", "sklearn", "tensorflow", "tqdm"}),
   "training": Package(
-    {"compat", "configs", "data", "errors", "tasks"},
+    {"compat", "configs", "data", "errors", "reporting", "tasks"},
     {"official", "orbit", "tensorflow", "tf_keras", "tqdm", "yaml"},
   ),
   "serving": Package(
-    {"builders", "compat", "configs", "data", "errors", "ops"},
+    {"builders", "compat", "configs", "data", "errors", "ops", "reporting"},
     {"PIL", "matplotlib", "numpy", "official", "tensorflow", "tf_keras"},
   ),
   "analysis": Package(
-    {"benchmarks", "compat", "errors", "keras", "layers", "modeling", "ops", "tf_keras"},
+    {
+      "benchmarks",
+      "compat",
+      "errors",
+      "keras",
+      "layers",
+      "modeling",
+      "ops",
+      "reporting",
+      "tf_keras",
+    },
     {
       "jax",
       "jaxlib",
@@ -59,7 +70,7 @@ PACKAGES = {
     },
   ),
   "benchmarks": Package(
-    {"compat", "errors", "keras", "layers", "modeling", "ops", "tf_keras", "training"},
+    {"compat", "errors", "keras", "layers", "modeling", "ops", "reporting", "tf_keras", "training"},
     {"keras", "matplotlib", "numpy", "official", "orbit", "rich", "tensorflow", "tf_keras", "tqdm"},
   ),
   "bin": Package(
@@ -75,6 +86,7 @@ PACKAGES = {
       "modeling",
       "ops",
       "registry_imports",
+      "reporting",
       "serving",
       "tasks",
       "tf_keras",

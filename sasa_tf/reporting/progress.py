@@ -1,0 +1,213 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TextIO, TypeVar
+
+Item = TypeVar("Item")
+
+
+class ProgressBar:
+  """Shows how many of a known number of items are done, the speed and the remaining time.
+
+  On a terminal this is a tqdm bar. Any other stream, for example a log file, receives lines such as
+
+      train step 500/2000 (25%), 3.21 steps/s, ETA 07:47, loss 1.234
+
+  The bar belongs to one process. With worker processes, the parent process calls `advance` with
+  the counts that the workers send.
+
+  Example:
+    >>> with ProgressBar(len(files), "Converting", unit="file") as progress:
+    ...   for file in files:
+    ...     convert(file)
+    ...     progress.advance()
+  """
+
+  def __init__(
+    self,
+    total: int,
+    description: str = "",
+    *,
+    unit: str = "item",
+    initial: int = 0,
+    stream: TextIO | None = None,
+    seconds_between_lines: float = 10.0,
+    transient: bool = False,
+    delay: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Shows the bar and starts its timer.
+
+    Args:
+      total: number of items.
+      description: the activity, shown before the counts.
+      unit: name of one item, singular.
+      initial: number of items that are already done.
+      stream: where to write; standard error by default.
+      seconds_between_lines: minimum time between two lines in a log.
+      transient: whether to remove the bar at the end, and to log only work that takes longer than
+        `seconds_between_lines`. Otherwise a log also receives a line for the first and the last
+        item.
+      delay: seconds before the bar appears on a terminal; for work that is usually short.
+      clock: returns seconds.
+    """
+    self._stream = stream or sys.stderr
+    self._total, self._done, self._unit = total, initial, unit
+    self._description, self._has_status = description, False
+    self._seconds_between_lines, self._transient = seconds_between_lines, transient
+    self._clock, self._delay = clock, delay
+    self._first, self._start = initial, clock()
+    self._last_line = self._start if transient else -float("inf")
+    self._bar = self._terminal_bar() if self._stream.isatty() else None
+
+  def __enter__(self) -> ProgressBar:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def _terminal_bar(self) -> Any:
+    import tqdm
+
+    return tqdm.tqdm(
+      total=self._total,
+      initial=self._done,
+      desc=self._description or None,
+      unit=f" {self._unit}",
+      file=self._stream,
+      leave=not self._transient,
+      delay=self._delay,
+      **_width_arguments(self._stream),
+    )
+
+  def restart_timer(self) -> None:
+    """Excludes the time and the items until now from the speed."""
+    self._first, self._start = self._done, self._clock()
+    if self._bar is not None:
+      self._bar.unpause()
+
+  def set_description(self, description: str) -> None:
+    """Replaces the text before the counts."""
+    self._description = description
+    if self._bar is not None:
+      self._bar.set_description(description)
+
+  def set_status(self, status: str, *, important: bool = False) -> None:
+    """Shows what is being done, where that says more than the counts.
+
+    In a log, `advance` then writes no lines; each status is a line with the percentage.
+
+    Args:
+      status: replaces the description.
+      important: whether to log it even if the previous line is more recent than
+        `seconds_between_lines`.
+    """
+    self._has_status = True
+    if self._bar is not None:
+      self._bar.set_description_str(status)
+    elif important or self._line_is_due():
+      self._log(f"[{self._share():4.0%}] {status}")
+
+  def advance(self, count: int = 1, metrics: Mapping[str, float] | None = None) -> None:
+    """Counts finished items.
+
+    Args:
+      count: number of items finished since the last call.
+      metrics: values to show after the speed.
+    """
+    self.advance_to(self._done + count, metrics)
+
+  def advance_to(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+    """As `advance`, with the number of all items that are done."""
+    if self._bar is not None:
+      if metrics:
+        self._bar.set_postfix_str(format_metrics(metrics), refresh=False)
+      self._bar.update(done - self._done)
+    self._done = done
+    if self._bar is None and not self._has_status and done > self._first:
+      finished = done >= self._total and not self._transient
+      if finished or self._line_is_due():
+        self._log(self._progress_line(metrics or {}))
+
+  def write(self, text: str, stream: TextIO | None = None) -> None:
+    """Prints a line above the bar.
+
+    Args:
+      text: to print.
+      stream: where to print; that of the bar by default.
+    """
+    stream = stream or self._stream
+    if self._bar is not None:
+      self._bar.write(text, file=stream)
+    else:
+      print(text, file=stream, flush=True)
+
+  def close(self) -> None:
+    """Leaves the bar as it is, or removes it if it is transient."""
+    if self._bar is not None:
+      self._bar.close()
+
+  def _share(self) -> float:
+    return self._done / max(self._total, 1)
+
+  def _line_is_due(self) -> bool:
+    return self._clock() - self._last_line >= self._seconds_between_lines
+
+  def _progress_line(self, metrics: Mapping[str, float]) -> str:
+    speed = (self._done - self._first) / max(self._clock() - self._start, 1e-9)
+    parts = [
+      f"{self._description} {self._unit} {self._done}/{self._total} ({self._share():.0%})".strip(),
+      f"{speed:.2f} {self._unit}s/s",
+      f"ETA {_format_interval((self._total - self._done) / max(speed, 1e-9))}",
+    ]
+    return ", ".join([*parts, format_metrics(metrics)] if metrics else parts)
+
+  def _log(self, line: str) -> None:
+    self._last_line = self._clock()
+    print(line, file=self._stream, flush=True)
+
+
+def track(
+  items: Iterable[Item], description: str = "", *, total: int | None = None, **options: Any
+) -> Iterator[Item]:
+  """Yields items and shows how many are done, where that takes more than a moment.
+
+  Args:
+    items: to iterate over.
+    description: see `ProgressBar`.
+    total: number of items; `len(items)` by default.
+    **options: of `ProgressBar`, but `transient` is True and `delay` a second by default.
+  """
+  if total is None:
+    total = len(items)
+  with ProgressBar(total, description, **{"transient": True, "delay": 1.0, **options}) as progress:
+    for item in items:
+      yield item
+      progress.advance()
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+  """Returns metrics in one line, "loss 1.234, accuracy 0.5"."""
+  return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+def _format_interval(seconds: float) -> str:
+  """Returns [hours:]minutes:seconds."""
+  minutes, seconds = divmod(int(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+
+
+def _width_arguments(stream: TextIO) -> dict[str, Any]:
+  """Returns tqdm's arguments for the width; tqdm hides its bar where the width is unknown."""
+  try:
+    known = os.get_terminal_size(stream.fileno()).columns > 0
+  except (OSError, ValueError):
+    known = False
+  return {"dynamic_ncols": True} if known else {"ncols": shutil.get_terminal_size().columns}
