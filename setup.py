@@ -19,6 +19,22 @@ PROGRAMS = (
   "scaling",
 )
 
+# Training, evaluation and export with TF Model Garden, and its data.
+GARDEN = [
+  "numpy<2.4",  # Model Garden's COCO evaluation fails with later versions
+  "pillow>=10.1",
+  "rich>=13",
+  "scikit-learn>=1.5",
+  "tensorflow>=2.20,<2.21",  # the version that Model Garden's wheel requires
+  "tensorflow-datasets>=4.9.7",
+  "tensorflow-metadata>=1.16",  # earlier versions, which some resolvers choose, break TFDS
+  "tf-keras>=2.20,<2.21",
+  "tf-models-official>=2.20,<2.21",
+  "tqdm>=4.66",
+]
+# Tables, plots and drawings.
+REPORT = ["matplotlib>=3.8", "pillow>=10.1", "rich>=13", "tqdm>=4.66"]
+
 setuptools.setup(
   name="sasa_tf",
   version=VERSION,
@@ -38,6 +54,8 @@ setuptools.setup(
     "Programming Language :: Python :: 3.13",
     "Topic :: Scientific/Engineering :: Image Recognition",
   ],
+  license="Apache-2.0",
+  license_files=["LICENSE"],
   python_requires=">=3.10,<3.14",
   # The YAML files live beside the package in the checkout and inside of it when installed.
   packages=[
@@ -55,25 +73,22 @@ setuptools.setup(
     ],  # built where they are installed
     "sasa_tf.official_configs": ["**/*.yaml", "**/*.md"],
   },
-  # Ranges that the code can work with; constraints.txt holds the versions that are tested.
-  install_requires=[
-    "absl-py>=1.4",
-    "keras>=3.10",
-    "matplotlib>=3.8",
-    "numpy>=2.0,<2.4",
-    "pillow>=10.1",
-    "rich>=13",
-    "scikit-learn>=1.5",
-    "tensorflow>=2.20,<2.21",
-    "tensorflow-datasets>=4.9.7",
-    "tensorflow-metadata>=1.16",  # older ones, which some resolvers fall back to, break TFDS
-    "tf-keras>=2.20,<2.21",
-    "tf-models-official>=2.20,<2.21",
-    "tqdm>=4.66",
-  ],
+  # Supported ranges; constraints.txt has the versions that are tested.
+  install_requires=["absl-py>=1.4", "keras>=3.10", "numpy>=2.0", "tensorflow>=2.20,<2.22"],
   extras_require={
-    "dev": ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.8", "ruff>=0.14"],
-    # Exact, as the compiler is reached through what jax calls internal.
+    "garden": GARDEN,
+    "report": REPORT,
+    "all": [*GARDEN, *REPORT],
+    "dev": [
+      *GARDEN,
+      *REPORT,
+      "hypothesis>=6.100",
+      "mypy>=1.18",
+      "pytest>=8",
+      "pytest-xdist>=3.8",
+      "ruff>=0.14",
+    ],
+    # Exact versions, because tpu_check calls internal functions of jax.
     "tpu": ["jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52"],
   },
   entry_points={

@@ -1,5 +1,9 @@
 """Importing this module registers models, tasks and experiments with TF Model Garden."""
 
+from sasa_tf import extras
+
+extras.require(__name__, "official", "tf_keras")
+
 from official.vision import registry_imports
 
 from sasa_tf.configs import image_classification, retinanet

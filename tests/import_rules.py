@@ -21,27 +21,29 @@ class Package(NamedTuple):
 PACKAGES = {
   "sasa_tf": Package(set(), set()),  # sasa_tf/__init__.py
   "errors": Package(set(), set()),
-  "reporting": Package({"errors"}, {"rich", "tqdm"}),
+  "extras": Package({"errors"}, set()),
+  "reporting": Package({"errors", "extras"}, {"rich", "tqdm"}),
   "compat": Package(set(), {"keras", "official", "orbit", "tensorflow", "tf_keras"}),
   "native": Package({"errors"}, {"tensorflow"}),
   "ops": Package({"compat", "native"}, {"tensorflow"}),
   "layers": Package({"compat", "ops"}, {"tensorflow"}),  # no Keras: the bindings add it
   "modeling": Package({"compat", "layers"}, {"tensorflow"}),  # without builders
   "keras": Package({"layers", "modeling"}, {"keras"}),
-  "tf_keras": Package({"layers", "modeling"}, {"tf_keras"}),
-  "configs": Package(set(), {"official"}),
-  "builders": Package({"configs", "tf_keras"}, {"official", "tensorflow", "tf_keras"}),
+  "tf_keras": Package({"extras", "layers", "modeling"}, {"tf_keras"}),
+  "configs": Package({"extras"}, {"official"}),
+  "builders": Package({"configs", "extras", "tf_keras"}, {"official", "tensorflow", "tf_keras"}),
   "tasks": Package(
-    {"builders", "compat", "configs", "errors"}, {"numpy", "official", "tensorflow", "tf_keras"}
+    {"builders", "compat", "configs", "errors", "extras"},
+    {"numpy", "official", "tensorflow", "tf_keras"},
   ),
-  "registry_imports": Package({"builders", "configs", "tasks"}, {"official"}),
+  "registry_imports": Package({"builders", "configs", "extras", "tasks"}, {"official"}),
   "data": Package({"errors", "reporting"}, {"numpy", "sklearn", "tensorflow", "tqdm"}),
   "training": Package(
-    {"compat", "configs", "data", "errors", "reporting", "tasks"},
+    {"compat", "configs", "data", "errors", "extras", "reporting", "tasks"},
     {"official", "orbit", "tensorflow", "tf_keras", "tqdm", "yaml"},
   ),
   "serving": Package(
-    {"builders", "compat", "configs", "data", "errors", "ops", "reporting"},
+    {"builders", "compat", "configs", "data", "errors", "extras", "ops", "reporting"},
     {"PIL", "matplotlib", "numpy", "official", "tensorflow", "tf_keras"},
   ),
   "analysis": Package(
@@ -81,6 +83,7 @@ PACKAGES = {
       "configs",
       "data",
       "errors",
+      "extras",
       "keras",
       "layers",
       "modeling",

@@ -144,8 +144,8 @@ BUILDERS = "from sasa_tf.modeling import builders"
     ("sasa_tf/layers/keras_mixin.py", "import keras", "layers may import tensorflow"),
     ("sasa_tf/modeling/resnet.py", BUILDERS, "of the package builders"),
     ("sasa_tf/modeling/resnet.py", "from . import builders", "of the package builders"),
-    ("sasa_tf/configs/x.py", BUILDERS, "Of sasa_tf, configs may import nothing"),
-    ("sasa_tf/configs/x.py", "from sasa_tf import modeling", "Of sasa_tf, configs may import no"),
+    ("sasa_tf/configs/x.py", BUILDERS, "Of sasa_tf, configs may import extras"),
+    ("sasa_tf/configs/x.py", "from sasa_tf import modeling", "Of sasa_tf, configs may import ex"),
     ("sasa_tf/data/x.py", "from official.core import exp_factory", "data imports official.core."),
     ("sasa_tf/errors.py", "import sasa_tf.ops", "errors imports sasa_tf.ops of the package ops"),
     (

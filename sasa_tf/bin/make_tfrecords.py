@@ -47,6 +47,9 @@ from typing import NamedTuple
 from absl import flags
 
 from sasa_tf.bin import program
+
+program.require("tqdm")
+
 from sasa_tf.data.classification import digits, image_folder
 from sasa_tf.data.conversion_report import conversion_report
 from sasa_tf.data.detection import coco, scenes, voc

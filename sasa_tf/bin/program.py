@@ -9,18 +9,17 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
-from sasa_tf.errors import UserError
-from sasa_tf.training.multi_worker import cluster
-from sasa_tf.training.resilience import preemption
+from sasa_tf import extras
+from sasa_tf.errors import MissingExtraError, PreemptedError, UserError, WorkerLostError
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-  """Runs `main` under absl; a `UserError` becomes one paragraph and exit status 2.
+  """Runs `main` under absl and reports the errors of `sasa_tf.errors` in one paragraph.
 
-  A run that SIGTERM ended says so, with a status of its own, see `preemption.EXIT_STATUS`; so does
-  one that lost a process of several, see `cluster.EXIT_STATUS`.
+  The exit status is that of the error: 2 for a `UserError`, and separate ones for preemption and
+  for a lost worker.
   """
-  # TensorFlow's notes on the processor and on missing GPUs, unless somebody asked for them.
+  # Hides TensorFlow's messages about the CPU and missing GPUs by default.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 
   def guarded(argv: list[str]) -> None:
@@ -28,20 +27,30 @@ def run(main: Callable[[list[str]], None]) -> None:
       logging.set_verbosity(logging.WARNING)
     try:
       main(argv)
-    except UserError as error:
-      print(f"error: {error}", file=sys.stderr)
-      sys.exit(2)
-    except preemption.PreemptedError as ended:
+    except PreemptedError as ended:
       print(ended, file=sys.stderr)
-      sys.exit(preemption.EXIT_STATUS)
+      sys.exit(ended.exit_status)
+    except (UserError, WorkerLostError) as error:
+      print(f"error: {error}", file=sys.stderr)
+      sys.exit(error.exit_status)
     except KeyboardInterrupt:
       print("interrupted", file=sys.stderr)
       sys.exit(128 + signal.SIGINT)
-    except cluster.WorkerLostError as error:
-      print(f"error: {error}", file=sys.stderr)
-      sys.exit(cluster.EXIT_STATUS)
 
   app.run(guarded)
+
+
+def require(*modules: str) -> None:
+  """Ends the program with one line if optional packages are missing; call it before importing them.
+
+  Args:
+    *modules: keys of `extras.OPTIONAL`.
+  """
+  try:
+    extras.require("this program", *modules)
+  except MissingExtraError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_status)
 
 
 def refuse_positional(argv: list[str]) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 
 from absl import flags
-from official.common import flags as model_garden_flags
 
 from sasa_tf.bin import program
 from sasa_tf.errors import UserError
+
+program.require("official", "tf_keras")
+
+from official.common import flags as model_garden_flags
 
 FLAGS = flags.FLAGS
 

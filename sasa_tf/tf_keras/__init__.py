@@ -1,5 +1,9 @@
 """Layers and models for tf_keras, the Keras of TF Model Garden."""
 
+from sasa_tf import extras
+
+extras.require(__name__, "tf_keras")
+
 import tf_keras
 
 from sasa_tf.layers import (

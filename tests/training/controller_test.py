@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from official.modeling import optimization
 
+from sasa_tf.errors import PreemptedError
 from sasa_tf.training.resilience.controller import Controller
-from sasa_tf.training.resilience.preemption import PreemptedError, StopRequest
+from sasa_tf.training.resilience.preemption import StopRequest
 
 
 class Averaging(optimization.ExponentialMovingAverage):

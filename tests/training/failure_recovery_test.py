@@ -8,9 +8,8 @@ import signal
 import pytest
 import tensorflow as tf
 
-from sasa_tf.errors import UserError
+from sasa_tf.errors import PreemptedError, UserError
 from sasa_tf.training import progress, run
-from sasa_tf.training.resilience.preemption import PreemptedError
 from tests.training import tiny_run
 
 

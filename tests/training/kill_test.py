@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from sasa_tf.training.resilience import preemption
+from sasa_tf.errors import PreemptedError
 from tests.training import kill_test_program, tiny_run
 
 
@@ -20,7 +20,7 @@ def test_sigterm_has_a_status_of_its_own_and_loses_nothing(tmp_path):
   run = kill_test_program.Training(data, tmp_path / "run", 1_000_000, asynchronous=True)
   run.wait_for(lambda: run.reached is not None)
   run.process.send_signal(signal.SIGTERM)
-  assert run.process.wait(timeout=100) == preemption.EXIT_STATUS == 75
+  assert run.process.wait(timeout=100) == PreemptedError.exit_status == 75
   run.join()
   assert f"ended by SIGTERM after step {run.reached}, which is saved" in "".join(run.printed)
   again = kill_test_program.Training(data, tmp_path / "run", run.reached + 4, asynchronous=True)

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
+from sasa_tf.errors import PreemptedError, WorkerLostError
 from sasa_tf.training import run
-from sasa_tf.training.multi_worker.cluster import EXIT_STATUS
-from sasa_tf.training.resilience import checkpoints, preemption
+from sasa_tf.training.resilience import checkpoints
 from tests.training import tiny_run
 from tests.training.local_cluster import LocalCluster
 
@@ -135,7 +135,9 @@ def test_three_processes_survive_the_loss_of_one(data, tmp_path, victim):
   train_until_step(cluster, 4)
   cluster.processes[victim].kill()
   start = time.monotonic()
-  expected = [-signal.SIGKILL if index == victim else EXIT_STATUS for index in range(3)]
+  expected = [
+    -signal.SIGKILL if index == victim else WorkerLostError.exit_status for index in range(3)
+  ]
   assert cluster.finish() == expected, cluster.printed(1)
   assert time.monotonic() - start < 60
   assert "is gone" in cluster.printed(1) and "Traceback" not in cluster.printed(1)
@@ -156,7 +158,7 @@ def test_sigterm_to_one_process_ends_all_with_a_checkpoint(data, tmp_path):
   cluster = LocalCluster(data, tmp_path, 2)
   train_until_step(cluster, 2)
   cluster.processes[1].terminate()
-  assert cluster.finish() == [preemption.EXIT_STATUS] * 2, cluster.printed(0)
+  assert cluster.finish() == [PreemptedError.exit_status] * 2, cluster.printed(0)
   (told,) = re.findall(r"ended by SIGTERM after step (\d+)", cluster.printed(0))
   assert tiny_run.steps_of(cluster.model_dir)[-1] == int(told)
 

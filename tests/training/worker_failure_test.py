@@ -3,7 +3,8 @@
 import pytest
 import tensorflow as tf
 
-from sasa_tf.training.multi_worker.cluster import Cluster, WorkerLostError
+from sasa_tf.errors import WorkerLostError
+from sasa_tf.training.multi_worker.cluster import Cluster
 from sasa_tf.training.multi_worker.worker_failure import translate_collective_errors
 
 CHIEF = Cluster({"worker": ("a:1", "b:2")}, "worker", 0)

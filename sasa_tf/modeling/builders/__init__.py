@@ -1,5 +1,9 @@
 """Model Garden's builders: the only place where a configuration object becomes plain arguments."""
 
+from sasa_tf import extras
+
+extras.require(__name__, "official", "tf_keras")
+
 from sasa_tf.modeling.builders.backbones import build_sasa_resnet
 from sasa_tf.modeling.builders.decoders import build_sasa_fpn
 from sasa_tf.modeling.builders.retinanet import build_retinanet

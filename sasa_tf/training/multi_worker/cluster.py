@@ -19,14 +19,6 @@ _TRAINING = ("chief", "worker")
 _TYPES = (*_TRAINING, "evaluator")
 
 
-# "Service unavailable" of sysexits.h, the status of a process that ends because of a lost peer.
-EXIT_STATUS = os.EX_UNAVAILABLE
-
-
-class WorkerLostError(Exception):
-  """Another process of the training is gone, and without it there is no further step."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Cluster:
   """Who trains together, and which of them this process is.

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 from official.core import train_lib
 
-from sasa_tf.errors import UserError
+from sasa_tf.errors import PreemptedError, UserError
 from sasa_tf.training.resilience import checkpoints
-from sasa_tf.training.resilience.preemption import PreemptedError
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-from sasa_tf.training.multi_worker.cluster import Cluster, WorkerLostError
+from sasa_tf.errors import WorkerLostError
+from sasa_tf.training.multi_worker.cluster import Cluster
 
 _CODES = (tf.errors.UNAVAILABLE, tf.errors.ABORTED, tf.errors.DEADLINE_EXCEEDED)
 _COLLECTIVE = "Collective ops is aborted"

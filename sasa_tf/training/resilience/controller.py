@@ -11,9 +11,9 @@ import orbit
 import tensorflow as tf
 from official.modeling import optimization
 
-from sasa_tf.errors import UserError
+from sasa_tf.errors import PreemptedError, UserError
 from sasa_tf.training.resilience import checkpoints
-from sasa_tf.training.resilience.preemption import PreemptedError, StopRequest
+from sasa_tf.training.resilience.preemption import StopRequest
 
 _DISK_PROBLEMS = (
   "No space left on device",

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Iterator
-
-# "Temporary failure, try again" of sysexits.h. Not 143: that is what shells report of a process
-# that SIGTERM ended at once, with nothing saved.
-EXIT_STATUS = os.EX_TEMPFAIL
-
-
-class PreemptedError(Exception):
-  """The run was asked to end, and its checkpoint is written."""
 
 
 class StopRequest:

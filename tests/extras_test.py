@@ -1,0 +1,67 @@
+"""What needs an optional extra says which, in one line."""
+
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from sasa_tf import extras
+from sasa_tf.errors import MissingExtraError
+
+# Hides modules from the import system, as if they were not installed.
+HIDE = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in {hidden!r} else find(name, *rest)
+"""
+
+
+def test_optional_packages_are_those_of_the_extras():
+  text = (pathlib.Path(__file__).parent.parent / "setup.py").read_text()
+  for distribution, extra in extras.OPTIONAL.values():
+    assert f'"{distribution}' in text, distribution
+    assert f'"{extra}"' in text
+
+
+def test_installed_packages_pass():
+  extras.require("this test", "tf_keras", "official")
+
+
+def test_missing_packages_are_named_with_their_extras(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(MissingExtraError) as caught:
+    extras.require("sasa_tf.example", "tf_keras", "matplotlib")
+  assert str(caught.value) == (
+    "sasa_tf.example needs matplotlib, tf-keras. "
+    "Install them with: pip install 'sasa_tf[garden,report]'"
+  )
+
+
+@pytest.mark.parametrize(
+  ("module", "hidden"),
+  [
+    ("sasa_tf.tf_keras", "tf_keras"),
+    ("sasa_tf.registry_imports", "official"),
+    ("sasa_tf.training", "official"),
+    ("sasa_tf.serving", "official"),
+  ],
+)
+def test_packages_report_their_missing_extra(module, hidden):
+  program = HIDE.format(hidden={hidden}) + f"import {module}"
+  result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+  last = result.stderr.strip().splitlines()[-1]
+  assert result.returncode == 1
+  assert last.startswith(f"sasa_tf.errors.MissingExtraError: {module} needs "), result.stderr
+  assert last.endswith("pip install 'sasa_tf[garden]'")
+
+
+@pytest.mark.parametrize("name", ["train", "make_tfrecords"])
+def test_programs_report_their_missing_extra_in_one_line(name):
+  program = HIDE.format(hidden={"official", "tqdm"}) + f"import sasa_tf.bin.{name}"
+  result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+  assert result.returncode == 2
+  (line,) = result.stderr.strip().splitlines()
+  assert line.startswith("error: this program needs ")
+  assert line.endswith("pip install 'sasa_tf[garden]'")
