@@ -34,7 +34,7 @@ def test_a_training_step_has_two_calls_and_does_not_compute_the_gradient_of_the_
   text = tf.function(step.python_function, jit_compile=True).experimental_get_compiler_ir(images)(
     stage="optimized_hlo"
   )
-  assert text.count('custom_call_target="sasa_tf_pixel_blocks') == 2
+  assert text.count('custom_call_target="sasa_tf_stem_attention') == 2
   assert "[8,16,2,16]" not in text  # the stock operations' logits
 
 

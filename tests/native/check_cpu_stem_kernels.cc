@@ -31,7 +31,7 @@ bool Check(const StemProblem& p, std::mt19937& random) {
   Naive(p, a);
 
   int64_t threads = 1;
-  const sasa::Tasks tasks{RunInThreads, &threads};
+  const sasa::ParallelFor tasks{RunInThreads, &threads};
   const auto floats = [](Typed& array) { return static_cast<float*>(array.data()); };
   const char* error = sasa::CpuStemForward(
       p, {pixels.data(), floats(similarity), floats(values), output.data()}, tasks);

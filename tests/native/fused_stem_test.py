@@ -198,7 +198,7 @@ _BITS = """
 import hashlib, sys
 import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
-from tests.native.fused_pixels_test import run, sources
+from tests.native.fused_stem_test import run, sources
 tensors = sources((3, 39, 41), (4, 4), heads=4, depth=16)
 results = run(tensors, (4, 4), "fused")
 print(hashlib.sha256(b"".join(r.numpy().tobytes() for r in results)).hexdigest())
@@ -220,7 +220,7 @@ def test_threads_change_no_bit():
 @pytest.mark.parametrize("instructions", ["plain", "avx2"])
 def test_other_instruction_sets(instructions):
   code = (
-    "from tests.native.fused_pixels_test import assert_agree, run, sources\n"
+    "from tests.native.fused_stem_test import assert_agree, run, sources\n"
     "for size in ((2, 8, 12), (1, 7, 13)):\n"
     "  tensors = sources(size, (4, 4), heads=3, depth=12)\n"
     "  assert_agree(run(tensors, (4, 4), 'fused'), run(tensors, (4, 4), 'reference'))\n"

@@ -91,7 +91,7 @@ Plan BackwardPlan(const LocalAttentionProblem& problem, int64_t lanes) {
 }
 
 const char* CpuForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
-                       const Tasks& tasks) {
+                       const ParallelFor& tasks) {
   if (problem.pool_size != 1) {
     const char* error = CpuForward(OfOutputs(problem), arrays, tasks);
     if (error == nullptr) WriteMeans(problem, arrays.output, arrays.pooled_output);
@@ -105,7 +105,7 @@ const char* CpuForward(const LocalAttentionProblem& problem, const ForwardArrays
 }
 
 const char* CpuBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
-                        const Tasks& tasks) {
+                        const ParallelFor& tasks) {
   if (problem.pool_size != 1) {
     const std::vector<char> upstream = GradientOfOutputs(problem, arrays.d_output);
     BackwardArrays of_outputs = arrays;

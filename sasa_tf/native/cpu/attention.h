@@ -63,9 +63,9 @@ SASA_CPU_KERNELS(avx512)
 
 // Each returns null, or the reason why not.
 const char* CpuForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
-                       const Tasks& tasks);
+                       const ParallelFor& tasks);
 const char* CpuBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
-                        const Tasks& tasks);
+                        const ParallelFor& tasks);
 
 }  // namespace sasa
 

@@ -12,7 +12,7 @@ constexpr int64_t kAlignment = 64;  // bytes, of a cache line
 inline int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Runs task(context, i) for all i < count in any order, on any threads, and returns when all ended.
-struct Tasks {
+struct ParallelFor {
   void (*run)(void* threads, int64_t count, void (*task)(void* context, int64_t index),
               void* context);
   void* threads;
@@ -23,7 +23,7 @@ float* ScratchOfThread(int64_t bytes);
 
 // Calls work(worker, scratch) for each worker. Returns null, or the reason why not.
 template <typename Work>
-const char* RunWorkers(const Tasks& tasks, int64_t workers, int64_t scratch_bytes,
+const char* RunWorkers(const ParallelFor& tasks, int64_t workers, int64_t scratch_bytes,
                        const Work& work) {
   struct Call {
     const Work& work;

@@ -29,7 +29,7 @@ StemPlan MakeStemPlan(const StemProblem& p, int64_t lanes) {
 }
 
 const char* CpuStemForward(const StemProblem& problem, const StemForwardArrays& arrays,
-                           const Tasks& tasks) {
+                           const ParallelFor& tasks) {
   const CpuVariant& variant = ChosenCpuVariant();
   const StemPlan plan = MakeStemPlan(problem, variant.lanes);
   return RunWorkers(tasks, plan.workers, plan.scratch_bytes, [&](int64_t worker, float* scratch) {
@@ -38,7 +38,7 @@ const char* CpuStemForward(const StemProblem& problem, const StemForwardArrays& 
 }
 
 const char* CpuStemBackward(const StemProblem& problem, const StemBackwardArrays& arrays,
-                            const Tasks& tasks) {
+                            const ParallelFor& tasks) {
   const CpuVariant& variant = ChosenCpuVariant();
   const StemPlan plan = MakeStemPlan(problem, variant.lanes);
   const char* error =

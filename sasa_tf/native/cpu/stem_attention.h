@@ -45,9 +45,9 @@ SASA_CPU_STEM_KERNELS(avx512)
 
 // Each returns null, or the reason why not.
 const char* CpuStemForward(const StemProblem& problem, const StemForwardArrays& arrays,
-                           const Tasks& tasks);
+                           const ParallelFor& tasks);
 const char* CpuStemBackward(const StemProblem& problem, const StemBackwardArrays& arrays,
-                            const Tasks& tasks);
+                            const ParallelFor& tasks);
 
 }  // namespace sasa
 

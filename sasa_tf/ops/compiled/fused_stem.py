@@ -1,6 +1,6 @@
 """The compiled kernels of attention inside of blocks, computed from the pixels.
 
-See sasa_tf/native/pixel_blocks.h for what they compute.
+See sasa_tf/native/stem_kernels.h for what they compute.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _KernelCall:
   def _module(self, name: str, arguments: list[Array], results: list[Array]) -> str:
     rows, columns = self.block
     attributes = {"rows": f"{rows} : i64", "columns": f"{columns} : i64"}
-    return module(f"pixel_blocks_{name}", arguments, results, attributes, self.platforms)
+    return module(f"stem_attention_{name}", arguments, results, attributes, self.platforms)
 
 
 def _scratch_floats(places: int, channels: int, heads: int, depth: int) -> int:

@@ -45,7 +45,7 @@ def module(
   """Returns a module whose function passes its arguments to a kernel and returns the results.
 
   Args:
-    kernel: its name in sasa_tf/native/ffi_handlers.cc, without "sasa_tf_".
+    kernel: its name in sasa_tf/native/ffi, without "sasa_tf_".
     arguments: the first has the sizes `SIZES` as its first axes.
     results: of the sizes of the arguments.
     attributes: of the kernel, each with its type.

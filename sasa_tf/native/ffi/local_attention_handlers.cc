@@ -1,0 +1,226 @@
+// The local attention kernels as XLA custom calls, for the CPU and, with SASA_TF_WITH_CUDA, for
+// NVIDIA GPUs.
+#include <type_traits>
+
+#include "cpu/attention.h"
+#include "ffi/buffers.h"
+#include "ffi/registration.h"
+#include "ffi/thread_pool_loop.h"
+#include "local_attention.h"
+
+namespace sasa {
+namespace {
+
+// Attributes of the custom calls.
+struct Window {
+  int64_t kernel_rows, kernel_columns, dilation_rows, dilation_columns;
+  bool mask_border, has_key, has_relative;
+  float scale;
+};
+
+}  // namespace
+}  // namespace sasa
+
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(sasa::Window, xla::ffi::StructMember<int64_t>("kernel_rows"),
+                                      xla::ffi::StructMember<int64_t>("kernel_columns"),
+                                      xla::ffi::StructMember<int64_t>("dilation_rows"),
+                                      xla::ffi::StructMember<int64_t>("dilation_columns"),
+                                      xla::ffi::StructMember<bool>("mask_border"),
+                                      xla::ffi::StructMember<bool>("has_key"),
+                                      xla::ffi::StructMember<bool>("has_relative"),
+                                      xla::ffi::StructMember<float>("scale"));
+
+namespace sasa {
+namespace {
+
+namespace ffi = xla::ffi;
+
+// The query has shape [B, H, W, N, D], or packed [B, H, W, parts, N, D]; then it is the argument
+// for key and value too.
+ffi::ErrorOr<LocalAttentionProblem> MakeProblem(const Array& query, const Window& window) {
+  const auto sizes = query.dimensions();
+  const int32_t parts = window.has_key ? 3 : 2;
+  const bool packed = sizes.size() == 6 && sizes[3] == parts;
+  if (sizes.size() != 5 && !packed) {
+    return ffi::Unexpected(ffi::Error::InvalidArgument(
+        "query must have shape [B, H, W, N, D], or [B, H, W, parts, N, D] with one part for each "
+        "of query, key (if any) and value"));
+  }
+  const ffi::ErrorOr<DType> type = DTypeOf(query);
+  if (!type.has_value()) return ffi::Unexpected(type.error());
+  return LocalAttentionProblem{.batch = sizes[0],
+                               .height = sizes[1],
+                               .width = sizes[2],
+                               .heads = sizes[sizes.size() - 2],
+                               .head_dim = sizes[sizes.size() - 1],
+                               .kernel_rows = static_cast<int32_t>(window.kernel_rows),
+                               .kernel_columns = static_cast<int32_t>(window.kernel_columns),
+                               .dilation_rows = static_cast<int32_t>(window.dilation_rows),
+                               .dilation_columns = static_cast<int32_t>(window.dilation_columns),
+                               .mask_border = window.mask_border,
+                               .has_key = window.has_key,
+                               .has_relative = window.has_relative,
+                               .scale = window.scale,
+                               .qkv_parts = packed ? parts : 1,
+                               .type = *type};
+}
+
+// Sets the pool size from the shape of the pooled output.
+ffi::Error SetPoolSize(LocalAttentionProblem& p, ffi::AnyBuffer::Dimensions pooled) {
+  p.pool_size =
+      static_cast<int32_t>(pooled.size() == 5 && pooled[1] > 0 ? p.height / pooled[1] : 0);
+  if (p.pool_size >= 1 && pooled[1] * p.pool_size == p.height &&
+      pooled[2] * p.pool_size == p.width) {
+    return ffi::Error::Success();
+  }
+  return ffi::Error::InvalidArgument(
+      "the height and width of the pooled output, or of its gradient, must be those of the output "
+      "divided by one pool size");
+}
+
+// Returns the address of a part: the start of its own array, or within the packed array.
+template <typename Pointer>
+Pointer Part(const LocalAttentionProblem& p, Pointer own, Pointer packed, int part) {
+  if (p.qkv_parts == 1) return own;
+  using Byte =
+      std::conditional_t<std::is_const_v<std::remove_pointer_t<Pointer>>, const char, char>;
+  const int64_t bytes = p.heads * p.head_dim * (p.type == DType::kFloat32 ? 4 : 2);
+  return static_cast<Byte*>(packed) + part * bytes;
+}
+
+// The device is XLA's thread pool on the CPU, and a stream on a GPU.
+const char* Compute(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+                    ffi::ThreadPool pool) {
+  return CpuForward(problem, arrays, ThreadPoolLoop::On(pool));
+}
+const char* Compute(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                    ffi::ThreadPool pool) {
+  return CpuBackward(problem, arrays, ThreadPoolLoop::On(pool));
+}
+#ifdef SASA_TF_WITH_CUDA
+const char* Compute(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+                    void* stream) {
+  return CudaForward(problem, arrays, stream);
+}
+const char* Compute(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                    void* stream) {
+  return CudaBackward(problem, arrays, stream);
+}
+#endif
+
+template <typename Device>
+ffi::Error Forward(Array query, Array key, Array value, Array relative_rows, Array relative_columns,
+                   ResultArray output, ResultArray lse, ResultArray pooled_output, Window window,
+                   Device device) {
+  auto problem = MakeProblem(query, window);
+  if (!problem.has_value()) return problem.error();
+  LocalAttentionProblem& p = *problem;
+  if (pooled_output->element_count() > 0) {
+    const ffi::Error error = SetPoolSize(p, pooled_output->dimensions());
+    if (error.failure()) return error;
+  }
+  const void* packed = query.untyped_data();
+  const ForwardArrays arrays{
+      .query = packed,
+      .key = Part<const void*>(p, key.untyped_data(), packed, 1),
+      .value = Part<const void*>(p, value.untyped_data(), packed, p.qkv_parts - 1),
+      .relative_rows = Floats(relative_rows),
+      .relative_columns = Floats(relative_columns),
+      .output = output->untyped_data(),
+      .lse = Floats(lse),
+      .pooled_output = pooled_output->untyped_data()};
+  return ToError(Compute(p, arrays, device));
+}
+
+template <typename Device>
+ffi::Error Backward(Array query, Array key, Array value, Array relative_rows,
+                    Array relative_columns, Array output, Array lse, Array d_output,
+                    ResultArray d_query, ResultArray d_key, ResultArray d_value,
+                    ResultArray d_relative_rows, ResultArray d_relative_columns,
+                    ResultArray workspace, Window window, Device device) {
+  auto problem = MakeProblem(query, window);
+  if (!problem.has_value()) return problem.error();
+  LocalAttentionProblem& p = *problem;
+  if (static_cast<int64_t>(workspace->element_count()) < WorkspaceFloats(p)) {
+    return ffi::Error::InvalidArgument("the workspace is smaller than WorkspaceFloats");
+  }
+  if (d_output.element_count() < output.element_count()) {
+    const ffi::Error error = SetPoolSize(p, d_output.dimensions());
+    if (error.failure()) return error;
+  }
+  const void* packed = query.untyped_data();
+  void* d_packed = d_query->untyped_data();
+  const BackwardArrays arrays{
+      .query = packed,
+      .key = Part<const void*>(p, key.untyped_data(), packed, 1),
+      .value = Part<const void*>(p, value.untyped_data(), packed, p.qkv_parts - 1),
+      .relative_rows = Floats(relative_rows),
+      .relative_columns = Floats(relative_columns),
+      .output = output.untyped_data(),
+      .lse = Floats(lse),
+      .d_output = d_output.untyped_data(),
+      .d_query = d_packed,
+      .d_key = Part(p, d_key->untyped_data(), d_packed, 1),
+      .d_value = Part(p, d_value->untyped_data(), d_packed, p.qkv_parts - 1),
+      .d_relative_rows = Floats(d_relative_rows),
+      .d_relative_columns = Floats(d_relative_columns),
+      .workspace = Floats(workspace)};
+  return ToError(Compute(p, arrays, device));
+}
+
+auto BindForward() {
+  return ffi::Ffi::Bind()
+      .Arg<Array>()  // query
+      .Arg<Array>()  // key
+      .Arg<Array>()  // value
+      .Arg<Array>()  // relative_rows
+      .Arg<Array>()  // relative_columns
+      .Ret<Array>()  // output
+      .Ret<Array>()  // lse
+      .Ret<Array>()  // pooled_output
+      .Attrs<Window>();
+}
+
+auto BindBackward() {
+  return ffi::Ffi::Bind()
+      .Arg<Array>()  // query
+      .Arg<Array>()  // key
+      .Arg<Array>()  // value
+      .Arg<Array>()  // relative_rows
+      .Arg<Array>()  // relative_columns
+      .Arg<Array>()  // output
+      .Arg<Array>()  // lse
+      .Arg<Array>()  // d_output
+      .Ret<Array>()  // d_query
+      .Ret<Array>()  // d_key
+      .Ret<Array>()  // d_value
+      .Ret<Array>()  // d_relative_rows
+      .Ret<Array>()  // d_relative_columns
+      .Ret<Array>()  // workspace
+      .Attrs<Window>();
+}
+
+XLA_FFI_DEFINE_HANDLER(kCpuForward, Forward<ffi::ThreadPool>, BindForward().Ctx<ffi::ThreadPool>());
+XLA_FFI_DEFINE_HANDLER(kCpuBackward, Backward<ffi::ThreadPool>,
+                       BindBackward().Ctx<ffi::ThreadPool>());
+#ifdef SASA_TF_WITH_CUDA
+XLA_FFI_DEFINE_HANDLER(kCudaForward, Forward<void*>,
+                       BindForward().Ctx<ffi::PlatformStream<void*>>());
+XLA_FFI_DEFINE_HANDLER(kCudaBackward, Backward<void*>,
+                       BindBackward().Ctx<ffi::PlatformStream<void*>>());
+#endif
+
+}  // namespace
+
+void RegisterLocalAttention(Registrar& registrar) {
+  constexpr char forward[] = "sasa_tf_local_attention_forward";
+  constexpr char backward[] = "sasa_tf_local_attention_backward";
+  registrar.RegisterCpu(forward, kCpuForward);
+  registrar.RegisterCpu(backward, kCpuBackward);
+#ifdef SASA_TF_WITH_CUDA
+  registrar.RegisterCuda(forward, kCudaForward);
+  registrar.RegisterCuda(backward, kCudaBackward);
+#endif
+}
+
+}  // namespace sasa

@@ -1,0 +1,32 @@
+// Registration of the kernels as XLA custom calls (typed FFI).
+#ifndef SASA_TF_NATIVE_FFI_REGISTRATION_H_
+#define SASA_TF_NATIVE_FFI_REGISTRATION_H_
+
+#include <string>
+
+#include "xla/ffi/api/c_api.h"
+
+namespace sasa {
+
+// Registers handlers with XLA and saves the first error.
+class Registrar {
+ public:
+  void RegisterCpu(const char* name, XLA_FFI_Handler* handler);
+  void RegisterCuda(const char* name, XLA_FFI_Handler* handler);
+
+  // Returns "", or the first error message.
+  const std::string& error() const { return error_; }
+
+ private:
+  void Register(const char* name, const char* platform, XLA_FFI_Handler* handler,
+                XLA_FFI_Handler_Traits traits);
+
+  std::string error_;
+};
+
+void RegisterLocalAttention(Registrar& registrar);
+void RegisterStemAttention(Registrar& registrar);
+
+}  // namespace sasa
+
+#endif  // SASA_TF_NATIVE_FFI_REGISTRATION_H_
