@@ -10,6 +10,11 @@ from sasa_tf import ops
 from sasa_tf.layers.heads import head_width
 from sasa_tf.layers.inputs import checked_inputs, known_channels
 from sasa_tf.layers.keras_mixin import KerasBound
+from sasa_tf.ops.stem.absorbed_attention import (
+  block_attention_2d_absorbed,
+  should_absorb_projections,
+)
+from sasa_tf.ops.stem.value_mixture import spatial_value_kernels
 
 VARIANTS = ("mixture", "standalone", "conv_values")
 
@@ -222,7 +227,7 @@ class AttentionStemBase(KerasBound):
   def _attend_to_pixels(self, inputs: tf.Tensor) -> tf.Tensor:
     """[B, H, W, C] -> [B, H, W, filters], without queries, keys and values."""
     if self.variant == "mixture":
-      values = ops.spatial_value_kernels(*self._mixture())
+      values = spatial_value_kernels(*self._mixture())
     else:
       places = self.block_size**2
       values = tf.tile(tf.convert_to_tensor(self.value_kernel)[None], [places, 1, 1])
@@ -231,9 +236,7 @@ class AttentionStemBase(KerasBound):
       tf.reshape(kernel, [*kernel.shape[:-1], *heads])
       for kernel in map(tf.convert_to_tensor, (self.query_kernel, self.key_kernel, values))
     )
-    return ops.within_block_attention_of_pixels(
-      inputs, query, key, values, **self._block_arguments()
-    )
+    return block_attention_2d_absorbed(inputs, query, key, values, **self._block_arguments())
 
   def _checked(self, inputs: tf.Tensor) -> tf.Tensor:
     return checked_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
@@ -242,7 +245,7 @@ class AttentionStemBase(KerasBound):
     """Attends: [B, H, W, C] -> [B, H, W, filters]."""
     inputs = self._checked(inputs)
     # The values of a convolution are of other blocks' pixels too.
-    if self.variant != "conv_values" and ops.prefers_pixels(
+    if self.variant != "conv_values" and should_absorb_projections(
       inputs,
       self.head_dim,
       block_size=self.block_size,
@@ -251,7 +254,7 @@ class AttentionStemBase(KerasBound):
       return self._attend_to_pixels(inputs)
     query, key = self._query_and_key(inputs)
     value = self._as_heads(self._values(inputs))
-    attended = ops.within_block_attention_2d(query, key, value, **self._block_arguments())
+    attended = ops.block_attention_2d(query, key, value, **self._block_arguments())
     outputs = tf.reshape(attended, tf.concat([tf.shape(inputs)[:3], [self.filters]], axis=0))
     return tf.ensure_shape(outputs, [*inputs.shape[:3], self.filters])
 
@@ -262,10 +265,10 @@ class AttentionStemBase(KerasBound):
       inputs: [B, H, W, C].
 
     Returns:
-      As `sasa_tf.ops.within_block_attention_weights`: [B, H, W, N, block_size, block_size].
+      As `sasa_tf.ops.block_attention_weights`: [B, H, W, N, block_size, block_size].
     """
     query, key = self._query_and_key(self._checked(tf.convert_to_tensor(inputs)))
-    return ops.within_block_attention_weights(query, key, **self._block_arguments())
+    return ops.block_attention_weights(query, key, **self._block_arguments())
 
   def mixture_weights(self) -> tf.Tensor:
     """Returns the weights of the M value matrices at each place of a block, to look at.

@@ -10,7 +10,10 @@ from sasa_tf import ops
 from sasa_tf.layers.heads import head_width
 from sasa_tf.layers.inputs import checked_inputs, known_channels
 from sasa_tf.layers.keras_mixin import KerasBound
-from sasa_tf.ops.fusion import not_fused
+from sasa_tf.ops.checks import window_geometry
+from sasa_tf.ops.dispatch import check_implementation
+from sasa_tf.ops.qkv_packing import split_qkv
+from sasa_tf.ops.xla_barriers import fusion_barrier, recompute_barrier
 
 POSITIONS = ("relative", "absolute", "none")
 
@@ -107,8 +110,8 @@ class LocalSelfAttention2DBase(KerasBound):
       )
     if not isinstance(strides, int) or strides < 1:
       raise ValueError(f"strides must be a positive int; received {strides!r}.")
-    ops.check_implementation(implementation)
-    geometry = ops.window_geometry(kernel_size, dilation_rate, border)
+    check_implementation(implementation)
+    geometry = window_geometry(kernel_size, dilation_rate, border)
     keras = self._keras
     self.filters = filters
     self.kernel_size = geometry.kernel_size
@@ -221,14 +224,14 @@ class LocalSelfAttention2DBase(KerasBound):
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Attends: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
-    source = not_fused(self._with_positions(inputs))
+    source = fusion_barrier(self._with_positions(inputs))
     projection = self._projection(source.dtype)
-    attended = ops.local_attention_2d_projected(
+    attended = ops.local_attention_2d_qkv_packed(
       self._project(source, projection),
       implementation=self.implementation,
       pool_size=self.strides,
-      # Three times as large as the inputs, and soon computed.
-      again=lambda after: self._project(source, ops.computed_after(after, projection)),
+      # QKV are three times as large as the inputs, and cheap to recompute.
+      recompute_qkv=lambda earlier: self._project(source, recompute_barrier(earlier, projection)),
       **self._window_arguments(),
     )
     outputs = tf.reshape(attended, tf.concat([tf.shape(attended)[:3], [self.filters]], axis=0))
@@ -246,7 +249,7 @@ class LocalSelfAttention2DBase(KerasBound):
     """
     source = self._with_positions(tf.convert_to_tensor(inputs))
     projected = self._project(source, self._projection(source.dtype))
-    query, key, _ = ops.parts_of_projection(projected)
+    query, key, _ = split_qkv(projected)
     return ops.local_attention_weights(query, key, pixels=pixels, **self._window_arguments())
 
   def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:

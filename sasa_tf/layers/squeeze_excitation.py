@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from sasa_tf.layers.inputs import checked_inputs, known_channels
 from sasa_tf.layers.keras_mixin import KerasBound
-from sasa_tf.ops.precision import softmax_dtype
+from sasa_tf.ops.checks import softmax_dtype
 
 
 class SqueezeExcitation2DBase(KerasBound):

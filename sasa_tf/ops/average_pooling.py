@@ -1,4 +1,4 @@
-"""Average pooling in the place of strides (paper Sec. 3.1)."""
+"""Average pooling, which replaces strides (paper Sec. 3.1)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import tensorflow as tf
 
 
 def average_pool_2d(inputs: tf.Tensor, size: int) -> tf.Tensor:
-  """As `tf.nn.avg_pool2d(inputs, size, size, "SAME")`, with a gradient that XLA compiles well.
+  """`tf.nn.avg_pool2d(inputs, size, size, "SAME")` with a gradient that is fast in XLA.
 
-  XLA makes the gradient of an average pooling a windowed sum over upstream numbers and zeros
-  between them, which takes five times as long on a GPU as to write it. Where no block reaches
-  beyond the image, each pixel has its share of one upstream number, and no sum is needed.
+  XLA lowers the gradient of average pooling to a windowed sum over the zero-dilated upstream
+  gradient, which takes five times as long on a GPU as writing the result. If no block reaches
+  outside the image, each pixel gets its share of one upstream element, and no sum is needed.
 
   Args:
     inputs: [B, H, W, C].
-    size: of the blocks, in pixels.
+    size: rows and columns of the pooled blocks.
 
   Returns:
-    [B, ceil(H / size), ceil(W / size), C], means over the pixels of each block that exist.
+    [B, ceil(H / size), ceil(W / size), C], means over the pixels of each block inside the image.
   """
   height, width = inputs.shape[1:3]
   if None in (height, width) or height % size or width % size:
@@ -34,11 +34,11 @@ def average_pool_2d(inputs: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def average_pool_heads(outputs: tf.Tensor, size: int) -> tf.Tensor:
-  """As `average_pool_2d`, of the outputs of heads.
+  """`average_pool_2d` of attention outputs.
 
   Args:
     outputs: [B, H, W, N, D].
-    size: of the blocks, in pixels.
+    size: rows and columns of the pooled blocks.
 
   Returns:
     [B, ceil(H / size), ceil(W / size), N, D].

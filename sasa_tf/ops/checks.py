@@ -1,20 +1,91 @@
-"""Checks of the arguments that all attention functions share."""
+"""Checks and conversions of the arguments that the attention functions share."""
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import tensorflow as tf
 
-from sasa_tf.ops.precision import softmax_dtype
+from sasa_tf.ops.types import BORDERS, Border, IntOrPair
+from sasa_tf.ops.window import WindowGeometry
+
+
+def softmax_dtype(dtype: tf.DType) -> tf.DType:
+  """Returns the dtype of logits and softmax for inputs of `dtype`: float32, or float64."""
+  return tf.float64 if dtype == tf.float64 else tf.float32
+
+
+def int_pair(name: str, value: IntOrPair | list[int]) -> tuple[int, int]:
+  """Returns (rows, columns) of a positive int or a pair of them; `name` is for the error."""
+  pair = (value, value) if isinstance(value, int) else value
+  valid = (
+    isinstance(pair, (tuple, list))
+    and len(pair) == 2
+    and all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in pair)
+  )
+  if not valid:
+    raise ValueError(
+      f"{name} must be a positive int or a pair (rows, columns) of positive ints; "
+      f"received {value!r}."
+    )
+  return pair[0], pair[1]
+
+
+@functools.cache
+def _checked_geometry(
+  kernel_size: tuple[int, int], dilation_rate: tuple[int, int], border: Border
+) -> WindowGeometry:
+  if any(k % 2 == 0 for k in kernel_size):
+    raise ValueError(
+      "kernel_size must be odd, because the window is centered on its query (paper Sec. 3.1); "
+      f"received {kernel_size}. Use {tuple(k + 1 - k % 2 for k in kernel_size)} instead."
+    )
+  if border not in BORDERS:
+    raise ValueError(
+      f"border must be one of {BORDERS}: 'zero' treats neighbors outside the image as zero keys "
+      f"and values that take part in the softmax, 'mask' excludes them; received {border!r}."
+    )
+  return WindowGeometry(kernel_size, dilation_rate, border)
+
+
+def window_geometry(
+  kernel_size: IntOrPair | list[int] = 7,
+  dilation_rate: IntOrPair | list[int] = 1,
+  border: Border = "zero",
+) -> WindowGeometry:
+  """Returns the checked geometry of a window; the same object for equal arguments.
+
+  Args:
+    kernel_size: odd int, or (rows, columns) of odd ints.
+    dilation_rate: int or (rows, columns), in pixels.
+    border: "zero" or "mask".
+
+  Raises:
+    ValueError: `kernel_size` is even or not positive, or `border` is unknown.
+  """
+  return _checked_geometry(
+    int_pair("kernel_size", kernel_size), int_pair("dilation_rate", dilation_rate), border
+  )
 
 
 def require_floating(name: str, tensor: tf.Tensor) -> None:
-  """Raises a ValueError unless the tensor is of a floating dtype."""
+  """Raises a ValueError unless the tensor has a floating-point dtype."""
   if not tensor.dtype.is_floating:
     raise ValueError(f"{name} must be floating point; received {tensor.dtype.name}. Cast it first.")
 
 
-def as_heads(name: str, tensor: tf.Tensor, like: tf.Tensor | None = None) -> tf.Tensor:
-  """Converts to a tensor of known heads and head width, or says what is wrong with it."""
+def as_heads(name: str, tensor: Any, like: tf.Tensor | None = None) -> tf.Tensor:
+  """Converts an argument to a tensor [B, H, W, N, D] with static N and D.
+
+  Args:
+    name: name of the argument, for the error.
+    tensor: the argument.
+    like: a tensor whose shape and dtype it must have, or None.
+
+  Raises:
+    ValueError: the shape or the dtype is wrong.
+  """
   tensor = tf.convert_to_tensor(tensor)
   expected = "[B, H, W, N, D], with the N heads and their width D known when the graph is built"
   if tensor.shape.rank != 5 or None in tensor.shape[3:].as_list():
@@ -37,24 +108,51 @@ def as_heads(name: str, tensor: tf.Tensor, like: tf.Tensor | None = None) -> tf.
   return tensor
 
 
+def as_packed_qkv(qkv: Any) -> tuple[tf.Tensor, tf.TensorSpec]:
+  """Converts packed query, key and value to a tensor with static N and D.
+
+  Args:
+    qkv: [B, H, W, 3, N, D], or [B, H, W, 2, N, D] of query and value.
+
+  Returns:
+    The tensor, and the spec of its query, [B, H, W, N, D].
+
+  Raises:
+    ValueError: the shape or the dtype is wrong.
+  """
+  qkv = tf.convert_to_tensor(qkv)
+  shape = qkv.shape
+  if shape.rank != 6 or shape[3] not in (2, 3) or None in shape[4:].as_list():
+    raise ValueError(
+      "qkv must have shape [B, H, W, 3, N, D] of query, key and value, or [B, H, W, 2, N, D] of "
+      f"query and value, with N and D known when the graph is built; received {shape}. Split the "
+      "channels with tf.reshape(x, [B, H, W, 3, N, D])."
+    )
+  require_floating("qkv", qkv)
+  return qkv, tf.TensorSpec([*shape[:3], *shape[4:]], qkv.dtype)
+
+
 def relative_tables(
-  relative_rows: tf.Tensor | None,
-  relative_columns: tf.Tensor | None,
-  query: tf.Tensor,
+  relative_rows: Any,
+  relative_columns: Any,
+  query: tf.Tensor | tf.TensorSpec,
   sizes: tuple[int, int],
   source: str = "kernel_size",
 ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
-  """Checks both embedding tables and casts them to the dtype of the softmax.
+  """Checks both tables of relative embeddings and casts them to the softmax's dtype.
 
   Args:
     relative_rows: [K of the rows, D/2], or None.
     relative_columns: [K of the columns, D/2], or None.
     query: [B, H, W, N, D].
     sizes: K of the rows and of the columns.
-    source: what decides the sizes, for the message.
+    source: the argument that decides the sizes, for the error.
 
   Returns:
-    Both tables; (None, None) where there are none.
+    Both tables, or (None, None) if both are None.
+
+  Raises:
+    ValueError: one table is None, D is odd, or a shape is wrong.
   """
   if relative_rows is None and relative_columns is None:
     return None, None
@@ -83,4 +181,14 @@ def relative_tables(
         f"{tuple(sizes)} and heads of width {head_dim}; received {table.shape}."
       )
     tables.append(tf.cast(table, softmax_dtype(query.dtype)))
-  return tuple(tables)
+  rows, columns = tables
+  return rows, columns
+
+
+def require_logits(has_key: bool, relative_rows: tf.Tensor | None) -> None:
+  """Raises a ValueError if the logits have neither a content term nor a relative term."""
+  if not has_key and relative_rows is None:
+    raise ValueError(
+      "attention without keys needs relative_rows and relative_columns, else every logit is "
+      "empty; received key=None and no relative tables. Pass the key or both tables."
+    )

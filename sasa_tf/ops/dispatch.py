@@ -1,4 +1,4 @@
-"""The table of implementations of local attention, and the choice among them."""
+"""The table of local attention implementations, and the rules that select one."""
 
 from __future__ import annotations
 
@@ -16,19 +16,51 @@ from sasa_tf.native import library
 from sasa_tf.ops import reference
 from sasa_tf.ops.blocked import local_attention as blocked
 from sasa_tf.ops.compiled import fused
-from sasa_tf.ops.export_context import being_exported
+from sasa_tf.ops.export_context import is_tracing_for_export
+from sasa_tf.ops.qkv_packing import PackedAttention, split_and_attend
+from sasa_tf.ops.types import IMPLEMENTATION_NAMES, ImplementationName
 from sasa_tf.ops.window import WindowGeometry
 
-LocalAttention = Callable[..., tf.Tensor]
 
-_IMPLEMENTATIONS: dict[str, LocalAttention] = {
-  "reference": reference.local_attention,
-  "blocked": blocked.local_attention,
-  "fused": fused.local_attention,
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+  """One way to compute local attention.
+
+  Attributes:
+    name: as the argument `implementation` has it.
+    unsupported_reason: takes query, geometry and window_mask; returns why the implementation does
+      not support them, or None if it does.
+    attend: takes query, key, value, relative_rows, relative_columns, geometry, scale and
+      window_mask.
+    attend_packed: the same for packed query, key and value, with pooling.
+  """
+
+  name: str
+  unsupported_reason: Callable[[tf.Tensor | tf.TensorSpec, WindowGeometry, bool], str | None]
+  attend: Callable[..., tf.Tensor]
+  attend_packed: PackedAttention
+
+
+_IMPLEMENTATIONS = {
+  implementation.name: implementation
+  for implementation in (
+    Implementation(
+      "reference",
+      reference.unsupported_reason,
+      reference.local_attention,
+      split_and_attend(reference.local_attention, recomputes=False),
+    ),
+    Implementation(
+      "blocked",
+      blocked.unsupported_reason,
+      blocked.local_attention,
+      split_and_attend(blocked.local_attention, recomputes=True),
+    ),
+    Implementation(
+      "fused", fused.unsupported_reason, fused.local_attention, fused.local_attention_packed
+    ),
+  )
 }
-
-# Names that the public function takes.
-CHOICES = ("auto", *_IMPLEMENTATIONS)
 
 ENVIRONMENT_VARIABLE = "SASA_TF_IMPLEMENTATION"
 
@@ -38,41 +70,56 @@ _context: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 _logger = logging.getLogger(__name__)
 
 
-def available_implementations() -> tuple[str, ...]:
-  """Returns the names that `implementation=` takes besides "auto", the specification first.
+@dataclasses.dataclass(frozen=True)
+class AttentionRequest:
+  """What the selection of an implementation depends on.
 
-  "fused" is among them where its kernels have been built (`python -m sasa_tf.native.build`).
+  Attributes:
+    query: [B, H, W, N, D], or its shape and dtype.
+    geometry: the window.
+    window_mask: False for HaloNet's relaxation.
+  """
+
+  query: tf.Tensor | tf.TensorSpec
+  geometry: WindowGeometry
+  window_mask: bool
+
+
+def available_implementations() -> tuple[str, ...]:
+  """Returns the names that `implementation=` takes besides "auto", the reference first.
+
+  "fused" is included if its kernels have been built (`python -m sasa_tf.native.build`).
   """
   built = bool(library.load().platforms)
   return tuple(name for name in _IMPLEMENTATIONS if name != "fused" or built)
 
 
 def check_implementation(name: str, source: str = "implementation") -> None:
-  """Checks a name alone: whether the implementation is available shows when it is to compute.
+  """Checks that a name is known; availability is checked when attention is computed.
 
   Args:
     name: "auto" or the name of an implementation.
-    source: where the name comes from, for the message.
+    source: where the name comes from, for the error.
 
   Raises:
-    ValueError: an unknown name.
+    ValueError: the name is unknown.
   """
-  if name not in CHOICES:
-    raise ValueError(f"{source} must be one of {CHOICES}; received {name!r}.")
+  if name not in IMPLEMENTATION_NAMES:
+    raise ValueError(f"{source} must be one of {IMPLEMENTATION_NAMES}; received {name!r}.")
 
 
 @contextlib.contextmanager
-def use_implementation(name: str) -> Iterator[None]:
-  """Decides what implementation="auto" means inside of the `with` statement.
+def use_implementation(name: ImplementationName) -> Iterator[None]:
+  """Context manager that sets what implementation="auto" selects.
 
-  It acts when operations are called or a `tf.function` is traced, and goes before the environment
-  variable SASA_TF_IMPLEMENTATION, which does the same for the whole process.
+  It is read when an operation is called eagerly or a `tf.function` is traced, and has precedence
+  over the environment variable SASA_TF_IMPLEMENTATION, which does the same for the whole process.
 
   Args:
-    name: one of `available_implementations()`, or "auto" to let the library choose.
+    name: one of `available_implementations()`, or "auto" for the library's own selection.
 
   Raises:
-    ValueError: an unknown name.
+    ValueError: the name is unknown.
   """
   check_implementation(name, "use_implementation(name)")
   token = _context.set(name)
@@ -83,110 +130,91 @@ def use_implementation(name: str) -> Iterator[None]:
 
 
 @functools.cache
-def _log_choice(name: str, reason: str) -> None:
-  """Logs each distinct choice once."""
+def _log_selection(name: str, reason: str) -> None:
+  """Logs each distinct selection once."""
   _logger.info("local attention uses %r: %s", name, reason)
 
 
-def _forced() -> tuple[str, str] | None:
-  """Returns what "auto" has been decided to stand for and by what, or None."""
+def _override() -> tuple[str, str] | None:
+  """Returns the name that replaces "auto" and who requested it, or None."""
   name = _context.get()
   if name is not None:
-    return None if name == "auto" else (name, "use_implementation says so")
+    return None if name == "auto" else (name, "set by use_implementation")
   name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
   check_implementation(name, f"the environment variable {ENVIRONMENT_VARIABLE}")
-  return None if name == "auto" else (name, f"{ENVIRONMENT_VARIABLE} says so")
+  return None if name == "auto" else (name, f"set by {ENVIRONMENT_VARIABLE}")
 
 
-def may_be_compiled() -> bool:
-  """Whether "auto" may stand for compiled kernels, also those of other operations."""
-  forced = _forced()
-  return forced[0] == "fused" if forced else not being_exported()
+def auto_may_use_compiled_kernels() -> bool:
+  """Returns whether "auto" may select compiled kernels, also for other operations."""
+  override = _override()
+  return override[0] == "fused" if override else not is_tracing_for_export()
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """What the choice depends on.
-
-  Attributes:
-    query: [B, H, W, N, D], or its shape and dtype.
-    geometry: the window.
-    window_mask: False asks for HaloNet's relaxation.
-  """
-
-  query: tf.Tensor | tf.TensorSpec
-  geometry: WindowGeometry
-  window_mask: bool
+def _unsupported_reason(name: str, request: AttentionRequest) -> str | None:
+  return _IMPLEMENTATIONS[name].unsupported_reason(
+    request.query, request.geometry, request.window_mask
+  )
 
 
-def _eager_and_small(request: Request) -> bool:
+def _fused_rejection(request: AttentionRequest) -> str | None:
+  """Returns why "auto" does not select "fused", or None if it does."""
+  if is_tracing_for_export():
+    return "exported models use TensorFlow's own operations"
+  return _unsupported_reason("fused", request)
+
+
+def _is_eager_and_small(request: AttentionRequest) -> bool:
   if not tf.executing_eagerly():
     return False
   return request.query.shape.num_elements() * request.geometry.size < 2**20
 
 
-def _fused_refusal(request: Request) -> str | None:
-  """Why "auto" is not "fused"; None if it may be."""
-  if being_exported():
-    return "exported models use TensorFlow's own operations"
-  return fused.refusal(request.query, request.geometry, request.window_mask)
-
-
-# The first rung whose condition holds is "auto". Measured on a CPU, forward and with the backward
+# "auto" selects the first whose condition holds. Measured on a CPU, forward and with the backward
 # pass, from 4 x 4 to 56 x 56 pixels, heads 2 to 64 wide, windows of 3 to 7, with and without XLA.
-_LADDER: tuple[tuple[Callable[[Request], bool], str, str], ...] = (
-  (lambda r: not r.window_mask, "blocked", "only blocks can do without the window mask"),
-  (lambda r: r.geometry.size == 1, "reference", "windows of one pixel share nothing"),
-  (_eager_and_small, "reference", "few eager operations, on few numbers"),
-  (lambda r: _fused_refusal(r) is None, "fused", "one compiled kernel forward, one backward"),
+_SELECTION_RULES: tuple[tuple[Callable[[AttentionRequest], bool], str, str], ...] = (
+  (lambda r: not r.window_mask, "blocked", "only blocks support window_mask=False"),
+  (lambda r: r.geometry.size == 1, "reference", "windows of one pixel share no keys"),
+  (_is_eager_and_small, "reference", "few eager operations on a small input"),
+  (lambda r: _fused_rejection(r) is None, "fused", "one compiled kernel forward, one backward"),
   (lambda r: True, "blocked", "matrix products, without K x K copies of keys and values"),
 )
 
 
-def choose(request: Request) -> tuple[str, str]:
-  """Returns what "auto" stands for, and why.
+def choose(request: AttentionRequest) -> tuple[str, str]:
+  """Returns the name that "auto" selects, and the reason.
 
   Raises:
-    ValueError: an unknown name in the environment variable.
+    ValueError: the environment variable holds an unknown name.
   """
-  forced = _forced()
-  if forced:
-    return forced
-  name, reason = next((name, reason) for holds, name, reason in _LADDER if holds(request))
-  if reason == _LADDER[-1][2]:
-    reason += f" (and not 'fused': {_fused_refusal(request)})"
+  override = _override()
+  if override:
+    return override
+  name, reason = next((name, why) for holds, name, why in _SELECTION_RULES if holds(request))
+  if reason == _SELECTION_RULES[-1][2]:
+    reason += f" (and not 'fused': {_fused_rejection(request)})"
   return name, reason
 
 
-def select(implementation: str, request: Request) -> LocalAttention:
-  """Returns the function that computes local attention.
+def select(implementation: ImplementationName, request: AttentionRequest) -> Implementation:
+  """Returns the implementation to use.
 
   Args:
     implementation: "auto" or one of `available_implementations()`.
-    request: what it has to serve.
+    request: the attention to compute.
 
   Raises:
-    ValueError: an unknown name, or a request that the implementation does not serve.
+    ValueError: the name is unknown, or the implementation does not support the request.
   """
   check_implementation(implementation)
-  name = implementation
+  name: str = implementation
   if implementation == "auto":
     name, reason = choose(request)
-    _log_choice(name, reason)
-  if name == "fused":
-    refusal = fused.refusal(request.query, request.geometry, request.window_mask)
-    if refusal is None:
-      return fused.local_attention
+    _log_selection(name, reason)
+  unsupported = _unsupported_reason(name, request)
+  if unsupported is not None:
     raise ValueError(
-      f"implementation='fused' cannot compute this: {refusal}. Use implementation='auto', which "
-      "takes another where need be, or 'blocked'."
+      f"implementation={name!r} cannot compute this: {unsupported}. Use implementation='auto', "
+      "which selects one that can, or 'blocked'."
     )
-  if name == "reference":
-    if request.window_mask:
-      return reference.local_attention
-    raise ValueError(
-      "window_mask=False (HaloNet: a query sees its whole block of keys) needs an implementation "
-      "that works in blocks of queries; 'reference' gathers each window exactly. Use "
-      "implementation='blocked', or window_mask=True."
-    )
-  return functools.partial(_IMPLEMENTATIONS[name], window_mask=request.window_mask)
+  return _IMPLEMENTATIONS[name]

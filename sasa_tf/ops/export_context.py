@@ -20,7 +20,7 @@ _EXPORTERS = (
 )
 
 
-def being_exported() -> bool:
+def is_tracing_for_export() -> bool:
   """Whether a function is being traced on behalf of a module that exports functions."""
   if tf.executing_eagerly():
     return False

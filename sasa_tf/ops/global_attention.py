@@ -1,17 +1,16 @@
-"""Global attention: every pixel attends to all, the older way that the paper argues against."""
+"""Global attention: every pixel attends to all pixels. A baseline of the paper."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import as_heads
-from sasa_tf.ops.precision import softmax_dtype
+from sasa_tf.ops.checks import as_heads, softmax_dtype
 
 
 def _checked_tables(
   relative_rows: tf.Tensor | None, relative_columns: tf.Tensor | None, query: tf.Tensor
 ) -> list[tf.Tensor]:
-  """Returns both tables in the dtype of the softmax, or [] where there are none."""
+  """Returns both tables in the softmax's dtype, or [] if there are none."""
   if relative_rows is None and relative_columns is None:
     return []
   if relative_rows is None or relative_columns is None:
@@ -39,11 +38,11 @@ def _checked_tables(
 def _relative_logits(
   query: tf.Tensor, relative_rows: tf.Tensor, relative_columns: tf.Tensor
 ) -> tf.Tensor:
-  """q_ij . (row_{a-i} + column_{b-j}) for all queries (i, j) and keys (a, b).
+  """Returns q_ij . (row_{a-i} + column_{b-j}) for all queries (i, j) and keys (a, b).
 
   Args:
     query: [B, H, W, N, D].
-    relative_rows: [2H - 1, D]; row H - 1 + a - i belongs to an offset of a - i.
+    relative_rows: [2H - 1, D]; row H - 1 + a - i is for the offset a - i.
     relative_columns: [2W - 1, D] likewise.
 
   Returns:
@@ -51,14 +50,14 @@ def _relative_logits(
   """
   height, width = tf.unstack(tf.shape(query)[1:3])
 
-  def of_pairs(table, size):  # [D, query, key]
-    places = tf.range(size)
-    offsets = places[None, :] - places[:, None] + size - 1
-    # Along the last axis, as the gradient along the first is IndexedSlices.
+  def embeddings(table, size):  # [D, query, key]
+    positions = tf.range(size)
+    offsets = positions[None, :] - positions[:, None] + size - 1
+    # Gather along the last axis, because the gradient along the first is IndexedSlices.
     return tf.gather(tf.transpose(table), offsets, axis=1)
 
-  rows = tf.einsum("bijnd,dia->bnija", query, of_pairs(relative_rows, height))
-  columns = tf.einsum("bijnd,djc->bnijc", query, of_pairs(relative_columns, width))
+  rows = tf.einsum("bijnd,dia->bnija", query, embeddings(relative_rows, height))
+  columns = tf.einsum("bijnd,djc->bnijc", query, embeddings(relative_columns, width))
   return rows[..., :, None] + columns[..., None, :]
 
 
@@ -89,7 +88,7 @@ def global_attention_2d(
     [B, H, W, N, V] in value's dtype. Products and softmax are computed in float32.
 
   Raises:
-    ValueError: shapes or dtypes that do not fit together; the message says which.
+    ValueError: shapes or dtypes do not match.
   """
   query, key, value = as_heads("query", query), as_heads("key", key), as_heads("value", value)
   if (
@@ -104,24 +103,24 @@ def global_attention_2d(
       f"{key.dtype.name} and value {value.shape} of {value.dtype.name}."
     )
   tables = _checked_tables(relative_rows, relative_columns, query)
-  if tables:  # a table too small for an image of unknown size would be read beyond its end
+  if tables:  # else tables too small for an image of unknown size would be read out of bounds
     sizes = [
       None if length is None else (length + 1) // 2 for length in (t.shape[0] for t in tables)
     ]
     query = tf.ensure_shape(query, [None, *sizes, None, None])
   dtype = softmax_dtype(query.dtype)
 
-  def heads_apart(images):  # [B, H, W, N, D] -> [B * N, H * W, D]
+  def split_heads(images):  # [B, H, W, N, D] -> [B * N, H * W, D]
     batch, height, width, heads, channels = tf.unstack(tf.shape(images))
     images = tf.transpose(tf.cast(images, dtype), [0, 3, 1, 2, 4])
-    # No -1 among the sizes, which an empty batch would leave undecided.
+    # No size is -1, which could not be inferred for an empty batch.
     return tf.reshape(images, [batch * heads, height * width, channels])
 
   scaled = tf.cast(query, dtype) * scale
-  logits = tf.matmul(heads_apart(scaled), heads_apart(key), transpose_b=True)  # [B * N, HW, H'W']
+  logits = tf.matmul(split_heads(scaled), split_heads(key), transpose_b=True)  # [B * N, HW, H'W']
   if tables:
     logits += tf.reshape(_relative_logits(scaled, *tables), tf.shape(logits))
-  attended = tf.matmul(tf.nn.softmax(logits), heads_apart(value))  # [B * N, HW, V]
+  attended = tf.matmul(tf.nn.softmax(logits), split_heads(value))  # [B * N, HW, V]
   batch, height, width, heads, _ = tf.unstack(tf.shape(query))
   attended = tf.reshape(attended, [batch, heads, height, width, value.shape[-1]])
   return tf.cast(tf.transpose(attended, [0, 2, 3, 1, 4]), value.dtype)

@@ -1,53 +1,48 @@
-"""Local self-attention over two-dimensional feature maps: the public functions."""
+"""Local self-attention of two-dimensional feature maps: the public functions."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from sasa_tf.ops import dispatch, reference
-from sasa_tf.ops.average_pooling import average_pool_heads
-from sasa_tf.ops.checks import as_heads, relative_tables
-from sasa_tf.ops.compiled import fused
-from sasa_tf.ops.precision import softmax_dtype
-from sasa_tf.ops.qkv_packing import as_projection, parts_of_projection, query_of_projection
-from sasa_tf.ops.target_device import target_device
-from sasa_tf.ops.window import window_geometry
+from sasa_tf.ops.checks import (
+  as_heads,
+  as_packed_qkv,
+  relative_tables,
+  require_logits,
+  softmax_dtype,
+  window_geometry,
+)
+from sasa_tf.ops.qkv_packing import RecomputeQkv
+from sasa_tf.ops.types import Border, ImplementationName, IntOrPair
+from sasa_tf.ops.xla_barriers import target_device
 
-# Of an image whose projections a GPU keeps: in ResNet-50 at 224 pixels groups 3 and 4, 5 % of the
-# memory of a training step.
-_KEPT_PIXELS = 16 * 16
+# Images of up to this size save their projections on a GPU. In ResNet-50 at 224 pixels these are
+# stages 3 and 4, 5 % of the memory of a training step.
+_MAX_SAVED_PIXELS = 16 * 16
 
 
-def _is_kept(query: tf.TensorSpec) -> bool:
-  """Returns whether to keep what was projected for the backward pass, even if it can be anew."""
+def _saves_qkv(query: tf.TensorSpec) -> bool:
+  """Returns whether to save packed QKV for the backward pass even if it can be recomputed."""
   device, (height, width) = target_device(), query.shape[1:3]
   if device == "GPU":
-    return None not in (height, width) and height * width <= _KEPT_PIXELS
-  return device == "CPU"  # whose memory is large, and whose products take long
+    return None not in (height, width) and height * width <= _MAX_SAVED_PIXELS
+  return device == "CPU"  # has much memory, and slow matrix products
 
 
-def _require_logits(has_key: bool, relative_rows: tf.Tensor | None) -> None:
-  if not has_key and relative_rows is None:
-    raise ValueError(
-      "attention without keys needs relative_rows and relative_columns, else every logit is "
-      "empty; received key=None and no relative tables. Pass the key or both tables."
-    )
-
-
-def _inside_image(pixels: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
-  """Returns the pixels as int32, checked against the image when the graph runs."""
+def _checked_pixels(pixels: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
+  """Returns the pixels as int32, compared with the image's size when the graph runs."""
   pixels = tf.convert_to_tensor(pixels)
   if not pixels.dtype.is_integer or not pixels.shape.is_compatible_with([None, 2]):
     raise ValueError(
-      "pixels must be integers of shape [P, 2], (row, column) of each query to look at; received "
+      "pixels must be integers of shape [P, 2], the (row, column) of each query; received "
       f"{pixels.dtype.name} of shape {pixels.shape}."
     )
   pixels = tf.cast(pixels, tf.int32)
   size = tf.shape(query)[1:3]
-  message = "pixels holds a (row, column) outside of the image"
+  message = "pixels holds a (row, column) outside the image"
   with tf.control_dependencies(
     [
       tf.debugging.assert_non_negative(pixels, message=message),
@@ -64,121 +59,120 @@ def local_attention_2d(
   relative_rows: tf.Tensor | None = None,
   relative_columns: tf.Tensor | None = None,
   *,
-  kernel_size: int | tuple[int, int] = 7,
-  dilation_rate: int | tuple[int, int] = 1,
-  border: str = "zero",
+  kernel_size: IntOrPair = 7,
+  dilation_rate: IntOrPair = 1,
+  border: Border = "zero",
   scale: float = 1.0,
   window_mask: bool = True,
-  implementation: str = "auto",
+  implementation: ImplementationName = "auto",
 ) -> tf.Tensor:
   """Attends from each pixel to the window around it (paper Sec. 3.1, Eq. 3).
 
-  `y_ij = sum_ab softmax_ab(q_ij . k_ab + q_ij . r_{a-i, b-j}) v_ab`, ab over the `kernel_size`
-  window centred on ij. B, H and W may be unknown when the graph is built; a window larger than the
-  feature map is allowed.
+  `y_ij = sum_ab softmax_ab(q_ij . k_ab + q_ij . r_{a-i, b-j}) v_ab`, where ab runs over the
+  `kernel_size` window centered on ij. B, H and W may be unknown when the graph is built. The window
+  may be larger than the feature map.
 
   Args:
     query: [B, H, W, N, D].
     key: as `query`, or None to attend by position alone (q.r only, paper Table 6).
     value: as `query`.
-    relative_rows: [K of the rows, D/2], one embedding for each row offset a - i from the topmost
-      to the lowest; None for attention without positions.
-    relative_columns: [K of the columns, D/2], likewise from the leftmost to the rightmost.
+    relative_rows: [K of the rows, D/2], one embedding for each row offset a - i from top to bottom;
+      None for attention without positions.
+    relative_columns: [K of the columns, D/2], likewise from left to right.
     kernel_size: odd int, or (rows, columns) of odd ints.
     dilation_rate: int or (rows, columns), in pixels.
-    border: what a neighbour outside of the image is. "zero": a zero key and a zero value, which
-      still takes part through q.r. "mask": it takes no part.
-    scale: multiplies the query, so both q.k and q.r. The paper has none.
-    window_mask: False lets every query of a block see all keys that the block has loaded
-      (HaloNet's relaxation, arXiv 2103.12731); only for implementations that work in blocks. Blocks
-      then are of the kernel's size, with half a kernel around them, and keys beyond the window
-      take the embedding of the window's edge.
+    border: how neighbors outside the image are treated. "zero": their key and value are zero, and
+      they still take part in the softmax through q.r. "mask": they take no part.
+    scale: multiplies the query. The paper has none.
+    window_mask: False lets every query of a block attend to all keys that the block loads, its halo
+      included (HaloNet's relaxation, arXiv 2103.12731). Supported by "blocked" only. Blocks then
+      have the size of the kernel, and keys outside the window use the embedding of its edge.
     implementation: "auto" or one of `available_implementations()`; all give the same result.
-      `use_implementation` and the environment variable SASA_TF_IMPLEMENTATION decide what "auto"
-      is; the choice is logged by the standard library's logging, at level INFO.
+      `use_implementation` and the environment variable SASA_TF_IMPLEMENTATION override "auto". The
+      selection is logged at level INFO.
 
   Returns:
     [B, H, W, N, D] in value's dtype. Logits and softmax are computed in float32 (float64 for
     float64 inputs).
 
   Raises:
-    ValueError: shapes, dtypes or arguments that do not fit together; the message says which.
+    ValueError: shapes, dtypes or arguments do not match, or the implementation does not support
+      them.
   """
   geometry = window_geometry(kernel_size, dilation_rate, border)
   query = as_heads("query", query)
   key = None if key is None else as_heads("key", key, like=query)
   value = as_heads("value", value, like=query)
   rows, columns = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
-  _require_logits(key is not None, rows)
-  request = dispatch.Request(query, geometry, window_mask)
-  compute = dispatch.select(implementation, request)
+  require_logits(key is not None, rows)
+  request = dispatch.AttentionRequest(query, geometry, window_mask)
+  selected = dispatch.select(implementation, request)
   with tf.name_scope("local_attention_2d"):
-    result = compute(query, key, value, rows, columns, geometry, scale)
-    return tf.ensure_shape(result, query.shape)
+    output = selected.attend(
+      query, key, value, rows, columns, geometry, scale, window_mask=window_mask
+    )
+    return tf.ensure_shape(output, query.shape)
 
 
-def local_attention_2d_projected(
-  projected: tf.Tensor,
+def local_attention_2d_qkv_packed(
+  qkv: tf.Tensor,
   relative_rows: tf.Tensor | None = None,
   relative_columns: tf.Tensor | None = None,
   *,
-  kernel_size: int | tuple[int, int] = 7,
-  dilation_rate: int | tuple[int, int] = 1,
-  border: str = "zero",
+  kernel_size: IntOrPair = 7,
+  dilation_rate: IntOrPair = 1,
+  border: Border = "zero",
   scale: float = 1.0,
-  implementation: str = "auto",
+  implementation: ImplementationName = "auto",
   pool_size: int = 1,
-  again: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None = None,
+  recompute_qkv: RecomputeQkv | None = None,
 ) -> tf.Tensor:
-  """As `local_attention_2d`, of query, key and value as one matrix product makes them.
+  """`local_attention_2d` of query, key and value packed into one tensor.
 
-  The compiled kernels read the parts where they are, and write their gradients likewise; the other
-  implementations take them apart.
+  The compiled kernels read packed QKV in place and write its gradient likewise. The other
+  implementations split it.
 
   Args:
-    projected: [B, H, W, 3, N, D] of query, key and value, or [B, H, W, 2, N, D] of query and value
-      to attend by position alone.
+    qkv: [B, H, W, 3, N, D] of query, key and value, or [B, H, W, 2, N, D] of query and value to
+      attend by position alone.
     relative_rows: [K of the rows, D/2] or None.
     relative_columns: [K of the columns, D/2] or None.
     kernel_size: odd int, or (rows, columns) of odd ints.
     dilation_rate: int or (rows, columns), in pixels.
-    border: "zero" or "mask".
+    border: "zero" or "mask", see `local_attention_2d`.
     scale: multiplies the query.
     implementation: "auto" or one of `available_implementations()`.
-    pool_size: in pixels; the outputs are averaged over blocks of pool_size x pool_size, in the
-      place of strides (paper Sec. 3.1). The compiled kernels of GPUs take the means' gradient as it
-      is.
-    again: computes `projected` anew, after the tensors that it is given (see `computed_after`), in
-      the backward pass, so that it need not be kept. It must not read variables. "reference" does
-      not use it, nor does any implementation on a CPU, nor on a GPU where the image is small.
+    pool_size: averages the output over blocks of pool_size x pool_size pixels, which replaces
+      strides (paper Sec. 3.1). The compiled GPU kernels fuse the pooling and its gradient.
+    recompute_qkv: rematerializes `qkv` in the backward pass, so that it need not be saved. Called
+      with the tensors that the recomputation must depend on, see `recompute_barrier`. It must not
+      read variables. Not used where saving is cheaper: by "reference", on CPUs, and on GPUs for
+      small images.
 
   Returns:
-    [B, ceil(H / pool_size), ceil(W / pool_size), N, D] in the projection's dtype.
+    [B, ceil(H / pool_size), ceil(W / pool_size), N, D] in the dtype of `qkv`.
 
   Raises:
-    ValueError: shapes, dtypes or arguments that do not fit together; the message says which.
+    ValueError: shapes, dtypes or arguments do not match, or the implementation does not support
+      them.
   """
   geometry = window_geometry(kernel_size, dilation_rate, border)
-  projected = as_projection(projected)
-  query = query_of_projection(projected)
+  qkv, query = as_packed_qkv(qkv)
   tables = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
-  _require_logits(projected.shape[3] == 3, tables[0])
-  request = dispatch.Request(query, geometry, window_mask=True)
-  compute = dispatch.select(implementation, request)
-  if _is_kept(query):
-    again = None
-  with tf.name_scope("local_attention_2d_projected"):
-    if compute is fused.local_attention:
-      result = fused.local_attention_of_projection(
-        projected, *tables, geometry, scale, again, pool_size
-      )
-    else:
-      parts = parts_of_projection(projected)
-      if again is not None and compute is not reference.local_attention:
-        compute = functools.partial(compute, again=lambda after: parts_of_projection(again(after)))
-      result = average_pool_heads(compute(*parts, *tables, geometry, scale), pool_size)
+  require_logits(qkv.shape[3] == 3, tables[0])
+  request = dispatch.AttentionRequest(query, geometry, window_mask=True)
+  selected = dispatch.select(implementation, request)
+  with tf.name_scope("local_attention_2d_qkv_packed"):
+    output = selected.attend_packed(
+      qkv,
+      *tables,
+      geometry,
+      scale,
+      recompute_qkv=None if _saves_qkv(query) else recompute_qkv,
+      pool_size=pool_size,
+    )
     sizes = [None if size is None else -(-size // pool_size) for size in query.shape[1:3]]
-    return tf.ensure_shape(result, [query.shape[0], *sizes, *query.shape[3:]])
+    return tf.ensure_shape(output, [query.shape[0], *sizes, *query.shape[3:]])
 
 
 def local_attention_weights(
@@ -187,13 +181,13 @@ def local_attention_weights(
   relative_rows: tf.Tensor | None = None,
   relative_columns: tf.Tensor | None = None,
   *,
-  kernel_size: int | tuple[int, int] = 7,
-  dilation_rate: int | tuple[int, int] = 1,
-  border: str = "zero",
+  kernel_size: IntOrPair = 7,
+  dilation_rate: IntOrPair = 1,
+  border: Border = "zero",
   scale: float = 1.0,
   pixels: tf.Tensor | None = None,
 ) -> tf.Tensor:
-  """Returns the softmax weights of `local_attention_2d`, to look at.
+  """Returns the softmax weights of `local_attention_2d`, for inspection and visualization.
 
   Args:
     query: [B, H, W, N, D].
@@ -204,30 +198,30 @@ def local_attention_weights(
     dilation_rate: int or (rows, columns), in pixels.
     border: "zero" or "mask".
     scale: multiplies the query.
-    pixels: integers [P, 2], the (row, column) of the queries to look at. The windows of no other
-      pixel are computed, so that a few pixels of a large image cost little.
+    pixels: integers [P, 2], the (row, column) of the queries of interest. Only their windows are
+      computed, so that a few pixels of a large image cost little.
 
   Returns:
     [B, H, W, N, K, K] (window rows, window columns) without `pixels`, [B, P, N, K, K] with them;
-    float32, or float64 for float64 inputs. Every window sums to one; with border="zero" the share
-    of neighbours outside of the image is part of that sum.
+    float32, or float64 for float64 inputs. Each window sums to one. With border="zero" the sum
+    includes the weights of neighbors outside the image.
 
   Raises:
-    ValueError: shapes, dtypes or arguments that do not fit together; the message says which.
-    tf.errors.InvalidArgumentError: a pixel outside of the image.
+    ValueError: shapes, dtypes or arguments do not match.
+    tf.errors.InvalidArgumentError: a pixel is outside the image.
   """
   geometry = window_geometry(kernel_size, dilation_rate, border)
   query = as_heads("query", query)
   key = None if key is None else as_heads("key", key, like=query)
   dtype = softmax_dtype(query.dtype)
   rows, columns = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
-  _require_logits(key is not None, rows)
+  require_logits(key is not None, rows)
   with tf.name_scope("local_attention_weights"):
     if pixels is None:
       queries = query
       windows = functools.partial(reference.extract_windows, geometry=geometry)
     else:
-      pixels = _inside_image(pixels, query)
+      pixels = _checked_pixels(pixels, query)
       queries = reference.gather_pixels(query, pixels)
       windows = functools.partial(reference.gather_windows, pixels=pixels, geometry=geometry)
     weights = reference.attention_weights(

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def _sinusoids(length: tf.Tensor | int, channels: int) -> tf.Tensor:
-  """[length, channels]: sines, then cosines, of geometrically growing wavelengths."""
+  """Returns [length, channels]: sines, then cosines, of geometrically growing wavelengths."""
   frequencies = -(-channels // 2)
   exponents = tf.range(frequencies, dtype=tf.float32) / max(frequencies, 1)
   positions = tf.cast(tf.range(length), tf.float32)
@@ -25,7 +25,7 @@ def sinusoidal_positions(
   Args:
     height: H, an int or a scalar tensor.
     width: W likewise.
-    channels: C, any positive int; an odd one gives the row the larger half.
+    channels: C, any positive int; if odd, the row gets the larger half.
 
   Returns:
     float32 [H, W, C].

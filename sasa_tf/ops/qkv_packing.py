@@ -1,33 +1,65 @@
-"""Query, key and value side by side in one tensor, as one matrix product makes them."""
+"""Query, key and value packed into one tensor, as one matrix product computes them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
 import tensorflow as tf
 
-from sasa_tf.ops.checks import require_floating
+from sasa_tf.ops.average_pooling import average_pool_heads
+from sasa_tf.ops.window import WindowGeometry
+
+# Recomputes packed QKV after the given tensors; see `local_attention_2d_qkv_packed`.
+RecomputeQkv = Callable[[Sequence[tf.Tensor]], tf.Tensor]
 
 
-def as_projection(tensor: tf.Tensor) -> tf.Tensor:
-  """Converts to a tensor of known parts, heads and head width, or says what is wrong with it."""
-  tensor = tf.convert_to_tensor(tensor)
-  shape = tensor.shape
-  if shape.rank != 6 or shape[3] not in (2, 3) or None in shape[4:].as_list():
-    raise ValueError(
-      "projected must have shape [B, H, W, 3, N, D] of query, key and value, or [B, H, W, 2, N, D] "
-      "of query and value, with N and D known when the graph is built; received "
-      f"{shape}. Split the channels with tf.reshape(x, [B, H, W, 3, N, D])."
-    )
-  require_floating("projected", tensor)
-  return tensor
+class PackedAttention(Protocol):
+  """Local attention of packed query, key and value, with average pooling of the output."""
+
+  def __call__(
+    self,
+    qkv: tf.Tensor,
+    relative_rows: tf.Tensor | None,
+    relative_columns: tf.Tensor | None,
+    geometry: WindowGeometry,
+    scale: float,
+    *,
+    recompute_qkv: RecomputeQkv | None = None,
+    pool_size: int = 1,
+  ) -> tf.Tensor:
+    """Returns [B, ceil(H / pool_size), ceil(W / pool_size), N, D]."""
+    ...
 
 
-def query_of_projection(projected: tf.Tensor) -> tf.TensorSpec:
-  """Returns shape and dtype of the query, [B, H, W, N, D]."""
-  shape = projected.shape
-  return tf.TensorSpec([*shape[:3], *shape[4:]], projected.dtype)
+def split_qkv(qkv: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
+  """Splits packed QKV.
 
+  Args:
+    qkv: [B, H, W, 3, N, D], or [B, H, W, 2, N, D] of query and value.
 
-def parts_of_projection(projected: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
-  """Returns query, key (None without keys) and value, each [B, H, W, N, D]."""
-  query, *key, value = tf.unstack(projected, axis=3)
+  Returns:
+    Query, key (None without keys) and value, each [B, H, W, N, D].
+  """
+  query, *key, value = tf.unstack(qkv, axis=3)
   return query, key[0] if key else None, value
+
+
+def split_and_attend(attend: Callable[..., tf.Tensor], *, recomputes: bool) -> PackedAttention:
+  """Returns the packed form of an implementation that takes query, key and value apart.
+
+  Args:
+    attend: local attention of query, key and value, such as `reference.local_attention`.
+    recomputes: whether `attend` has the argument `recompute`, see `blocked.local_attention`.
+  """
+
+  def attend_packed(
+    qkv, relative_rows, relative_columns, geometry, scale, *, recompute_qkv=None, pool_size=1
+  ):
+    arguments = {}
+    if recomputes and recompute_qkv is not None:
+      arguments["recompute"] = lambda earlier: split_qkv(recompute_qkv(earlier))
+    output = attend(*split_qkv(qkv), relative_rows, relative_columns, geometry, scale, **arguments)
+    return average_pool_heads(output, pool_size)
+
+  return attend_packed

@@ -1,14 +1,14 @@
-"""The `reference` implementation: Eq. 3 of the paper, written to be read.
+"""The `reference` implementation: Eq. 3 of the paper in its simplest form.
 
-It materialises every window with `tf.image.extract_patches`, so keys and values take K rows x K
-columns times their memory. The other implementations exist only as equal to this one.
+It materializes every window with `tf.image.extract_patches`, so keys and values take K x K times
+their memory. It is the specification: the other implementations are tested to be equal to it.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.precision import softmax_dtype
+from sasa_tf.ops.checks import softmax_dtype
 from sasa_tf.ops.window import WindowGeometry
 
 # Finite, so that no border arithmetic can produce NaN; exp(-1e9 - max) is exactly 0 in float32.
@@ -16,7 +16,7 @@ MASKED_LOGIT = -1e9
 
 
 def extract_windows(images: tf.Tensor, geometry: WindowGeometry) -> tf.Tensor:
-  """Gathers the window around each pixel, zeros outside of the image.
+  """Gathers the window around each pixel, with zeros outside the image.
 
   Args:
     images: [B, H, W, N, D].
@@ -38,11 +38,11 @@ def extract_windows(images: tf.Tensor, geometry: WindowGeometry) -> tf.Tensor:
 
 
 def gather_pixels(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
-  """Takes the same pixels of every image.
+  """Gathers the same pixels from every image.
 
   Args:
     images: [B, H, W, N, D].
-    pixels: integers [..., 2], (row, column), inside of the image.
+    pixels: integers [..., 2], (row, column), inside the image.
 
   Returns:
     [B, ..., N, D].
@@ -52,11 +52,11 @@ def gather_pixels(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
 
 
 def gather_windows(images: tf.Tensor, pixels: tf.Tensor, geometry: WindowGeometry) -> tf.Tensor:
-  """`extract_windows` of chosen pixels only.
+  """`extract_windows` of some pixels only.
 
   Args:
     images: [B, H, W, N, D].
-    pixels: integers [P, 2], (row, column), inside of the image.
+    pixels: integers [P, 2], (row, column), inside the image.
     geometry: the window.
 
   Returns:
@@ -102,9 +102,9 @@ def attention_weights(
   """softmax_ab(q_ij . k_ab + q_ij . r_{a-i, b-j}) over each window.
 
   Args:
-    query: [..., N, D], scaled, in the dtype of the softmax.
+    query: [..., N, D], scaled, in the softmax's dtype.
     key_windows: [..., K*K, N, D], or None for no content term.
-    inside: [..., K*K, 1], 1 inside of the image and 0 outside, or None to let all take part.
+    inside: [..., K*K, 1], 1 inside the image and 0 outside, or None if all take part.
     relative_rows: [K of the rows, D/2], or None for no relative term.
     relative_columns: [K of the columns, D/2], or None.
 
@@ -121,6 +121,19 @@ def attention_weights(
   return tf.nn.softmax(logits, axis=-2)
 
 
+def unsupported_reason(
+  query: tf.Tensor | tf.TensorSpec, geometry: WindowGeometry, window_mask: bool
+) -> str | None:
+  """Returns why `local_attention` does not support these arguments, or None if it does."""
+  del query, geometry
+  if window_mask:
+    return None
+  return (
+    "window_mask=False (HaloNet: a query sees its whole block of keys) needs an implementation "
+    "that works in blocks of queries; 'reference' gathers each window exactly"
+  )
+
+
 def local_attention(
   query: tf.Tensor,
   key: tf.Tensor | None,
@@ -129,6 +142,8 @@ def local_attention(
   relative_columns: tf.Tensor | None,
   geometry: WindowGeometry,
   scale: float,
+  *,
+  window_mask: bool = True,
 ) -> tf.Tensor:
   """y_ij = sum_ab weights_ab v_ab (paper Eq. 3).
 
@@ -136,14 +151,16 @@ def local_attention(
     query: [B, H, W, N, D].
     key: as `query`, or None.
     value: as `query`.
-    relative_rows: [K of the rows, D/2] in the dtype of the softmax, or None.
+    relative_rows: [K of the rows, D/2] in the softmax's dtype, or None.
     relative_columns: [K of the columns, D/2] likewise, or None.
     geometry: the window.
     scale: multiplies the query.
+    window_mask: True, see `unsupported_reason`.
 
   Returns:
     [B, H, W, N, D] in value's dtype.
   """
+  del window_mask
   dtype = softmax_dtype(query.dtype)
 
   def windows(images):

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
+from sasa_tf.ops.types import DEVICES
 from tests.layers.bindings import FACES, both
 from tests.ops import stem_oracle
 
@@ -42,7 +43,7 @@ def expected_values(layer, x):
 
 @both
 @each_variant
-@pytest.mark.parametrize("device", ops.DEVICES)
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [(8, 4), (6, 5), (1, 1)], ids=str)
 def test_equals_oracle_of_its_projections(flavour, variant, device, size):
   _, face = FACES[flavour]
@@ -62,9 +63,9 @@ def test_equals_oracle_of_its_projections(flavour, variant, device, size):
   if variant == "standalone":
     tables = np.array(layer.relative_rows), np.array(layer.relative_columns)
   arguments = {"block_size": (4, 4), "scale": 0.7}
-  expected = stem_oracle.within_block_attention(query, key, value, *tables, **arguments)
+  expected = stem_oracle.block_attention(query, key, value, *tables, **arguments)
   np.testing.assert_allclose(result, expected.reshape(2, *size, 8), atol=1e-5)
-  weights = stem_oracle.within_block_weights(query, key, *tables, **arguments)
+  weights = stem_oracle.block_attention_weights(query, key, *tables, **arguments)
   np.testing.assert_allclose(layer.attention_weights(x), weights, atol=1e-5)
 
 

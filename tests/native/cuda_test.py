@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.native import build, cache, library
+from sasa_tf.ops.checks import window_geometry
 from sasa_tf.ops.compiled import fused
+from sasa_tf.ops.stem.absorbed_attention import block_attention_2d_absorbed
 
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 GPU = bool(tf.config.list_physical_devices("GPU"))
@@ -53,7 +55,7 @@ def test_what_gpus_do_not_serve_goes_elsewhere_with_a_reason(monkeypatch, width,
   monkeypatch.setattr(library, "load", lambda: library.Library(("CPU", "CUDA")))
   query = tf.zeros([1, 2, 2, 1, width])
   with ops.use_target_device("GPU"):
-    said = fused.refusal(query, ops.window_geometry(kernel), True)
+    said = fused.unsupported_reason(query, window_geometry(kernel), True)
   assert said is None if reason is None else reason in said
 
 
@@ -88,7 +90,7 @@ TOLERANCES = {tf.float32: 2e-5, tf.float16: 4e-3, tf.bfloat16: 2e-2}
 @pytest.mark.parametrize(("shape", "kernel", "dilation", "border"), CASES)
 def test_equals_the_reference(shape, kernel, dilation, border, dtype, mode):
   generator = tf.random.Generator.from_seed(1)
-  rows, columns = ops.window_geometry(kernel).kernel_size
+  rows, columns = window_geometry(kernel).kernel_size
   *maps, upstream = (tf.cast(generator.normal(shape), dtype) for _ in range(4))
   tables = [0.3 * generator.normal([size, shape[-1] // 2]) for size in (rows, columns)]
 
@@ -144,7 +146,7 @@ def test_means_equal_the_reference(shape, kernel, dilation, dtype, mode):
   def results(projected, tables, upstream, implementation):
     with tf.GradientTape() as tape:
       tape.watch([projected, tables])
-      output = ops.local_attention_2d_projected(
+      output = ops.local_attention_2d_qkv_packed(
         projected,
         *tables,
         kernel_size=kernel,
@@ -201,7 +203,7 @@ def test_the_stem_equals_stock_operations(size, block, channels, heads, depth, d
   def results(images, kernels, upstream):
     with tf.GradientTape() as tape:
       tape.watch(kernels)
-      output = ops.within_block_attention_of_pixels(
+      output = block_attention_2d_absorbed(
         images, *kernels, block_size=block, scale=0.5 * depth**-0.5
       )
     return [output, *tape.gradient(output, kernels, upstream)]
@@ -228,7 +230,7 @@ def test_without_a_graph_the_stem_takes_stock_operations():
   kernels = [tf.random.normal(shape) for shape in ([3, 2, 8], [3, 2, 8], [16, 3, 2, 8])]
 
   def attend():
-    return ops.within_block_attention_of_pixels(images, *kernels)
+    return block_attention_2d_absorbed(images, *kernels)
 
   with ops.use_implementation("reference"):
     stock = attend()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sasa_tf import ops
 from sasa_tf.native import library
 from sasa_tf.ops.compiled import fused_stem
+from sasa_tf.ops.stem.absorbed_attention import block_attention_2d_absorbed
 
 pytestmark = pytest.mark.skipif(
   "fused" not in ops.available_implementations(), reason="the compiled kernels have not been built"
@@ -44,7 +45,7 @@ def run(tensors, block, implementation, wanted=slice(1, 4), jit=False, signature
     *inputs, upstream = tensors
     with tf.GradientTape() as tape:
       tape.watch(inputs[wanted])
-      output = ops.within_block_attention_of_pixels(*inputs, block_size=block, scale=0.7)
+      output = block_attention_2d_absorbed(*inputs, block_size=block, scale=0.7)
     return [output, *tape.gradient(output, inputs[wanted], upstream)]
 
   with ops.use_implementation(implementation):
@@ -138,7 +139,7 @@ def test_the_gradient_of_the_pixels_and_second_derivatives():
         outer.watch(inputs)
         with tf.GradientTape() as inner:
           inner.watch(inputs[0])
-          loss = tf.reduce_sum(ops.within_block_attention_of_pixels(*inputs) ** 2)
+          loss = tf.reduce_sum(block_attention_2d_absorbed(*inputs) ** 2)
         penalty = tf.reduce_sum(inner.gradient(loss, inputs[0]) ** 2)
       return outer.gradient(penalty, inputs)
 
@@ -169,7 +170,7 @@ def test_sizes_that_only_the_call_knows():
   ],
 )
 def test_refusals(shape, block, depth, dtype, reason):
-  assert reason in fused_stem.refusal(tf.TensorSpec(shape, dtype), block, depth)
+  assert reason in fused_stem.unsupported_reason(tf.TensorSpec(shape, dtype), block, depth)
 
 
 @pytest.mark.parametrize(
@@ -185,13 +186,13 @@ def test_devices(monkeypatch, device, platforms, reason):
   built = library.Library(platforms, "built for processors only")
   monkeypatch.setattr(library, "load", lambda: built)
   with ops.use_target_device(device):
-    said = fused_stem.refusal(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8)
+    said = fused_stem.unsupported_reason(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8)
   assert said is None if reason is None else reason in said
 
 
 def test_without_a_library_the_reason_is_the_librarys(monkeypatch):
   monkeypatch.setattr(library, "load", lambda: library.Library((), "not built"))
-  assert fused_stem.refusal(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8) == "not built"
+  assert fused_stem.unsupported_reason(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8) == "not built"
 
 
 _BITS = """

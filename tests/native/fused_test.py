@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sasa_tf import ops
 from sasa_tf.native import library
 from sasa_tf.ops import dispatch
+from sasa_tf.ops.checks import window_geometry
 from sasa_tf.ops.compiled import fused
 from tests.ops.cases import (
   TOLERANCE,
@@ -223,8 +224,8 @@ def test_refuses(arguments, message):
   x = tf.zeros([2, 16, 16, 1, arguments.pop("width", 8)], arguments.pop("dtype", tf.float32))
   with pytest.raises(ValueError, match=f"implementation='fused' cannot compute this: .*{message}"):
     ops.local_attention_2d(x, x, x, implementation="fused", **arguments)
-  geometry = ops.window_geometry(arguments.get("kernel_size", 7))
-  request = dispatch.Request(x, geometry, arguments.get("window_mask", True))
+  geometry = window_geometry(arguments.get("kernel_size", 7))
+  request = dispatch.AttentionRequest(x, geometry, arguments.get("window_mask", True))
   assert dispatch.choose(request)[0] != "fused"
 
 
@@ -235,7 +236,7 @@ def test_is_not_chosen_for_a_device_without_kernels(monkeypatch, device, why):
   monkeypatch.setattr("sasa_tf.ops.compiled.fused.target_device", lambda: device)
   processors = library.Library(("CPU",), "built without nvcc")
   monkeypatch.setattr("sasa_tf.native.library.load", lambda: processors)
-  request = dispatch.Request(tf.zeros([2, 16, 16, 8, 8]), ops.window_geometry(7), True)
+  request = dispatch.AttentionRequest(tf.zeros([2, 16, 16, 8, 8]), window_geometry(7), True)
   name, reason = dispatch.choose(request)
   assert name == "blocked"
   assert f"and not 'fused': {why}" in reason
@@ -266,12 +267,12 @@ def test_what_was_made_for_a_gpu_pools_on_a_processor(dtype, mode):
     return [output, *tape.gradient(output, tensors, upstream)]
 
   def reference(*tensors):
-    return ops.local_attention_2d_projected(*tensors, pool_size=2, implementation="reference")
+    return ops.local_attention_2d_qkv_packed(*tensors, pool_size=2, implementation="reference")
 
   def compiled(*tensors):
     with ops.use_target_device("GPU"):
-      geometry = ops.window_geometry(7)
-      return fused.local_attention_of_projection(*tensors, geometry, 1.0, pool_size=2)
+      geometry = window_geometry(7)
+      return fused.local_attention_packed(*tensors, geometry, 1.0, pool_size=2)
 
   run = results if mode == "eager" else tf.function(results, jit_compile=mode == "jit")
   found = run(compiled, projected, *tables, upstream)

@@ -34,12 +34,12 @@ def tensors_of(name, relative, dtype=tf.float64):
 
 def attention(name, **arguments):
   return functools.partial(
-    ops.within_block_attention_2d, block_size=CASES[name][1], scale=0.5, **arguments
+    ops.block_attention_2d, block_size=CASES[name][1], scale=0.5, **arguments
   )
 
 
 def oracle_attention(name):
-  return functools.partial(stem_oracle.within_block_attention, block_size=CASES[name][1], scale=0.5)
+  return functools.partial(stem_oracle.block_attention, block_size=CASES[name][1], scale=0.5)
 
 
 @relative
@@ -54,8 +54,8 @@ def test_output_is_the_oracles(name, relative):
 def test_weights_are_the_oracles(name):
   query, key, _, rows, columns, _ = tensors_of(name, relative=True)
   block = CASES[name][1]
-  weights = ops.within_block_attention_weights(query, key, rows, columns, block_size=block)
-  expected = stem_oracle.within_block_weights(
+  weights = ops.block_attention_weights(query, key, rows, columns, block_size=block)
+  expected = stem_oracle.block_attention_weights(
     *[t.numpy() for t in (query, key, rows, columns)], block_size=block
   )
   np.testing.assert_allclose(weights, expected, atol=1e-12)
@@ -111,7 +111,7 @@ def test_a_block_over_the_whole_image_is_global_attention():
   expected = tf.matmul(tf.nn.softmax(tf.matmul(flat[0], flat[1], transpose_b=True)), flat[2])
   expected = tf.einsum("bnhwd->bhwnd", tf.reshape(expected, [2, 2, 3, 5, 4]))
   for block_size in ((3, 5), (8, 7)):
-    result = ops.within_block_attention_2d(query, key, value, block_size=block_size)
+    result = ops.block_attention_2d(query, key, value, block_size=block_size)
     np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
@@ -119,9 +119,7 @@ def test_a_block_over_the_whole_image_is_global_attention():
 def test_blocks_are_the_windows_of_a_pooling(size):
   """With no logits a pixel gets its block's mean, which is what an average pool gives."""
   value = tf.random.stateless_normal([2, *size, 1, 3], [0, 1])
-  result = ops.within_block_attention_2d(tf.zeros_like(value), value, value, block_size=4)[
-    ..., 0, :
-  ]
+  result = ops.block_attention_2d(tf.zeros_like(value), value, value, block_size=4)[..., 0, :]
   pooled = tf.nn.avg_pool2d(value[..., 0, :], 4, 4, "SAME")
   for pool in (tf.nn.max_pool2d, tf.nn.avg_pool2d):  # The greatest is the mean: all are equal.
     np.testing.assert_allclose(pool(result, 4, 4, "SAME"), pooled, atol=1e-6)
@@ -168,7 +166,7 @@ def test_no_images():
 
 
 def test_the_output_has_the_querys_static_shape():
-  attend = tf.function(lambda x: ops.within_block_attention_2d(x, x, x))
+  attend = tf.function(lambda x: ops.block_attention_2d(x, x, x))
   concrete = attend.get_concrete_function(tf.TensorSpec([None, None, 9, 2, 4]))
   assert concrete.structured_outputs.shape.as_list() == [None, None, 9, 2, 4]
 
@@ -191,4 +189,4 @@ TABLE = tf.zeros([7, 2])
 )
 def test_refuses(tensors, arguments, message):
   with pytest.raises(ValueError, match=message):
-    ops.within_block_attention_2d(*tensors, **arguments)
+    ops.block_attention_2d(*tensors, **arguments)

@@ -4,8 +4,9 @@ import pytest
 
 from sasa_tf import ops
 from sasa_tf.ops.blocked.block_sizes import block_size
+from sasa_tf.ops.checks import window_geometry
 
-SEVEN = ops.window_geometry(7)
+SEVEN = window_geometry(7)
 
 
 @pytest.mark.parametrize(
@@ -28,12 +29,12 @@ def test_of_a_7_by_7_window(image, block):
 
 
 def test_small_means_small_beside_the_window():
-  assert block_size((12, 12), ops.window_geometry(3)) == (4, 7)
-  assert block_size((12, 12), ops.window_geometry(7)) == (12, 12)
+  assert block_size((12, 12), window_geometry(3)) == (4, 7)
+  assert block_size((12, 12), window_geometry(7)) == (12, 12)
 
 
 def test_phases_count_not_pixels():
-  assert block_size((28, 27), ops.window_geometry(7, 2)) == (14, 14)
+  assert block_size((28, 27), window_geometry(7, 2)) == (14, 14)
 
 
 @pytest.mark.parametrize("length", range(15, 200))

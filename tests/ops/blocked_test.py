@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sasa_tf import ops
 from sasa_tf.ops.blocked import chunked_map
 from sasa_tf.ops.blocked import local_attention as blocked
-from sasa_tf.ops.target_device import DEVICES, use_target_device
+from sasa_tf.ops.checks import window_geometry
+from sasa_tf.ops.types import DEVICES
+from sasa_tf.ops.xla_barriers import use_target_device
 from tests.ops import oracle
 from tests.ops.cases import Case, assert_close, attention, inputs, output_and_gradients
 
 
 def _in_blocks(case, block, **arguments):
-  geometry = ops.window_geometry(**case.arguments)
+  geometry = window_geometry(**case.arguments)
   return lambda *tensors: blocked.local_attention(*tensors, geometry, 0.7, block=block, **arguments)
 
 
@@ -71,7 +72,7 @@ def test_what_lies_under_the_padding_takes_no_part():
   """Images of 9 x 17 are padded to whole blocks; a larger image's pixels there change nothing."""
   case = Case((1, 9, 17, 1, 4), (3, 3), border="mask")
   tensors = inputs(case)
-  geometry = ops.window_geometry(**case.arguments)
+  geometry = window_geometry(**case.arguments)
   padded = [tf.pad(t, [[0, 0], [0, 3], [0, 7], [0, 0], [0, 0]]) for t in tensors[:3]]
   alone = blocked.local_attention(*tensors[:3], None, None, geometry, 1.0, block=(4, 8))
   below = blocked.local_attention(*padded, None, None, geometry, 1.0, block=(4, 8))

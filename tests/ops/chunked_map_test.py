@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf.ops.blocked import chunked_map
-from sasa_tf.ops.target_device import DEVICES, use_target_device
+from sasa_tf.ops.types import DEVICES
+from sasa_tf.ops.xla_barriers import use_target_device
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -36,7 +37,7 @@ def test_chunks_are_computed_one_after_the_other(chunks, device):
   arguments = [(left, right), None, shared]
   with use_target_device(device):
     computed = tf.function(
-      lambda arguments: chunked_map.in_chunks(function, arguments, like, chunks)
+      lambda arguments: chunked_map.chunked_map(function, arguments, like, chunks)
     )(arguments)
   assert sizes == [6 // chunks]
   expected = function(*arguments)
@@ -55,7 +56,7 @@ def test_a_tpu_stores_chunks_flat():
   def loop_shapes(device):
     with use_target_device(device):
       traced = tf.function(
-        lambda x: chunked_map.in_chunks(tf.abs, [x], tf.TensorSpec([6, 3, 4]), 2)
+        lambda x: chunked_map.chunked_map(tf.abs, [x], tf.TensorSpec([6, 3, 4]), 2)
       ).get_concrete_function(maps)
     (loop,) = [o for o in traced.graph.get_operations() if "TensorListStack" in o.type]
     return loop.outputs[0].shape.as_list()

@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.ops import dispatch
+from sasa_tf.ops.checks import window_geometry
 
-SEVEN, ONE = ops.window_geometry(7), ops.window_geometry(1)
+SEVEN, ONE = window_geometry(7), window_geometry(1)
 
 # What "auto" is where nothing speaks against it.
 BEST = "fused" if "fused" in ops.available_implementations() else "blocked"
@@ -20,7 +21,7 @@ def _no_environment_variable(monkeypatch):
 
 
 def _chosen(geometry=SEVEN, window_mask=True, shape=(2, 14, 14, 8, 32), dtype=tf.float32):
-  request = dispatch.Request(tf.zeros(shape, dtype), geometry, window_mask)
+  request = dispatch.AttentionRequest(tf.zeros(shape, dtype), geometry, window_mask)
   return dispatch.choose(request)[0]
 
 
@@ -31,7 +32,7 @@ def test_the_specification_comes_first():
 def test_ladder():
   assert _chosen() == BEST
   assert _chosen(dtype=tf.float64) == "blocked"
-  assert _chosen(ops.window_geometry(13)) == "blocked"
+  assert _chosen(window_geometry(13)) == "blocked"
   assert _chosen(ONE) == "reference"
   assert _chosen(ONE, window_mask=False) == "blocked"
   assert _chosen(shape=(1, 4, 4, 1, 2)) == "reference"
@@ -43,7 +44,7 @@ def test_ladder_in_a_graph_does_not_need_the_shape():
 
   @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1, 2])])
   def trace(x):
-    chosen.append(dispatch.choose(dispatch.Request(x, SEVEN, True))[0])
+    chosen.append(dispatch.choose(dispatch.AttentionRequest(x, SEVEN, True))[0])
     return x
 
   trace(tf.zeros([1, 4, 4, 1, 2]))
@@ -91,7 +92,7 @@ def test_argument_goes_before_everything():
 
 
 def test_each_choice_is_logged_once(caplog):
-  dispatch._log_choice.cache_clear()
+  dispatch._log_selection.cache_clear()
   x = tf.ones([1, 64, 64, 4, 8])
   with caplog.at_level(logging.INFO, logger="sasa_tf.ops.dispatch"):
     for kernel_size in (3, 3, 1, 5, 1):

@@ -1,10 +1,10 @@
-"""`not_fused`: a barrier in XLA's programs for GPUs, and nothing else anywhere."""
+"""`fusion_barrier`: a barrier in XLA's programs for GPUs, and nothing else anywhere."""
 
 import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.ops.fusion import not_fused
+from sasa_tf.ops.xla_barriers import fusion_barrier
 
 
 def _compiled(function, device):
@@ -15,14 +15,14 @@ def _compiled(function, device):
 
 @pytest.mark.parametrize(("device", "barriers"), [("GPU", True), ("CPU", False), ("TPU", False)])
 def test_only_a_program_for_a_gpu_has_a_barrier(device, barriers):
-  compiled = _compiled(lambda x: not_fused(x + 1.0) * 2.0, device)
+  compiled = _compiled(lambda x: fusion_barrier(x + 1.0) * 2.0, device)
   operations = compiled.graph.get_operations()
   assert any(op.type == "XlaOptimizationBarrier" for op in operations) == barriers
 
 
 def test_numbers_shapes_and_derivatives_are_those_of_the_tensor():
   def cubed(x):
-    y = not_fused(x)
+    y = fusion_barrier(x)
     assert y.shape == x.shape
     return y * y * y
 
@@ -45,4 +45,4 @@ def test_numbers_shapes_and_derivatives_are_those_of_the_tensor():
 def test_outside_of_xla_it_is_the_tensor_itself():
   with ops.use_target_device("GPU"):
     x = tf.constant([1.0, 2.0])
-    assert not_fused(x) is x
+    assert fusion_barrier(x) is x

@@ -45,7 +45,7 @@ def test_as_the_three_apart(implementation, mode, left_out, dtype):
     return ops.local_attention_2d(query, key, value, *tensors[len(maps) :], **arguments)
 
   def together(projected, *tables):
-    return ops.local_attention_2d_projected(projected, *tables, **arguments)
+    return ops.local_attention_2d_qkv_packed(projected, *tables, **arguments)
 
   def run(function, tensors):
     compute = lambda: _values_and_gradients(function, tensors)  # noqa: E731
@@ -67,7 +67,7 @@ def test_means_of_blocks_of_the_outputs(implementation, size, known):
 
   @tf.function(input_signature=signature)
   def pooled(projected):
-    return ops.local_attention_2d_projected(
+    return ops.local_attention_2d_qkv_packed(
       projected, kernel_size=3, implementation=implementation, pool_size=2
     )
 
@@ -88,7 +88,7 @@ def test_means_of_blocks_of_the_outputs(implementation, size, known):
 )
 def test_sizes_at_run_time_and_second_derivatives():
   function = tf.function(
-    lambda projected: ops.local_attention_2d_projected(
+    lambda projected: ops.local_attention_2d_qkv_packed(
       projected, kernel_size=3, implementation="fused"
     ),
     input_signature=[tf.TensorSpec([None, None, None, 3, 2, 4])],
@@ -105,7 +105,7 @@ def test_sizes_at_run_time_and_second_derivatives():
       outer.watch(x)
       with tf.GradientTape() as inner:
         inner.watch(x)
-        y = ops.local_attention_2d_projected(x, kernel_size=3, implementation=implementation)
+        y = ops.local_attention_2d_qkv_packed(x, kernel_size=3, implementation=implementation)
       gradient = inner.gradient(y, x)
     return outer.gradient(gradient, x)
 
@@ -123,4 +123,4 @@ def test_sizes_at_run_time_and_second_derivatives():
 )
 def test_wrong_projections_are_explained(shape, dtype, message):
   with pytest.raises(ValueError, match=message):
-    ops.local_attention_2d_projected(tf.zeros(shape, dtype))
+    ops.local_attention_2d_qkv_packed(tf.zeros(shape, dtype))

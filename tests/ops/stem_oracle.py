@@ -32,7 +32,7 @@ def value_mixture(inputs, value_kernels, embedding_rows, embedding_columns, mixt
   return values
 
 
-def within_block_weights(query, key, rows=None, columns=None, *, block_size, scale=1.0):
+def block_attention_weights(query, key, rows=None, columns=None, *, block_size, scale=1.0):
   """[B, H, W, N, block rows, block columns]; rows and columns None: no relative term."""
   batch, height, width, heads, _ = query.shape
   weights = np.zeros([batch, height, width, heads, *block_size])
@@ -54,9 +54,9 @@ def within_block_weights(query, key, rows=None, columns=None, *, block_size, sca
   return weights
 
 
-def within_block_attention(query, key, value, rows=None, columns=None, *, block_size, scale=1.0):
+def block_attention(query, key, value, rows=None, columns=None, *, block_size, scale=1.0):
   """[B, H, W, N, D]."""
-  weights = within_block_weights(query, key, rows, columns, block_size=block_size, scale=scale)
+  weights = block_attention_weights(query, key, rows, columns, block_size=block_size, scale=scale)
   batch, height, width, heads, _ = value.shape
   output = np.zeros(value.shape)
   for n, i, j, h in np.ndindex(batch, height, width, heads):

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.ops.blocked import chunked_map
-from sasa_tf.ops.target_device import target_device
+from sasa_tf.ops.xla_barriers import target_device
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sasa_tf.ops import window_geometry
+from sasa_tf.ops.checks import window_geometry
 
 
 def test_offsets_are_centred_and_dilated():

@@ -6,6 +6,9 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.ops.blocked import chunked_map
+from sasa_tf.ops.stem.absorbed_attention import block_attention_2d_absorbed
+from sasa_tf.ops.types import DEVICES
+from sasa_tf.ops.xla_barriers import recompute_barrier
 from tests.ops.programs import products
 
 SHAPE = (2, 12, 12, 2, 4)
@@ -37,7 +40,7 @@ def test_a_compiled_backward_pass_forms_the_logits_anew(device, logits):
   assert sum(size == max(sizes) for size in sizes) == logits, shapes
 
 
-@pytest.mark.parametrize("device", ops.DEVICES)
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("jit", [False, True])
 def test_results_do_not_change(device, jit):
   tensors = attention_inputs()
@@ -61,7 +64,7 @@ def test_infinities_spread_no_further():
 def test_outside_of_xla_it_waits():
   @tf.function
   def later(earlier, tensor):
-    return ops.computed_after([earlier], [tensor])
+    return recompute_barrier([earlier], [tensor])
 
   with ops.use_target_device("GPU"):
     graph = later.get_concrete_function(tf.TensorSpec([2]), tf.TensorSpec([3])).graph
@@ -84,7 +87,7 @@ def test_the_stem_on_a_tpu_keeps_nothing(monkeypatch, positions, jit, limit):
     *sources, upstream = tensors
     with tf.GradientTape() as tape:
       tape.watch(sources)
-      output = ops.within_block_attention_of_pixels(*sources)
+      output = block_attention_2d_absorbed(*sources)
     return [output, *tape.gradient(output, sources, upstream)]
 
   expected = step(*tensors)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from sasa_tf import ops
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.benchmarks.workloads.workload import Workload, make_step, random_tensors, tensor_bytes
-from sasa_tf.ops.precision import softmax_dtype
+from sasa_tf.ops.checks import softmax_dtype
 
 
 def convolution(case: Case) -> Workload:

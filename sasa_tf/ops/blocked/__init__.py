@@ -1,1 +1,1 @@
-"""Exact local attention as matrix products over haloed blocks of queries, in stock TensorFlow."""
+"""Exact local attention as matrix products of haloed blocks, in TensorFlow operations."""

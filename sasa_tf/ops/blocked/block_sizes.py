@@ -1,34 +1,34 @@
-"""The sizes of the blocks that `blocked` works in."""
+"""The block sizes of the `blocked` implementation."""
 
 from __future__ import annotations
 
-from sasa_tf.ops.target_device import target_device
 from sasa_tf.ops.window import WindowGeometry
+from sasa_tf.ops.xla_barriers import target_device
 
-# Of rows and of columns, best first. 32 queries fill vector registers and matrix units, and few
-# rows against more columns keep the tile of keys (10 x 14 for a 7 x 7 window) close to the window.
-# A GPU writes all logits to memory, so there small blocks, whose tiles hold fewer keys that are not
-# used, are faster (H200, forward + backward at 56 x 56 x 64: 4 x 4 4.7 ms, 4 x 8 5.6, 8 x 8 7.7).
+# Rows and columns of queries, best first. 32 queries fill vector registers and matrix units, and
+# few rows with more columns keep the tile of keys (10 x 14 for a 7 x 7 window) close to the window.
+# A GPU writes all logits to memory, so smaller blocks, whose tiles hold fewer masked keys, are
+# faster there (H200, forward + backward at 56 x 56 x 64: 4 x 4 4.7 ms, 4 x 8 5.6, 8 x 8 7.7).
 _LENGTHS = ((4, 5, 3), (8, 7, 6, 5))
 
 
 def block_length(phase: int | None, kernel: int, axis: int) -> int:
-  """Returns the rows (axis 0) or columns (axis 1) of queries in a block.
+  """Returns the number of rows (axis 0) or columns (axis 1) of queries in a block.
 
   Args:
-    phase: rows (columns) of the image, divided by the dilation rate; None where unknown.
+    phase: rows (columns) of the image divided by the dilation rate; None if unknown.
     kernel: rows (columns) of the window.
     axis: 0 or 1.
   """
-  usual = _LENGTHS[axis][0]
+  default = _LENGTHS[axis][0]
   if phase is None:
-    return usual
+    return default
   if phase < _LENGTHS[1][0] + kernel:
-    return phase  # the image is no larger than a tile would be: one block, without a halo
+    return phase  # the image is no larger than a tile: one block without a halo
   for length in _LENGTHS[axis]:
     if -(-phase // length) * length <= 1.2 * phase:
       return length
-  return usual
+  return default
 
 
 def _gpu_block_size(
@@ -41,19 +41,17 @@ def _gpu_block_size(
 
 
 def block_size(image: tuple[int | None, int | None], geometry: WindowGeometry) -> tuple[int, int]:
-  """Returns (rows, columns) of queries in a block, for the device that operations are made for.
+  """Returns (rows, columns) of queries in a block, for the target device.
 
   Args:
-    image: (H, W), None where unknown.
+    image: (H, W), None if unknown.
     geometry: the window.
   """
-  phases = tuple(
+  rows, columns = (
     None if size is None else -(-size // rate)
     for size, rate in zip(image, geometry.dilation_rate, strict=True)
   )
   if target_device() == "GPU":
-    return _gpu_block_size(phases, geometry.kernel_size)
-  return tuple(
-    block_length(phase, kernel, axis)
-    for axis, (phase, kernel) in enumerate(zip(phases, geometry.kernel_size, strict=True))
-  )
+    return _gpu_block_size((rows, columns), geometry.kernel_size)
+  kernel_rows, kernel_columns = geometry.kernel_size
+  return block_length(rows, kernel_rows, 0), block_length(columns, kernel_columns, 1)

@@ -1,4 +1,4 @@
-"""Some images or blocks after the others, so that the logits of only a few exist at a time."""
+"""Maps a function over chunks of images or blocks, to bound the peak memory of the logits."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.ops.target_device import target_device
+from sasa_tf.ops.xla_barriers import target_device
 
-# Logits that exist at a time. On a CPU they stay in its cache, on a TPU in its 128 MB of vector
-# memory; a GPU wants to be filled.
+# Logits of one chunk. On a CPU they fit into the cache, on a TPU into the 128 MB of vector memory;
+# on a GPU they are enough to occupy it.
 _CPU_LOGITS = 2**21
 _ACCELERATOR_LOGITS = 2**28
 _TPU_LOGITS = 2**22
 
 
 def chunk_count(parts: int | tf.Tensor, logits: int | tf.Tensor) -> int:
-  """Returns into how many equal chunks to cut the images, or the blocks of an image.
+  """Returns the number of equal chunks to process one after another.
 
   Args:
-    parts: their number.
-    logits: of one of them. Where either is unknown when the graph is built, there is one chunk.
+    parts: number of images, or of blocks.
+    logits: number of logits of one part. If either is unknown when the graph is built, there is one
+      chunk.
   """
   if not (isinstance(parts, int) and isinstance(logits, int)):
     return 1
@@ -34,23 +35,23 @@ def chunk_count(parts: int | tf.Tensor, logits: int | tf.Tensor) -> int:
   return next((n for n in divisors if n >= wanted), divisors[-1])
 
 
-def in_chunks(function: Callable[..., Any], arguments: Any, like: Any, chunks: int) -> Any:
-  """Returns `function(*arguments)`, computed for one chunk of the parts after the other.
+def chunked_map(function: Callable[..., Any], arguments: Any, like: Any, chunks: int) -> Any:
+  """Returns `function(*arguments)`, computed one chunk of the parts at a time.
 
   Args:
-    function: treats each part (an image, or a block) by itself.
-    arguments: a nest of tensors [parts, ...], or [1, ...] for what all parts share, and None.
-    like: a nest as this returns it, of `tf.TensorSpec`s, and None: [parts, ...], or [chunks, ...]
-      for what the function returns as [1, ...], a sum over its parts. Unused where there is one
-      chunk. (The converter to LiteRT needs the shapes.)
-    chunks: their number, a divisor of the parts.
+    function: processes each part (an image, or a block) independently.
+    arguments: a nest of tensors [parts, ...], [1, ...] if shared by all parts, or None.
+    like: specs of the result, a nest of `tf.TensorSpec` and None: [parts, ...], or [chunks, ...]
+      for sums over the parts, which the function returns as [1, ...]. Not used with one chunk. (The
+      LiteRT converter needs static shapes.)
+    chunks: number of chunks, a divisor of the number of parts.
   """
   if chunks == 1:
     return function(*arguments)
   leaves, results = tf.nest.flatten(arguments), tf.nest.flatten(like)
   parts = max(leaf.shape[0] for leaf in leaves if leaf is not None)
   size = parts // chunks
-  flat = target_device() == "TPU"  # which pads the last dimension in memory to 128 numbers
+  flat = target_device() == "TPU"  # pads the last dimension in memory to 128 elements
 
   def stored(shape):
     return [math.prod(shape)] if flat else list(shape)

@@ -1,8 +1,8 @@
-"""Blocks of queries and the haloed tiles of keys that they attend to, as reshapes and slices.
+"""Tiling of images into blocks of queries and haloed tiles of keys, as reshapes and slices.
 
-Everything here is linear and has at most four dimensions once heads are folded into the batch, so
-that it runs on every TensorFlow back end. Halos overlap by slices, whose gradients are additions in
-a fixed order.
+All operations are linear and, with heads folded into the batch, have at most four dimensions, so
+that every TensorFlow backend runs them. Overlapping tiles are made of slices, whose gradients are
+sums in a fixed order, so that results are deterministic.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import math
 
 import tensorflow as tf
 
-from sasa_tf.ops.fusion import not_fused
-from sasa_tf.ops.precision import softmax_dtype
-from sasa_tf.ops.target_device import target_device
+from sasa_tf.ops.checks import softmax_dtype
 from sasa_tf.ops.window import WindowGeometry
+from sasa_tf.ops.xla_barriers import fusion_barrier, target_device
 
 Size = int | tf.Tensor
 
 
 def sizes(tensor: tf.Tensor) -> list[Size]:
-  """The shape, each dimension an int where known and a scalar tensor where not."""
+  """Returns the shape, each size an int if static and else a scalar tensor."""
   if tensor.shape.is_fully_defined():
     return tensor.shape.as_list()
   dynamic = tf.unstack(tf.shape(tensor))
@@ -29,20 +28,20 @@ def sizes(tensor: tf.Tensor) -> list[Size]:
 
 
 def _swap(tensor: tf.Tensor, shape: list[Size]) -> tf.Tensor:
-  """Views the tensor as four dimensions and exchanges the middle ones."""
+  """Reshapes the tensor to four dimensions and transposes the middle ones."""
   return tf.transpose(tf.reshape(tensor, shape), [0, 2, 1, 3])
 
 
 def _is(size: Size, number: int) -> bool:
-  """Whether the size is known to be `number`."""
+  """Returns whether the size is static and equal to `number`."""
   return isinstance(size, int) and size == number
 
 
 def _column_unit(depth: int) -> int:
-  """Returns into how many entries of an axis the D numbers of a pixel go.
+  """Returns into how many entries of the column axis the D channels of a pixel are folded.
 
-  A TPU pads the last dimension in memory to 128 numbers, so there D joins the one before. Other
-  devices copy whole pixels faster.
+  A TPU pads the last dimension in memory to 128 elements, so D is folded into the axis before it.
+  Other devices copy contiguous pixels faster.
   """
   return depth if target_device() == "TPU" else 1
 
@@ -52,25 +51,25 @@ def _at_most(number: int, size: Size) -> Size:
 
 
 @dataclasses.dataclass(frozen=True)
-class BlockLayout:
-  """How images fall into blocks of queries.
+class HaloTiling:
+  """Tiling of images into G blocks of queries, each with a haloed tile of keys.
 
-  With a dilation rate above one the image is first split into its phases (the pixels whose rows and
-  columns are equal modulo the rate), inside of which the window is dense. Blocks are numbered by
-  image, head, row phase, column phase, row and column of blocks; their number is G.
+  With a dilation rate above one the image is first split into phases (the pixels whose row and
+  column are equal modulo the rate), within which the window is dense. Blocks are ordered by image,
+  head, row phase, column phase, block row and block column.
 
   Attributes:
     geometry: the window.
-    image: (H, W), each an int where known and a scalar tensor where not.
+    image: (H, W), each an int if static and else a scalar tensor.
     block: (rows, columns) of queries in a block.
-    whole: (rows, columns), whether the block spans that axis of a phase; its tile of keys then is
-      the phase itself, without a halo.
+    single: (rows, columns), whether one block spans that axis of a phase. Its tile is then the
+      phase itself, without a halo.
   """
 
   geometry: WindowGeometry
   image: tuple[Size, Size]
   block: tuple[int, int]
-  whole: tuple[bool, bool]
+  single: tuple[bool, bool]
 
   @property
   def rates(self) -> tuple[int, int]:
@@ -80,46 +79,52 @@ class BlockLayout:
   @property
   def halo(self) -> tuple[int, int]:
     """(rows, columns) of keys on each side of a block, in pixels of a phase."""
-    return tuple(k // 2 for k in self.geometry.kernel_size)
+    rows, columns = self.geometry.kernel_size
+    return rows // 2, columns // 2
 
   @property
   def reach(self) -> tuple[int, int]:
-    """(rows, columns) that the windows of a block cover."""
-    return tuple(b + 2 * h for b, h in zip(self.block, self.halo, strict=True))
+    """(rows, columns) that the windows of a block cover: the block and its halo."""
+    (rows, columns), (halo_rows, halo_columns) = self.block, self.halo
+    return rows + 2 * halo_rows, columns + 2 * halo_columns
 
   @property
   def tile(self) -> tuple[int, int]:
-    """(rows, columns) of the keys that a block loads: its reach, or the phase where it is whole."""
-    return tuple(
-      b if whole else r for b, r, whole in zip(self.block, self.reach, self.whole, strict=True)
+    """(rows, columns) of the keys that a block loads: its reach, or the block if it is single."""
+    rows, columns = (
+      b if single else r for b, r, single in zip(self.block, self.reach, self.single, strict=True)
     )
+    return rows, columns
 
   @property
   def margin(self) -> tuple[int, int]:
-    """(rows, columns) of the reach before the tile begins: the halo where it is whole, else 0."""
-    return tuple(h if whole else 0 for h, whole in zip(self.halo, self.whole, strict=True))
+    """(rows, columns) from the start of the reach to the tile: the halo if single, else 0."""
+    rows, columns = (h if single else 0 for h, single in zip(self.halo, self.single, strict=True))
+    return rows, columns
 
   @property
   def counts(self) -> tuple[Size, Size]:
     """(rows, columns) of blocks in a phase."""
-    return tuple(
+    rows, columns = (
       -(-size // (block * rate))
       for size, block, rate in zip(self.image, self.block, self.rates, strict=True)
     )
+    return rows, columns
 
   @property
   def blocks(self) -> Size:
-    """Those of one head of an image."""
+    """Number of blocks of one head of one image."""
     return math.prod([*self.rates, *self.counts])
 
   @property
   def logits(self) -> int:
-    """Those of one block."""
+    """Number of logits of one block."""
     return math.prod([*self.block, *self.tile])
 
   def _phase_size(self) -> tuple[Size, Size]:
-    """(rows, columns) of a phase, padded to whole blocks."""
-    return tuple(count * block for count, block in zip(self.counts, self.block, strict=True))
+    """(rows, columns) of a phase, padded to full blocks."""
+    (row_blocks, column_blocks), (rows, columns) = self.counts, self.block
+    return row_blocks * rows, column_blocks * columns
 
   def _to_phases(self, images: tf.Tensor) -> tf.Tensor:
     """[B, H, W, N, D] -> [B N phases, rows, columns, D]."""
@@ -137,7 +142,7 @@ class BlockLayout:
     return tf.reshape(images, [-1, rows, columns, depth])
 
   def _from_phases(self, phases: tf.Tensor, heads: int) -> tf.Tensor:
-    """Undoes `_to_phases`."""
+    """Inverse of `_to_phases`."""
     (height, width), depth = self.image, phases.shape[-1]
     (rows, columns), (row_rate, column_rate) = self._phase_size(), self.rates
     if column_rate > 1:
@@ -150,13 +155,13 @@ class BlockLayout:
     return tf.reshape(images, [-1, height, width, heads, depth])
 
   def split_queries(self, images: tf.Tensor) -> tf.Tensor:
-    """Cuts images into blocks.
+    """Splits images into blocks of queries.
 
     Args:
       images: [B, H, W, N, D].
 
     Returns:
-      [G, block rows * block columns, D], zeros below and right of the image.
+      [G, block rows * block columns, D], with zeros below and right of the image.
     """
     rows, columns = self.block
     column_blocks = self.counts[1]
@@ -166,7 +171,7 @@ class BlockLayout:
     return tf.reshape(phases, [-1, rows * columns, depth])
 
   def join_queries(self, blocks: tf.Tensor, heads: int) -> tf.Tensor:
-    """Undoes `split_queries` for images of `heads` heads."""
+    """Inverse of `split_queries`, for images of `heads` heads."""
     rows, columns = self.block
     phase_rows, phase_columns = self._phase_size()
     column_blocks, depth = self.counts[1], blocks.shape[-1]
@@ -176,20 +181,20 @@ class BlockLayout:
     return self._from_phases(phases, heads)
 
   def split_keys(self, images: tf.Tensor) -> tf.Tensor:
-    """Cuts images into the tiles of keys that the blocks attend to.
+    """Splits images into the overlapping tiles of keys of the blocks.
 
     Args:
       images: [B, H, W, N, D].
 
     Returns:
-      [G, tile rows * tile columns, D], zeros outside of the image.
+      [G, tile rows * tile columns, D], with zeros outside the image.
     """
     (tile_rows, tile_columns), depth = self.tile, images.shape[-1]
     (_, column_blocks), (rows, columns) = self.counts, self._phase_size()
     tiles = self._to_phases(images)
-    if not self.whole[0]:
+    if not self.single[0]:
       tiles = self._overlap(tf.reshape(tiles, [-1, rows, columns * depth]), 0)
-    if not self.whole[1]:
+    if not self.single[1]:
       unit = _column_unit(depth)
       tiles = tf.reshape(tiles, [-1, columns * unit, depth // unit])
       tiles = self._overlap(tiles, 1, unit)
@@ -198,11 +203,11 @@ class BlockLayout:
     return tf.reshape(tiles, [-1, tile_rows * tile_columns, depth])
 
   def fold_keys(self, tiles: tf.Tensor, heads: int) -> tf.Tensor:
-    """The transpose of `split_keys`: sums each pixel over the tiles that loaded it.
+    """Transpose of `split_keys`: sums each pixel over the tiles that contain it.
 
     Args:
       tiles: [G, tile rows * tile columns, D].
-      heads: of the images.
+      heads: N.
 
     Returns:
       [B, H, W, N, D].
@@ -211,21 +216,21 @@ class BlockLayout:
     (_, column_blocks), (rows, columns) = self.counts, self._phase_size()
     if not _is(column_blocks, 1):
       tiles = _swap(tiles, [-1, column_blocks, tile_rows, tile_columns * depth])
-    if not self.whole[1]:
+    if not self.single[1]:
       unit = _column_unit(depth)
       tiles = tf.reshape(tiles, [-1, tile_columns * unit, depth // unit])
-      tiles = not_fused(self._fold(tiles, 1, unit))
-    if not self.whole[0]:
+      tiles = fusion_barrier(self._fold(tiles, 1, unit))
+    if not self.single[0]:
       tiles = self._fold(tf.reshape(tiles, [-1, tile_rows, columns * depth]), 0)
     return self._from_phases(tf.reshape(tiles, [-1, rows, columns, depth]), heads)
 
   def _extents(self, axis: int, unit: int) -> list[Size]:
-    """Block, halo, tile and phase of an axis, in entries of `unit` a pixel."""
+    """Returns block, halo, tile and phase size along an axis, with `unit` entries per pixel."""
     pixels = (self.block, self.halo, self.tile, self._phase_size())
     return [extent[axis] * unit for extent in pixels]
 
   def _overlap(self, lines: tf.Tensor, axis: int, unit: int = 1) -> tf.Tensor:
-    """[A, phase * unit, D] -> [A * blocks, tile * unit, D], zeros beyond the ends."""
+    """[A, phase * unit, D] -> [A * blocks, tile * unit, D], with zeros beyond the ends."""
     block, halo, tile, length = self._extents(axis, unit)
     width = sizes(lines)[-1]
     after = -(-tile // block) * block - block - halo
@@ -239,7 +244,7 @@ class BlockLayout:
   def _fold(self, tiles: tf.Tensor, axis: int, unit: int = 1) -> tf.Tensor:
     """[A * blocks, tile * unit, D] -> [A, phase * unit, D], the transpose of `_overlap`.
 
-    Sums are formed in the dtype of the softmax.
+    Sums have the softmax's dtype.
     """
     tiles = tf.cast(tiles, softmax_dtype(tiles.dtype))
     block, halo, tile, length = self._extents(axis, unit)
@@ -249,10 +254,10 @@ class BlockLayout:
       part = tiles[:, start : start + block]
       part = tf.pad(part, [[0, 0], [0, max(start + block - tile, 0)], [0, 0]])
       part = tf.reshape(part, [-1, length, width])
-      lost = _at_most(abs(start - halo), length)  # lies beyond one end of the lines
+      outside = _at_most(abs(start - halo), length)  # entries beyond one end
       if start > halo:
-        part = tf.pad(part[:, : length - lost], [[0, 0], [lost, 0], [0, 0]])
+        part = tf.pad(part[:, : length - outside], [[0, 0], [outside, 0], [0, 0]])
       elif start < halo:
-        part = tf.pad(part[:, lost:], [[0, 0], [0, lost], [0, 0]])
+        part = tf.pad(part[:, outside:], [[0, 0], [0, outside], [0, 0]])
       shifted.append(part)
     return tf.add_n(shifted)

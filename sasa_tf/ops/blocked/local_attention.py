@@ -1,7 +1,10 @@
-"""The `blocked` implementation: exact local attention as matrix products over blocks of queries.
+"""The `blocked` implementation: exact local attention as matrix products of haloed blocks.
 
-A block of queries and the tile of keys around it meet in one product. What a window is, where the
-image ends and q.r are separable into rows and columns, and so are two small terms of the logits.
+A block of queries is multiplied with the tile of keys that it needs: its own pixels and a halo of
+half a window around them (as in HaloNet). The window mask, the border mask and q.r are separable
+into rows and columns, and are added to the logits as two small bias terms. As in FlashAttention,
+the backward pass rematerializes the probabilities from the log-sum-exp (LSE) of the logits, and
+uses delta = sum_d(output * d_output) for the gradient of the softmax.
 """
 
 from __future__ import annotations
@@ -14,127 +17,211 @@ import tensorflow as tf
 
 from sasa_tf.ops.blocked import matmul_attention
 from sasa_tf.ops.blocked.block_sizes import block_size
-from sasa_tf.ops.blocked.chunked_map import chunk_count, in_chunks
-from sasa_tf.ops.blocked.halo_tiling import BlockLayout, sizes
+from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
+from sasa_tf.ops.blocked.halo_tiling import HaloTiling, sizes
 from sasa_tf.ops.blocked.matmul_attention import Operands
-from sasa_tf.ops.blocked.separable_bias import block_terms
-from sasa_tf.ops.precision import product_dtype, softmax_dtype
+from sasa_tf.ops.blocked.separable_bias import separable_bias
+from sasa_tf.ops.checks import softmax_dtype
+from sasa_tf.ops.precision import product_dtype
 from sasa_tf.ops.window import WindowGeometry
-from sasa_tf.ops.xla_barriers import computed_after
+from sasa_tf.ops.xla_barriers import recompute_barrier
+
+# Recomputes query, key (or None) and value after the given tensors.
+Recompute = Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor | None]]
 
 
 @dataclasses.dataclass(frozen=True)
 class _BlockedAttention:
-  """Local attention with its static arguments bound; all methods take the inputs in one order.
+  """Local attention with its static arguments bound.
 
-  That order is query, key, value, relative_rows, relative_columns, with None for what is absent.
+  All methods take the inputs in the order query, key, value, relative_rows, relative_columns, with
+  None for those that are absent.
   """
 
-  layout: BlockLayout
+  tiling: HaloTiling
   scale: float
   window_mask: bool
 
   def _queries(self, query: tf.Tensor) -> tf.Tensor:
-    """[G, queries, D], scaled, in the dtype of the softmax."""
-    queries = tf.cast(self.layout.split_queries(query), softmax_dtype(query.dtype))
+    """Returns scaled blocks of queries [G, queries, D] in the softmax's dtype."""
+    queries = tf.cast(self.tiling.split_queries(query), softmax_dtype(query.dtype))
     return queries if self.scale == 1.0 else queries * self.scale
 
-  def _operands(self, queries, key, value, rows, columns) -> Operands:
-    layout, dtype = self.layout, product_dtype(value.dtype)
+  def _operands(
+    self,
+    queries: tf.Tensor,
+    key: tf.Tensor | None,
+    value: tf.Tensor,
+    rows: tf.Tensor | None,
+    columns: tf.Tensor | None,
+  ) -> Operands:
+    tiling, dtype = self.tiling, product_dtype(value.dtype)
     batch, _, _, heads, _ = sizes(value)
     return Operands(
       None if key is None else tf.cast(queries, dtype),
-      None if key is None else tf.cast(layout.split_keys(key), dtype),
-      tf.cast(layout.split_keys(value), dtype),
-      *block_terms(queries, rows, columns, layout, batch * heads, self.window_mask),
+      None if key is None else tf.cast(tiling.split_keys(key), dtype),
+      tf.cast(tiling.split_keys(value), dtype),
+      *separable_bias(queries, rows, columns, tiling, batch * heads, self.window_mask),
     )
 
   def _image_chunks(self, value: tf.Tensor) -> int:
     batch, _, _, heads, _ = sizes(value)
-    return chunk_count(batch, heads * self.layout.blocks * self.layout.logits)
+    return chunk_count(batch, heads * self.tiling.blocks * self.tiling.logits)
 
   def _block_chunks(self, operands: Operands) -> int:
-    return chunk_count(sizes(operands.values)[0], self.layout.logits)
+    return chunk_count(sizes(operands.values)[0], self.tiling.logits)
 
-  def forward(self, query, key, value, rows, columns, chunked=True) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the output [B, H, W, N, D] and the log-sum-exp [B, N * blocks, 1, queries]."""
+  def forward(
+    self,
+    query: tf.Tensor,
+    key: tf.Tensor | None,
+    value: tf.Tensor,
+    rows: tf.Tensor | None,
+    columns: tf.Tensor | None,
+    chunked: bool = True,
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the output [B, H, W, N, D] and the LSE [B, N * blocks, 1, queries]."""
     chunks = self._image_chunks(value) if chunked else 1
-    queries, dtype = math.prod(self.layout.block), softmax_dtype(value.dtype)
+    queries, dtype = math.prod(self.tiling.block), softmax_dtype(value.dtype)
     like = None
     if chunks > 1:
-      log_sum = [value.shape[0], value.shape[3] * self.layout.blocks, 1, queries]
-      like = (tf.TensorSpec(value.shape, value.dtype), tf.TensorSpec(log_sum, dtype))
+      lse_shape = [value.shape[0], value.shape[3] * self.tiling.blocks, 1, queries]
+      like = (tf.TensorSpec(value.shape, value.dtype), tf.TensorSpec(lse_shape, dtype))
 
-    def some_images(query, key, value):
+    def attend_images(query, key, value):
       operands = self._operands(self._queries(query), key, value, rows, columns)
       batch, _, _, heads, depth = sizes(value)
       blocks = operands.values.shape[0]
-      outputs, log_sum = in_chunks(
+      outputs, lse = chunked_map(
         matmul_attention.forward,
         [operands],
         like=[tf.TensorSpec([blocks, *shape], dtype) for shape in ([queries, depth], [1, queries])],
         chunks=self._block_chunks(operands) if chunked else 1,
       )
-      log_sum = tf.reshape(log_sum, [batch, heads * self.layout.blocks, 1, queries])
-      return tf.cast(self.layout.join_queries(outputs, heads), value.dtype), log_sum
+      lse = tf.reshape(lse, [batch, heads * self.tiling.blocks, 1, queries])
+      return tf.cast(self.tiling.join_queries(outputs, heads), value.dtype), lse
 
-    return in_chunks(some_images, [query, key, value], like, chunks)
+    return chunked_map(attend_images, [query, key, value], like, chunks)
 
-  def backward(self, inputs, output, log_sum, upstream) -> list[tf.Tensor | None]:
-    """Returns the gradients of the inputs, all recomputed but for output and log-sum-exp."""
+  def backward(
+    self,
+    inputs: Sequence[tf.Tensor | None],
+    output: tf.Tensor,
+    lse: tf.Tensor,
+    upstream: tf.Tensor,
+  ) -> list[tf.Tensor | None]:
+    """Returns the gradients of the inputs, with logits and probabilities rematerialized."""
     query, key, value, rows, columns = inputs
     chunks = self._image_chunks(value)
     like = [None if x is None else tf.TensorSpec(x.shape, x.dtype) for x in (query, key, value)] + [
       None if x is None else tf.TensorSpec([chunks, *x.shape], x.dtype) for x in (rows, columns)
     ]
 
-    def some_images(query, key, value, output, log_sum, upstream):
+    def images_backward(query, key, value, output, lse, upstream):
       inputs = (query, key, value, rows, columns)
-      *maps, row_table, column_table = self._backward(inputs, output, log_sum, upstream)
-      tables = [None if x is None else x[None] for x in (row_table, column_table)]
-      return [*maps, *tables]
+      *d_maps, d_rows, d_columns = self._images_backward(inputs, output, lse, upstream)
+      d_tables = [None if x is None else x[None] for x in (d_rows, d_columns)]
+      return [*d_maps, *d_tables]
 
-    *maps, row_table, column_table = in_chunks(
-      some_images, [query, key, value, output, log_sum, upstream], like, chunks
+    *d_maps, d_rows, d_columns = chunked_map(
+      images_backward, [query, key, value, output, lse, upstream], like, chunks
     )
-    tables = [None if x is None else tf.reduce_sum(x, axis=0) for x in (row_table, column_table)]
-    return [*maps, *tables]
+    d_tables = [None if x is None else tf.reduce_sum(x, axis=0) for x in (d_rows, d_columns)]
+    return [*d_maps, *d_tables]
 
-  def _backward(self, inputs, output, log_sum, upstream) -> list[tf.Tensor | None]:
-    """As `backward`, of all images at once."""
+  def _images_backward(
+    self,
+    inputs: Sequence[tf.Tensor | None],
+    output: tf.Tensor,
+    lse: tf.Tensor,
+    upstream: tf.Tensor,
+  ) -> list[tf.Tensor | None]:
+    """`backward` of one chunk of images."""
     query, key, value, rows, columns = inputs
-    layout, heads, dtype = self.layout, value.shape[3], log_sum.dtype
-    log_sum = tf.reshape(log_sum, [-1, 1, math.prod(layout.block)])
+    tiling, heads, dtype = self.tiling, value.shape[3], lse.dtype
+    lse = tf.reshape(lse, [-1, 1, math.prod(tiling.block)])
     queries = self._queries(query)
     with tf.GradientTape() as tape:
       tape.watch([x for x in (queries, rows, columns) if x is not None])
       operands = self._operands(queries, key, value, rows, columns)
     delta = tf.cast(upstream, dtype) * tf.cast(output, dtype)
-    delta = layout.split_queries(tf.reduce_sum(delta, axis=-1, keepdims=True))
-    upstream = tf.cast(layout.split_queries(upstream), operands.values.dtype)
-    gradients = in_chunks(
+    delta = tiling.split_queries(tf.reduce_sum(delta, axis=-1, keepdims=True))
+    upstream = tf.cast(tiling.split_queries(upstream), operands.values.dtype)
+    gradients = chunked_map(
       matmul_attention.backward,
-      [operands, log_sum, tf.linalg.matrix_transpose(delta), upstream],
+      [operands, lse, tf.linalg.matrix_transpose(delta), upstream],
       like=matmul_attention.gradient_specs(operands),
       chunks=self._block_chunks(operands),
     )
-    query_gradients = [] if key is None else [gradients.queries]
-    table_gradients = [None, None]
+    d_queries = [] if key is None else [gradients.queries]
+    d_tables = [None, None]
     if rows is not None:
-      query_gradient, *table_gradients = tape.gradient(
+      d_queries_by_bias, *d_tables = tape.gradient(
         _present(operands[3:]), [queries, rows, columns], _present(gradients[3:])
       )
-      query_gradients.append(query_gradient)
+      d_queries.append(d_queries_by_bias)
     return [
-      tf.cast(layout.join_queries(tf.add_n(query_gradients) * self.scale, heads), query.dtype),
-      None if key is None else tf.cast(layout.fold_keys(gradients.keys, heads), key.dtype),
-      tf.cast(layout.fold_keys(gradients.values, heads), value.dtype),
-      *table_gradients,
+      tf.cast(tiling.join_queries(tf.add_n(d_queries) * self.scale, heads), query.dtype),
+      None if key is None else tf.cast(tiling.fold_keys(gradients.keys, heads), key.dtype),
+      tf.cast(tiling.fold_keys(gradients.values, heads), value.dtype),
+      *d_tables,
     ]
 
 
 def _present(tensors: Iterable[tf.Tensor | None]) -> list[tf.Tensor]:
   return [tensor for tensor in tensors if tensor is not None]
+
+
+def _differentiable(
+  attention: _BlockedAttention,
+  inputs: Sequence[tf.Tensor | None],
+  recompute: Recompute | None,
+) -> tf.Tensor:
+  """Returns the output of `attention`, with `attention.backward` as its gradient."""
+
+  def with_none(present):
+    present = iter(present)
+    return [None if x is None else next(present) for x in inputs]
+
+  def stock_gradient(*arguments):
+    *present, upstream = arguments
+    with tf.GradientTape() as tape:
+      tape.watch(present)
+      output, _ = attention.forward(*with_none(present), chunked=False)
+    return tape.gradient(output, present, upstream)
+
+  @tf.custom_gradient
+  def attend(*present):
+    output, lse = attention.forward(*with_none(present))
+
+    @tf.custom_gradient
+    def gradient(*arguments):
+      *present, upstream = arguments
+      if recompute is None:
+        saved = with_none(recompute_barrier([output, upstream], present))
+      else:
+        saved = [*recompute([output, upstream]), *with_none(present)[3:]]
+      gradients = _present(attention.backward(saved, output, lse, upstream))
+
+      def second_gradient(*upstreams):
+        with tf.GradientTape() as tape:
+          tape.watch(arguments)
+          gradients = stock_gradient(*arguments)
+        return tape.gradient(gradients, arguments, upstreams)
+
+      return gradients, second_gradient
+
+    return output, lambda upstream: gradient(*present, upstream)
+
+  return attend(*_present(inputs))
+
+
+def unsupported_reason(
+  query: tf.Tensor | tf.TensorSpec, geometry: WindowGeometry, window_mask: bool
+) -> str | None:
+  """Returns None: all arguments are supported."""
+  del query, geometry, window_mask
+  return None
 
 
 def local_attention(
@@ -148,71 +235,39 @@ def local_attention(
   *,
   window_mask: bool = True,
   block: tuple[int, int] | None = None,
-  again: Callable[[Sequence[tf.Tensor]], Sequence[tf.Tensor | None]] | None = None,
+  recompute: Recompute | None = None,
 ) -> tf.Tensor:
-  """As `reference.local_attention`.
+  """Computes the same as `reference.local_attention`.
 
   Args:
     query: [B, H, W, N, D].
     key: as `query`, or None.
     value: as `query`.
-    relative_rows: [K of the rows, D/2] in the dtype of the softmax, or None.
+    relative_rows: [K of the rows, D/2] in the softmax's dtype, or None.
     relative_columns: [K of the columns, D/2] likewise, or None.
     geometry: the window.
     scale: multiplies the query.
-    window_mask: False shows every query all keys of its block's tile (HaloNet's relaxation). Blocks
-      then are of the kernel's size, as they decide the result, and an offset beyond the window has
-      the embedding of the window's edge.
-    block: (rows, columns) of queries in a block; None for what suits the image.
-    again: computes query, key and value anew, after other tensors; None to keep them.
+    window_mask: False lets every query attend to all keys of its block's tile (HaloNet's
+      relaxation). Blocks then have the kernel's size, because they affect the result, and offsets
+      outside the window use the embedding of its edge.
+    block: (rows, columns) of queries in a block; None selects them by the image's size.
+    recompute: rematerializes query, key and value in the backward pass, after the given tensors;
+      None saves them.
 
   Returns:
     [B, H, W, N, D] in value's dtype.
   """
   _, height, width, _, _ = sizes(query)
-  static = tuple(query.shape[1:3])
+  static = (query.shape[1], query.shape[2])
   if block is None:
     block = block_size(static, geometry) if window_mask else geometry.kernel_size
-  whole = tuple(
+  single_rows, single_columns = (
     window_mask and size is not None and -(-size // rate) == length
     for size, rate, length in zip(static, geometry.dilation_rate, block, strict=True)
   )
-  layout = BlockLayout(geometry, (height, width), tuple(block), whole)
-  attention = _BlockedAttention(layout, scale, window_mask)
-  optional = (query, key, value, relative_rows, relative_columns)
-
-  def restored(present):
-    present = iter(present)
-    return [None if argument is None else next(present) for argument in optional]
-
-  def plain_gradient(*arguments):
-    *inputs, upstream = arguments
-    with tf.GradientTape() as tape:
-      tape.watch(inputs)
-      output, _ = attention.forward(*restored(inputs), chunked=False)
-    return tape.gradient(output, inputs, upstream)
-
-  @tf.custom_gradient
-  def attend(*inputs):
-    output, log_sum = attention.forward(*restored(inputs))
-
-    @tf.custom_gradient
-    def gradient(*arguments):
-      *inputs, upstream = arguments
-      if again is None:
-        kept = restored(computed_after([output, upstream], inputs))
-      else:
-        kept = [*again([output, upstream]), *restored(inputs)[3:]]
-      gradients = _present(attention.backward(kept, output, log_sum, upstream))
-
-      def second_gradient(*upstreams):
-        with tf.GradientTape() as tape:
-          tape.watch(arguments)
-          gradients = plain_gradient(*arguments)
-        return tape.gradient(gradients, arguments, upstreams)
-
-      return gradients, second_gradient
-
-    return output, lambda upstream: gradient(*inputs, upstream)
-
-  return attend(*_present(optional))
+  tiling = HaloTiling(geometry, (height, width), block, (single_rows, single_columns))
+  return _differentiable(
+    _BlockedAttention(tiling, scale, window_mask),
+    (query, key, value, relative_rows, relative_columns),
+    recompute,
+  )

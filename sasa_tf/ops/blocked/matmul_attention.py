@@ -1,7 +1,7 @@
 """Attention of blocks of queries to their tiles of keys, and its gradient, as matrix products.
 
-Logits lie with the keys before the queries, [G, tile, queries]: maxima and sums over the keys then
-run over whole vectors of queries, and the products of the backward pass need no large transpose.
+Logits are [G, tile, queries], with the keys before the queries: reductions over the keys then
+operate on vectors of queries, and the products of the backward pass need no large transpose.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from sasa_tf.ops.fusion import fused_for_gpu, not_fused
 from sasa_tf.ops.precision import product
+from sasa_tf.ops.xla_barriers import compiled_for_gpu, fusion_barrier
 
 
 class Operands(NamedTuple):
-  """What attention is computed from, or the gradients of it; None is for what takes no part.
+  """The operands of attention, or their gradients; None for absent ones.
 
   Attributes:
     queries: [G, queries, D], scaled; None without keys.
-    keys: [G, tile, D], or None to attend by the terms alone.
+    keys: [G, tile, D], or None if the logits are the bias alone.
     values: [G, tile, D].
-    rows: [G, tile rows, queries], the row term of the logits.
-    columns: [G, tile columns, queries], the column term.
-    beyond: [G, 1, queries], the log-sum-exp of the logits of neighbours that have zero values and
-      are not in the tile; None where there are none.
+    rows: [G, tile rows, queries], the row term of the bias.
+    columns: [G, tile columns, queries], the column term of the bias.
+    outside_lse: [G, 1, queries], the log-sum-exp of the logits of neighbors outside the tile, whose
+      values are zero; None if there are none.
   """
 
   queries: tf.Tensor | None
@@ -32,50 +32,50 @@ class Operands(NamedTuple):
   values: tf.Tensor
   rows: tf.Tensor
   columns: tf.Tensor
-  beyond: tf.Tensor | None
+  outside_lse: tf.Tensor | None
 
 
 def _logits(operands: Operands) -> tf.Tensor:
-  """[G, tile, queries]."""
+  """Returns q.k + bias, [G, tile, queries]."""
   rows, columns = operands.rows, operands.columns
   tile, queries = rows.shape[1] * columns.shape[1], rows.shape[2]
-  terms = tf.reshape(rows[:, :, None] + columns[:, None], [-1, tile, queries])
+  bias = tf.reshape(rows[:, :, None] + columns[:, None], [-1, tile, queries])
   if operands.keys is None:
-    return terms
-  return product(operands.keys, operands.queries, adjoint_b=True) + terms
+    return bias
+  return product(operands.keys, operands.queries, adjoint_b=True) + bias
 
 
-def _below(operands: Operands, logits: tf.Tensor, top: tf.Tensor) -> tf.Tensor:
-  """The logits minus their maxima.
+def _subtract_max(operands: Operands, logits: tf.Tensor, max_logit: tf.Tensor) -> tf.Tensor:
+  """Returns the logits minus their maxima.
 
-  In XLA's programs for a GPU the maxima are taken of the row terms, which are few, and all terms
-  are added anew to the product, which XLA does not compute twice: what the maxima are of is then of
-  no use any more, and not written to memory.
+  In XLA programs for a GPU the maxima are subtracted from the small row term, and the bias is added
+  to the product a second time. XLA computes the product once, and the logits themselves, whose only
+  use is the maximum, are not written to memory.
   """
-  if not fused_for_gpu():
-    return logits - top
-  return _logits(operands._replace(rows=operands.rows - top))
+  if not compiled_for_gpu():
+    return logits - max_logit
+  return _logits(operands._replace(rows=operands.rows - max_logit))
 
 
 def forward(operands: Operands) -> tuple[tf.Tensor, tf.Tensor]:
   """Returns outputs [G, queries, D] and the log-sum-exp of the logits [G, 1, queries]."""
   logits = _logits(operands)
-  top = tf.reduce_max(logits, axis=1, keepdims=True)
-  if operands.beyond is not None:
-    top = tf.maximum(top, operands.beyond)
-  top = tf.stop_gradient(top)
-  # Rounded as the product takes them, so that no single-precision array goes through memory.
-  weights = tf.exp(_below(operands, logits, top))
-  weights = not_fused(tf.cast(weights, operands.values.dtype))
-  total = tf.reduce_sum(tf.cast(weights, top.dtype), axis=1, keepdims=True)
-  if operands.beyond is not None:
-    total += tf.exp(operands.beyond - top)
+  max_logit = tf.reduce_max(logits, axis=1, keepdims=True)
+  if operands.outside_lse is not None:
+    max_logit = tf.maximum(max_logit, operands.outside_lse)
+  max_logit = tf.stop_gradient(max_logit)
+  # Rounded to the operands' dtype, so that no float32 array of them is written to memory.
+  weights = tf.exp(_subtract_max(operands, logits, max_logit))
+  weights = fusion_barrier(tf.cast(weights, operands.values.dtype))
+  total = tf.reduce_sum(tf.cast(weights, max_logit.dtype), axis=1, keepdims=True)
+  if operands.outside_lse is not None:
+    total += tf.exp(operands.outside_lse - max_logit)
   outputs = product(operands.values, weights, adjoint_a=True) / total
-  return tf.linalg.matrix_transpose(outputs), top + tf.math.log(total)
+  return tf.linalg.matrix_transpose(outputs), max_logit + tf.math.log(total)
 
 
 def gradient_specs(operands: Operands) -> Operands:
-  """Returns the specs of what `backward` returns for these operands."""
+  """Returns the specs of the gradients that `backward` returns for these operands."""
   blocks, dtype = operands.values.shape[0], operands.rows.dtype
   specs = [x if x is None else tf.TensorSpec([blocks, *x.shape[1:]], x.dtype) for x in operands]
   if operands.queries is not None:
@@ -83,35 +83,32 @@ def gradient_specs(operands: Operands) -> Operands:
   return Operands(*specs)
 
 
-def backward(
-  operands: Operands, log_sum: tf.Tensor, delta: tf.Tensor, upstream: tf.Tensor
-) -> Operands:
+def backward(operands: Operands, lse: tf.Tensor, delta: tf.Tensor, upstream: tf.Tensor) -> Operands:
   """Returns the gradients of the operands.
 
   Args:
     operands: those of `forward`.
-    log_sum: [G, 1, queries], from `forward`.
-    delta: [G, 1, queries], the sum over D of outputs times upstream: what the gradient of a query's
-      logits would be for zero values.
+    lse: [G, 1, queries], from `forward`.
+    delta: [G, 1, queries], the sum over D of output times upstream gradient.
     upstream: [G, queries, D], the gradient of the outputs.
 
   Returns:
-    Those of keys and values in the dtype of the operands, the others in that of the softmax.
+    Gradients of keys and values in the operands' dtype, the others in the softmax's dtype.
   """
-  dtype = log_sum.dtype
-  weights = tf.exp(_logits(operands) - log_sum)
-  values = product(weights, upstream, rounded=True)
-  slopes = tf.cast(product(operands.values, upstream, adjoint_b=True, rounded=True), dtype)
-  # Rounded as the products take it, so that no single-precision array of them goes through memory.
-  logits = tf.cast(weights * (slopes - delta), upstream.dtype)
-  queries = keys = beyond = None
+  dtype = lse.dtype
+  weights = tf.exp(_logits(operands) - lse)
+  d_values = product(weights, upstream, rounded=True)
+  d_weights = tf.cast(product(operands.values, upstream, adjoint_b=True, rounded=True), dtype)
+  # Rounded to the operands' dtype, so that no float32 array of them is written to memory.
+  d_logits = tf.cast(weights * (d_weights - delta), upstream.dtype)
+  d_queries = d_keys = d_outside_lse = None
   if operands.keys is not None:
-    queries = tf.linalg.matrix_transpose(product(operands.keys, logits, adjoint_a=True))
-    keys = product(logits, operands.queries, rounded=True)
-  if operands.beyond is not None:
-    beyond = -delta * tf.exp(operands.beyond - log_sum)
+    d_queries = tf.linalg.matrix_transpose(product(operands.keys, d_logits, adjoint_a=True))
+    d_keys = product(d_logits, operands.queries, rounded=True)
+  if operands.outside_lse is not None:
+    d_outside_lse = -delta * tf.exp(operands.outside_lse - lse)
   tile_rows, tile_columns = operands.rows.shape[1], operands.columns.shape[1]
-  plane = tf.reshape(logits, [-1, tile_rows, tile_columns, operands.rows.shape[2]])
+  plane = tf.reshape(d_logits, [-1, tile_rows, tile_columns, operands.rows.shape[2]])
   plane = tf.cast(plane, dtype)
-  rows, columns = (not_fused(tf.reduce_sum(plane, axis=axis)) for axis in (2, 1))
-  return Operands(queries, keys, values, rows, columns, beyond)
+  d_rows, d_columns = (fusion_barrier(tf.reduce_sum(plane, axis=axis)) for axis in (2, 1))
+  return Operands(d_queries, d_keys, d_values, d_rows, d_columns, d_outside_lse)

@@ -1,1 +1,1 @@
-"""Local attention by the compiled kernels, called through XLA."""
+"""Attention by the compiled kernels, called as XLA custom calls."""

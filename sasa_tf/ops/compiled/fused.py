@@ -1,12 +1,14 @@
 """The `fused` implementation: one compiled kernel forward and one backward, called through XLA.
 
-The kernels are XLA custom calls (see sasa_tf/native), so that a function compiled by XLA stays one
-program. A call is a module of StableHLO for any batch and image size; XLA fills in the sizes.
+The kernels are XLA custom calls (see sasa_tf/native), so a function compiled by XLA stays one
+program. Logits never reach memory: the forward pass uses an online softmax and saves the
+log-sum-exp (LSE), the backward pass rematerializes the probabilities from it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -14,79 +16,54 @@ import tensorflow as tf
 from sasa_tf.native import library
 from sasa_tf.ops.average_pooling import average_pool_heads
 from sasa_tf.ops.blocked import local_attention as blocked
-from sasa_tf.ops.compiled.local_attention_stablehlo import KernelCall
+from sasa_tf.ops.compiled.local_attention_stablehlo import LocalAttentionCall
 from sasa_tf.ops.compiled.xla_custom_call import (
   ELEMENT_TYPES,
   PLATFORMS,
-  call_module,
-  dtype_refusal,
+  call_kernel,
+  unsupported_dtype,
 )
-from sasa_tf.ops.qkv_packing import parts_of_projection
-from sasa_tf.ops.target_device import target_device
+from sasa_tf.ops.qkv_packing import RecomputeQkv, split_qkv
 from sasa_tf.ops.window import WindowGeometry
+from sasa_tf.ops.xla_barriers import target_device
 
-_LARGEST_KERNEL = 11
-_LARGEST_HEAD = 128
+_MAX_KERNEL_SIZE = 11
+_MAX_HEAD_DIM = 128
+
+# Calls are cached so that their text is written once, not in each eager call.
+_cached_call = functools.cache(LocalAttentionCall)
 
 
-def _platform_refusal(platform: str, width: int, geometry: WindowGeometry) -> str | None:
-  """Returns why the kernels of a platform do not serve heads of this width and this window."""
-  if width > _LARGEST_HEAD:
-    return f"the compiled kernels take heads up to {_LARGEST_HEAD} wide, not {width}"
+def _unsupported_by_platform(platform: str, depth: int, geometry: WindowGeometry) -> str | None:
+  """Returns why a platform's kernels do not support heads of width `depth` and this window."""
+  if depth > _MAX_HEAD_DIM:
+    return f"the compiled kernels take heads up to {_MAX_HEAD_DIM} wide, not {depth}"
   if platform != "CUDA":
     return None
-  if width % 4:
-    return f"the compiled kernels for GPUs take heads of a width divisible by 4, not {width}"
+  if depth % 4:
+    return f"the compiled kernels for GPUs take heads of a width divisible by 4, not {depth}"
   if min(geometry.kernel_size) < 3:
     return f"the compiled kernels for GPUs take windows of 3 or more, not {geometry.kernel_size}"
   return None
 
 
-def _kernel_call(
-  maps: tf.Tensor,
-  geometry: WindowGeometry,
-  scale: float,
-  has_key: bool,
-  tables: tuple[tf.Tensor | None, tf.Tensor | None],
-  *,
-  shared: bool,
-) -> KernelCall:
-  """The call for queries [B, H, W, N, D], or for all that was projected, [B, H, W, parts, N, D]."""
-  heads, depth = maps.shape[-2:]
-  return KernelCall(
-    element=ELEMENT_TYPES[maps.dtype],
-    heads=heads,
-    depth=depth,
-    geometry=geometry,
-    scale=scale,
-    has_key=has_key,
-    has_relative=tables[0] is not None,
-    shared=shared,
-    platforms=tuple(
-      platform
-      for platform in library.load().platforms
-      if _platform_refusal(platform, depth, geometry) is None
-    ),
-  )
-
-
-def refusal(
+def unsupported_reason(
   query: tf.Tensor | tf.TensorSpec, geometry: WindowGeometry, window_mask: bool
 ) -> str | None:
-  """Returns why the compiled kernels do not serve this call, or None if they do.
+  """Returns why the compiled kernels do not support these arguments, or None if they do.
 
   Args:
     query: [B, H, W, N, D].
     geometry: the window.
-    window_mask: whether a query sees its window only.
+    window_mask: see `local_attention_2d`.
   """
   if not window_mask:
     return "window_mask=False needs an implementation that works in blocks of queries"
-  if unserved := dtype_refusal(query.dtype):
-    return unserved
-  if max(geometry.kernel_size) > _LARGEST_KERNEL:
+  if unsupported := unsupported_dtype(query.dtype):
+    return unsupported
+  if max(geometry.kernel_size) > _MAX_KERNEL_SIZE:
     return (
-      f"the compiled kernels take windows of up to {_LARGEST_KERNEL} rows and columns, not "
+      f"the compiled kernels take windows of up to {_MAX_KERNEL_SIZE} rows and columns, not "
       f"{geometry.kernel_size}"
     )
   loaded = library.load()
@@ -96,110 +73,167 @@ def refusal(
   if device not in PLATFORMS:
     return f"there are no compiled kernels for a {device}"
   if PLATFORMS[device] in loaded.platforms:
-    return _platform_refusal(PLATFORMS[device], query.shape[4], geometry)
+    return _unsupported_by_platform(PLATFORMS[device], query.shape[4], geometry)
   return loaded.reason
 
 
-def _attend(
-  kernel: KernelCall,
+def _kernel_call(
   maps: Sequence[tf.Tensor | None],
   tables: Sequence[tf.Tensor | None],
-  stock: Callable[..., tf.Tensor],
-  again: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None = None,
-) -> tf.Tensor:
-  """Calls the kernels, with a gradient that calls them too.
+  geometry: WindowGeometry,
+  scale: float,
+) -> LocalAttentionCall:
+  """Returns the call for [query, key, value], or for [packed QKV]."""
+  first, packed = maps[0], len(maps) == 1
+  heads, depth = first.shape[-2:]
+  return _cached_call(
+    element=ELEMENT_TYPES[first.dtype],
+    heads=heads,
+    depth=depth,
+    geometry=geometry,
+    scale=float(scale),
+    has_key=first.shape[3] == 3 if packed else maps[1] is not None,
+    has_relative=tables[0] is not None,
+    packed=packed,
+    platforms=tuple(
+      platform
+      for platform in library.load().platforms
+      if _unsupported_by_platform(platform, depth, geometry) is None
+    ),
+  )
 
-  Args:
-    kernel: the call.
-    maps: query, key (or None) and value, or the one array that holds them.
-    tables: relative rows and columns, or None twice.
-    stock: computes the same from `maps` and `tables`; second derivatives are its.
-    again: computes the one array of `maps` anew, after other tensors; None to keep it.
 
-  Returns:
-    [B, H, W, N, D], or their means, if the kernels compute them.
+@dataclasses.dataclass(frozen=True)
+class _FusedAttention:
+  """Local attention by the compiled kernels, with all derivatives.
+
+  Inputs are always [query, key, value, rows, columns] or [packed QKV, rows, columns], without those
+  that are None.
+
+  Attributes:
+    call: the custom calls.
+    present: for each input, None included, whether it is a tensor.
+    stock: computes the same from all inputs in TensorFlow operations; for second derivatives.
+    recompute_qkv: see `local_attention_2d_qkv_packed`.
   """
-  platforms = kernel.platforms
-  element, leading = maps[0].dtype, maps[0].shape[:3]
-  heads = [kernel.heads, kernel.depth]
-  output_type = (element, [*leading, *heads])
-  nothing = (element, [0])
-  means_type = nothing
-  if kernel.pool_size > 1:
-    batch, *sizes = leading
-    means_type = (element, [batch, *[size // kernel.pool_size for size in sizes], *heads])
-  gradient_types = [(element, maps[0].shape)]
-  if kernel.shared:
-    gradient_types += [nothing, nothing]
-  else:
-    gradient_types += [output_type if kernel.has_key else nothing, output_type]
-  table_types = [(tf.float32, shape) for shape in kernel.table_shapes]
-  optional = (*maps, *tables)
 
-  def restored(present):
-    present = iter(present)
-    return [None if argument is None else next(present) for argument in optional]
+  call: LocalAttentionCall
+  present: tuple[bool, ...]
+  stock: Callable[..., tf.Tensor]
+  recompute_qkv: RecomputeQkv | None = None
 
-  def operands(present):
-    """What the kernel takes in the place of what is absent is never read."""
-    *maps, rows, columns = restored(present)
-    query, key, value = maps * 3 if kernel.shared else maps
-    if not kernel.has_relative:
-      rows, columns = (tf.zeros(shape) for shape in kernel.table_shapes)
+  def _with_none(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+    """Returns the inputs with None in the place of those that are absent."""
+    remaining = iter(inputs)
+    return [next(remaining) if present else None for present in self.present]
+
+  def _operands(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns the kernel's operands, with placeholders that it never reads for absent inputs."""
+    *maps, rows, columns = self._with_none(inputs)
+    query, key, value = maps * 3 if self.call.packed else maps
+    if not self.call.has_relative:
+      rows, columns = (tf.zeros(shape) for shape in self.call.table_shapes)
     return [query, value if key is None else key, value, rows, columns]
 
-  @tf.custom_gradient
-  def attend(*inputs):
-    output, log_sum, means = call_module(
-      kernel.forward,
-      platforms,
-      operands(inputs),
-      [output_type, (tf.float32, output_type[1][:-1]), means_type],
+  def _output_spec(self, first: tf.Tensor) -> tf.TensorSpec:
+    """Returns the spec of the attention's output, [B, H, W, N, D]."""
+    return tf.TensorSpec([*first.shape[:3], self.call.heads, self.call.depth], first.dtype)
+
+  def forward(self, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns output [B, H, W, N, D], LSE [B, H, W, N], and the pooled output (or [0])."""
+    output = self._output_spec(inputs[0])
+    pooled, pool_size = [0], self.call.pool_size
+    if pool_size > 1:
+      batch, *sizes, heads, depth = output.shape
+      pooled = [batch, *[size // pool_size for size in sizes], heads, depth]
+    specs = [
+      output,
+      tf.TensorSpec(output.shape[:-1], tf.float32),
+      tf.TensorSpec(pooled, output.dtype),
+    ]
+    output, lse, pooled = call_kernel(
+      self.call.forward, self.call.platforms, self._operands(inputs), specs
     )
+    return output, lse, pooled
+
+  def backward(
+    self, inputs: Sequence[tf.Tensor], output: tf.Tensor, lse: tf.Tensor, upstream: tf.Tensor
+  ) -> list[tf.Tensor]:
+    """Returns the gradients of the inputs.
+
+    Args:
+      inputs: those of `forward`.
+      output: from `forward`.
+      lse: from `forward`.
+      upstream: gradient of the output, or of the pooled output if there is one.
+    """
+    first = inputs[0]
+    operands = inputs
+    if self.recompute_qkv is not None:
+      operands = [self.recompute_qkv([output, upstream]), *inputs[1:]]
+    absent = tf.TensorSpec([0], first.dtype)
+    part = absent if self.call.packed else self._output_spec(first)
+    specs = [
+      tf.TensorSpec(first.shape, first.dtype),
+      part if self.call.has_key else absent,
+      part,
+      *[tf.TensorSpec(shape, tf.float32) for shape in self.call.table_shapes],
+      tf.TensorSpec([None], tf.float32),  # scratch
+    ]
+    d_query, d_key, d_value, d_rows, d_columns, _ = call_kernel(
+      self.call.backward,
+      self.call.platforms,
+      [*self._operands(operands), output, lse, upstream],
+      specs,
+    )
+    d_maps = [d_query] if self.call.packed else [d_query, d_key, d_value]
+    gradients = [*d_maps, d_rows, d_columns]
+    return [g for g, present in zip(gradients, self.present, strict=True) if present]
+
+  def stock_gradients(
+    self, inputs: Sequence[tf.Tensor], upstream: tf.Tensor
+  ) -> list[tf.Tensor | None]:
+    """`backward` in differentiable TensorFlow operations."""
+    with tf.GradientTape() as tape:
+      tape.watch(inputs)
+      output = average_pool_heads(self.stock(*self._with_none(inputs)), self.call.pool_size)
+    return tape.gradient(output, inputs, upstream)
+
+  def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
+    """Returns the output, or the pooled output if the kernels compute it."""
 
     @tf.custom_gradient
-    def gradient(*arguments):
-      *inputs, upstream = arguments
-      kept = inputs if again is None else [again([output, upstream]), *inputs[1:]]
-      query, key, value, rows, columns, _ = call_module(
-        kernel.backward,
-        platforms,
-        [*operands(kept), output, log_sum, upstream],
-        [*gradient_types, *table_types, (tf.float32, [None])],
-      )
-      found = [query] if kernel.shared else [query, key, value]
-      gradients = [
-        g
-        for g, argument in zip([*found, rows, columns], optional, strict=True)
-        if argument is not None
-      ]
+    def attend(*inputs):
+      output, lse, pooled = self.forward(*inputs)
 
-      def second_gradient(*upstreams):
-        with tf.GradientTape() as tape:
-          tape.watch(arguments)
-          with tf.GradientTape() as inner:
-            inner.watch(inputs)
-            result = average_pool_heads(stock(*restored(inputs)), kernel.pool_size)
-          gradients = inner.gradient(result, inputs, upstream)
-        return tape.gradient(gradients, arguments, upstreams)
+      @tf.custom_gradient
+      def gradient(*arguments):
+        *inputs, upstream = arguments
 
-      return gradients, second_gradient
+        def second_gradient(*upstreams):
+          with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            gradients = self.stock_gradients(inputs, upstream)
+          return tape.gradient(gradients, arguments, upstreams)
 
-    result = output if kernel.pool_size == 1 else means
-    return result, lambda upstream: gradient(*inputs, upstream)
+        return self.backward(inputs, output, lse, upstream), second_gradient
 
-  return attend(*[argument for argument in optional if argument is not None])
+      result = output if self.call.pool_size == 1 else pooled
+      return result, lambda upstream: gradient(*inputs, upstream)
+
+    return attend(*inputs)
 
 
-def _computes_means(kernel: KernelCall, maps: tf.Tensor, size: int) -> bool:
-  """Whether the kernels compute the means over blocks of size x size pixels."""
-  height, width = maps.shape[1:3]
-  even = None not in (height, width) and height % 2 == 0 and width % 2 == 0
-  return (
-    (size, target_device(), kernel.geometry.dilation_rate) == (2, "GPU", (1, 1))
-    and even
-    and kernel.on_tensor_cores
-  )
+def _attend(
+  call: LocalAttentionCall,
+  inputs: Sequence[tf.Tensor | None],
+  stock: Callable[..., tf.Tensor],
+  recompute_qkv: RecomputeQkv | None = None,
+) -> tf.Tensor:
+  """Calls the kernels with maps and tables, of which some may be None."""
+  present = tuple(x is not None for x in inputs)
+  attention = _FusedAttention(call, present, stock, recompute_qkv)
+  return attention(*[x for x in inputs if x is not None])
 
 
 def local_attention(
@@ -210,10 +244,12 @@ def local_attention(
   relative_columns: tf.Tensor | None,
   geometry: WindowGeometry,
   scale: float,
+  *,
+  window_mask: bool = True,
 ) -> tf.Tensor:
-  """As `reference.local_attention`, where `refusal` has no objection.
+  """`reference.local_attention` where `unsupported_reason` returns None.
 
-  First derivatives are a compiled kernel too; second ones are those of `blocked`.
+  First derivatives are a compiled kernel too; second derivatives are those of `blocked`.
 
   Args:
     query: [B, H, W, N, D].
@@ -223,57 +259,70 @@ def local_attention(
     relative_columns: [K of the columns, D/2] likewise, or None.
     geometry: the window.
     scale: multiplies the query.
+    window_mask: True, see `unsupported_reason`.
 
   Returns:
     [B, H, W, N, D] in value's dtype.
   """
-  tables = (relative_rows, relative_columns)
-  kernel = _kernel_call(query, geometry, scale, key is not None, tables, shared=False)
+  del window_mask
+  maps, tables = (query, key, value), (relative_rows, relative_columns)
   return _attend(
-    kernel,
-    (query, key, value),
-    tables,
-    lambda query, key, value, rows, columns: blocked.local_attention(
-      query, key, value, rows, columns, geometry, scale
-    ),
+    _kernel_call(maps, tables, geometry, scale),
+    (*maps, *tables),
+    lambda *inputs: blocked.local_attention(*inputs, geometry, scale),
   )
 
 
-def local_attention_of_projection(
-  projected: tf.Tensor,
+@functools.cache
+def _with_pooling(call: LocalAttentionCall, pool_size: int) -> LocalAttentionCall:
+  return dataclasses.replace(call, pool_size=pool_size)
+
+
+def _pools(call: LocalAttentionCall, qkv: tf.Tensor, pool_size: int) -> bool:
+  """Returns whether the kernels compute the average pooling."""
+  height, width = qkv.shape[1:3]
+  even = None not in (height, width) and height % 2 == 0 and width % 2 == 0
+  return (
+    (pool_size, target_device(), call.geometry.dilation_rate) == (2, "GPU", (1, 1))
+    and even
+    and call.on_tensor_cores
+  )
+
+
+def local_attention_packed(
+  qkv: tf.Tensor,
   relative_rows: tf.Tensor | None,
   relative_columns: tf.Tensor | None,
   geometry: WindowGeometry,
   scale: float,
-  again: Callable[[Sequence[tf.Tensor]], tf.Tensor] | None = None,
+  *,
+  recompute_qkv: RecomputeQkv | None = None,
   pool_size: int = 1,
 ) -> tf.Tensor:
-  """As `local_attention`, of query, key and value side by side, which are never taken apart.
+  """`local_attention` of packed query, key and value, which the kernels read in place.
 
   Args:
-    projected: [B, H, W, 3, N, D] of query, key and value, or [B, H, W, 2, N, D] of query and value.
+    qkv: [B, H, W, 3, N, D] of query, key and value, or [B, H, W, 2, N, D] of query and value.
     relative_rows: [K of the rows, D/2] float32, or None.
     relative_columns: [K of the columns, D/2] likewise, or None.
     geometry: the window.
     scale: multiplies the query.
-    again: see `local_attention_2d_projected`.
-    pool_size: likewise.
+    recompute_qkv: see `local_attention_2d_qkv_packed`.
+    pool_size: see `local_attention_2d_qkv_packed`.
 
   Returns:
-    [B, ceil(H / pool_size), ceil(W / pool_size), N, D] in the projection's dtype.
+    [B, ceil(H / pool_size), ceil(W / pool_size), N, D] in the dtype of `qkv`.
   """
   tables = (relative_rows, relative_columns)
-  kernel = _kernel_call(projected, geometry, scale, projected.shape[3] == 3, tables, shared=True)
-  if _computes_means(kernel, projected, pool_size):
-    kernel = dataclasses.replace(kernel, pool_size=pool_size)
-    pool_size = 1
-  outputs = _attend(
-    kernel,
-    (projected,),
-    tables,
-    lambda projected, rows, columns: blocked.local_attention(
-      *parts_of_projection(projected), rows, columns, geometry, scale
+  call = _kernel_call((qkv,), tables, geometry, scale)
+  if _pools(call, qkv, pool_size):
+    call, pool_size = _with_pooling(call, pool_size), 1
+  output = _attend(
+    call,
+    (qkv, *tables),
+    lambda qkv, rows, columns: blocked.local_attention(
+      *split_qkv(qkv), rows, columns, geometry, scale
     ),
-    again,
+    recompute_qkv,
   )
-  return average_pool_heads(outputs, pool_size)
+  return average_pool_heads(output, pool_size) if pool_size > 1 else output

@@ -1,4 +1,4 @@
-"""The compiled kernels of attention inside of blocks, computed from the pixels.
+"""The compiled kernels of block attention with absorbed projections, for the attention stem.
 
 See sasa_tf/native/stem_kernels.h for what they compute.
 """
@@ -16,27 +16,27 @@ from sasa_tf.ops.compiled.stablehlo import SIZES, Array, module
 from sasa_tf.ops.compiled.xla_custom_call import (
   ELEMENT_TYPES,
   PLATFORMS,
-  call_module,
-  dtype_refusal,
+  call_kernel,
+  unsupported_dtype,
 )
-from sasa_tf.ops.target_device import target_device
+from sasa_tf.ops.xla_barriers import target_device
 
-_LARGEST_HEAD = 128
-_MOST_CHANNELS = 4
-_MOST_PLACES = 64  # of a block: 8 x 8 pixels
+_MAX_HEAD_DIM = 128
+_MAX_CHANNELS = 4
+_MAX_BLOCK_PIXELS = 64  # 8 x 8
 
 
 @dataclasses.dataclass(frozen=True)
-class _KernelCall:
-  """All that the text of a call depends on.
+class _StemCall:
+  """Everything that the text of the forward and the backward call depends on.
 
   Attributes:
-    element: StableHLO's name for the dtype of the pixels.
+    element: StableHLO's name for the dtype of the inputs.
     block: (rows, columns).
     channels: C.
     heads: N.
     depth: D.
-    platforms: that there are kernels for.
+    platforms: platforms that have the kernels, of "CPU" and "CUDA".
   """
 
   element: str
@@ -48,12 +48,12 @@ class _KernelCall:
 
   @functools.cached_property
   def forward(self) -> str:
-    """Takes pixels, similarity and values; returns the output."""
+    """Takes inputs, similarity and value kernels; returns the output."""
     return self._module("forward", self._inputs, [self._output])
 
   @functools.cached_property
   def backward(self) -> str:
-    """Takes those and the output's gradient; returns gradients of the last two, and scratch."""
+    """Takes those and the output's gradient; returns gradients of the last two and scratch."""
     _, similarity, values = self._inputs
     scratch = Array((_scratch_floats(values.sizes[0], self.channels, self.heads, self.depth),))
     return self._module("backward", [*self._inputs, self._output], [similarity, values, scratch])
@@ -85,55 +85,58 @@ def _scratch_floats(places: int, channels: int, heads: int, depth: int) -> int:
   return workers * table
 
 
-def refusal(pixels: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: int) -> str | None:
-  """Returns why the compiled kernels do not serve this call, or None if they do.
+def unsupported_reason(
+  inputs: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: int
+) -> str | None:
+  """Returns why the compiled kernels do not support these arguments, or None if they do.
 
   Args:
-    pixels: [B, H, W, C].
+    inputs: [B, H, W, C].
     block: (rows, columns) of a block.
     depth: D.
   """
   device, loaded = target_device(), library.load()
   if device not in PLATFORMS:
-    return f"there are no compiled kernels of attention inside of blocks for a {device}"
+    return f"there are no compiled kernels of block attention for a {device}"
   if PLATFORMS[device] not in loaded.platforms:
     return loaded.reason
-  if unserved := dtype_refusal(pixels.dtype):
-    return unserved
-  for name, number, most in (
-    ("input channels", pixels.shape[3], _MOST_CHANNELS),
-    ("pixels in a block", block[0] * block[1], _MOST_PLACES),
-    ("channels in a head", depth, _LARGEST_HEAD),
+  if unsupported := unsupported_dtype(inputs.dtype):
+    return unsupported
+  for name, number, limit in (
+    ("input channels", inputs.shape[3], _MAX_CHANNELS),
+    ("pixels in a block", block[0] * block[1], _MAX_BLOCK_PIXELS),
+    ("channels in a head", depth, _MAX_HEAD_DIM),
   ):
-    if number > most:
-      return f"the compiled kernels take up to {most} {name}, not {number}"
+    if number > limit:
+      return f"the compiled kernels take up to {limit} {name}, not {number}"
   return None
 
 
-def attention_of_pixels(
-  pixels: tf.Tensor,
+def block_attention_absorbed(
+  inputs: tf.Tensor,
   similarity: tf.Tensor,
-  values: tf.Tensor,
+  value_kernels: tf.Tensor,
   block: tuple[int, int],
   stock: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
 ) -> tf.Tensor:
-  """Attends inside of blocks, where `refusal` has no objection.
+  """Attends within blocks, where `unsupported_reason` returns None.
 
   Args:
-    pixels: x, [B, H, W, C].
-    similarity: [N, C, C] float32; the logit of the query p and the key q is x_p similarity[n] x_q.
-    values: [P, C, N, D] float32, the value projection of each place.
-    block: (rows, columns) of a block, of P places.
-    stock: computes the same. The gradient of the pixels, which few need and compilers leave out for
-      the others, and second derivatives are its.
+    inputs: x, [B, H, W, C].
+    similarity: W_Q W_K^T of each head, [N, C, C] float32; the logit of the query x_p and the key
+      x_q is x_p similarity[n] x_q.
+    value_kernels: [P, C, N, D] float32, the value projection of each of the P pixels of a block.
+    block: (rows, columns) of a block.
+    stock: computes the same in TensorFlow operations. Its derivatives are used for the gradient of
+      `inputs`, which is rarely needed and else removed as dead code, and for second derivatives.
 
   Returns:
-    [B, H, W, N, D] in pixels' dtype.
+    [B, H, W, N, D] in the dtype of `inputs`.
   """
-  heads, depth = values.shape[2:]
+  heads, depth = value_kernels.shape[2:]
   platforms = library.load().platforms
-  kernel = _KernelCall(ELEMENT_TYPES[pixels.dtype], block, pixels.shape[3], heads, depth, platforms)
-  output = (pixels.dtype, [*pixels.shape[:3], heads, depth])
+  call = _StemCall(ELEMENT_TYPES[inputs.dtype], block, inputs.shape[3], heads, depth, platforms)
+  output_spec = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
 
   def stock_gradients(sources, arguments, upstream):
     with tf.GradientTape() as tape:
@@ -143,18 +146,22 @@ def attention_of_pixels(
 
   @tf.custom_gradient
   def attend(*arguments):
-    (result,) = call_module(kernel.forward, platforms, arguments, [output])
+    (result,) = call_kernel(call.forward, platforms, arguments, [output_spec])
 
     @tf.custom_gradient
     def gradient(*arguments):
       *inputs, upstream = arguments
-      found = call_module(
-        kernel.backward,
+      d_similarity, d_value_kernels, _ = call_kernel(
+        call.backward,
         platforms,
         arguments,
-        [(tf.float32, similarity.shape), (tf.float32, values.shape), (tf.float32, [None])],
+        [
+          tf.TensorSpec(similarity.shape, tf.float32),
+          tf.TensorSpec(value_kernels.shape, tf.float32),
+          tf.TensorSpec([None], tf.float32),  # scratch
+        ],
       )
-      (of_pixels,) = stock_gradients(inputs[:1], inputs, upstream)
+      (d_inputs,) = stock_gradients(inputs[:1], inputs, upstream)
 
       def second_gradient(*upstreams):
         with tf.GradientTape() as tape:
@@ -162,8 +169,8 @@ def attention_of_pixels(
           gradients = stock_gradients(inputs, inputs, upstream)
         return tape.gradient(gradients, arguments, upstreams)
 
-      return [of_pixels, *found[:2]], second_gradient
+      return [d_inputs, d_similarity, d_value_kernels], second_gradient
 
     return result, lambda upstream: gradient(*arguments, upstream)
 
-  return attend(pixels, similarity, values)
+  return attend(inputs, similarity, value_kernels)

@@ -1,4 +1,4 @@
-"""The calls of the compiled kernels of local attention, as modules of StableHLO."""
+"""The custom calls of the local attention kernels, as StableHLO text."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SMALLEST_SCALE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
-class KernelCall:
-  """All that the text of a call depends on.
+class LocalAttentionCall:
+  """Everything that the text of the forward and the backward call depends on.
 
   Attributes:
     element: StableHLO's name for the dtype of query, key and value.
@@ -24,12 +24,12 @@ class KernelCall:
     depth: D.
     geometry: the window.
     scale: multiplies the query.
-    has_key: whether there is q.k.
-    has_relative: whether there is q.r.
-    shared: whether query, key and value are the parts of one array [B, H, W, parts, N, D].
-    platforms: as the text has them, of "CPU" and "CUDA".
-    pool_size: of the blocks of pixels over which the means of the outputs are computed too; 1: they
-      are not.
+    has_key: whether the logits have the content term q.k.
+    has_relative: whether the logits have the relative term q.r.
+    packed: whether query, key and value are one array [B, H, W, 3, N, D] (2 without keys).
+    platforms: platforms that have the kernels, of "CPU" and "CUDA".
+    pool_size: the forward kernel also returns the output averaged over blocks of
+      pool_size x pool_size pixels; 1 for no pooling.
   """
 
   element: str
@@ -39,20 +39,20 @@ class KernelCall:
   scale: float
   has_key: bool
   has_relative: bool
-  shared: bool
+  packed: bool
   platforms: tuple[str, ...]
   pool_size: int = 1
 
-  @property
+  @functools.cached_property
   def table_shapes(self) -> list[tuple[int, int]]:
-    """Shapes of both relative tables; without them, of nothing."""
+    """Shapes of both relative tables; (0, 0) without relative positions."""
     if not self.has_relative:
       return [(0, 0)] * 2
     return [(size, self.depth // 2) for size in self.geometry.kernel_size]
 
-  @property
+  @functools.cached_property
   def on_tensor_cores(self) -> bool:
-    """Whether a GPU computes it on its tensor cores."""
+    """Whether the CUDA kernels use tensor cores (mma instructions) for this call."""
     return (
       self.element != "f32"
       and self.depth in (8, 16, 32, 64)
@@ -63,31 +63,31 @@ class KernelCall:
 
   @functools.cached_property
   def forward(self) -> str:
-    """Takes query, key, value and both tables; returns output, log-sum-exp and means.
+    """Takes query, key, value and both tables; returns output, LSE and pooled output.
 
-    Where one array holds query, key and value, it is all three. No means are an empty array.
+    Packed QKV is passed as query, key and value. Without pooling the pooled output is empty.
     """
     return self._module(
-      "forward", [*[self._inputs] * 3, *self._tables], [self._maps, self._logs, self._means]
+      "forward", [*[self._inputs] * 3, *self._tables], [self._maps, self._lse, self._pooled]
     )
 
   @functools.cached_property
   def backward(self) -> str:
-    """Takes those, output, log-sum-exp and a gradient; returns gradients and scratch.
+    """Takes those, output, LSE and an upstream gradient; returns gradients and scratch memory.
 
-    The gradient is that of the means, if they were computed, else that of the output.
-    The gradients of what is absent, or held by the first, are empty.
+    The upstream gradient is that of the pooled output with pooling, else that of the output.
+    Gradients of absent arguments are empty; for packed QKV, the first holds all three.
     """
-    arguments = [*[self._inputs] * 3, *self._tables, self._maps, self._logs]
-    arguments.append(self._maps if self.pool_size == 1 else self._means)
-    nothing, scratch = Array((0,)), Array(("%scratch",))
-    key = self._maps if self.has_key and not self.shared else nothing
-    value = nothing if self.shared else self._maps
+    arguments = [*[self._inputs] * 3, *self._tables, self._maps, self._lse]
+    arguments.append(self._maps if self.pool_size == 1 else self._pooled)
+    absent, scratch = Array((0,)), Array(("%scratch",))
+    key = self._maps if self.has_key and not self.packed else absent
+    value = absent if self.packed else self._maps
     return self._module("backward", arguments, [self._inputs, key, value, *self._tables, scratch])
 
   @property
   def _inputs(self) -> Array:
-    if not self.shared:
+    if not self.packed:
       return self._maps
     parts = 3 if self.has_key else 2
     return Array((*SIZES, parts, self.heads, self.depth), self.element)
@@ -97,14 +97,14 @@ class KernelCall:
     return Array((*SIZES, self.heads, self.depth), self.element)
 
   @property
-  def _means(self) -> Array:
+  def _pooled(self) -> Array:
     if self.pool_size == 1:
       return Array((0,), self.element)
-    sizes = (SIZES[0], "%means_height", "%means_width", self.heads, self.depth)
+    sizes = (SIZES[0], "%pooled_height", "%pooled_width", self.heads, self.depth)
     return Array(sizes, self.element)
 
   @property
-  def _logs(self) -> Array:
+  def _lse(self) -> Array:
     return Array((*SIZES, self.heads))
 
   @property
@@ -133,14 +133,14 @@ class KernelCall:
       results,
       self._attributes,
       self.platforms,
-      [*self._scratch_size(), *self._means_sizes()],
+      [*self._scratch_size(), *self._pooled_size()],
     )
 
-  def _means_sizes(self) -> list[str]:
+  def _pooled_size(self) -> list[str]:
     return [
       f"%pool_size = stablehlo.constant dense<{self.pool_size}> : tensor<1xi32>",
-      "%means_height = stablehlo.divide %height, %pool_size : tensor<1xi32>",
-      "%means_width = stablehlo.divide %width, %pool_size : tensor<1xi32>",
+      "%pooled_height = stablehlo.divide %height, %pool_size : tensor<1xi32>",
+      "%pooled_width = stablehlo.divide %width, %pool_size : tensor<1xi32>",
     ]
 
   def _scratch_size(self) -> list[str]:
@@ -150,7 +150,7 @@ class KernelCall:
       f"%heads = stablehlo.constant dense<{self.heads}> : tensor<1xi32>",
       f"%partial_tables = stablehlo.constant dense<{tables}> : tensor<1xi32>",
       "%pixels = stablehlo.multiply %height, %width : tensor<1xi32>",
-      "%pixels_of_all = stablehlo.multiply %batch, %pixels : tensor<1xi32>",
-      "%deltas = stablehlo.multiply %pixels_of_all, %heads : tensor<1xi32>",
+      "%all_pixels = stablehlo.multiply %batch, %pixels : tensor<1xi32>",
+      "%deltas = stablehlo.multiply %all_pixels, %heads : tensor<1xi32>",
       "%scratch = stablehlo.add %deltas, %partial_tables : tensor<1xi32>",
     ]

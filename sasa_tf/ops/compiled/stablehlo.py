@@ -1,7 +1,7 @@
-"""The text of StableHLO modules that call one compiled kernel, for images of any size.
+"""StableHLO text that calls one compiled kernel, for any batch and image size.
 
-XLA fills in the sizes when it compiles a module: each result of the custom call has an operand that
-computes its shape, and vanishes then.
+Sizes are dynamic in the text, and XLA specializes the module when it compiles it. Each result of
+the custom call has an operand that computes its shape, which XLA then removes.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 
-SIZES = ("%batch", "%height", "%width")  # the first axes of each module's first argument
+SIZES = ("%batch", "%height", "%width")  # the leading axes of each module's first argument
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-  """The type of an argument or result; a size is a number or the name of what computes it."""
+  """Type of an argument or result; each size is an int or the name of an SSA value."""
 
   sizes: tuple[int | str, ...]
   element: str = "f32"
@@ -26,7 +26,7 @@ class Array:
 
   @property
   def layout(self) -> str:
-    """The last axis is the fastest."""
+    """Row-major layout: the last axis varies fastest."""
     order = list(range(len(self.sizes)))[::-1]
     return f"dense<{order}> : tensor<{len(order)}xindex>"
 
@@ -42,18 +42,18 @@ def module(
   platforms: Sequence[str],
   sizes: Sequence[str] = (),
 ) -> str:
-  """Returns a module whose function passes its arguments to a kernel and returns the results.
+  """Returns a module whose main function passes its arguments to a kernel.
 
   Args:
-    kernel: its name in sasa_tf/native/ffi, without "sasa_tf_".
-    arguments: the first has the sizes `SIZES` as its first axes.
-    results: of the sizes of the arguments.
-    attributes: of the kernel, each with its type.
-    platforms: that there are kernels for.
+    kernel: name of the XLA FFI handler in sasa_tf/native/ffi, without "sasa_tf_".
+    arguments: types of the arguments; the leading axes of the first are `SIZES`.
+    results: types of the results, whose sizes are those of the arguments.
+    attributes: the handler's attributes, each with its type.
+    platforms: platforms that have the kernel, of "CPU" and "CUDA".
     sizes: lines that compute further sizes.
   """
   operands = [f"%argument{i}" for i in range(len(arguments))]
-  # With several platforms, XLA says first which it is.
+  # A module for several platforms gets the platform's index as its first argument.
   platform = ["%platform: tensor<i32>"] if len(platforms) > 1 else []
   parameters = [f"{o}: {a}" for o, a in zip(operands, arguments, strict=True)]
   lines, shapes = [], []

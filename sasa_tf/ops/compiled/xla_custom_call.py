@@ -1,49 +1,50 @@
-"""The call of a compiled kernel through XLA, in a program of XLA's and outside of one."""
+"""Calls of the compiled kernels as XLA custom calls, inside and outside XLA programs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla  # TensorFlow has no public name for this
 
-# What the kernels take -> StableHLO's name for it.
+from sasa_tf.compat import tensorflow as compat
+from sasa_tf.ops.types import Device
+
+# Supported dtypes and StableHLO's names for them.
 ELEMENT_TYPES = {tf.float32: "f32", tf.bfloat16: "bf16", tf.float16: "f16"}
 
-# Device -> what XLA calls its programs' platform.
-PLATFORMS = {"CPU": "CPU", "GPU": "CUDA"}
+# Devices with compiled kernels and XLA's names for their platforms.
+PLATFORMS: dict[Device, str] = {"CPU": "CPU", "GPU": "CUDA"}
 
-# Version of tf.XlaCallModule's contract, the oldest that TensorFlow 2.20 and later keep.
-_VERSION = 9
+# Version of tf.XlaCallModule's calling convention, the oldest that TensorFlow 2.20 supports.
+_CALLING_CONVENTION = 9
 
 
-def dtype_refusal(dtype: tf.DType) -> str | None:
-  """Returns why the kernels do not serve arrays of a dtype, or None if they do."""
+def unsupported_dtype(dtype: tf.DType) -> str | None:
+  """Returns why the kernels do not support a dtype, or None if they do."""
   if dtype in ELEMENT_TYPES:
     return None
   names = ", ".join(known.name for known in ELEMENT_TYPES)
   return f"the compiled kernels take {names}, not {dtype.name}"
 
 
-def call_module(
+def call_kernel(
   module: str,
   platforms: Sequence[str],
   arguments: Sequence[tf.Tensor],
-  results: Sequence[tuple[tf.DType, Sequence[int | None]]],
+  output_specs: Sequence[tf.TensorSpec],
 ) -> list[tf.Tensor]:
-  """Calls a module of StableHLO.
+  """Calls a kernel.
 
   Args:
-    module: its text, as `kernel_module` makes it.
-    platforms: that it is for.
-    arguments: in its order.
-    results: (dtype, static shape) of what it returns.
+    module: StableHLO text with one custom call, as `stablehlo.module` returns it.
+    platforms: the module's platforms, of "CPU" and "CUDA".
+    arguments: of the module's main function.
+    output_specs: static shape and dtype of its results.
   """
-  return xla.call_module(
+  return compat.call_module(
     arguments,
-    version=_VERSION,
-    module=module,
-    Tout=[dtype for dtype, _ in results],
-    Sout=[shape for _, shape in results],
+    module,
+    output_specs=output_specs,
     platforms=platforms,
+    version=_CALLING_CONVENTION,
   )

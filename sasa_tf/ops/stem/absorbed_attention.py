@@ -1,9 +1,9 @@
-"""Attention inside of blocks, computed from the pixels themselves instead of their projections.
+"""Block attention with absorbed projections, for inputs of few channels such as images.
 
-An image has 3 channels and a head 16. So q.k is cheaper as x A x with A = W_Q W_K^T, a [C, C] for
-each head, and the sum of weighted values as one matrix product of the weighted pixels with the
-value kernels. Queries, keys and values, each as large as the output, never exist. Compiled kernels
-do all of it at once, where there are some.
+An image has 3 channels and a head of the stem has 16. So q.k is cheaper as x A x with the absorbed
+projection A = W_Q W_K^T, [C, C] for each head, and the weighted sum of values as one product of the
+weighted inputs with the value kernels. Queries, keys and values, each as large as the output, are
+never materialized. Compiled kernels fuse all of it, where they are built.
 """
 
 from __future__ import annotations
@@ -13,43 +13,40 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from sasa_tf.ops.blocked.chunked_map import chunk_count, in_chunks
+from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
 from sasa_tf.ops.blocked.halo_tiling import sizes
-from sasa_tf.ops.checks import require_floating
+from sasa_tf.ops.checks import int_pair, require_floating, softmax_dtype
 from sasa_tf.ops.compiled import fused_stem
-from sasa_tf.ops.dispatch import may_be_compiled
-from sasa_tf.ops.precision import softmax_dtype
-from sasa_tf.ops.stem.block_attention import between_places, beyond_image, block_tables
-from sasa_tf.ops.stem.block_partition import BlockGrid
-from sasa_tf.ops.target_device import target_device
-from sasa_tf.ops.window import int_pair
-from sasa_tf.ops.xla_barriers import computed_after
+from sasa_tf.ops.dispatch import auto_may_use_compiled_kernels
+from sasa_tf.ops.stem.block_attention import block_tables, padding_mask, relative_embeddings
+from sasa_tf.ops.stem.block_partition import BlockPartition
+from sasa_tf.ops.xla_barriers import recompute_barrier, target_device
 
 
-def _kernel_refusal(
-  pixels: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: int, positions: bool
+def _unsupported_reason(
+  inputs: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: int, positions: bool
 ) -> str | None:
   """Returns why the compiled kernels are not used, or None if they are."""
   if positions:
-    return "the compiled kernels have no relative positions inside of blocks"
+    return "the compiled kernels have no relative positions within blocks"
   if tf.executing_eagerly():
-    return "without a graph, the gradient of the pixels would be computed for nobody"
-  if not may_be_compiled():
-    return "exported models use TensorFlow's own operations, or so it was asked for"
-  return fused_stem.refusal(pixels, block, depth)
+    return "an eager call would compute the gradient of the inputs even if it is not used"
+  if not auto_may_use_compiled_kernels():
+    return "the model is being exported, or another implementation was requested"
+  return fused_stem.unsupported_reason(inputs, block, depth)
 
 
-def prefers_pixels(
+def should_absorb_projections(
   inputs: tf.Tensor | tf.TensorSpec,
   depth: int,
   *,
   block_size: int | tuple[int, int] = 4,
   positions: bool = False,
 ) -> bool:
-  """Whether attention of the pixels is faster than of their projections.
+  """Returns whether absorbing the projections is faster than projecting the inputs.
 
-  That is so of few channels, by compiled kernels or on a device that is fast at large matrix
-  products; otherwise the projections take less than the product that makes up for them.
+  It is for few channels, with compiled kernels or on a device with fast large matrix products.
+  Otherwise the projections cost less than the larger product that replaces them.
 
   Args:
     inputs: [B, H, W, C].
@@ -60,10 +57,10 @@ def prefers_pixels(
   if inputs.shape[3] >= depth:
     return False
   block = int_pair("block_size", block_size)
-  return target_device() != "CPU" or _kernel_refusal(inputs, block, depth, positions) is None
+  return target_device() != "CPU" or _unsupported_reason(inputs, block, depth, positions) is None
 
 
-def within_block_attention_of_pixels(
+def block_attention_2d_absorbed(
   inputs: tf.Tensor,
   query_kernel: tf.Tensor,
   key_kernel: tf.Tensor,
@@ -74,13 +71,13 @@ def within_block_attention_of_pixels(
   block_size: int | tuple[int, int] = 4,
   scale: float = 1.0,
 ) -> tf.Tensor:
-  """As `within_block_attention_2d` of the projected inputs, for inputs of few channels.
+  """`block_attention_2d` of projected inputs, without computing the projections.
 
   Args:
     inputs: [B, H, W, C].
     query_kernel: [C, N, D].
     key_kernel: [C, N, D].
-    value_kernels: [P, C, N, D], one for each of the P places in a block, row by row.
+    value_kernels: [P, C, N, D], one for each of the P positions in a block in row-major order.
     relative_rows: [2 * block rows - 1, D/2] or None.
     relative_columns: [2 * block columns - 1, D/2] or None.
     block_size: int or (rows, columns), in pixels.
@@ -91,7 +88,7 @@ def within_block_attention_of_pixels(
     float64 inputs).
 
   Raises:
-    ValueError: shapes or dtypes that do not fit together; the message says which.
+    ValueError: shapes or dtypes do not match.
   """
   block = int_pair("block_size", block_size)
   inputs = tf.convert_to_tensor(inputs)
@@ -115,111 +112,118 @@ def within_block_attention_of_pixels(
   heads, depth = value_kernels.shape[2:]
   queries_like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
   tables = block_tables(relative_rows, relative_columns, queries_like, block)
-  with tf.name_scope("within_block_attention_of_pixels"):
+  with tf.name_scope("block_attention_2d_absorbed"):
     query_kernel *= scale
     similarity = tf.einsum("cnd,end->nce", query_kernel, key_kernel)
-    terms = None
+    position_kernel = None
     if tables[0] is not None:
-      terms = tf.einsum("cnd,pqd->pnqc", query_kernel, between_places(*tables, block))
-    tensors = [inputs, similarity, value_kernels, *([] if terms is None else [terms])]
-    stock = functools.partial(_attention_of_pixels, block=block)
-    if _kernel_refusal(inputs, block, depth, terms is not None) is None:
-      attended = fused_stem.attention_of_pixels(*tensors, block, stock)
+      embeddings = relative_embeddings(*tables, block)
+      position_kernel = tf.einsum("cnd,pqd->pnqc", query_kernel, embeddings)
+    tensors = [inputs, similarity, value_kernels]
+    if position_kernel is not None:
+      tensors.append(position_kernel)
+    stock = functools.partial(_attend, block=block)
+    if _unsupported_reason(inputs, block, depth, position_kernel is not None) is None:
+      attended = fused_stem.block_attention_absorbed(*tensors, block, stock)
     elif target_device() == "TPU":
-      attended = _in_chunks_of_images(stock, *tensors)
+      attended = _attend_in_chunks(stock, *tensors)
     else:
       attended = stock(*tensors)
     output_size = tf.concat([tf.shape(inputs)[:3], [heads * depth]], axis=0)
     return tf.ensure_shape(tf.reshape(attended, output_size), [*inputs.shape[:3], heads * depth])
 
 
-def _in_chunks_of_images(
+def _attend_in_chunks(
   attend: Callable[..., tf.Tensor], inputs: tf.Tensor, *weights: tf.Tensor
 ) -> tf.Tensor:
-  """Returns `attend(inputs, *weights)`, of some images after the others, nothing of it kept.
+  """Returns `attend(inputs, *weights)` one chunk of images at a time, saving no intermediates.
 
-  A TPU pads the last dimension of arrays in memory to 128 numbers; weights of 16 places and pixels
-  of 3 channels would fill a core's memory many times over.
+  A TPU pads the last dimension of arrays in memory to 128 elements. Softmax weights of 16 positions
+  and inputs of 3 channels would exceed a core's memory many times over.
 
   Args:
-    attend: as `_attention_of_pixels`.
+    attend: `_attend` with the block bound.
     inputs: [B, H, W, C].
-    weights: shared by the images: similarity, [N, C, C], value kernels, [P, C, N, D], and more.
+    *weights: shared by the images: similarity [N, C, C], value kernels [P, C, N, D] and, with
+      relative positions, the position kernel [P, N, P, C].
   """
-  places, _, heads, depth = weights[1].shape
+  positions, _, heads, depth = weights[1].shape
   batch, height, width, _ = sizes(inputs)
-  chunks = chunk_count(batch, height * width * heads * places)
+  chunks = chunk_count(batch, height * width * heads * positions)
 
   @tf.custom_gradient
   def compute(inputs, *weights):
     like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
-    outputs = in_chunks(lambda inputs: attend(inputs, *weights), [inputs], like, chunks)
+    outputs = chunked_map(lambda inputs: attend(inputs, *weights), [inputs], like, chunks)
 
     def gradient(upstream):
-      tensors = computed_after([upstream], [inputs, *weights])
+      tensors = recompute_barrier([upstream], [inputs, *weights])
 
-      def of_some(inputs, upstream):
+      def chunk_gradients(inputs, upstream):
         sources = [inputs, *tensors[1:]]
         with tf.GradientTape() as tape:
           tape.watch(sources)
           result = attend(*sources)
-        of_inputs, *of_weights = tape.gradient(result, sources, upstream)
-        return [of_inputs, *[g[None] for g in of_weights]]
+        d_inputs, *d_weights = tape.gradient(result, sources, upstream)
+        return [d_inputs, *[g[None] for g in d_weights]]
 
       like = [tf.TensorSpec(inputs.shape, inputs.dtype)]
       like += [tf.TensorSpec([chunks, *w.shape], w.dtype) for w in weights]
-      of_inputs, *of_weights = in_chunks(of_some, [tensors[0], upstream], like, chunks)
-      return [of_inputs, *[tf.reduce_sum(g, axis=0) for g in of_weights]]
+      d_inputs, *d_weights = chunked_map(chunk_gradients, [tensors[0], upstream], like, chunks)
+      return [d_inputs, *[tf.reduce_sum(g, axis=0) for g in d_weights]]
 
     return outputs, gradient
 
   return compute(inputs, *weights)
 
 
-def _attention_of_pixels(
+def _attend(
   inputs: tf.Tensor,
   similarity: tf.Tensor,
   value_kernels: tf.Tensor,
-  terms: tf.Tensor | None = None,
+  position_kernel: tf.Tensor | None = None,
   *,
   block: tuple[int, int],
 ) -> tf.Tensor:
-  """[B, H, W, C] -> [B, H, W, N, D], in TensorFlow's operations.
+  """[B, H, W, C] -> [B, H, W, N, D], in TensorFlow operations.
 
   Args:
-    inputs: the pixels.
-    similarity: [N, C, C], the query's channel before the key's.
+    inputs: [B, H, W, C].
+    similarity: W_Q W_K^T of each head, [N, C, C], the query's channel before the key's.
     value_kernels: [P, C, N, D].
-    terms: [P, N, P, C], of which each query's pixels make the terms of the positions, or None.
+    position_kernel: [P, N, P, C], whose product with a query's input is q.r, or None.
     block: (rows, columns) of a block.
   """
-  places, channels, heads, depth = value_kernels.shape
-  grid = BlockGrid.of(inputs, block)
-  blocks = grid.split(inputs)  # [G, P, C]
-  logits = _logits(tf.cast(blocks, similarity.dtype), similarity, terms, grid)
+  positions, channels, heads, depth = value_kernels.shape
+  partition = BlockPartition.of(inputs, block)
+  blocks = partition.split(inputs)  # [G, P, C]
+  logits = _logits(tf.cast(blocks, similarity.dtype), similarity, position_kernel, partition)
   weights = tf.cast(tf.nn.softmax(logits), inputs.dtype)
 
   weighted = weights[..., None] * blocks[:, None, None]  # [G, P, N, P, C]
-  weighted = tf.reshape(weighted, [grid.count * grid.places, heads * places * channels])
-  # One large product with zeros between the heads beats a small one for each.
+  weighted = tf.reshape(weighted, [partition.count * positions, heads * positions * channels])
+  # One large product with a block-diagonal kernel is faster than a small one for each head.
   kernel = tf.transpose(value_kernels, [2, 0, 1, 3])[..., None, :]  # [N, P, C, 1, D]
   kernel *= tf.eye(heads, dtype=kernel.dtype)[:, None, None, :, None]
-  kernel = tf.reshape(kernel, [heads * places * channels, heads * depth])
+  kernel = tf.reshape(kernel, [heads * positions * channels, heads * depth])
   attended = tf.matmul(weighted, tf.cast(kernel, inputs.dtype))
-  attended = grid.join(tf.reshape(attended, [grid.count, grid.places, heads * depth]))
-  return tf.reshape(attended, [*grid.image, heads, depth])
+  attended = partition.join(tf.reshape(attended, [partition.count, positions, heads * depth]))
+  return tf.reshape(attended, [*partition.image, heads, depth])
 
 
 def _logits(
-  pixels: tf.Tensor, similarity: tf.Tensor, terms: tf.Tensor | None, grid: BlockGrid
+  blocks: tf.Tensor,
+  similarity: tf.Tensor,
+  position_kernel: tf.Tensor | None,
+  partition: BlockPartition,
 ) -> tf.Tensor:
-  """Returns [G, P, N, P], the query's place before the key's, of pixels [G, P, C]."""
-  queries = tf.einsum("gpc,nce->gpne", pixels, similarity)
-  # Sums of C products instead of matrix products, as which they would be too small.
-  channels = range(pixels.shape[2])
-  logits = tf.add_n([queries[..., None, c] * pixels[:, None, None, :, c] for c in channels])
-  if terms is not None:
-    logits += tf.add_n([pixels[:, :, None, None, c] * terms[..., c] for c in channels])
-  if grid.is_ragged:
-    logits += beyond_image(grid, logits.dtype)
+  """Returns logits [G, P, N, P], the query's position before the key's, of blocks [G, P, C]."""
+  queries = tf.einsum("gpc,nce->gpne", blocks, similarity)
+  # Sums of C products, because matrix products of so few channels would be inefficient.
+  channels = range(blocks.shape[2])
+  logits = tf.add_n([queries[..., None, c] * blocks[:, None, None, :, c] for c in channels])
+  if position_kernel is not None:
+    logits += tf.add_n([blocks[:, :, None, None, c] * position_kernel[..., c] for c in channels])
+  if partition.is_ragged:
+    logits += padding_mask(partition, logits.dtype)
   return logits

@@ -1,14 +1,13 @@
-"""Values of the attention stem: a mixture of projections that depends on the place in the block."""
+"""Values of the attention stem: a mixture of projections for each position in a block."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import require_floating
-from sasa_tf.ops.precision import softmax_dtype
-from sasa_tf.ops.stem.block_partition import BlockGrid
+from sasa_tf.ops.checks import require_floating, softmax_dtype
+from sasa_tf.ops.stem.block_partition import BlockPartition
 
-# Shapes in letters; what has one letter has one size.
+# Shapes in letters; dimensions with the same letter have the same size.
 _INPUTS = ("B", "H", "W", "C")
 _VALUE_KERNELS = ("M", "C", "filters")
 _EMBEDDING_ROWS = ("block rows", "E")
@@ -17,8 +16,12 @@ _MIXTURE_VECTORS = ("M", "E")
 
 
 def _check_shapes(**tensors: tuple[tf.Tensor, tuple[str, ...]]) -> None:
-  """Holds each tensor to its shape in letters."""
-  sizes: dict[str, tuple[int, str]] = {}  # letter -> size, and the argument that decided it
+  """Checks the tensors against their shapes in letters.
+
+  Raises:
+    ValueError: a shape does not match.
+  """
+  sizes: dict[str, tuple[int, str]] = {}  # letter -> size, and the argument that it is taken from
   for name, (tensor, letters) in tensors.items():
     expected = f"{name} must have shape [{', '.join(letters)}]"
     if tensor.shape.rank != len(letters):
@@ -42,7 +45,7 @@ def _check_shapes(**tensors: tuple[tf.Tensor, tuple[str, ...]]) -> None:
 def spatial_mixture_weights(
   embedding_rows: tf.Tensor, embedding_columns: tf.Tensor, mixture_vectors: tf.Tensor
 ) -> tf.Tensor:
-  """p(a, b, m) = softmax_m((emb_row(a) + emb_col(b)) . nu^m) of each place in a block.
+  """p(a, b, m) = softmax_m((emb_row(a) + emb_col(b)) . nu^m) of each position in a block.
 
   Args:
     embedding_rows: emb_row, [block rows, E].
@@ -53,7 +56,7 @@ def spatial_mixture_weights(
     [block rows, block columns, M]; float32, or float64 for float64 embeddings.
 
   Raises:
-    ValueError: shapes that do not fit together; the message says which.
+    ValueError: shapes do not match.
   """
   rows, columns, vectors = (
     tf.cast(table, softmax_dtype(table.dtype))
@@ -64,8 +67,8 @@ def spatial_mixture_weights(
     embedding_columns=(columns, _EMBEDDING_COLUMNS),
     mixture_vectors=(vectors, _MIXTURE_VECTORS),
   )
-  places = rows[:, None] + columns[None]
-  return tf.nn.softmax(tf.tensordot(places, vectors, axes=[[2], [1]]))
+  positions = rows[:, None] + columns[None]
+  return tf.nn.softmax(tf.tensordot(positions, vectors, axes=[[2], [1]]))
 
 
 def spatial_value_kernels(
@@ -74,7 +77,7 @@ def spatial_value_kernels(
   embedding_columns: tf.Tensor,
   mixture_vectors: tf.Tensor,
 ) -> tf.Tensor:
-  """sum_m p(a, b, m) W_V^m, the value projection of each place in a block.
+  """sum_m p(a, b, m) W_V^m, the value projection of each position in a block.
 
   Args:
     value_kernels: W_V, [M, C, filters].
@@ -83,10 +86,10 @@ def spatial_value_kernels(
     mixture_vectors: nu, [M, E].
 
   Returns:
-    [P, C, filters] of the P places, row by row; float32, or float64 for float64 kernels.
+    [P, C, filters] of the P positions in row-major order; float32, or float64 for float64 kernels.
 
   Raises:
-    ValueError: shapes that do not fit together; the message says which.
+    ValueError: shapes do not match.
   """
   kernels, rows, columns, vectors = map(
     tf.convert_to_tensor, (value_kernels, embedding_rows, embedding_columns, mixture_vectors)
@@ -109,16 +112,16 @@ def spatial_value_mixture(
   embedding_columns: tf.Tensor,
   mixture_vectors: tf.Tensor,
 ) -> tf.Tensor:
-  """Projects each pixel by the mixture that its place in its block has (paper Sec. 3.2, App. A.1).
+  """Projects each pixel by the value matrix of its position in the block (Sec. 3.2, App. A.1).
 
-  `v_ab = (sum_m p(a, b, m) W_V^m) x_ab` with `p` of `spatial_mixture_weights`. As p depends on
-  nothing but the place, the M matrices are first mixed into one for each place, so that each pixel
+  `v_ab = (sum_m p(a, b, m) W_V^m) x_ab` with `p` of `spatial_mixture_weights`. Because p depends on
+  the position alone, the M matrices are first mixed into one for each position, so that each pixel
   is projected once instead of M times.
 
   B, H and W may be unknown when the graph is built and need not be multiples of the block: blocks
-  lie as the windows of a pooling of their size and stride with padding "SAME" do. The pixel (y, x)
-  has the place ((y + above) mod rows, (x + left) mod columns), where `above` is half of the rows
-  that H lacks to a multiple, rounded down, and `left` likewise; both are 0 for multiples.
+  are aligned with the windows of a pooling of their size and stride with padding "SAME". The pixel
+  (y, x) has the position ((y + above) mod rows, (x + left) mod columns), where `above` is half of
+  the rows by which H is padded to a multiple, rounded down, and `left` likewise.
 
   Args:
     inputs: x, [B, H, W, C].
@@ -132,7 +135,7 @@ def spatial_value_mixture(
     float32 (float64 for float64 inputs).
 
   Raises:
-    ValueError: shapes or dtypes that do not fit together; the message says which.
+    ValueError: shapes or dtypes do not match.
   """
   inputs = tf.convert_to_tensor(inputs)
   require_floating("inputs", inputs)
@@ -151,6 +154,6 @@ def spatial_value_mixture(
   with tf.name_scope("spatial_value_mixture"):
     block = (rows.shape[0], columns.shape[0])
     mixed = spatial_value_kernels(kernels, rows, columns, vectors)
-    grid = BlockGrid.of(inputs, block)
-    values = tf.einsum("gpc,pcf->gpf", grid.split(inputs), tf.cast(mixed, inputs.dtype))
-    return tf.ensure_shape(grid.join(values), [*inputs.shape[:3], kernels.shape[2]])
+    partition = BlockPartition.of(inputs, block)
+    values = tf.einsum("gpc,pcf->gpf", partition.split(inputs), tf.cast(mixed, inputs.dtype))
+    return tf.ensure_shape(partition.join(values), [*inputs.shape[:3], kernels.shape[2]])
