@@ -93,7 +93,8 @@ setuptools.setup(
   },
   entry_points={
     "console_scripts": [
-      f"sasa-{name.replace('_', '-')}=sasa_tf.bin.{name}:run" for name in PROGRAMS
+      "sasa-build-kernels=sasa_tf.native.build:main",
+      *[f"sasa-{name.replace('_', '-')}=sasa_tf.bin.{name}:run" for name in PROGRAMS],
     ]
   },
 )

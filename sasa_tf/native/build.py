@@ -1,7 +1,8 @@
 """Builds the compiled kernels with the installed TensorFlow's headers.
 
-`python -m sasa_tf.native.build` puts the library into the user's cache directory, where
-`implementation="fused"` finds it. It needs g++ (or what CXX names), and nvcc for NVIDIA GPUs.
+`python -m sasa_tf.native.build`, installed as `sasa-build-kernels`, writes the library to the
+user's cache directory, where `implementation="fused"` finds it. It needs g++ (or the compiler in
+the environment variable CXX), and nvcc for NVIDIA GPUs.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ import tensorflow as tf
 from sasa_tf.errors import UserError
 from sasa_tf.native import cache, library
 
-LOSS = (
-  "Without it local attention runs on TensorFlow's own operations (implementation='blocked'): the "
-  "same results, but slower."
+CONSEQUENCE = (
+  "Without them local attention uses TensorFlow's own operations (implementation='blocked'): the "
+  "results are the same, but it is slower."
 )
 
-# Namespace -> floats in a vector and what the compiler needs to be told.
+# Instruction set, which is the kernels' namespace -> floats in a vector, compiler flags.
 CPU_VARIANTS = {"plain": (4, ())}
 if platform.machine() in ("x86_64", "AMD64"):
   CPU_VARIANTS |= {
@@ -44,10 +45,10 @@ if platform.machine() in ("x86_64", "AMD64"):
     ),
   }
 
-# Compiled once for each instruction set.
-VARIED_SOURCES = ("cpu_attention_kernels", "cpu_stem_attention_kernels")
+# Sources that are compiled once for each instruction set.
+ISA_SOURCES = ("cpu_attention_kernels", "cpu_stem_attention_kernels")
 
-# -Wno-psabi: vectors are passed between inlined functions only.
+# -Wno-psabi: vectors are passed only between inlined functions, so their ABI does not matter.
 CXX_FLAGS = (
   "-std=c++17",
   "-O3",
@@ -58,18 +59,18 @@ CXX_FLAGS = (
 )
 NVCC_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden")
 
-# Of a GPU, as nvcc writes it: 80 is compute capability 8.0.
+# GPU architectures are written as nvcc does: 80 is compute capability 8.0.
 OLDEST_ARCHITECTURE = 80
 
 
 @dataclasses.dataclass(frozen=True)
 class Compilers:
-  """Absolute paths of the compilers; no nvcc, no CUDA kernels.
+  """The compilers of a build.
 
   Attributes:
-    cxx: of C++.
-    nvcc: of CUDA, or None.
-    architectures: of the GPUs that nvcc compiles for; newer ones run the code of the last.
+    cxx: path of the C++ compiler.
+    nvcc: path of the CUDA compiler; None to build no CUDA kernels.
+    architectures: the GPU architectures to compile for; newer GPUs run PTX of the last one.
   """
 
   cxx: str
@@ -78,18 +79,18 @@ class Compilers:
 
   @property
   def record(self) -> dict:
-    """What another build is compared with, as JSON has it."""
+    """Returns what identifies the compilers in a build's record."""
     return {"versions": self.versions, "architectures": list(self.architectures)}
 
   @functools.cached_property
   def versions(self) -> dict[str, str]:
-    """What each compiler says about itself."""
+    """Returns {path: output of --version}."""
     present = [path for path in (self.cxx, self.nvcc) if path]
     return {path: _run([path, "--version"]) for path in present}
 
 
 def host_architectures() -> tuple[int, ...]:
-  """Returns the architectures of this host's GPUs that the CUDA kernels can run on."""
+  """Returns the architectures of this host's GPUs that the CUDA kernels support."""
   found = set()
   for gpu in tf.config.list_physical_devices("GPU"):
     details = tf.config.experimental.get_device_details(gpu)
@@ -99,10 +100,11 @@ def host_architectures() -> tuple[int, ...]:
 
 
 def find_compilers(architectures: Sequence[int] | None = None) -> Compilers:
-  """Looks for g++ (or $CXX) and nvcc, which may be in $CUDA_HOME or /usr/local/cuda.
+  """Finds g++ (or $CXX), and nvcc in PATH, $CUDA_HOME or /usr/local/cuda.
 
   Args:
-    architectures: of the GPUs to compile for, 80 or more; None for this host's, () for no CUDA.
+    architectures: the GPU architectures to compile for, 80 or more; None for this host's, () for
+      no CUDA kernels.
 
   Raises:
     UserError: there is no C++ compiler.
@@ -111,8 +113,8 @@ def find_compilers(architectures: Sequence[int] | None = None) -> Compilers:
   cxx = shutil.which(wanted)
   if cxx is None:
     raise UserError(
-      f"the compiled kernels need a C++ compiler, and there is no {wanted}. Install g++ (Debian "
-      "and Ubuntu: apt install g++), or name another in the environment variable CXX."
+      f"the compiled kernels need a C++ compiler, but {wanted} was not found. Install g++ (Debian "
+      "and Ubuntu: apt install g++), or set the environment variable CXX to another one."
     )
   toolkit = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
   nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=os.path.join(toolkit, "bin"))
@@ -131,20 +133,21 @@ def build(
   force: bool = False,
   report: Callable[[str], None] = print,
 ) -> pathlib.Path:
-  """Builds the library, unless these compilers have built it already.
+  """Builds the library, unless these compilers have already built it.
 
-  Safe to run in several processes at once: each builds apart and puts the whole in place at once.
+  Several processes may build at once: each builds in its own directory and renames it atomically.
 
   Args:
-    architectures: of the NVIDIA GPUs to compile for; this host's by default, where nvcc is found.
-    force: whether to build in any case.
-    report: is called with each line about what is done.
+    architectures: the NVIDIA GPU architectures to compile for; this host's by default, if nvcc is
+      found.
+    force: build even if the library exists.
+    report: called with each line of progress.
 
   Returns:
     The library's path.
 
   Raises:
-    UserError: no compiler, or it failed; the message has its words.
+    UserError: there is no compiler, or it failed; the message contains its output.
   """
   compilers = find_compilers(architectures)
   target = cache.library_directory()
@@ -177,7 +180,7 @@ def object_name(source: pathlib.Path) -> str:
 
 
 def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib.Path, list[str]]:
-  """Returns {object file: the command that makes it}; all may run at once."""
+  """Returns {object file: the command that compiles it}; the commands are independent."""
   commands = {}
   root = f"-I{cache.SOURCE_ROOT}"
 
@@ -189,7 +192,7 @@ def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib
     newest = compilers.architectures[-1]
     codes = [f"arch=compute_{n},code={k}" for n, k in [*kinds, (newest, f"compute_{newest}")]]
     flags = [flag for code in codes for flag in ("-gencode", code)]
-    # First, as they take longest.
+    # First, because they take longest.
     for source in cache.sources(".cu"):
       add(object_name(source), [compilers.nvcc, *NVCC_FLAGS, *flags, root, "-c", str(source)])
   include = f"-isystem{tf.sysconfig.get_include()}"
@@ -197,7 +200,7 @@ def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib
   for source in cache.sources(".cc"):
     name = object_name(source)
     plain = [compilers.cxx, *CXX_FLAGS, root, "-c", str(source)]
-    if name in VARIED_SOURCES:
+    if name in ISA_SOURCES:
       for variant, (lanes, flags) in CPU_VARIANTS.items():
         definitions = [f"-DSASA_VARIANT={variant}", f"-DSASA_LANES={lanes}"]
         add(f"{name}_{variant}", [*plain, *flags, *definitions])
@@ -207,7 +210,7 @@ def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib
 
 
 def _compile(compilers: Compilers, folder: pathlib.Path, report: Callable[[str], None]) -> None:
-  """Leaves the library, and nothing else, in the folder."""
+  """Compiles and links the library in the folder, and removes the object files."""
   commands = compile_commands(compilers, folder)
   names = " and ".join(pathlib.Path(path).name for path in compilers.versions)
   report(f"compiling {len(commands)} files with {names} for TensorFlow {tf.__version__} ...")
@@ -215,7 +218,7 @@ def _compile(compilers: Compilers, folder: pathlib.Path, report: Callable[[str],
     list(pool.map(_run, commands.values()))
   runtime = []
   if compilers.nvcc:
-    # Before TensorFlow's libraries, which export stubs of an older CUDA.
+    # Before TensorFlow's libraries, because these export stubs of an older CUDA.
     runtime = [*_cuda_library_flags(compilers), "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
   hidden = ["-Wl,--exclude-libs,ALL", "-Wl,-Bsymbolic"]
   command = [compilers.cxx, "-shared", "-o", str(folder / cache.LIBRARY), *map(str, commands)]
@@ -225,7 +228,7 @@ def _compile(compilers: Compilers, folder: pathlib.Path, report: Callable[[str],
 
 
 def _put_in_place(staged: pathlib.Path, target: pathlib.Path) -> None:
-  """Renames the folder; another that is there already makes room."""
+  """Renames the staged directory to the target, and replaces an existing one."""
   try:
     staged.rename(target)
   except OSError:
@@ -234,7 +237,7 @@ def _put_in_place(staged: pathlib.Path, target: pathlib.Path) -> None:
       target.rename(old)
       staged.rename(target)
     except OSError:
-      # Another process was faster: it has put there what was to be put there.
+      # Another process has put the same library there in the meantime.
       if not (target / cache.LIBRARY).is_file():
         raise
     finally:
@@ -242,67 +245,67 @@ def _put_in_place(staged: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def _cuda_library_flags(compilers: Compilers) -> list[str]:
-  """-L flags of the toolkit, which only nvcc knows: what is called may be a script elsewhere."""
+  """Returns the toolkit's -L flags as nvcc reports them, because nvcc may be a wrapper script."""
   command = [compilers.nvcc, "--dryrun", str(cache.sources(".cu")[0])]
-  told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-  (flags,) = re.findall(r"^#\$ LIBRARIES=(.*)$", told, re.MULTILINE)
+  output = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+  (flags,) = re.findall(r"^#\$ LIBRARIES=(.*)$", output, re.MULTILINE)
   return shlex.split(flags)
 
 
 def _cuda_version(compilers: Compilers) -> str | None:
-  """Of "... release 13.0, V13.0.88 ...", what follows "release"."""
+  """Returns the toolkit's version, such as "13.0"; None without nvcc."""
   if compilers.nvcc is None:
     return None
   return compilers.versions[compilers.nvcc].partition("release ")[2].partition(",")[0]
 
 
 def _run(command: Sequence[str]) -> str:
-  """Returns what the command says.
+  """Runs a command and returns its output.
 
   Raises:
     UserError: it failed.
   """
   result = subprocess.run(command, capture_output=True, text=True, check=False)
   if result.returncode:
-    said = (result.stderr or result.stdout).strip()
+    output = (result.stderr or result.stdout).strip()
     raise UserError(
       f"the compiled kernels cannot be built: this command failed\n  {' '.join(command)}\n"
-      f"{said[-3000:]}"
+      f"{output[-3000:]}"
     )
   return result.stdout.strip()
 
 
 def _architectures(text: str) -> tuple[int, ...]:
-  """Parses "80,90"."""
-  numbers = tuple(int(part) for part in text.split(","))
-  if min(numbers) < OLDEST_ARCHITECTURE:
+  """Parses a list such as "80,90"."""
+  architectures = tuple(int(part) for part in text.split(","))
+  if min(architectures) < OLDEST_ARCHITECTURE:
     raise argparse.ArgumentTypeError(
-      f"the kernels need GPUs of {OLDEST_ARCHITECTURE} (compute capability 8.0) or more; received "
-      f"{text}"
+      f"the CUDA kernels need architecture {OLDEST_ARCHITECTURE} (compute capability 8.0) or more; "
+      f"received {text}"
     )
-  return numbers
+  return architectures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Builds as the command line says and returns the exit status."""
+  """Runs the command line and returns the exit status."""
   parser = argparse.ArgumentParser(
-    prog="python -m sasa_tf.native.build", description=__doc__.partition("\n")[0]
+    prog="sasa-build-kernels", description=__doc__.partition("\n")[0]
   )
   parser.add_argument(
-    "--if_possible", action="store_true", help="a missing compiler or a failure is no error"
+    "--if_possible", action="store_true", help="exit with status 0 if there is no compiler or it fails"
   )
-  parser.add_argument("--force", action="store_true", help="build even if it has been built")
-  parser.add_argument("--no_cuda", action="store_true", help="not for NVIDIA GPUs")
+  parser.add_argument("--force", action="store_true", help="build even if the library exists")
+  parser.add_argument("--no_cuda", action="store_true", help="build no CUDA kernels")
   parser.add_argument(
     "--cuda_architectures",
     type=_architectures,
-    help="of NVIDIA GPUs elsewhere, such as 80,90; those of this host by default",
+    help="GPU architectures, such as 80,90; those of this host by default",
   )
   options = parser.parse_args(arguments)
   try:
     build(architectures=() if options.no_cuda else options.cuda_architectures, force=options.force)
   except UserError as error:
-    print(f"{'note' if options.if_possible else 'error'}: {error} {LOSS}", file=sys.stderr)
+    print(f"{'note' if options.if_possible else 'error'}: {error} {CONSEQUENCE}", file=sys.stderr)
     return 0 if options.if_possible else 1
   return 0
 

@@ -1,4 +1,4 @@
-"""Where a built library lies: a folder for each TensorFlow, machine and state of the sources."""
+"""The path of the built library: one directory for each TensorFlow, machine and source state."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import tensorflow as tf
 ENVIRONMENT_VARIABLE = "SASA_TF_NATIVE_CACHE"
 LIBRARY, RECORD = "libsasa_tf.so", "build.json"
 
-# Includes are written relative to this directory.
+# Include paths are relative to this directory.
 SOURCE_ROOT = pathlib.Path(__file__).parent
+
+_BUILD_SCRIPT = pathlib.Path(__file__).with_name("build.py")
 
 
 def cache_directory() -> pathlib.Path:
-  """$SASA_TF_NATIVE_CACHE, else `sasa_tf` in the user's cache directory."""
+  """Returns $SASA_TF_NATIVE_CACHE, or else `sasa_tf` in the user's cache directory."""
   if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
     return pathlib.Path(chosen)
   base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
@@ -30,15 +32,24 @@ def sources(*suffixes: str) -> list[pathlib.Path]:
 
 
 def abi_flags() -> list[str]:
-  """The compiler's flags of the installed TensorFlow, without its include directory."""
+  """Returns the compiler flags of the installed TensorFlow, without its include directory."""
   return [flag for flag in tf.sysconfig.get_compile_flags() if not flag.startswith("-I")]
 
 
 def library_directory() -> pathlib.Path:
-  """The folder of the library that belongs to this TensorFlow and these sources."""
+  """Returns the directory of the library that belongs to this TensorFlow and these sources.
+
+  Its name contains a hash of the sources, so that a library is never used with other sources.
+  """
   digest = hashlib.sha256()
   for part in (tf.version.GIT_VERSION, platform.machine(), *abi_flags()):
     digest.update(part.encode() + b"\0")
-  for path in (*sources(".h", ".cuh", ".cc", ".cu"), SOURCE_ROOT / "build.py"):
+  for path in sources(".h", ".cuh", ".cc", ".cu"):
     digest.update(str(path.relative_to(SOURCE_ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+  digest.update(_BUILD_SCRIPT.read_bytes())
   return cache_directory() / f"tensorflow-{tf.__version__}-{digest.hexdigest()[:16]}"
+
+
+def library_path() -> pathlib.Path:
+  """Returns the path of that library, whether it has been built or not."""
+  return library_directory() / LIBRARY

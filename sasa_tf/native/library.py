@@ -1,4 +1,4 @@
-"""The built library, loaded once in a process, or the reason why there is none."""
+"""The loaded library of compiled kernels, or the reason why they cannot be used."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BUILD_COMMAND = "python -m sasa_tf.native.build"
 
 @dataclasses.dataclass(frozen=True)
 class Library:
-  """What of the compiled kernels can be used.
+  """The compiled kernels that can be used in this process.
 
   Attributes:
-    platforms: of "CPU" and "CUDA".
-    reason: why a platform is missing; "" where none is.
+    platforms: the platforms with usable kernels, of "CPU" and "CUDA".
+    reason: why the kernels of the other platforms cannot be used; "" if there are none.
   """
 
   platforms: tuple[str, ...]
@@ -29,7 +29,7 @@ class Library:
 
 
 def read_record(directory: pathlib.Path) -> dict:
-  """What the build wrote about itself; {} if there is no complete build."""
+  """Returns the description that a build wrote; {} if there is no complete build."""
   try:
     return json.loads((directory / cache.RECORD).read_text())
   except (OSError, ValueError):
@@ -40,48 +40,49 @@ def read_record(directory: pathlib.Path) -> dict:
 def load() -> Library:
   """Loads the library that belongs to this TensorFlow and these sources, if it has been built.
 
-  It is never built here: `python -m sasa_tf.native.build` does that.
+  This never builds it; `python -m sasa_tf.native.build` does.
   """
-  directory = cache.library_directory()
-  record = read_record(directory)
+  path = cache.library_path()
+  record = read_record(path.parent)
   if not record:
     return Library(
       (),
-      f"the compiled kernels have not been built for TensorFlow {tf.__version__}; "
-      f"`{BUILD_COMMAND}` does it",
+      f"the compiled kernels have not been built for TensorFlow {tf.__version__}; run "
+      f"`{BUILD_COMMAND}`",
     )
-  error = _register(directory / cache.LIBRARY)
+  error = _register(path)
   if error:
     return Library(
-      (),
-      f"{directory / cache.LIBRARY} cannot be used ({error}); `{BUILD_COMMAND} --force` makes "
-      "it anew",
+      (), f"{path} cannot be used ({error}); run `{BUILD_COMMAND} --force` to rebuild it"
     )
   if "CUDA" not in record["platforms"]:
-    return Library(("CPU",), "the compiled kernels were built for processors only")
+    return Library(("CPU",), "the compiled kernels were built for CPUs only")
   problem = _gpu_problem(record["cuda"])
   return Library(("CPU",), problem) if problem else Library(("CPU", "CUDA"))
 
 
 def _register(path: pathlib.Path) -> str:
-  """Makes the kernels known to XLA; returns "" or what is wrong."""
+  """Registers the kernels with XLA; returns "" or an error message."""
   try:
     register = ctypes.CDLL(str(path)).sasa_tf_register
-  except (OSError, AttributeError) as error:  # missing, cut off, or of another ABI
+  except (OSError, AttributeError) as error:  # missing, truncated, or of another ABI
     return str(error)
   register.restype = ctypes.c_char_p
   return register().decode()
 
 
 def _gpu_problem(built_for: str) -> str:
-  """Why this host's GPUs cannot run code of that CUDA version; "" if they can, or are none."""
+  """Returns why this host's GPUs cannot run code of that CUDA version; "" if they can.
+
+  Without GPUs there is no problem: the kernels can still be part of an exported program.
+  """
   gpus = tf.config.list_physical_devices("GPU")
   if not gpus:
     return ""
   driver = _driver_version()
   if driver < int(built_for.partition(".")[0]):
     return (
-      f"the NVIDIA driver is made for CUDA {driver}, the compiled kernels were built with CUDA "
+      f"the NVIDIA driver supports CUDA {driver}, but the compiled kernels were built with CUDA "
       f"{built_for}; update the driver, or build with an older CUDA toolkit (CUDA_HOME=... "
       f"{BUILD_COMMAND} --force)"
     )
@@ -97,7 +98,7 @@ def _gpu_problem(built_for: str) -> str:
 
 
 def _driver_version() -> int:
-  """The major version of CUDA that the NVIDIA driver serves; 0 where there is no driver."""
+  """Returns the major CUDA version that the NVIDIA driver supports; 0 without a driver."""
   version = ctypes.c_int()
   try:
     ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))

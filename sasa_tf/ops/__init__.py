@@ -2,6 +2,7 @@
 
 from sasa_tf.ops.dispatch import available_implementations, use_implementation
 from sasa_tf.ops.global_attention import global_attention_2d
+from sasa_tf.ops.kernel_status import KernelStatus, kernel_status
 from sasa_tf.ops.local_attention import (
   local_attention_2d,
   local_attention_2d_qkv_packed,
@@ -13,10 +14,12 @@ from sasa_tf.ops.stem.value_mixture import spatial_mixture_weights, spatial_valu
 from sasa_tf.ops.xla_barriers import use_target_device
 
 __all__ = [
+  "KernelStatus",
   "available_implementations",
   "block_attention_2d",
   "block_attention_weights",
   "global_attention_2d",
+  "kernel_status",
   "local_attention_2d",
   "local_attention_2d_qkv_packed",
   "local_attention_weights",

@@ -28,7 +28,7 @@ def test_where_there_is_a_compiler_the_kernels_have_been_built():
 
 def test_the_sources_are_in_the_package():
   names = {str(path.relative_to(cache.SOURCE_ROOT)) for path in cache.sources(".cc", ".h")}
-  assert {"cpu/attention_kernels.cc", "ffi/handlers.cc", "local_attention.h"} <= names
+  assert {"cpu/attention_kernels.cc", "ffi/registration.cc", "local_attention.h"} <= names
 
 
 def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):

@@ -1,7 +1,6 @@
-"""Sources that build in a second, in the place of the kernels."""
+"""Stub sources that build in a second, in place of the kernels."""
 
 import json
-import shutil
 
 import pytest
 
@@ -12,10 +11,9 @@ REGISTER = 'extern "C" __attribute__((visibility("default"))) const char* sasa_t
 
 @pytest.fixture
 def stub_kernels(tmp_path, monkeypatch):
-  """Makes sources that consist of one file, and an empty cache; returns the file."""
+  """Replaces the sources by a stub, with an empty cache; yields the path of the stub."""
   folder = tmp_path / "sources"
   folder.mkdir()
-  shutil.copy(cache.library_directory.__globals__["__file__"].replace("cache", "build"), folder)
   monkeypatch.setattr(cache, "SOURCE_ROOT", folder)
   monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
   source = folder / "stub_kernels.cc"
@@ -27,7 +25,7 @@ def stub_kernels(tmp_path, monkeypatch):
 
 
 def write_record(**record):
-  """Puts a record of a build, and an empty library, where a build would."""
+  """Writes a build record and an empty library to the library directory, and returns it."""
   directory = cache.library_directory()
   directory.mkdir(parents=True)
   (directory / cache.RECORD).write_text(json.dumps({"platforms": ["CPU"], "cuda": None, **record}))

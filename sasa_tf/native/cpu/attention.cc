@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cpu/avg_pool.h"
+#include "limits.h"
 
 namespace sasa {
 namespace {
@@ -92,6 +93,7 @@ Plan BackwardPlan(const LocalAttentionProblem& problem, int64_t lanes) {
 
 const char* CpuForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
                        const ParallelFor& tasks) {
+  if (const char* reason = UnsupportedReason(problem, Platform::kCpu)) return reason;
   if (problem.pool_size != 1) {
     const char* error = CpuForward(OfOutputs(problem), arrays, tasks);
     if (error == nullptr) WriteMeans(problem, arrays.output, arrays.pooled_output);
@@ -106,6 +108,7 @@ const char* CpuForward(const LocalAttentionProblem& problem, const ForwardArrays
 
 const char* CpuBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
                         const ParallelFor& tasks) {
+  if (const char* reason = UnsupportedReason(problem, Platform::kCpu)) return reason;
   if (problem.pool_size != 1) {
     const std::vector<char> upstream = GradientOfOutputs(problem, arrays.d_output);
     BackwardArrays of_outputs = arrays;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "limits.h"
+
 namespace sasa {
 
 StemPlan MakeStemPlan(const StemProblem& p, int64_t lanes) {
@@ -30,6 +32,7 @@ StemPlan MakeStemPlan(const StemProblem& p, int64_t lanes) {
 
 const char* CpuStemForward(const StemProblem& problem, const StemForwardArrays& arrays,
                            const ParallelFor& tasks) {
+  if (const char* reason = UnsupportedReason(problem, Platform::kCpu)) return reason;
   const CpuVariant& variant = ChosenCpuVariant();
   const StemPlan plan = MakeStemPlan(problem, variant.lanes);
   return RunWorkers(tasks, plan.workers, plan.scratch_bytes, [&](int64_t worker, float* scratch) {
@@ -39,6 +42,7 @@ const char* CpuStemForward(const StemProblem& problem, const StemForwardArrays& 
 
 const char* CpuStemBackward(const StemProblem& problem, const StemBackwardArrays& arrays,
                             const ParallelFor& tasks) {
+  if (const char* reason = UnsupportedReason(problem, Platform::kCpu)) return reason;
   const CpuVariant& variant = ChosenCpuVariant();
   const StemPlan plan = MakeStemPlan(problem, variant.lanes);
   const char* error =

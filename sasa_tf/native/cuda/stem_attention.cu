@@ -1,5 +1,4 @@
-// The stem attention kernels on CUDA: limits, choice of the path, and the final reduction of the
-// gradients.
+// The stem attention kernels on CUDA: choice of the path, and the final reduction of the gradients.
 //
 // There are two paths: tensor cores (stem_mma_*) and SIMT (stem_simt_*). Both launch persistent
 // thread blocks that loop over the images. Each worker writes its partial sums of the gradients to
@@ -8,6 +7,7 @@
 
 #include "cuda/stem_launch.h"
 #include "cuda/stem_partition.cuh"
+#include "limits.h"
 #include "stem_kernels.h"
 
 namespace sasa {
@@ -42,19 +42,6 @@ __global__ void __launch_bounds__(kReduceThreads)
   }
 }
 
-// Blocks in the batch and elements of an image are indexed with 32 bits.
-const char* UnsupportedReason(const StemProblem& p) {
-  constexpr int64_t kLimit = int64_t{1} << 31, kMaxPositions = 64, kMaxHeadDim = 128;
-  if (p.channels < 1 || p.channels > kMaxStemChannels) return "pixels of more than 4 channels";
-  if (p.block_rows * p.block_columns > kMaxPositions) return "blocks of more than 64 pixels";
-  if (p.head_dim > kMaxHeadDim) return "heads wider than 128";
-  if (p.height * p.width * p.heads * p.head_dim >= kLimit) {
-    return "an image of 2**31 elements or more";
-  }
-  if (p.batch * p.height * p.width >= kLimit) return "2**31 pixels or more";
-  return nullptr;
-}
-
 bool IsEmpty(const StemProblem& p) {
   return p.batch * p.height * p.width * p.heads * p.head_dim == 0;
 }
@@ -67,7 +54,7 @@ const char* LaunchError() {
 }  // namespace
 
 const char* CudaStemForward(const StemProblem& p, const StemForwardArrays& arrays, void* stream) {
-  if (const char* reason = UnsupportedReason(p)) return reason;
+  if (const char* reason = UnsupportedReason(p, Platform::kCuda)) return reason;
   if (IsEmpty(p)) return nullptr;
   const auto launch = stem::MmaSupports(p) ? stem::MmaForward : stem::SimtForward;
   launch(p, arrays, static_cast<cudaStream_t>(stream));
@@ -76,7 +63,7 @@ const char* CudaStemForward(const StemProblem& p, const StemForwardArrays& array
 
 const char* CudaStemBackward(const StemProblem& p, const StemBackwardArrays& arrays,
                              void* cuda_stream) {
-  if (const char* reason = UnsupportedReason(p)) return reason;
+  if (const char* reason = UnsupportedReason(p, Platform::kCuda)) return reason;
   const auto stream = static_cast<cudaStream_t>(cuda_stream);
   const GradientSizes sizes = stem::CountGradients(p);
   if (IsEmpty(p)) {

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from sasa_tf.native import library
+from sasa_tf.native import library, limits
 from sasa_tf.ops.average_pooling import average_pool_heads
 from sasa_tf.ops.blocked import local_attention as blocked
 from sasa_tf.ops.compiled.local_attention_stablehlo import LocalAttentionCall
@@ -27,24 +27,8 @@ from sasa_tf.ops.qkv_packing import RecomputeQkv, split_qkv
 from sasa_tf.ops.window import WindowGeometry
 from sasa_tf.ops.xla_barriers import target_device
 
-_MAX_KERNEL_SIZE = 11
-_MAX_HEAD_DIM = 128
-
 # Calls are cached so that their text is written once, not in each eager call.
 _cached_call = functools.cache(LocalAttentionCall)
-
-
-def _unsupported_by_platform(platform: str, depth: int, geometry: WindowGeometry) -> str | None:
-  """Returns why a platform's kernels do not support heads of width `depth` and this window."""
-  if depth > _MAX_HEAD_DIM:
-    return f"the compiled kernels take heads up to {_MAX_HEAD_DIM} wide, not {depth}"
-  if platform != "CUDA":
-    return None
-  if depth % 4:
-    return f"the compiled kernels for GPUs take heads of a width divisible by 4, not {depth}"
-  if min(geometry.kernel_size) < 3:
-    return f"the compiled kernels for GPUs take windows of 3 or more, not {geometry.kernel_size}"
-  return None
 
 
 def unsupported_reason(
@@ -61,11 +45,10 @@ def unsupported_reason(
     return "window_mask=False needs an implementation that works in blocks of queries"
   if unsupported := unsupported_dtype(query.dtype):
     return unsupported
-  if max(geometry.kernel_size) > _MAX_KERNEL_SIZE:
-    return (
-      f"the compiled kernels take windows of up to {_MAX_KERNEL_SIZE} rows and columns, not "
-      f"{geometry.kernel_size}"
-    )
+  # First the limits of all platforms, which need no built library.
+  unsupported = limits.local_attention_unsupported("CPU", geometry.kernel_size, query.shape)
+  if unsupported:
+    return unsupported
   loaded = library.load()
   if not loaded.platforms:
     return loaded.reason
@@ -73,7 +56,9 @@ def unsupported_reason(
   if device not in PLATFORMS:
     return f"there are no compiled kernels for a {device}"
   if PLATFORMS[device] in loaded.platforms:
-    return _unsupported_by_platform(PLATFORMS[device], query.shape[4], geometry)
+    return limits.local_attention_unsupported(
+      PLATFORMS[device], geometry.kernel_size, query.shape
+    )
   return loaded.reason
 
 
@@ -86,6 +71,7 @@ def _kernel_call(
   """Returns the call for [query, key, value], or for [packed QKV]."""
   first, packed = maps[0], len(maps) == 1
   heads, depth = first.shape[-2:]
+  any_image = (None, None, None, heads, depth)
   return _cached_call(
     element=ELEMENT_TYPES[first.dtype],
     heads=heads,
@@ -98,7 +84,7 @@ def _kernel_call(
     platforms=tuple(
       platform
       for platform in library.load().platforms
-      if _unsupported_by_platform(platform, depth, geometry) is None
+      if not limits.local_attention_unsupported(platform, geometry.kernel_size, any_image)
     ),
   )
 
@@ -280,12 +266,18 @@ def _with_pooling(call: LocalAttentionCall, pool_size: int) -> LocalAttentionCal
 
 def _pools(call: LocalAttentionCall, qkv: tf.Tensor, pool_size: int) -> bool:
   """Returns whether the kernels compute the average pooling."""
-  height, width = qkv.shape[1:3]
+  batch, height, width, parts, heads, depth = qkv.shape
   even = None not in (height, width) and height % 2 == 0 and width % 2 == 0
   return (
     (pool_size, target_device(), call.geometry.dilation_rate) == (2, "GPU", (1, 1))
     and even
-    and call.on_tensor_cores
+    and limits.uses_tensor_cores(
+      qkv.dtype.name,
+      call.geometry.kernel_size,
+      (batch, height, width, heads, depth),
+      call.scale,
+      qkv_parts=parts,
+    )
   )
 
 

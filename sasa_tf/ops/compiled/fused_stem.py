@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from sasa_tf.native import library
+from sasa_tf.native import library, limits
 from sasa_tf.ops.compiled.stablehlo import SIZES, Array, module
 from sasa_tf.ops.compiled.xla_custom_call import (
   ELEMENT_TYPES,
@@ -21,9 +21,6 @@ from sasa_tf.ops.compiled.xla_custom_call import (
 )
 from sasa_tf.ops.xla_barriers import target_device
 
-_MAX_HEAD_DIM = 128
-_MAX_CHANNELS = 4
-_MAX_BLOCK_PIXELS = 64  # 8 x 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +99,7 @@ def unsupported_reason(
     return loaded.reason
   if unsupported := unsupported_dtype(inputs.dtype):
     return unsupported
-  for name, number, limit in (
-    ("input channels", inputs.shape[3], _MAX_CHANNELS),
-    ("pixels in a block", block[0] * block[1], _MAX_BLOCK_PIXELS),
-    ("channels in a head", depth, _MAX_HEAD_DIM),
-  ):
-    if number > limit:
-      return f"the compiled kernels take up to {limit} {name}, not {number}"
-  return None
+  return limits.stem_attention_unsupported(PLATFORMS[device], block, inputs.shape, depth)
 
 
 def block_attention_absorbed(

@@ -6,12 +6,9 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
+from sasa_tf.native import limits
 from sasa_tf.ops.compiled.stablehlo import SIZES, Array, module
 from sasa_tf.ops.window import WindowGeometry
-
-# Of sasa_tf/native/local_attention.h and cuda/mma_attention.cuh.
-_TABLE_WORKERS = 1024
-_SMALLEST_SCALE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +46,6 @@ class LocalAttentionCall:
     if not self.has_relative:
       return [(0, 0)] * 2
     return [(size, self.depth // 2) for size in self.geometry.kernel_size]
-
-  @functools.cached_property
-  def on_tensor_cores(self) -> bool:
-    """Whether the CUDA kernels use tensor cores (mma instructions) for this call."""
-    return (
-      self.element != "f32"
-      and self.depth in (8, 16, 32, 64)
-      and self.geometry.kernel_size == (7, 7)
-      and self.heads <= _TABLE_WORKERS
-      and self.scale >= _SMALLEST_SCALE
-    )
 
   @functools.cached_property
   def forward(self) -> str:
@@ -145,7 +131,7 @@ class LocalAttentionCall:
 
   def _scratch_size(self) -> list[str]:
     """Lines that compute WorkspaceFloats of sasa_tf/native/local_attention.h as %scratch."""
-    tables = _TABLE_WORKERS * sum(self.geometry.kernel_size) * (self.depth // 2)
+    tables = limits.constants()["kTableWorkers"] * sum(self.geometry.kernel_size) * (self.depth // 2)
     return [
       f"%heads = stablehlo.constant dense<{self.heads}> : tensor<1xi32>",
       f"%partial_tables = stablehlo.constant dense<{tables}> : tensor<1xi32>",

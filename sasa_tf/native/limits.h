@@ -1,0 +1,105 @@
+// What the kernels support. sasa_tf/native/limits.py parses the constants of this file, so that the
+// limits of Python and C++ cannot differ, and tests/native/limits_test.py compares the predicates.
+#ifndef SASA_TF_NATIVE_LIMITS_H_
+#define SASA_TF_NATIVE_LIMITS_H_
+
+#include <cstdint>
+
+#include "local_attention.h"
+#include "stem_kernels.h"
+
+namespace sasa {
+
+enum class Platform : int32_t { kCpu, kCuda };
+
+// All kernels of local attention.
+constexpr int64_t kMaxKernelSize = 11;  // rows and columns of the window
+constexpr int64_t kMaxHeadDim = 128;    // also of stem attention
+
+// The CUDA kernels of local attention.
+constexpr int64_t kMinCudaKernelColumns = 3;
+constexpr int64_t kCudaHeadDimMultiple = 4;
+
+// The CUDA kernels of local attention on the tensor cores; head_dim is 8, 16, 32 or 64.
+constexpr int64_t kTensorCoreKernelSize = 7;
+constexpr int64_t kMinTensorCoreHeadDim = 8;
+constexpr int64_t kMaxTensorCoreHeadDim = 64;
+constexpr int64_t kMaxTensorCoreHeads = 1024;
+constexpr int64_t kMaxTensorCoreElements = 4294967295;  // of the packed query, key and value
+constexpr double kMinTensorCoreScale = 0.01;
+
+// Stem attention.
+constexpr int64_t kMaxStemPositions = 64;  // pixels in a block
+
+// Offsets within an image, and numbers of pixels and softmaxes, are 32-bit.
+constexpr int64_t kMaxInt32 = 2147483647;
+
+static_assert(kMaxTensorCoreHeads <= kTableWorkers, "a worker has a head");
+
+// Whether the CUDA kernels use the tensor cores; otherwise they use SIMT arithmetic.
+inline bool UsesTensorCores(const LocalAttentionProblem& p) {
+  const bool head_dim_supported = p.head_dim >= kMinTensorCoreHeadDim &&
+                                  p.head_dim <= kMaxTensorCoreHeadDim &&
+                                  (p.head_dim & (p.head_dim - 1)) == 0;
+  // In floating point, where the product cannot overflow.
+  const double elements = 1. * p.batch * p.height * p.width * p.qkv_parts * p.heads * p.head_dim;
+  return p.type != DType::kFloat32 && head_dim_supported && p.heads <= kMaxTensorCoreHeads &&
+         elements <= kMaxTensorCoreElements && p.kernel_rows == kTensorCoreKernelSize &&
+         p.kernel_columns == kTensorCoreKernelSize &&
+         p.scale >= static_cast<float>(kMinTensorCoreScale);
+}
+
+// Return why the kernels of a platform do not support a problem, or null if they do.
+inline const char* UnsupportedReason(const LocalAttentionProblem& p, Platform platform) {
+  if (p.kernel_rows % 2 == 0 || p.kernel_columns % 2 == 0) return "the kernel size must be odd";
+  if (p.kernel_rows > kMaxKernelSize || p.kernel_columns > kMaxKernelSize) {
+    return "the compiled kernels support windows of up to 11 rows and columns";
+  }
+  if (p.head_dim > kMaxHeadDim) return "the compiled kernels support heads of width up to 128";
+  if (WorkspaceFloats(p) > kMaxInt32) {
+    return "the compiled kernels support fewer than 2**31 pixels times heads";
+  }
+  if (platform == Platform::kCpu) return nullptr;
+  if (p.head_dim % kCudaHeadDimMultiple != 0) {
+    return "the CUDA kernels support heads of a width divisible by 4";
+  }
+  if (p.kernel_columns < kMinCudaKernelColumns) {
+    return "the CUDA kernels support windows of 3 columns or more";
+  }
+  if (p.height * p.width * p.qkv_parts * p.heads * p.head_dim > kMaxInt32) {
+    return "the CUDA kernels support images of fewer than 2**31 elements";
+  }
+  if (p.pool_size != 1) {
+    const bool supported = p.pool_size == 2 && p.height % 2 == 0 && p.width % 2 == 0 &&
+                           p.dilation_rows == 1 && p.dilation_columns == 1 && UsesTensorCores(p);
+    if (!supported) {
+      return "the CUDA kernels support average pooling on the tensor cores only, of size 2, for an "
+             "even height and width, without dilation";
+    }
+  }
+  return nullptr;
+}
+
+inline const char* UnsupportedReason(const StemProblem& p, Platform platform) {
+  if (p.channels < 1 || p.channels > kMaxStemChannels) {
+    return "the compiled kernels of stem attention support 1 to 4 input channels";
+  }
+  if (p.block_rows * p.block_columns > kMaxStemPositions) {
+    return "the compiled kernels of stem attention support up to 64 pixels in a block";
+  }
+  if (p.head_dim > kMaxHeadDim) {
+    return "the compiled kernels of stem attention support heads of width up to 128";
+  }
+  if (platform == Platform::kCpu) return nullptr;
+  if (p.height * p.width * p.heads * p.head_dim > kMaxInt32) {
+    return "the CUDA kernels of stem attention support images of fewer than 2**31 elements";
+  }
+  if (p.batch * p.height * p.width > kMaxInt32) {
+    return "the CUDA kernels of stem attention support fewer than 2**31 pixels";
+  }
+  return nullptr;
+}
+
+}  // namespace sasa
+
+#endif  // SASA_TF_NATIVE_LIMITS_H_
