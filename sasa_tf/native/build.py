@@ -292,7 +292,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prog="sasa-build-kernels", description=__doc__.partition("\n")[0]
   )
   parser.add_argument(
-    "--if_possible", action="store_true", help="exit with status 0 if there is no compiler or it fails"
+    "--if_possible",
+    action="store_true",
+    help="exit with status 0 if there is no compiler or it fails",
   )
   parser.add_argument("--force", action="store_true", help="build even if the library exists")
   parser.add_argument("--no_cuda", action="store_true", help="build no CUDA kernels")

@@ -1,4 +1,4 @@
-"""The build: where it puts the library, when it builds anew, and what it says when it cannot."""
+"""The build: the path of the library, when it rebuilds, and its errors."""
 
 import concurrent.futures
 import ctypes
@@ -19,19 +19,19 @@ needs_compiler = pytest.mark.skipif(not COMPILER, reason="there is no C++ compil
 
 
 @needs_compiler
-def test_where_there_is_a_compiler_the_kernels_have_been_built():
-  """So that no test of them is skipped for want of `make native`."""
+def test_kernels_have_been_built_if_there_is_a_compiler():
+  """Otherwise their tests would be skipped silently; run `make native`."""
   loaded = library.load()
   expected = {"CPU", "CUDA"} if build.find_compilers().nvcc else {"CPU"}
   assert set(loaded.platforms) == expected, loaded.reason
 
 
-def test_the_sources_are_in_the_package():
+def test_sources_are_in_the_package():
   names = {str(path.relative_to(cache.SOURCE_ROOT)) for path in cache.sources(".cc", ".h")}
   assert {"cpu/attention_kernels.cc", "ffi/registration.cc", "local_attention.h"} <= names
 
 
-def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
+def test_cache_directory_follows_the_environment(monkeypatch, tmp_path):
   monkeypatch.delenv(cache.ENVIRONMENT_VARIABLE, raising=False)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
   assert cache.cache_directory() == tmp_path / "xdg" / "sasa_tf"
@@ -43,7 +43,7 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
 
 
 @needs_compiler
-def test_builds_once_for_each_state_of_the_sources(stub_kernels):  # noqa: F811
+def test_builds_once_for_each_source_state(stub_kernels):  # noqa: F811
   lines = []
   first = build.build(report=lines.append)
   assert [line.split()[0] for line in lines] == ["compiling", "built"]
@@ -57,7 +57,7 @@ def test_builds_once_for_each_state_of_the_sources(stub_kernels):  # noqa: F811
 
 
 @needs_compiler
-def test_another_compiler_builds_anew_in_the_same_place(stub_kernels):  # noqa: F811
+def test_another_compiler_rebuilds_in_place(stub_kernels):  # noqa: F811
   path = build.build(report=lambda line: None)
   record = path.with_name(cache.RECORD)
   record.write_text(json.dumps({**json.loads(record.read_text()), "compilers": {"g++": "1.0"}}))
@@ -68,7 +68,7 @@ def test_another_compiler_builds_anew_in_the_same_place(stub_kernels):  # noqa: 
 
 
 @needs_compiler
-def test_several_may_build_at_once(stub_kernels):  # noqa: F811
+def test_concurrent_builds(stub_kernels):  # noqa: F811
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     paths = list(pool.map(lambda _: build.build(force=True, report=lambda line: None), range(4)))
   assert len(set(paths)) == 1
@@ -77,7 +77,7 @@ def test_several_may_build_at_once(stub_kernels):  # noqa: F811
 
 
 @needs_compiler
-def test_a_failure_has_the_compilers_words_and_leaves_nothing(stub_kernels, capsys):  # noqa: F811
+def test_compiler_failure_is_reported_and_cleaned_up(stub_kernels, capsys):  # noqa: F811
   stub_kernels.write_text("nonsense;\n")
   with pytest.raises(UserError, match=r"(?s)cannot be built.*stub_kernels\.cc.*nonsense"):
     build.build(report=lambda line: None)
@@ -87,13 +87,13 @@ def test_a_failure_has_the_compilers_words_and_leaves_nothing(stub_kernels, caps
   assert build.main(["--if_possible"]) == 0
 
 
-def test_a_missing_compiler_is_told_with_what_is_lost(stub_kernels, monkeypatch, capsys):  # noqa: F811
+def test_missing_compiler_is_reported_with_its_consequence(stub_kernels, monkeypatch, capsys):  # noqa: F811
   monkeypatch.setenv("PATH", "")
   monkeypatch.delenv("CXX", raising=False)
   assert build.main(["--if_possible"]) == 0
-  told = capsys.readouterr().err
-  assert told.count("\n") == 1
-  assert "there is no g++. Install g++" in told
-  assert "runs on TensorFlow's own operations" in told
+  error = capsys.readouterr().err
+  assert error.count("\n") == 1
+  assert "g++ was not found. Install g++" in error
+  assert "uses TensorFlow's own operations" in error
   assert build.main([]) == 1
   assert not cache.cache_directory().exists()

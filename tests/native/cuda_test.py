@@ -1,4 +1,4 @@
-"""The CUDA kernels: how they are built, what they refuse, and that they compute the same."""
+"""The CUDA kernels: their build, their limits, and their results on a GPU."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 GPU = bool(tf.config.list_physical_devices("GPU"))
 
 
-def test_each_architecture_is_compiled_for_and_newer_gpus_can_run_the_last(tmp_path):
+def test_compiles_for_each_architecture_and_ptx_for_newer_ones(tmp_path):
   compilers = build.Compilers("/usr/bin/g++", "/usr/bin/nvcc", (80, 90))
   commands = build.compile_commands(compilers, tmp_path)
   cuda = [command for command in commands.values() if command[0] == compilers.nvcc]
@@ -30,11 +30,11 @@ def test_each_architecture_is_compiled_for_and_newer_gpus_can_run_the_last(tmp_p
 
 
 @pytest.mark.skipif(GPU, reason="this host has a GPU to compile for")
-def test_without_a_gpu_nothing_is_compiled_for_one():
+def test_builds_no_cuda_kernels_without_a_gpu():
   assert build.find_compilers().nvcc is None
 
 
-def test_too_old_gpus_are_refused(capsys):
+def test_old_architectures_are_an_error(capsys):
   with pytest.raises(SystemExit):
     build.main(["--cuda_architectures=70,80"])
   assert "compute capability 8.0" in capsys.readouterr().err
@@ -47,16 +47,17 @@ def test_too_old_gpus_are_refused(capsys):
     (128, 11, None),
     (12, 3, None),
     (6, 7, "divisible by 4, not 6"),
-    (8, (1, 3), "windows of 3 or more"),
-    (132, 7, "up to 128 wide"),
+    (8, (1, 3), None),
+    (8, (3, 1), "windows of 3 columns or more"),
+    (132, 7, "width up to 128"),
   ],
 )
-def test_what_gpus_do_not_serve_goes_elsewhere_with_a_reason(monkeypatch, width, kernel, reason):
+def test_reports_unsupported_arguments(monkeypatch, width, kernel, reason):
   monkeypatch.setattr(library, "load", lambda: library.Library(("CPU", "CUDA")))
   query = tf.zeros([1, 2, 2, 1, width])
   with ops.use_target_device("GPU"):
-    said = fused.unsupported_reason(query, window_geometry(kernel), True)
-  assert said is None if reason is None else reason in said
+    found = fused.unsupported_reason(query, window_geometry(kernel), True)
+  assert found is None if reason is None else reason in found
 
 
 @pytest.mark.slow
@@ -70,8 +71,8 @@ def test_sources_compile(tmp_path, source):
   assert result.returncode == 0, result.stderr
 
 
-# [B, H, W, N, D], kernel, dilation, border. Heads 8 to 64 wide with windows of 7 take the tensor
-# cores in half precision, the others do not.
+# [B, H, W, N, D], kernel, dilation, border. In half precision, head widths 8 to 64 with windows of
+# 7 x 7 use the tensor cores.
 CASES = [
   ((2, 9, 13, 3, 8), 7, 1, "zero"),
   ((1, 14, 14, 8, 32), 7, 1, "mask"),
@@ -118,7 +119,7 @@ def test_equals_the_reference(shape, kernel, dilation, border, dtype, mode):
   assert all(bool(tf.reduce_all(a == b)) for a, b in zip(found, again, strict=True))
 
 
-# [B, H, W, N, D], window, dilation. The gradient of the means is the kernels' in the first four.
+# [B, H, W, N, D], kernel, dilation. In half precision, the kernels pool in the first four.
 POOLED = [
   ((2, 8, 14, 3, 8), 7, 1),
   ((1, 28, 6, 2, 16), 7, 1),
@@ -135,7 +136,7 @@ POOLED = [
 @pytest.mark.parametrize("mode", ["eager", "jit"])
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize(("shape", "kernel", "dilation"), POOLED)
-def test_means_equal_the_reference(shape, kernel, dilation, dtype, mode):
+def test_pooled_output_equals_the_reference(shape, kernel, dilation, dtype, mode):
   generator = tf.random.Generator.from_seed(1)
   batch, height, width, heads, depth = shape
   projected = tf.cast(generator.normal([batch, height, width, 3, heads, depth]), dtype)
@@ -166,8 +167,8 @@ def test_means_equal_the_reference(shape, kernel, dilation, dtype, mode):
     assert error < TOLERANCES[dtype], name
 
 
-# [B, H, W], block, channels, heads, head width. Blocks of 4 x 4 and heads 16 wide take the tensor
-# cores in half precision, the others do not.
+# [B, H, W], block, C, N, D. In half precision, blocks of 4 x 4 with heads of width 16 use the tensor
+# cores.
 STEMS = [
   ((2, 9, 13), (4, 4), 3, 4, 16),
   ((1, 20, 75), (4, 4), 3, 5, 16),
@@ -192,7 +193,9 @@ def exact_products():
 @pytest.mark.parametrize("mode", ["graph", "jit"])
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize(("size", "block", "channels", "heads", "depth"), STEMS)
-def test_the_stem_equals_stock_operations(size, block, channels, heads, depth, dtype, mode):
+def test_stem_attention_equals_tensorflow_operations(
+  size, block, channels, heads, depth, dtype, mode
+):
   generator = tf.random.Generator.from_seed(1)
   projection = [channels, heads, depth]
   images = tf.cast(generator.normal([*size, channels]), dtype)
@@ -224,8 +227,8 @@ def test_the_stem_equals_stock_operations(size, block, channels, heads, depth, d
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU")
-def test_without_a_graph_the_stem_takes_stock_operations():
-  """As the gradient of the pixels would be computed for nobody."""
+def test_eager_stem_attention_uses_tensorflow_operations():
+  """Because eager execution would compute the gradient of the pixels even if it is not used."""
   images = tf.random.normal([1, 8, 8, 3])
   kernels = [tf.random.normal(shape) for shape in ([3, 2, 8], [3, 2, 8], [16, 3, 2, 8])]
 

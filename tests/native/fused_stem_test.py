@@ -1,4 +1,4 @@
-"""The compiled kernels of the stem's attention equal TensorFlow's own operations."""
+"""The compiled kernels of stem attention equal TensorFlow's operations."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def normal(shape, seed, dtype=tf.float32):
 
 
 def sources(size, block, channels=3, heads=2, depth=8, dtype=tf.float32):
-  """Pixels, the three kernels, and the output's gradient."""
+  """Returns pixels, the three projections, and the output's gradient."""
   places = block[0] * block[1]
   return [
     normal([*size, channels], 0, dtype),
@@ -39,7 +39,7 @@ def sources(size, block, channels=3, heads=2, depth=8, dtype=tf.float32):
 
 
 def run(tensors, block, implementation, wanted=slice(1, 4), jit=False, signature=None):
-  """The output and the gradients of the `wanted` tensors."""
+  """Returns the output and the gradients of the `wanted` tensors."""
 
   def step(*tensors):
     *inputs, upstream = tensors
@@ -53,7 +53,7 @@ def run(tensors, block, implementation, wanted=slice(1, 4), jit=False, signature
 
 
 def assert_agree(found, expected, dtype=tf.float32):
-  """Of the output, and of the gradients together: one of them may be nothing but cancellation."""
+  """Compares the output, and the gradients relative to the largest of all gradients."""
   numbers = [tf.cast(tensor, tf.float32).numpy() for tensor in expected]
   largest = [np.abs(array).max(initial=1e-3) for array in numbers]
   scales = [largest[0], *[max(largest[1:])] * (len(largest) - 1)]
@@ -70,7 +70,7 @@ def assert_agree(found, expected, dtype=tf.float32):
   ("size", "block"),
   [
     ((2, 8, 12), (4, 4)),
-    ((1, 7, 13), (4, 4)),  # blocks that stick out on all sides
+    ((1, 7, 13), (4, 4)),  # blocks that exceed the image on all sides
     ((2, 3, 3), (4, 4)),  # an image smaller than a block
     ((1, 10, 6), (2, 3)),
     ((1, 16, 9), (8, 8)),
@@ -78,7 +78,7 @@ def assert_agree(found, expected, dtype=tf.float32):
     ((1, 20, 21), (5, 7)),
   ],
 )
-def test_equals_stock_operations(size, block, dtype, jit):
+def test_equals_tensorflow_operations(size, block, dtype, jit):
   tensors = sources(size, block, dtype=dtype)
   exact = [tf.cast(tensor, tf.float32) for tensor in tensors]
   expected = run(exact, block, "reference")
@@ -88,7 +88,7 @@ def test_equals_stock_operations(size, block, dtype, jit):
 
 @st.composite
 def problems(draw):
-  """Size of the images, block, channels, heads, head width, dtype."""
+  """Draws [B, H, W], block, C, N, D and dtype."""
   size = st.integers(1, 20)
   block = (draw(st.integers(1, 8)), draw(st.integers(1, 8)))
   depth = draw(st.integers(1, 24) | st.sampled_from([32, 64, 128]))
@@ -102,7 +102,7 @@ def problems(draw):
   )
 
 
-def _agrees(problem):
+def _assert_matches_the_reference(problem):
   block, dtype = problem[1], problem[-1]
   tensors = sources(*problem)
   exact = [tf.cast(tensor, tf.float32) for tensor in tensors]
@@ -114,17 +114,17 @@ def _agrees(problem):
 @hypothesis.settings(max_examples=25, deadline=None, derandomize=True, database=None)
 @hypothesis.given(problems())
 def test_random_problems(problem):
-  _agrees(problem)
+  _assert_matches_the_reference(problem)
 
 
 @pytest.mark.slow
 @hypothesis.settings(max_examples=1000, deadline=None, database=None)
 @hypothesis.given(problems())
-def test_a_thousand_random_problems(problem):
-  _agrees(problem)
+def test_many_random_problems(problem):
+  _assert_matches_the_reference(problem)
 
 
-def test_the_gradient_of_the_pixels_and_second_derivatives():
+def test_pixel_gradients_and_second_derivatives():
   block = (4, 4)
   tensors = sources((1, 8, 8), block)
   everything = slice(0, 4)
@@ -149,7 +149,7 @@ def test_the_gradient_of_the_pixels_and_second_derivatives():
   assert_agree(penalty_gradients("fused"), penalty_gradients("reference"))
 
 
-def test_sizes_that_only_the_call_knows():
+def test_unknown_sizes():
   block = (4, 4)
   unknown = [tf.TensorSpec([None, None, None, last]) for last in (3, 16)]
   signature = [unknown[0], *[tf.TensorSpec(t.shape) for t in sources((1, 1, 1), block)[1:4]]]
@@ -166,10 +166,10 @@ def test_sizes_that_only_the_call_knows():
     ((1, 8, 8, 5), (4, 4), 8, tf.float32, "up to 4 input channels, not 5"),
     ((1, 8, 8, 3), (9, 9), 8, tf.float32, "up to 64 pixels in a block, not 81"),
     ((1, 8, 8, 3), (4, 4), 129, tf.float32, "up to 128 channels in a head, not 129"),
-    ((1, 8, 8, 3), (4, 4), 8, tf.float64, "take float32, bfloat16, float16, not float64"),
+    ((1, 8, 8, 3), (4, 4), 8, tf.float64, "float32, bfloat16, float16, not float64"),
   ],
 )
-def test_refusals(shape, block, depth, dtype, reason):
+def test_unsupported_arguments(shape, block, depth, dtype, reason):
   assert reason in fused_stem.unsupported_reason(tf.TensorSpec(shape, dtype), block, depth)
 
 
@@ -178,19 +178,19 @@ def test_refusals(shape, block, depth, dtype, reason):
   [
     ("CPU", ("CPU",), None),
     ("GPU", ("CPU", "CUDA"), None),
-    ("GPU", ("CPU",), "for processors only"),
-    ("TPU", ("CPU", "CUDA"), "no compiled kernels of attention inside of blocks for a TPU"),
+    ("GPU", ("CPU",), "for CPUs only"),
+    ("TPU", ("CPU", "CUDA"), "no compiled kernels of block attention for a TPU"),
   ],
 )
-def test_devices(monkeypatch, device, platforms, reason):
-  built = library.Library(platforms, "built for processors only")
+def test_supported_devices(monkeypatch, device, platforms, reason):
+  built = library.Library(platforms, "built for CPUs only")
   monkeypatch.setattr(library, "load", lambda: built)
   with ops.use_target_device(device):
-    said = fused_stem.unsupported_reason(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8)
-  assert said is None if reason is None else reason in said
+    found = fused_stem.unsupported_reason(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8)
+  assert found is None if reason is None else reason in found
 
 
-def test_without_a_library_the_reason_is_the_librarys(monkeypatch):
+def test_reason_without_a_library(monkeypatch):
   monkeypatch.setattr(library, "load", lambda: library.Library((), "not built"))
   assert fused_stem.unsupported_reason(tf.TensorSpec([1, 8, 8, 3]), (4, 4), 8) == "not built"
 
@@ -214,7 +214,7 @@ def _bits(threads, instructions):
   ).stdout.strip()
 
 
-def test_threads_change_no_bit():
+def test_results_do_not_depend_on_threads():
   assert _bits(1, "avx512") == _bits(2, "avx512")
 
 

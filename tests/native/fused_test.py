@@ -1,4 +1,4 @@
-"""What only `fused` promises: threads, instruction sets, random shapes, SavedModels, strategies."""
+"""Properties of `fused`: threads, instruction sets, random shapes, SavedModels, strategies."""
 
 import json
 import os
@@ -34,10 +34,10 @@ CASE = Case((2, 17, 19, 3, 8), (7, 5), border="mask")
 
 @st.composite
 def problems(draw):
-  """A case, its dtype, and what is left out: "key", "tables" or nothing."""
+  """Draws a case, its dtype, and the arguments that are None: "key", "tables" or ""."""
   size = st.integers(1, 9) | st.integers(10, 24)
   kernel, rate = st.sampled_from([1, 3, 5, 7, 9, 11]), st.sampled_from([1, 1, 2, 3])
-  left_out = draw(st.sampled_from(["", "", "key", "tables"]))
+  absent = draw(st.sampled_from(["", "", "key", "tables"]))
   depth = draw(st.integers(1, 12) | st.sampled_from([16, 20, 32, 64, 128]))
   case = Case(
     (draw(st.integers(1, 2)), draw(size), draw(size), draw(st.integers(1, 3)), depth),
@@ -46,25 +46,25 @@ def problems(draw):
     draw(st.sampled_from(["zero", "mask"])),
   )
   dtype = draw(st.sampled_from([tf.float32, tf.float32, tf.bfloat16, tf.float16]))
-  return case, dtype, "tables" if depth % 2 else left_out
+  return case, dtype, "tables" if depth % 2 else absent
 
 
-def _agrees_with_the_reference(problem):
-  case, dtype, left_out = problem
+def _assert_matches_the_reference(problem):
+  case, dtype, absent = problem
   query, key, value, *tables, upstream = inputs(case, dtype)
   scale = case.shape[4] ** -0.5
-  tables = [] if left_out == "tables" else [tf.cast(t, tf.float32) for t in tables]
+  tables = [] if absent == "tables" else [tf.cast(t, tf.float32) for t in tables]
 
   def compute(implementation, tensors):
     attend = attention(case, implementation, scale=scale)
-    if left_out == "key":
+    if absent == "key":
       return output_and_gradients(lambda q, *rest: attend(q, None, *rest), tensors)
     return output_and_gradients(attend, tensors)
 
-  tensors = [query, *([] if left_out == "key" else [key]), value, *tables, upstream]
+  tensors = [query, *([] if absent == "key" else [key]), value, *tables, upstream]
   actual = compute("fused", tensors)
   expected = compute("reference", [tf.cast(t, tf.float64) for t in tensors])
-  # Both tables as one: of a window of one row, the row's gradient is nothing but rounding.
+  # Both tables are compared as one: with one row, the gradient of its table is only rounding error.
   maps = len(tensors) - len(tables)
   actual, expected = (
     [*results[:maps], *([tf.concat(results[maps:], axis=0)] if tables else [])]
@@ -76,14 +76,14 @@ def _agrees_with_the_reference(problem):
 @hypothesis.settings(max_examples=50, deadline=None, derandomize=True)
 @hypothesis.given(problems())
 def test_random_problems(problem):
-  _agrees_with_the_reference(problem)
+  _assert_matches_the_reference(problem)
 
 
 @pytest.mark.slow
 @hypothesis.settings(max_examples=1000, deadline=None)
 @hypothesis.given(problems())
 def test_many_random_problems(problem):
-  _agrees_with_the_reference(problem)
+  _assert_matches_the_reference(problem)
 
 
 # Prints the bytes of output and gradients, computed in the process and in two replicas of it.
@@ -106,7 +106,7 @@ print(json.dumps([fused_test.digest(r) for r in results]))
 
 
 def digest(tensors):
-  """The bytes of tensors, as one number."""
+  """Returns a hash of the tensors' bytes."""
   return hash(b"".join(t.numpy().tobytes() for t in tensors))
 
 
@@ -119,7 +119,7 @@ def _in_another_process(threads, **environment):
   return json.loads(output.splitlines()[-1])
 
 
-def test_neither_threads_nor_replicas_change_a_bit():
+def test_results_do_not_depend_on_threads_or_replicas():
   one, three = _in_another_process(1), _in_another_process(3)
   assert len(one) == 3
   assert set(one) == set(three) and len(set(one)) == 1
@@ -128,14 +128,14 @@ def test_neither_threads_nor_replicas_change_a_bit():
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["plain", "avx2", "avx512"])
 def test_every_instruction_set(variant):
-  """Those of this processor; a lesser one takes the place of those that it lacks."""
+  """Those that this CPU lacks fall back to a smaller one."""
   program = "import pytest; raise SystemExit(pytest.main(['-q', 'tests/native/fused_test.py', "
   program += "'-k', 'test_random_problems']))"
   environment = {**os.environ, "SASA_TF_NATIVE_CPU": variant}
   subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
-def test_sizes_at_run_time_in_one_function():
+def test_one_function_serves_all_sizes():
   tensors = [
     inputs(Case((b, h, w, 2, 4), (5, 5)), tf.float32) for b, h, w in ((1, 9, 7), (3, 4, 11))
   ]
@@ -151,7 +151,7 @@ def test_sizes_at_run_time_in_one_function():
   assert compute.experimental_get_tracing_count() == 1
 
 
-def test_a_jacobian():
+def test_jacobian_matches_reference():
   case = Case((1, 3, 4, 1, 2), (3, 3))
   *tensors, _ = inputs(case, tf.float32)
 
@@ -164,7 +164,7 @@ def test_a_jacobian():
   assert_close(jacobian("fused"), jacobian("reference"), 1e-5)
 
 
-def test_compiled_by_xla_there_is_one_call_each_way():
+def test_xla_program_has_one_call_forward_and_one_backward():
   tensors = inputs(CASE, tf.float32)
   compute = tf.function(
     lambda t: output_and_gradients(attention(CASE, "fused"), t), jit_compile=True
@@ -173,7 +173,7 @@ def test_compiled_by_xla_there_is_one_call_each_way():
   assert text.count("custom_call_target=") == 2
 
 
-def test_a_saved_model_trains_on(tmp_path):
+def test_gradients_of_a_loaded_saved_model(tmp_path):
   class Module(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 2, 4])])
     def attend(self, x):
@@ -204,8 +204,8 @@ def test_exported_models_use_stock_operations(tmp_path):
   tf.saved_model.save(Module(), str(tmp_path / "auto"))
   assert b"XlaCallModule" not in (tmp_path / "auto" / "saved_model.pb").read_bytes()
   with ops.use_implementation("fused"):
-    tf.saved_model.save(Module(), str(tmp_path / "asked"))
-  assert b"XlaCallModule" in (tmp_path / "asked" / "saved_model.pb").read_bytes()
+    tf.saved_model.save(Module(), str(tmp_path / "fused"))
+  assert b"XlaCallModule" in (tmp_path / "fused" / "saved_model.pb").read_bytes()
   traced = Module().attend.get_concrete_function()  # for use here
   assert any(node.op == "XlaCallModule" for node in traced.graph.as_graph_def().node)
 
@@ -213,13 +213,13 @@ def test_exported_models_use_stock_operations(tmp_path):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ({"dtype": tf.float64}, "take float32, bfloat16, float16, not float64"),
+    ({"dtype": tf.float64}, "float32, bfloat16, float16, not float64"),
     ({"kernel_size": 13}, r"windows of up to 11 rows and columns, not \(13, 13\)"),
     ({"window_mask": False}, "window_mask=False needs an implementation that works in blocks"),
-    ({"width": 132}, "heads up to 128 wide, not 132"),
+    ({"width": 132}, "heads of width up to 128, not 132"),
   ],
 )
-def test_refuses(arguments, message):
+def test_unsupported_arguments_raise(arguments, message):
   arguments = dict(arguments)
   x = tf.zeros([2, 16, 16, 1, arguments.pop("width", 8)], arguments.pop("dtype", tf.float32))
   with pytest.raises(ValueError, match=f"implementation='fused' cannot compute this: .*{message}"):
@@ -232,17 +232,17 @@ def test_refuses(arguments, message):
 @pytest.mark.parametrize(
   ("device", "why"), [("GPU", "built without nvcc"), ("TPU", "there are no compiled kernels for a")]
 )
-def test_is_not_chosen_for_a_device_without_kernels(monkeypatch, device, why):
+def test_is_not_selected_without_kernels_for_the_device(monkeypatch, device, why):
   monkeypatch.setattr("sasa_tf.ops.compiled.fused.target_device", lambda: device)
-  processors = library.Library(("CPU",), "built without nvcc")
-  monkeypatch.setattr("sasa_tf.native.library.load", lambda: processors)
+  cpu_only = library.Library(("CPU",), "built without nvcc")
+  monkeypatch.setattr("sasa_tf.native.library.load", lambda: cpu_only)
   request = dispatch.AttentionRequest(tf.zeros([2, 16, 16, 8, 8]), window_geometry(7), True)
   name, reason = dispatch.choose(request)
   assert name == "blocked"
   assert f"and not 'fused': {why}" in reason
 
 
-def test_not_a_number_is_not_hidden():
+def test_nan_propagates():
   query = np.ones([1, 9, 9, 1, 4], np.float32)
   query[0, 4, 4] = np.nan
   output = attention(Case(query.shape, (3, 3)), "fused")(query, np.ones_like(query), query)
@@ -252,8 +252,8 @@ def test_not_a_number_is_not_hidden():
 
 @pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16], ids=lambda dtype: dtype.name)
-def test_what_was_made_for_a_gpu_pools_on_a_processor(dtype, mode):
-  """The kernels compute the means there too, as a program does not choose where it runs."""
+def test_pooling_program_for_gpus_runs_on_cpus(dtype, mode):
+  """The CPU kernels pool too, because a program traced for GPUs may run on a CPU."""
   generator = tf.random.Generator.from_seed(1)
   projected = tf.cast(generator.normal([2, 6, 8, 3, 2, 16]), dtype)
   tables = [generator.normal([7, 8]) for _ in range(2)]

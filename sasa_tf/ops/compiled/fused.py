@@ -56,9 +56,7 @@ def unsupported_reason(
   if device not in PLATFORMS:
     return f"there are no compiled kernels for a {device}"
   if PLATFORMS[device] in loaded.platforms:
-    return limits.local_attention_unsupported(
-      PLATFORMS[device], geometry.kernel_size, query.shape
-    )
+    return limits.local_attention_unsupported(PLATFORMS[device], geometry.kernel_size, query.shape)
   return loaded.reason
 
 

@@ -22,7 +22,6 @@ from sasa_tf.ops.compiled.xla_custom_call import (
 from sasa_tf.ops.xla_barriers import target_device
 
 
-
 @dataclasses.dataclass(frozen=True)
 class _StemCall:
   """Everything that the text of the forward and the backward call depends on.

@@ -131,7 +131,9 @@ class LocalAttentionCall:
 
   def _scratch_size(self) -> list[str]:
     """Lines that compute WorkspaceFloats of sasa_tf/native/local_attention.h as %scratch."""
-    tables = limits.constants()["kTableWorkers"] * sum(self.geometry.kernel_size) * (self.depth // 2)
+    tables = (
+      limits.constants()["kTableWorkers"] * sum(self.geometry.kernel_size) * (self.depth // 2)
+    )
     return [
       f"%heads = stablehlo.constant dense<{self.heads}> : tensor<1xi32>",
       f"%partial_tables = stablehlo.constant dense<{tables}> : tensor<1xi32>",

@@ -1,0 +1,151 @@
+"""The limits of Python and of the C++ sources are the same."""
+
+import ctypes
+import dataclasses
+import itertools
+import re
+
+import pytest
+
+from sasa_tf import ops
+from sasa_tf.native import cache, limits
+from sasa_tf.ops.compiled import fused_stem
+from sasa_tf.ops.compiled.local_attention_stablehlo import LocalAttentionCall
+from sasa_tf.ops.window import window_geometry
+
+needs_library = pytest.mark.skipif(
+  not ops.kernel_status().usable, reason="the compiled kernels have not been built"
+)
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """A problem of local attention that both platforms and the tensor cores support."""
+
+  batch: int = 2
+  height: int = 14
+  width: int = 14
+  heads: int = 8
+  depth: int = 16
+  kernel: tuple[int, int] = (7, 7)
+  parts: int = 3
+  dtype: str = "bfloat16"
+  scale: float = 1.0
+
+  @property
+  def shape(self):
+    return (self.batch, self.height, self.width, self.heads, self.depth)
+
+  @property
+  def sizes(self):
+    values = (*self.shape, *self.kernel, 1, 1, self.parts, DTYPES.index(self.dtype), 1)
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def problems():
+  """Problems with one or two fields at the edges of the limits."""
+  edges = {
+    "batch": (1, 2**20, 2**28),
+    "height": (1, 2**12, 2**13, 2**16),
+    "width": (2**12, 2**15 - 1, 2**15),
+    "heads": (1, 1023, 1024, 1025),
+    "depth": (1, 2, 3, 4, 6, 7, 8, 12, 24, 32, 63, 64, 96, 124, 127, 128, 129, 132, 256),
+    "kernel": tuple(itertools.product((1, 3, 5, 7, 9, 11, 13), repeat=2)),
+    "parts": (1, 2, 3),
+    "dtype": DTYPES,
+    "scale": (0.009, 0.011, 0.5),
+  }
+  choices = [(name, value) for name, values in edges.items() for value in values]
+  for one, other in itertools.combinations(choices, 2):
+    yield dataclasses.replace(
+      Problem(), **dict([one]), **(dict([other]) if one[0] != other[0] else {})
+    )
+  # 2**32 and 2**31 elements, and one less or more.
+  for batch in (2**14 - 1, 2**14, 2**14 + 1):
+    yield Problem(batch, 2**5, 2**5, 2**4, 2**4, parts=1)
+  for width in (2**11 - 1, 2**11, 2**11 + 1):
+    yield Problem(1, 2**11, width, 2**4, 2**5, parts=1)
+    yield Problem(2**5, 2**11, width, 2**4, 2**2, parts=1)
+
+
+@needs_library
+def test_local_attention_limits_equal_those_of_cpp():
+  library = ctypes.CDLL(str(cache.library_path()))
+  supported = library.sasa_tf_local_attention_supported
+  supported.restype = ctypes.c_bool
+  tensor_cores = library.sasa_tf_local_attention_uses_tensor_cores
+  tensor_cores.restype = ctypes.c_bool
+  outcomes = set()
+  for p in problems():
+    for platform in ("CPU", "CUDA"):
+      reason = limits.local_attention_unsupported(platform, p.kernel, p.shape, qkv_parts=p.parts)
+      expected = supported(p.sizes, ctypes.c_float(p.scale), platform == "CUDA")
+      assert (reason is None) == expected, (p, platform, reason)
+      outcomes.add(re.sub(r"\d+|\(.*?\)", "", reason or "supported"))
+    found = limits.uses_tensor_cores(p.dtype, p.kernel, p.shape, p.scale, qkv_parts=p.parts)
+    assert found == tensor_cores(p.sizes, ctypes.c_float(p.scale)), p
+    outcomes.add(found)
+  assert len(outcomes) == 9, outcomes  # six reasons, supported, and both values of tensor cores
+
+
+@needs_library
+def test_stem_attention_limits_equal_those_of_cpp():
+  supported = ctypes.CDLL(str(cache.library_path())).sasa_tf_stem_attention_supported
+  supported.restype = ctypes.c_bool
+  cases = itertools.product(
+    ((1, 8, 8), (2**17, 2**7, 2**7 - 1), (2**17, 2**7, 2**7), (1, 2**14, 2**13), (1, 2**13, 2**13)),
+    (1, 2, 3, 4, 5),
+    ((1, 1), (4, 4), (8, 8), (5, 13), (64, 1), (1, 65)),
+    (1, 2),
+    (1, 7, 16, 128, 129),
+  )
+  for size, channels, block, heads, depth in cases:
+    values = (*size, channels, *block, heads, depth, 0)
+    sizes = (ctypes.c_int64 * len(values))(*values)
+    for platform in ("CPU", "CUDA"):
+      reason = limits.stem_attention_unsupported(platform, block, (*size, channels), depth, heads)
+      assert (reason is None) == supported(sizes, platform == "CUDA"), (values, platform, reason)
+
+
+@needs_library
+def test_workspace_sizes_equal_those_of_cpp():
+  library = ctypes.CDLL(str(cache.library_path()))
+  local, stem = (
+    library.sasa_tf_local_attention_workspace_floats,
+    library.sasa_tf_stem_attention_workspace_floats,
+  )
+  local.restype = stem.restype = ctypes.c_int64
+  for p in (Problem(), Problem(depth=128, kernel=(3, 11)), Problem(depth=7, kernel=(1, 1))):
+    call = LocalAttentionCall(
+      *("bf16", p.heads, p.depth, window_geometry(p.kernel), 1.0, True, True, True, ("CPU",))
+    )
+    tables = int(re.search(r"%partial_tables = stablehlo.constant dense<(\d+)>", call.backward)[1])
+    assert tables + p.batch * p.height * p.width * p.heads == local(p.sizes)
+  for positions, channels, heads, depth in itertools.product((1, 16, 64), (1, 3), (1, 8), (5, 128)):
+    values = (1, 8, 8, channels, positions, 1, heads, depth, 0)
+    found = fused_stem._scratch_floats(positions, channels, heads, depth)
+    assert found == stem((ctypes.c_int64 * len(values))(*values))
+
+
+def test_constants_are_found_without_a_library():
+  constants = limits.constants()
+  assert constants["kMaxKernelSize"] == 11
+  assert constants["kTableWorkers"] == 1024
+  assert constants["kMinTensorCoreScale"] == 0.01
+  assert constants["kMaxStemChannels"] == 4
+
+
+@pytest.mark.parametrize(
+  ("kernel", "shape", "reason"),
+  [
+    ((13, 3), (None, None, None, 1, 8), "up to 11 rows and columns, not"),
+    ((7, 7), (None, None, None, 1, 132), "width up to 128, not 132"),
+    ((1, 3), (None, None, None, 1, 6), "divisible by 4, not 6"),
+    ((3, 1), (None, None, None, 1, 8), "windows of 3 columns or more"),
+    ((1, 3), (None, None, None, 1, 8), None),
+  ],
+)
+def test_unknown_sizes_are_no_limit(kernel, shape, reason):
+  found = limits.local_attention_unsupported("CUDA", kernel, shape)
+  assert found is None if reason is None else reason in found
