@@ -167,8 +167,8 @@ def test_pooled_output_equals_the_reference(shape, kernel, dilation, dtype, mode
     assert error < TOLERANCES[dtype], name
 
 
-# [B, H, W], block, C, N, D. In half precision, blocks of 4 x 4 with heads of width 16 use the tensor
-# cores.
+# [B, H, W], block, C, N, D. In half precision, blocks of 4 x 4 with heads of width 16 use the
+# tensor cores.
 STEMS = [
   ((2, 9, 13), (4, 4), 3, 4, 16),
   ((1, 20, 75), (4, 4), 3, 5, 16),

@@ -9,9 +9,9 @@ import pytest
 
 from sasa_tf import ops
 from sasa_tf.native import cache, limits
+from sasa_tf.ops.checks import window_geometry
 from sasa_tf.ops.compiled import fused_stem
 from sasa_tf.ops.compiled.local_attention_stablehlo import LocalAttentionCall
-from sasa_tf.ops.window import window_geometry
 
 needs_library = pytest.mark.skipif(
   not ops.kernel_status().usable, reason="the compiled kernels have not been built"
