@@ -142,7 +142,7 @@ def _measure() -> None:
 
 def main(argv: list[str]) -> None:
   """Measures, or shows or compares what was measured."""
-  program.refuse_positional(argv)
+  program.check_no_positional_args(argv)
   if FLAGS.compare or FLAGS.show:
     from sasa_tf.benchmarks import run
 

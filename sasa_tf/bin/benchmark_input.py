@@ -25,7 +25,7 @@ flags.DEFINE_bool("input_only", False, "Measure the input pipeline alone.")
 
 def main(argv: list[str]) -> None:
   """Measures the experiment of the flags."""
-  program.refuse_positional(argv)
+  program.check_no_positional_args(argv)
 
   from sasa_tf import registry_imports  # noqa: F401
   from sasa_tf.benchmarks import input_pipeline

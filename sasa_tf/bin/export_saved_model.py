@@ -1,14 +1,14 @@
-"""Exports a trained model as a SavedModel that takes pictures.
+"""Exports a trained model as a SavedModel that takes images.
 
   python -m sasa_tf.bin.export_saved_model --model_dir=runs/digits \
     --export_dir=runs/digits/saved_model
 
-What the task of the experiment is, decides what it returns: `logits` and `probs` of classes, or
-`detection_boxes`, `detection_scores`, `detection_classes` and `num_detections`, with boxes in
-pixels of the picture. --litert writes a LiteRT (TensorFlow Lite) file of the same weights too.
+Classifiers return `logits` and `probs`. Detectors return `detection_boxes` (in pixels of the
+image), `detection_scores`, `detection_classes` and `num_detections`. --litert also writes a LiteRT
+(TensorFlow Lite) file.
 
-Experiment and configuration are those that the training left in --model_dir; name --experiment
-(with --config_file and --params_override) to give others.
+The experiment and its configuration are read from --model_dir. Pass --experiment, --config_file
+and --params_override to replace them.
 """
 
 from __future__ import annotations
@@ -22,34 +22,36 @@ from sasa_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("model_dir", None, "Directory of the training.")
-flags.DEFINE_string("export_dir", None, "SavedModel directory to make.", required=True)
+flags.DEFINE_string("model_dir", None, "Model directory of the training.")
+flags.DEFINE_string("export_dir", None, "SavedModel directory to create.", required=True)
 flags.DEFINE_string(
-  "checkpoint_path", None, "Checkpoint or directory of one; --model_dir's best by default."
+  "checkpoint_path", None, "Checkpoint, or a directory with one. Default: the best of --model_dir."
 )
-flags.DEFINE_string("experiment", None, "Experiment; that of --model_dir by default.")
+flags.DEFINE_string("experiment", None, "Experiment. Default: that of --model_dir.")
 flags.DEFINE_multi_string("config_file", None, "YAML files that override the experiment.")
-flags.DEFINE_string("params_override", None, "YAML string that overrides further.")
+flags.DEFINE_string("params_override", None, "YAML string of overrides, applied last.")
 flags.DEFINE_string(
-  "labels", None, "File of class names, a line each; that of the training's data by default."
+  "labels", None, "File of class names, one per line. Default: that of the training data."
 )
 flags.DEFINE_enum(
   "input_type",
   "image_tensor",
   ["image_tensor", "image_bytes", "tf_example"],
-  "What serving_default takes; the others are signatures of their own.",
+  "Input of serving_default. The other types get signatures with their names.",
 )
-flags.DEFINE_integer("batch_size", None, "Fixed batch size; any by default.", lower_bound=1)
-flags.DEFINE_list("input_image_size", None, "height,width; the training's by default.")
+flags.DEFINE_integer("batch_size", None, "Fixed batch size. Default: dynamic.", lower_bound=1)
+flags.DEFINE_list(
+  "input_image_size", None, "height,width of the model input. Default: that of the training."
+)
 flags.DEFINE_string(
-  "litert", None, "LiteRT file to write too, FILE.tflite, of built-in operations."
+  "litert", None, "LiteRT file to write (FILE.tflite), with built-in operations only."
 )
-flags.DEFINE_bool("overwrite", False, "Replace --export_dir and --litert.")
+flags.DEFINE_bool("overwrite", False, "Overwrite --export_dir and --litert.")
 
 
 def main(argv: list[str]) -> None:
-  """Exports the model of the flags."""
-  program.refuse_positional(argv)
+  """Exports the model that the flags specify."""
+  program.check_no_positional_args(argv)
 
   from sasa_tf import registry_imports  # noqa: F401
   from sasa_tf.configs.retinanet import RetinaNetTask
@@ -58,7 +60,7 @@ def main(argv: list[str]) -> None:
   from sasa_tf.training import checks, experiment, results
 
   if FLAGS.litert and not FLAGS["verbosity"].present:
-    # The converter loads a model without gradients, of which TensorFlow warns.
+    # The converter loads a model without gradients, which makes TensorFlow warn.
     logging.set_verbosity(logging.ERROR)
 
   params = experiment.load_trained_experiment(
@@ -82,7 +84,7 @@ def main(argv: list[str]) -> None:
     lines.append(f"and      {FLAGS.litert}")
   drawing = " --output=DIR" if isinstance(params.task, RetinaNetTask) else ""
   lines.append(
-    f"next     python -m sasa_tf.bin.predict --saved_model={FLAGS.export_dir}{drawing} PICTURE..."
+    f"next     python -m sasa_tf.bin.predict --saved_model={FLAGS.export_dir}{drawing} IMAGE..."
   )
   print(*lines, sep="\n")
 

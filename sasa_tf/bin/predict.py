@@ -1,10 +1,10 @@
-"""Prints what is on pictures, by an exported model: their classes, or the objects on them.
+"""Classifies images, or detects objects in them, with an exported model.
 
-  python -m sasa_tf.bin.predict --saved_model=runs/digits/saved_model picture.png ...
-  python -m sasa_tf.bin.predict --saved_model=runs/scenes/saved_model --output=drawn picture.jpg ...
+  python -m sasa_tf.bin.predict --saved_model=runs/digits/saved_model image.png ...
+  python -m sasa_tf.bin.predict --saved_model=runs/scenes/saved_model --output=drawn image.jpg ...
 
-The model says which. Of a detector the boxes are printed in pixels of the picture, and with
---output drawn too.
+The task is that of the model. Detectors print boxes in pixels of the image; --output also draws
+them.
 """
 
 from __future__ import annotations
@@ -16,32 +16,34 @@ from sasa_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("saved_model", None, "Directory that export_saved_model wrote.", required=True)
+flags.DEFINE_string(
+  "saved_model", None, "SavedModel directory, as written by export_saved_model.", required=True
+)
 flags.DEFINE_integer(
-  "top_k", None, "Classes to print for each picture, 3 by default.", lower_bound=1
+  "top_k", None, "Classifiers: number of classes per image. Default: 3.", lower_bound=1
 )
 flags.DEFINE_float(
   "score_threshold",
   None,
-  "Detectors: the least score of an object, 0.5 by default.",
+  "Detectors: minimum score of an object. Default: 0.5.",
   lower_bound=0.0,
   upper_bound=1.0,
 )
 flags.DEFINE_string(
-  "output", None, "Detectors: directory for a PNG file of each picture with boxes and names."
+  "output", None, "Detectors: directory for a PNG file per image with boxes and names."
 )
 
 
 def main(argv: list[str]) -> None:
-  """Predicts the pictures of the command line."""
+  """Runs the model on the images of the command line."""
   images = argv[1:]
   if not images:
-    raise UserError("expected the paths of pictures after the flags; received none. See --help.")
+    raise UserError("expected paths of images after the flags; received none. See --help.")
 
   from sasa_tf.serving import client
 
   if not FLAGS["verbosity"].present:
-    # An exported model has no gradients, of which TensorFlow warns when it is loaded.
+    # An exported model has no gradients, which makes TensorFlow warn when it is loaded.
     logging.set_verbosity(logging.ERROR)
 
   lines = client.predict_all(

@@ -153,7 +153,7 @@ def _refuse(names: dict[str, Any], reason: str) -> None:
 
 def main(argv: list[str]) -> None:
   """Profiles the model, or the models of the paper."""
-  program.refuse_positional(argv)
+  program.check_no_positional_args(argv)
   arguments, config = _given(_MODEL_FLAGS), _given(_CONFIG_FLAGS)
   if FLAGS.paper_tables or FLAGS.plot:
     _refuse({**arguments, **config}, "--paper_tables and --plot choose the models themselves")

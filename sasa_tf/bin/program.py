@@ -1,4 +1,4 @@
-"""What every program does around its main function."""
+"""Entry point shared by all programs: logging, error messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sasa_tf.errors import MissingExtraError, PreemptedError, UserError, WorkerL
 
 
 def run(main: Callable[[list[str]], None]) -> None:
-  """Runs `main` under absl and reports the errors of `sasa_tf.errors` in one paragraph.
+  """Runs `main` with absl and reports the errors of `sasa_tf.errors` in one paragraph.
 
-  The exit status is that of the error: 2 for a `UserError`, and separate ones for preemption and
-  for a lost worker.
+  The exit status is that of the error: 2 for `UserError`, and separate ones for preemption, the
+  loss of a worker and SIGINT.
   """
   # Hides TensorFlow's messages about the CPU and missing GPUs by default.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
@@ -41,7 +41,7 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def require(*modules: str) -> None:
-  """Ends the program with one line if optional packages are missing; call it before importing them.
+  """Exits with one line if optional packages are missing. Call it before importing them.
 
   Args:
     *modules: keys of `extras.OPTIONAL`.
@@ -53,7 +53,7 @@ def require(*modules: str) -> None:
     sys.exit(error.exit_status)
 
 
-def refuse_positional(argv: list[str]) -> None:
-  """Raises on arguments that are no flags, most often a flag without its dashes."""
+def check_no_positional_args(argv: list[str]) -> None:
+  """Raises `UserError` for positional arguments, most often a flag without dashes."""
   if len(argv) > 1:
     raise UserError(f"expected only flags; received {' '.join(argv[1:])!r}. See --help.")

@@ -46,7 +46,7 @@ flags.DEFINE_string("output", None, "File of JSON lines to add the results to.")
 
 def main(argv: list[str]) -> None:
   """Measures and prints."""
-  program.refuse_positional(argv)
+  program.check_no_positional_args(argv)
   if FLAGS.time_limit:
     faulthandler.dump_traceback_later(FLAGS.time_limit, exit=True)
   for count in FLAGS.replicas:

@@ -37,7 +37,7 @@ flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
   """Compiles what the flags say."""
-  program.refuse_positional(argv)
+  program.check_no_positional_args(argv)
 
   from sasa_tf.analysis.tpu import checks, compiler, report
 

@@ -47,7 +47,7 @@ flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
 
 def main(argv: list[str]) -> None:
   """Runs the experiment of the flags."""
-  program.refuse_positional(argv)
+  program.check_no_positional_args(argv)
   if FLAGS["seed"].present and not FLAGS.deterministic:
     raise UserError("--seed is of --deterministic: give both, or neither.")
 

@@ -1,4 +1,4 @@
-"""Modules that a SavedModel is made of, and their clients."""
+"""Export of trained models as SavedModel and LiteRT, and clients of the exported models."""
 
 from sasa_tf import extras
 

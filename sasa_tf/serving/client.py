@@ -1,12 +1,12 @@
-"""Uses a SavedModel of this project on image files, whichever its task is."""
+"""Runs an exported classifier or detector on image files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving.classifier import classification_lines
-from sasa_tf.serving.loading import EncodedImageModel
+from sasa_tf.serving.classification_client import classification_lines
+from sasa_tf.serving.encoded_image_model import EncodedImageModel
 
 TOP_K = 3
 SCORE_THRESHOLD = 0.5
@@ -20,25 +20,25 @@ def predict_all(
   score_threshold: float | None = None,
   output: str | None = None,
 ) -> Iterator[str]:
-  """Yields the lines of a table: classes of each image, or the objects on it.
+  """Yields the lines of a table: the classes of each image, or the objects in it.
 
   Args:
-    saved_model: directory; what its signature returns says which.
-    images: paths of image files.
-    top_k: classes of an image; `TOP_K` by default.
-    score_threshold: the least score of an object; `SCORE_THRESHOLD` by default.
-    output: directory to draw the objects into, or None.
+    saved_model: SavedModel directory. The outputs of its signature determine the task.
+    images: paths of the image files.
+    top_k: Classifiers only: number of classes per image. Defaults to `TOP_K`.
+    score_threshold: Detectors only: minimum score of an object. Defaults to `SCORE_THRESHOLD`.
+    output: Detectors only: directory for images with drawn boxes. None draws nothing.
 
   Raises:
-    UserError: model or image cannot be read, or an argument belongs to the other task.
+    UserError: If the model or an image cannot be read, or an argument belongs to the other task.
   """
   model = EncodedImageModel(saved_model)
   if "detection_boxes" in model.outputs:
     if top_k is not None:
       raise UserError(
-        f"--saved_model={saved_model} detects objects: --top_k is of classes. Leave it away."
+        f"--saved_model={saved_model} is a detector: --top_k is for classifiers. Remove the flag."
       )
-    from sasa_tf.serving.detector import detection_lines
+    from sasa_tf.serving.detection_client import detection_lines
 
     threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
     yield from detection_lines(model, images, threshold, output)
@@ -46,7 +46,6 @@ def predict_all(
   for flag, value in {"score_threshold": score_threshold, "output": output}.items():
     if value is not None:
       raise UserError(
-        f"--saved_model={saved_model} classifies whole images: --{flag} is of detectors. Leave it "
-        "away."
+        f"--saved_model={saved_model} is a classifier: --{flag} is for detectors. Remove the flag."
       )
   yield from classification_lines(model, images, TOP_K if top_k is None else top_k)

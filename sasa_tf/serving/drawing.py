@@ -1,4 +1,4 @@
-"""Draws detections: boxes and labels that can be read on pictures of any size."""
+"""Draws detections: boxes and labels that are legible on images of any size."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-# Smaller pictures are enlarged by a whole number, until their longer side has so many pixels.
-_LONGER_SIDE = 640
-_LARGEST_FACTOR = 16
-# Shares of the longer side, and pixels at least.
-_TEXT, _LEAST_TEXT = 1 / 40, 14
-_LINE, _LEAST_LINE = 1 / 320, 2
-_TURN = 0.618034  # of the colour wheel from a class to the next: the golden section repeats no hue
+# Images whose longer side is smaller are enlarged by an integer factor.
+_MIN_LONGER_SIDE = 640
+_MAX_FACTOR = 16
+# Sizes as a fraction of the longer side, and their minimum in pixels.
+_TEXT, _MIN_TEXT = 1 / 40, 14
+_LINE, _MIN_LINE = 1 / 320, 2
+_HUE_STEP = 0.618034  # from one class to the next: the golden ratio never repeats a hue
 
 _Box = tuple[float, float, float, float]
 
 
-class Detected(Protocol):
-  """What is drawn; the box is (xmin, ymin, xmax, ymax) in pixels of the picture."""
+class DrawableDetection(Protocol):
+  """Interface of a detection. The box is (xmin, ymin, xmax, ymax) in pixels of the image."""
 
   label: int
   name: str
@@ -33,38 +33,38 @@ class Detected(Protocol):
   box: _Box
 
 
-def draw(picture: np.ndarray, detections: Iterable[Detected]) -> Image.Image:
-  """Returns the picture with boxes, a colour for each class, names and scores.
+def draw_detections(pixels: np.ndarray, detections: Iterable[DrawableDetection]) -> Image.Image:
+  """Returns the image with boxes, class names and scores, one color per class.
 
   Args:
-    picture: uint8 [H, W, 3].
-    detections: what to draw; nothing is drawn outside of the picture.
+    pixels: uint8 [H, W, 3].
+    detections: detections to draw, clipped to the image.
   """
-  height, width = picture.shape[:2]
-  factor = min(_LARGEST_FACTOR, max(1, math.ceil(_LONGER_SIDE / max(height, width))))
-  image = Image.fromarray(picture).resize(
+  height, width = pixels.shape[:2]
+  factor = min(_MAX_FACTOR, max(1, math.ceil(_MIN_LONGER_SIDE / max(height, width))))
+  image = Image.fromarray(pixels).resize(
     (width * factor, height * factor), Image.Resampling.BICUBIC
   )
   longer = max(image.size)
-  line = max(_LEAST_LINE, round(longer * _LINE))
-  font = _font(max(_LEAST_TEXT, round(longer * _TEXT)))
+  line = max(_MIN_LINE, round(longer * _LINE))
+  font = _font(max(_MIN_TEXT, round(longer * _TEXT)))
   canvas = ImageDraw.Draw(image)
   detections = sorted(detections, key=lambda detection: -detection.score)
   boxes = [_inside(tuple(x * factor for x in d.box), image.size) for d in detections]
   for detection, box in reversed([*zip(detections, boxes, strict=True)]):
     canvas.rectangle(_grown(box, 1, image.size), outline="black", width=line + 2)
-    canvas.rectangle(box, outline=_colour(detection.label), width=line)
+    canvas.rectangle(box, outline=_color(detection.label), width=line)
   labels: list[_Box] = []
   for detection, box in zip(detections, boxes, strict=True):
     score = f" {detection.score:.0%}"
-    room = image.width - 2 * line - font.getlength(score)
-    text = _fitting(detection.name, font, room) + score
+    available = image.width - 2 * line - font.getlength(score)
+    text = _fitting(detection.name, font, available) + score
     size = (font.getlength(text) + 2 * line, sum(font.getmetrics()) + line)
     place = _place(box, size, image.size, labels, [b for b in boxes if b is not box])
     labels.append(place)
-    colour = _colour(detection.label)
-    canvas.rectangle(place, fill=colour)
-    brightness = np.dot(colour, [0.299, 0.587, 0.114])
+    color = _color(detection.label)
+    canvas.rectangle(place, fill=color)
+    brightness = np.dot(color, [0.299, 0.587, 0.114])
     ink = "black" if brightness > 140 else "white"
     canvas.text((place[0] + line, place[1] + line / 2), text, ink, font)
   return image
@@ -72,19 +72,19 @@ def draw(picture: np.ndarray, detections: Iterable[Detected]) -> Image.Image:
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-  """Matplotlib's own font, which knows most alphabets."""
+  """Returns matplotlib's bundled font, which covers most alphabets."""
   return ImageFont.truetype(
     pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
   )
 
 
-def _colour(label: int) -> tuple[int, int, int]:
-  red, green, blue = colorsys.hsv_to_rgb(label * _TURN % 1, 0.85, 1.0)
+def _color(label: int) -> tuple[int, int, int]:
+  red, green, blue = colorsys.hsv_to_rgb(label * _HUE_STEP % 1, 0.85, 1.0)
   return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def _inside(box: _Box, size: tuple[int, int]) -> _Box:
-  """The box in whole pixels of a picture of (width, height), none of them outside."""
+  """Rounds a box to pixels and clips it to an image of size (width, height)."""
   right, bottom = (side - 1 for side in size)
   xmin, ymin, xmax, ymax = (round(x) for x in box)
   xmin, ymin = min(max(xmin, 0), right), min(max(ymin, 0), bottom)
@@ -96,7 +96,7 @@ def _grown(box: _Box, by: int, size: tuple[int, int]) -> _Box:
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-  """Cuts a text off where it is wider than `width`."""
+  """Truncates a text that is wider than `width`."""
   if font.getlength(text) <= width:
     return text
   while text and font.getlength(f"{text}…") > width:
@@ -107,16 +107,16 @@ def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 def _place(
   box: _Box,
   size: tuple[float, float],
-  picture: tuple[int, int],
+  image_size: tuple[int, int],
   labels: Sequence[_Box],
   boxes: Sequence[_Box],
 ) -> _Box:
-  """Where a box's label goes: at its edge, where it hides no label and little of other boxes."""
+  """Chooses the position of a box's label with the least overlap with labels, then with boxes."""
   width, height = size
   xmin, ymin, xmax, ymax = box
   tops = (ymin - height, ymax, ymin, ymax - height)
   places = [
-    _moved_inside((left, top, left + width, top + height), picture)
+    _moved_inside((left, top, left + width, top + height), image_size)
     for top in tops
     for left in (xmin, xmax - width)
   ]
@@ -130,9 +130,9 @@ def _place(
   return min(places, key=hidden)
 
 
-def _moved_inside(place: _Box, picture: tuple[int, int]) -> _Box:
-  left = max(0.0, min(place[0], picture[0] - 1 - (place[2] - place[0])))
-  top = max(0.0, min(place[1], picture[1] - 1 - (place[3] - place[1])))
+def _moved_inside(place: _Box, image_size: tuple[int, int]) -> _Box:
+  left = max(0.0, min(place[0], image_size[0] - 1 - (place[2] - place[0])))
+  top = max(0.0, min(place[1], image_size[1] - 1 - (place[3] - place[1])))
   return left, top, left + place[2] - place[0], top + place[3] - place[1]
 
 

@@ -1,4 +1,4 @@
-"""Writes a trained model as a SavedModel, and for LiteRT, whole or not at all."""
+"""Exports a trained model as a SavedModel and, optionally, as a LiteRT file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from official.core import config_definitions, train_utils
 from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
-from sasa_tf.serving.detection import DetectionModule
-from sasa_tf.serving.image_classification import ClassificationModule
-from sasa_tf.serving.litert import litert_model
-from sasa_tf.serving.loading import LABELS
+from sasa_tf.serving.atomic_write import atomic_write, check_overwrite
+from sasa_tf.serving.classification_module import ClassificationModule
+from sasa_tf.serving.detection_module import DetectionModule
+from sasa_tf.serving.encoded_image_model import LABELS
+from sasa_tf.serving.litert import convert_to_litert
 from sasa_tf.serving.saved_model import save
-from sasa_tf.serving.staging import refuse_existing, staged
 
 SIGNATURES = ("image_tensor", "image_bytes", "tf_example")
 
@@ -33,42 +33,44 @@ def export_model(
   litert: str | None = None,
   overwrite: bool = False,
 ) -> None:
-  """Exports a checkpoint of classification or detection, one signature for each kind of input.
+  """Exports the checkpoint of a classifier or detector, with one signature per input type.
+
+  Outputs are written atomically: after an error, no partial files remain.
 
   Args:
-    params: configuration of the training; its task decides what is exported.
-    checkpoint_path: checkpoint to read the weights from.
-    export_dir: SavedModel directory to make; its parent need not exist.
-    class_names: in the order of the labels, background first for detection; for clients that print
-      names. None for none.
-    input_type: "image_tensor", "image_bytes" or "tf_example", which `serving_default` takes; the
-      others become signatures of their own name.
-    batch_size: fixed, or None for any.
-    input_image_size: (H, W) of the model; the training's by default.
-    litert: LiteRT file to write too, see `litert_model`; None for none.
-    overwrite: whether to replace `export_dir` and `litert`.
+    params: experiment configuration of the training. Its task selects the export module.
+    checkpoint_path: checkpoint to restore the weights from.
+    export_dir: SavedModel directory to create, with its parents.
+    class_names: in label order, with the background first for detectors. Saved with the model
+      for clients. None saves no names.
+    input_type: input of `serving_default`: "image_tensor", "image_bytes" or "tf_example". The
+      other types get signatures with these names.
+    batch_size: fixed batch size. None exports a dynamic batch size.
+    input_image_size: (H, W) of the model's input. Defaults to that of the training.
+    litert: LiteRT file to write, see `convert_to_litert`. None writes none.
+    overwrite: whether to replace existing outputs.
 
   Raises:
-    UserError: nothing was written, and why.
+    UserError: If the model cannot be exported. Nothing is written.
   """
   classes = params.task.model.num_classes
   if class_names is not None and len(class_names) != classes:
     raise UserError(
-      f"the model has {classes} classes, but there are {len(class_names)} class names. Name the "
-      "label file of the training's data with --labels."
+      f"the model has {classes} classes, but there are {len(class_names)} class names. Pass the "
+      "label file of the training data with --labels."
     )
-  refuse_existing(export_dir, "export_dir", overwrite)
+  check_overwrite(export_dir, "export_dir", overwrite)
   if litert:
-    refuse_existing(litert, "litert", overwrite)
-  make = DetectionModule if isinstance(params.task, RetinaNetTask) else ClassificationModule
-  module = make(
+    check_overwrite(litert, "litert", overwrite)
+  module_class = DetectionModule if isinstance(params.task, RetinaNetTask) else ClassificationModule
+  module = module_class(
     params,
     batch_size=batch_size,
     input_image_size=list(input_image_size or params.task.model.input_size[:2]),
     input_type=input_type,
   )
   _restore(module.model, checkpoint_path)
-  with staged(pathlib.Path(export_dir)) as directory:
+  with atomic_write(pathlib.Path(export_dir)) as directory:
     signatures = {name: "serving_default" if name == input_type else name for name in SIGNATURES}
     save(directory, module, module.get_inference_signatures(signatures))
     train_utils.serialize_config(params, str(directory))
@@ -76,17 +78,17 @@ def export_model(
       (directory / LABELS).parent.mkdir()
       labels.write_labels(directory / LABELS, class_names)
     if litert:
-      with staged(pathlib.Path(litert)) as file:
-        file.write_bytes(litert_model(module))
+      with atomic_write(pathlib.Path(litert)) as file:
+        file.write_bytes(convert_to_litert(module))
 
 
 def _restore(model: tf.Module, checkpoint_path: str) -> None:
-  """Reads every weight of the model, or says which one the checkpoint lacks."""
+  """Restores all weights of the model. Raises `UserError` if the checkpoint lacks one."""
   try:
     status = tf.train.Checkpoint(model=model).read(checkpoint_path)
     status.expect_partial().assert_existing_objects_matched()
   except (AssertionError, ValueError, tf.errors.OpError) as error:
     raise UserError(
       f"the checkpoint {checkpoint_path} does not hold the weights of this model: "
-      f"{str(error).splitlines()[0]}. Use the configuration that it was trained with."
+      f"{str(error).splitlines()[0]}. Use the configuration of its training."
     ) from error

@@ -1,4 +1,4 @@
-"""Writes weights and signatures as a SavedModel."""
+"""Writes a SavedModel for inference."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from official.vision.serving import export_base
 def save(
   path: str | os.PathLike, module: export_base.ExportModule, signatures: Mapping[str, Any]
 ) -> None:
-  """Writes a SavedModel for inference alone.
+  """Writes the weights and signatures of an export module, without gradients.
 
   Args:
-    path: directory to make.
-    module: whose weights the signatures use.
+    path: directory to create.
+    module: export module that owns the weights of the signatures.
     signatures: concrete functions by name.
   """
-  # Weights and signatures only: saving the Keras model writes each layer's functions as well.
+  # Saving the Keras model itself would also write the functions of each layer.
   servable = tf.Module()
   servable.weights = module.model.variables
   tf.saved_model.save(
     servable,
     os.fspath(path),
     signatures=dict(signatures),
-    # Saved gradients would double the graph.
+    # Saved gradients would double the size of the graph.
     options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
   )

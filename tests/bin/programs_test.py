@@ -1,4 +1,4 @@
-"""The programs end to end, in processes as a user starts them: few, as each takes half a minute."""
+"""The programs end to end, each in its own process. Few tests, as each takes half a minute."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ SMALL = ",".join(
 
 
 def program(name, *arguments, check=True):
-  """Runs a program; returns its exit status and its output."""
+  """Runs a program and returns its exit status and output."""
   done = subprocess.run(
     [sys.executable, "-m", f"sasa_tf.bin.{name}", *map(str, arguments)],
     stdout=subprocess.PIPE,
@@ -48,7 +48,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-  """A run on two replicas, which lie on logical CPU devices."""
+  """Trains on two replicas, on logical CPU devices."""
   model_dir = tmp_path_factory.mktemp("run")
   _, output = program(
     "train",
@@ -88,7 +88,7 @@ def test_training_reports_topology_progress_and_results(trained):
   assert "Traceback" not in output
 
 
-def test_saved_model_gives_the_probabilities_that_were_evaluated(exported, data, trained):
+def test_saved_model_matches_the_evaluated_probabilities(exported, data, trained):
   from official.core import task_factory
 
   from sasa_tf import registry_imports  # noqa: F401
@@ -117,7 +117,7 @@ def test_saved_model_gives_the_probabilities_that_were_evaluated(exported, data,
   runner = interpreter.Interpreter(str(exported.parent / "model.tflite")).get_signature_runner()
   by_litert = [runner(images=image[None].numpy().astype(np.float32))["probs"] for image in decoded]
   np.testing.assert_allclose(np.concatenate(by_litert), by_tensor, atol=1e-5)
-  # The reader interleaves the files, so compare as sets of rows.
+  # The reader interleaves the files, so compare rows without order.
   distance = np.abs(expected[:, None] - by_bytes[None]).max(axis=-1).min(axis=1)
   assert distance.max() < 1e-5
 
@@ -137,23 +137,23 @@ def test_predict_prints_names_and_probabilities(exported, data):
 
 def test_serving_errors(exported, tmp_path):
   from sasa_tf.errors import UserError
-  from sasa_tf.serving.classifier import classify
+  from sasa_tf.serving.classification_client import classify
   from sasa_tf.serving.client import predict_all
-  from sasa_tf.serving.loading import EncodedImageModel
+  from sasa_tf.serving.encoded_image_model import EncodedImageModel
 
-  with pytest.raises(UserError, match="is no SavedModel"):
+  with pytest.raises(UserError, match="is not a SavedModel"):
     EncodedImageModel(str(tmp_path))
   model = EncodedImageModel(str(exported))
   with pytest.raises(UserError, match="No such file"):
     classify(model, str(tmp_path / "missing.png"), top_k=3)
-  (tmp_path / "text.png").write_text("no picture")
+  (tmp_path / "text.png").write_text("not an image")
   with pytest.raises(UserError, match="cannot be decoded"):
     classify(model, str(tmp_path / "text.png"), top_k=3)
-  with pytest.raises(UserError, match="--output is of detectors"):
+  with pytest.raises(UserError, match="--output is for detectors"):
     list(predict_all(str(exported), ["a.png"], output=str(tmp_path)))
 
 
-def test_finished_run_says_so_and_another_model_is_refused(trained, data):
+def test_resuming_with_a_different_model_raises(trained, data):
   model_dir, _ = trained
   before = sorted(path.name for path in pathlib.Path(model_dir).iterdir())
   status, output = program(
@@ -170,14 +170,14 @@ def test_finished_run_says_so_and_another_model_is_refused(trained, data):
   assert sorted(path.name for path in pathlib.Path(model_dir).iterdir()) == before
 
 
-def test_label_outside_of_the_classes_stops_the_training(data, tmp_path):
+def test_label_out_of_range_stops_the_training(data, tmp_path):
   status, output = program(
     "train",
     "--experiment=sasa_resnet_digits",
     "--mode=train",
     f"--model_dir={tmp_path}",
     f"--params_override={inputs(data)},{SMALL},task.model.num_classes=9,task.evaluation.top_k=2,"
-    "task.model.backbone.sasa_resnet.attention_groups=[]",  # the quickest to trace
+    "task.model.backbone.sasa_resnet.attention_groups=[]",  # the fastest to trace
     check=False,
   )
   assert status == 2

@@ -1,4 +1,4 @@
-"""Exported detectors: the detections that were evaluated, for images and batches of any size."""
+"""Exported detectors return the detections of the evaluation, for any image and batch size."""
 
 from unittest import mock
 
@@ -9,21 +9,21 @@ import tensorflow as tf
 from sasa_tf.data.detection import detection_examples
 from sasa_tf.data.detection.boxes import AnnotatedImage
 from sasa_tf.errors import UserError
-from sasa_tf.serving import client, detector, export
-from sasa_tf.serving.detection import DetectionModule
+from sasa_tf.serving import client, detection_client, export
+from sasa_tf.serving.detection_module import DetectionModule
+from sasa_tf.serving.encoded_image_model import EncodedImageModel
 from sasa_tf.serving.export import export_model
-from sasa_tf.serving.litert import litert_model
-from sasa_tf.serving.loading import EncodedImageModel
-from tests.serving.detectors import NAMES, SIZE, build, params_of, pictures
+from sasa_tf.serving.litert import convert_to_litert
+from tests.serving.small_detector import NAMES, SIZE, build, params_of, random_images
 
-# (H, W): as large as the model's input, larger, smaller and wider, higher.
+# (H, W): equal to the model's input, larger, smaller and wide, tall.
 SIZES = ((SIZE, SIZE), (150, 200), (20, 40), (90, 31))
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 
 
 @pytest.fixture(scope="module")
 def images():
-  return pictures(SIZES)
+  return random_images(SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def examples(encoded):
 
 @pytest.fixture(scope="module")
 def evaluated(examples, tmp_path_factory):
-  """Experiment, checkpoint, and what the evaluation's model detects, in pixels of each image."""
+  """Returns experiment, checkpoint and the evaluation's detections in pixels of each image."""
   folder = tmp_path_factory.mktemp("evaluated")
   with tf.io.TFRecordWriter(str(folder / "a")) as writer:
     for example in examples:
@@ -59,7 +59,7 @@ def evaluated(examples, tmp_path_factory):
   limits = np.tile(np.array(SIZES), [1, 2])[:, None]
   found["detection_boxes"] = found["detection_boxes"].clip(0, limits)
   exists = np.arange(100) < found["num_detections"][:, None]
-  found["detection_classes"] *= exists  # what Model Garden leaves there means nothing
+  found["detection_classes"] *= exists  # Model Garden leaves arbitrary classes there
   assert found["num_detections"].min() > 5
   assert set(found["detection_classes"][exists]) == {1, 2, 3}
   assert found["detection_scores"][exists].std() > 0.1
@@ -68,7 +68,7 @@ def evaluated(examples, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(evaluated, tmp_path_factory):
-  """SavedModels for batches of any size and of 3, and a LiteRT file."""
+  """Exports SavedModels with dynamic batch size and batch size 3, and a LiteRT file."""
   params, checkpoint, _ = evaluated
   folder = tmp_path_factory.mktemp("exported")
   arguments = {"checkpoint_path": checkpoint, "class_names": NAMES}
@@ -104,11 +104,11 @@ def assert_found(outputs, expected, rows=slice(None)):
   )
 
 
-def test_encoded_images_of_many_sizes_in_one_batch(served, encoded, evaluated):
+def test_encoded_images_of_different_sizes_in_one_batch(served, encoded, evaluated):
   assert_found(served["image_bytes"](inputs=tf.constant(encoded)), evaluated[2])
 
 
-def test_examples(served, examples, evaluated):
+def test_serialized_examples(served, examples, evaluated):
   assert_found(served["tf_example"](inputs=tf.constant(examples)), evaluated[2])
 
 
@@ -118,36 +118,36 @@ def test_decoded_images(served, images, evaluated, index):
   assert_found(outputs, evaluated[2], slice(index, index + 1))
 
 
-# The second is a line, which rounding to the model's input would make vanish.
+# The second is a line, whose height would round to 0 in the model's input.
 @pytest.mark.parametrize("size", [(2500, 4000), (1, 500)])
-def test_boxes_lie_inside_of_an_extreme_image(served, size):
-  (image,) = pictures([size])
+def test_boxes_are_inside_images_of_extreme_sizes(served, size):
+  (image,) = random_images([size])
   outputs = served["serving_default"](inputs=tf.constant(image)[None])
   boxes = outputs["detection_boxes"][0, : outputs["num_detections"][0]].numpy()
   assert (boxes >= 0).all() and (boxes <= [*size, *size]).all()
   assert size[0] == 1 or boxes[:, 3].max() > size[1] / 2
 
 
-def test_a_batch_of_fixed_size(exported, encoded, evaluated):
+def test_fixed_batch_size(exported, encoded, evaluated):
   served = tf.saved_model.load(str(exported / "three")).signatures
   assert served["image_tensor"].structured_input_signature[1]["inputs"].shape[0] == 3
   outputs = served["serving_default"](inputs=tf.constant(encoded[:3]))
   assert_found(outputs, evaluated[2], slice(3))
 
 
-def test_operations_are_tensorflows_own(exported):
+def test_graph_has_stock_operations_only(exported):
   proto = tf.io.gfile.GFile(str(exported / "any" / "saved_model.pb"), "rb").read()
   assert b"XlaCallModule" not in proto and b"ExtractImagePatches" not in proto
 
 
-def test_the_client_names_and_draws(exported, encoded, evaluated, tmp_path):
+def test_client_lists_and_draws_detections(exported, encoded, evaluated, tmp_path):
   expected = evaluated[2]
   paths = [tmp_path / folder / "a.png" for folder in "xy"]
   for path, content in zip(paths, encoded[1:3], strict=True):
     path.parent.mkdir()
     path.write_bytes(content)
   model = EncodedImageModel(str(exported / "three"))  # filled with the same image
-  found = detector.detect(model, str(paths[0]), score_threshold=0.6)
+  found = detection_client.detect(model, str(paths[0]), score_threshold=0.6)
   count = int((expected["detection_scores"][1] >= 0.6).sum())
   assert 0 < len(found) == count < 100
   first = found[0]
@@ -155,19 +155,21 @@ def test_the_client_names_and_draws(exported, encoded, evaluated, tmp_path):
   ymin, xmin, ymax, xmax = expected["detection_boxes"][1, 0]
   np.testing.assert_allclose(first.box, (xmin, ymin, xmax, ymax), atol=0.02)
 
-  lines = list(detector.detection_lines(model, [*map(str, paths)], 0.6, str(tmp_path / "drawn")))
-  assert lines[0].startswith(f"{paths[0]}: {count} with a score of 60% or more, drawn on ")
+  lines = list(
+    detection_client.detection_lines(model, [*map(str, paths)], 0.6, str(tmp_path / "drawn"))
+  )
+  assert lines[0].startswith(f"{paths[0]}: {count} with a score of 60% or more, drawn to ")
   assert lines[2].split()[:2] == [f"{first.score:.1%}", first.name]
   drawn = [tf.io.decode_png((tmp_path / "drawn" / n).read_bytes()) for n in ("a.png", "a_2.png")]
-  assert [picture.shape[:2] for picture in drawn] == [(600, 800), (320, 640)]  # enlarged
-  assert list(detector.detection_lines(model, [str(paths[0])], 1.0, None)) == [
+  assert [image.shape[:2] for image in drawn] == [(600, 800), (320, 640)]  # enlarged
+  assert list(detection_client.detection_lines(model, [str(paths[0])], 1.0, None)) == [
     f"{paths[0]}: 0 with a score of 100% or more"
   ]
-  with pytest.raises(UserError, match="--top_k is of classes"):
+  with pytest.raises(UserError, match="--top_k is for classifiers"):
     next(client.predict_all(str(exported / "three"), [str(paths[0])], top_k=2))
 
 
-def test_litert_detects_the_same(exported, images, evaluated):
+def test_litert_matches_saved_model(exported, images, evaluated):
   interpreter = pytest.importorskip("ai_edge_litert.interpreter")
   runner = interpreter.Interpreter(str(exported / "a.tflite")).get_signature_runner()
   # The first image has the size of the model's input.
@@ -177,7 +179,7 @@ def test_litert_detects_the_same(exported, images, evaluated):
 
 
 @pytest.mark.slow
-def test_litert_of_attention_everywhere():
+def test_litert_with_full_attention_matches_saved_model():
   interpreter = pytest.importorskip("ai_edge_litert.interpreter")
   params = params_of(
     backbone={"sasa_resnet": {"stem": "attention", "attention_groups": [1, 2, 3, 4]}},
@@ -185,16 +187,16 @@ def test_litert_of_attention_everywhere():
   )
   _, model = build(params)
   module = DetectionModule(params, batch_size=1, input_image_size=[SIZE, SIZE], model=model)
-  content = litert_model(module)
+  content = convert_to_litert(module)
   runner = interpreter.Interpreter(model_content=content).get_signature_runner()
-  (image,) = pictures([(SIZE, SIZE)])
+  (image,) = random_images([(SIZE, SIZE)])
   expected = {name: value.numpy() for name, value in module.serve(image[None]).items()}
   assert expected["num_detections"][0] > 5
   outputs = runner(images=image[None].astype(np.float32))
   assert_found({name: tf.constant(value) for name, value in outputs.items()}, expected)
 
 
-def test_export_is_whole_or_not_at_all(evaluated, tmp_path, monkeypatch):
+def test_failed_export_leaves_no_files(evaluated, tmp_path, monkeypatch):
   monkeypatch.setattr(export, "SIGNATURES", ("image_tensor",))  # each takes seconds to trace
   params, checkpoint, _ = evaluated
   target = tmp_path / "exported" / "a"
@@ -206,9 +208,9 @@ def test_export_is_whole_or_not_at_all(evaluated, tmp_path, monkeypatch):
     export_model(params, checkpoint_path=other.write(str(tmp_path / "other")), **arguments)
 
   converter = mock.Mock()
-  converter.convert.side_effect = ValueError("an operation that is not built in.")
+  converter.convert.side_effect = ValueError("an unsupported operation.")
   monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", lambda _: converter)
-  with pytest.raises(UserError, match=r"LiteRT: an operation that is not.*implementation=blocked"):
+  with pytest.raises(UserError, match=r"LiteRT: an unsupported operation.*implementation=blocked"):
     litert = str(tmp_path / "exported" / "b")
     export_model(params, checkpoint_path=checkpoint, litert=litert, **arguments)
   assert not target.parent.exists() or not list(target.parent.iterdir())
@@ -220,12 +222,12 @@ def test_export_is_whole_or_not_at_all(evaluated, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"apply_nms": False}, "suppresses overlapping boxes itself.*apply_nms=False"),
+    ({"apply_nms": False}, "apply non-maximum suppression.*apply_nms=False"),
     ({"nms_version": "tflite"}, "nms_version='tflite'"),
-    ({"nms_version": "v1"}, "batch of fixed size.*--batch_size"),
+    ({"nms_version": "v1"}, "fixed batch size.*--batch_size"),
   ],
 )
-def test_suppression_that_cannot_be_exported(evaluated, tmp_path, change, message):
+def test_unsupported_nms_configuration_raises(evaluated, tmp_path, change, message):
   params = params_of(detection_generator=change)
   with pytest.raises(UserError, match=message):
     export_model(

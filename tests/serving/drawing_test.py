@@ -1,4 +1,4 @@
-"""Drawn boxes: where they belong, labels inside of the picture and apart from each other."""
+"""Drawn boxes have the right position; labels are inside the image and do not overlap."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import pytest
 from sasa_tf.serving import drawing
 
 
-class Detected(NamedTuple):
+class LabeledBox(NamedTuple):
   label: int
   name: str
   score: float
@@ -19,30 +19,30 @@ def grey(height, width):
   return np.full([height, width, 3], 90, np.uint8)
 
 
-def changed(picture, detections):
-  """Returns which pixels differ from the picture without detections, and the drawn picture."""
-  drawn = np.asarray(drawing.draw(picture, detections))
-  return (drawn != np.asarray(drawing.draw(picture, []))).any(-1), drawn
+def changed_pixels(image, detections):
+  """Returns which pixels differ from the image without detections, and the drawn image."""
+  drawn = np.asarray(drawing.draw_detections(image, detections))
+  return (drawn != np.asarray(drawing.draw_detections(image, []))).any(-1), drawn
 
 
 def test_a_box_encloses_its_pixels():
-  pixels, drawn = changed(grey(800, 1000), [Detected(1, "ant", 0.9, (300, 200, 500, 600))])
+  pixels, drawn = changed_pixels(grey(800, 1000), [LabeledBox(1, "ant", 0.9, (300, 200, 500, 600))])
   rows, columns = np.flatnonzero(pixels[:, 400]), np.flatnonzero(pixels[500])
-  assert columns[0] == 299 and columns[-1] == 500  # with the dark line around
+  assert columns[0] == 299 and columns[-1] == 500  # including the dark outline
   assert rows[-1] == 600
-  assert not pixels[300:500, 320:480].any()  # the object can be seen
-  assert tuple(drawn[400, 301]) == drawing._colour(1)
+  assert not pixels[300:500, 320:480].any()  # the object stays visible
+  assert tuple(drawn[400, 301]) == drawing._color(1)
 
 
-def test_small_pictures_are_enlarged_by_whole_numbers():
-  _, drawn = changed(grey(48, 100), [Detected(1, "ant", 0.9, (10, 10, 20, 20))])
+def test_small_images_are_enlarged_by_an_integer_factor():
+  _, drawn = changed_pixels(grey(48, 100), [LabeledBox(1, "ant", 0.9, (10, 10, 20, 20))])
   assert drawn.shape == (7 * 48, 7 * 100, 3)
-  _, drawn = changed(grey(700, 640), [])
+  _, drawn = changed_pixels(grey(700, 640), [])
   assert drawn.shape == (700, 640, 3)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (7, 300), (1500, 2000)])
-def test_labels_lie_inside_and_apart(monkeypatch, size):
+def test_labels_are_inside_the_image_and_do_not_overlap(monkeypatch, size):
   places = []
   place = drawing._place
 
@@ -53,37 +53,37 @@ def test_labels_lie_inside_and_apart(monkeypatch, size):
   monkeypatch.setattr(drawing, "_place", recorded)
   height, width = size
   corners = [
-    (0, 0, width, height),  # all of the picture
+    (0, 0, width, height),  # the full image
     (-5, -5, width / 3, height / 3),
     (width * 0.9, height * 0.9, width + 9, height + 9),
     (width / 2, height / 2, width / 2, height / 2),  # a point
   ]
   found = [
-    Detected(label, "a name " * 3**label, 0.5, box) for label, box in enumerate(corners, start=1)
+    LabeledBox(label, "a name " * 3**label, 0.5, box) for label, box in enumerate(corners, start=1)
   ]
-  picture = drawing.draw(grey(*size), found)
+  image = drawing.draw_detections(grey(*size), found)
   assert len(places) == 4
   for left, top, right, _ in places:
-    assert left >= 0 and top >= 0 and right < picture.width
-  if size == (1500, 2000):  # there is room
-    assert all(bottom < picture.height for *_, bottom in places)
+    assert left >= 0 and top >= 0 and right < image.width
+  if size == (1500, 2000):  # large enough for all labels
+    assert all(bottom < image.height for *_, bottom in places)
     overlaps = [drawing._overlap(a, b) for i, a in enumerate(places) for b in places[:i]]
     assert not any(overlaps)
 
 
-def test_labels_tell_the_score_however_long_the_name_is():
+def test_long_names_are_truncated_and_scores_are_shown():
   font = drawing._font(20)
   assert drawing._fitting("ant", font, 500) == "ant"
   cut = drawing._fitting("ant " * 100, font, 500)
   assert cut.endswith("…") and 450 < font.getlength(cut) <= 500
   low, high = (
-    changed(grey(700, 700), [Detected(1, "w" * 500, score, (0, 300, 700, 600))])[1]
+    changed_pixels(grey(700, 700), [LabeledBox(1, "w" * 500, score, (0, 300, 700, 600))])[1]
     for score in (0.11, 0.99)
   )
   assert (low != high).any()
 
 
-def test_classes_have_colours_of_their_own():
-  colours = np.array([drawing._colour(label) for label in range(1, 12)], int)
-  distances = np.abs(colours[:, None] - colours).sum(-1) + 999 * np.eye(11, dtype=int)
+def test_classes_have_distinct_colors():
+  colors = np.array([drawing._color(label) for label in range(1, 12)], int)
+  distances = np.abs(colors[:, None] - colors).sum(-1) + 999 * np.eye(11, dtype=int)
   assert distances.min() > 60

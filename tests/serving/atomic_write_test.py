@@ -1,14 +1,14 @@
-"""What is written appears whole or not at all."""
+"""Atomic writes of files and directories."""
 
 import pytest
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving.staging import refuse_existing, staged
+from sasa_tf.serving.atomic_write import atomic_write, check_overwrite
 
 
 @pytest.mark.parametrize("before", ["nothing", "file", "directory"])
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_target_is_replaced_at_the_end(tmp_path, before, fails):
+def test_target_is_replaced_on_success_only(tmp_path, before, fails):
   target = tmp_path / "folder" / "a"
   if before == "directory":
     target.mkdir(parents=True)
@@ -17,7 +17,7 @@ def test_the_target_is_replaced_at_the_end(tmp_path, before, fails):
     target.parent.mkdir()
     target.write_text("old")
   try:
-    with staged(target) as path:
+    with atomic_write(target) as path:
       path.write_text("new")
       assert target.exists() == (before != "nothing")
       if fails:
@@ -35,16 +35,16 @@ def test_the_target_is_replaced_at_the_end(tmp_path, before, fails):
     assert not target.exists()
 
 
-def test_what_a_kill_left_is_removed(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
   (tmp_path / ".a.incomplete").mkdir()
   (tmp_path / ".a.incomplete" / "half").write_text("")
-  with staged(tmp_path / "a") as path:
+  with atomic_write(tmp_path / "a") as path:
     path.write_text("new")
   assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-def test_existing_targets_are_refused(tmp_path):
-  refuse_existing(str(tmp_path / "a"), "litert", overwrite=False)
-  refuse_existing(str(tmp_path), "litert", overwrite=True)
+def test_existing_output_raises_without_overwrite(tmp_path):
+  check_overwrite(str(tmp_path / "a"), "litert", overwrite=False)
+  check_overwrite(str(tmp_path), "litert", overwrite=True)
   with pytest.raises(UserError, match=r"--litert=.* exists"):
-    refuse_existing(str(tmp_path), "litert", overwrite=False)
+    check_overwrite(str(tmp_path), "litert", overwrite=False)

@@ -1,4 +1,4 @@
-"""The objects on image files, as a table and drawn."""
+"""Client of exported detectors: lists the objects in image files and draws them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
+from PIL import Image
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving.drawing import draw
-from sasa_tf.serving.loading import EncodedImageModel, read
+from sasa_tf.serving.drawing import draw_detections
+from sasa_tf.serving.encoded_image_model import EncodedImageModel, read_file
 
 
 class Detection(NamedTuple):
-  """An object: its class, score and box (xmin, ymin, xmax, ymax) in pixels of the image."""
+  """A detected object: class, score and box (xmin, ymin, xmax, ymax) in pixels of the image."""
 
   label: int
   name: str
@@ -23,15 +24,15 @@ class Detection(NamedTuple):
 
 
 def detect(model: EncodedImageModel, image: str, score_threshold: float) -> list[Detection]:
-  """Returns the objects on an image file, the surest first.
+  """Returns the objects in an image file, in descending order of the score.
 
   Args:
-    model: a detector.
-    image: path.
-    score_threshold: the least score, from 0 to 1.
+    model: an exported detector.
+    image: path of the image file.
+    score_threshold: minimum score, from 0 to 1.
 
   Raises:
-    UserError: the file is missing or no image.
+    UserError: If the file does not exist or is not an image.
   """
   outputs = model.run(image)
   number = int(outputs["num_detections"])
@@ -51,25 +52,25 @@ def detect(model: EncodedImageModel, image: str, score_threshold: float) -> list
 def detection_lines(
   model: EncodedImageModel, images: Sequence[str], score_threshold: float, output: str | None
 ) -> Iterator[str]:
-  """Yields the lines of a table of the objects on each image, and draws them.
+  """Yields the lines of a table with the objects in each image, and draws them.
 
   Args:
-    model: a detector.
-    images: paths.
-    score_threshold: the least score, from 0 to 1.
-    output: directory for one PNG file an image, made where missing; None to draw nothing.
+    model: an exported detector.
+    images: paths of the image files.
+    score_threshold: minimum score, from 0 to 1.
+    output: directory for one PNG file per image, created if missing. None draws nothing.
 
   Raises:
-    UserError: an image is missing or no image, or the directory cannot be written.
+    UserError: If an image cannot be read or the directory cannot be written.
   """
   drawn = _file_names(images, output) if output else [None] * len(images)
   for image, file in zip(images, drawn, strict=True):
     found = detect(model, image, score_threshold)
     if file:
-      picture = tf.io.decode_image(read(image), channels=3, expand_animations=False).numpy()
-      _save(file, draw(picture, found))
+      pixels = tf.io.decode_image(read_file(image), channels=3, expand_animations=False).numpy()
+      _save(file, draw_detections(pixels, found))
     yield f"{image}: {len(found)} with a score of {score_threshold:.0%} or more" + (
-      f", drawn on {file}" if file else ""
+      f", drawn to {file}" if file else ""
     )
     width = max([5, *(len(detection.name) for detection in found)])
     if found:
@@ -80,7 +81,7 @@ def detection_lines(
 
 
 def _file_names(images: Sequence[str], output: str) -> list[pathlib.Path]:
-  """A PNG file for each image, named like it; images of one name are numbered."""
+  """Returns a PNG file name per image. Images of the same name are numbered."""
   names: list[str] = []
   for image in images:
     stem = name = pathlib.Path(image).stem
@@ -92,12 +93,11 @@ def _file_names(images: Sequence[str], output: str) -> list[pathlib.Path]:
   return [pathlib.Path(output, f"{name}.png") for name in names]
 
 
-def _save(file: pathlib.Path, picture) -> None:
+def _save(file: pathlib.Path, image: Image.Image) -> None:
   try:
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(file)
+    image.save(file)
   except OSError as error:
     raise UserError(
-      f"--output={file.parent} cannot be written: {error}. Choose a directory that you may write "
-      "to."
+      f"--output={file.parent} cannot be written: {error}. Choose a writable directory."
     ) from error

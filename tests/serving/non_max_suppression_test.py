@@ -1,18 +1,18 @@
-"""LiteRT's suppression keeps what Model Garden's keeps."""
+"""Non-maximum suppression for LiteRT matches Model Garden's."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from official.vision.modeling.layers import detection_generator
 
-from sasa_tf.serving.suppression import suppress
+from sasa_tf.serving.non_max_suppression import non_max_suppression
 
 ANCHORS, CLASSES, SIZE = 400, 3, (48, 64)
 SETTINGS = {"score_threshold": 0.05, "iou_threshold": 0.5, "max_detections": 50}
 
 
-def draw(seed, empty):
-  """Returns random boxes, some of them without area, and scores."""
+def random_boxes(seed, empty):
+  """Returns random boxes, the first `empty` of them without area, and scores."""
   random = np.random.default_rng(seed)
   centres, sides = random.uniform(0, SIZE, [ANCHORS, 2]), random.uniform(4, 30, [ANCHORS, 2])
   boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
@@ -22,14 +22,14 @@ def draw(seed, empty):
 
 
 def suppressed(boxes, scores, candidates=ANCHORS):
-  return suppress(boxes, scores, image_size=SIZE, candidates=candidates, **SETTINGS)
+  return non_max_suppression(boxes, scores, image_size=SIZE, candidates=candidates, **SETTINGS)
 
 
-def model_gardens(boxes, scores):
+def model_garden_nms(boxes, scores):
   generate = detection_generator.MultilevelDetectionGenerator(
     pre_nms_score_threshold=0.05, nms_iou_threshold=0.5, max_num_detections=50, nms_version="v2"
   )
-  # As logits of one level, with background, and with the boxes themselves for anchors.
+  # Logits of one level, with a background class. The boxes are the anchors.
   logits = np.log(scores) - np.log1p(-scores)
   logits = np.concatenate([np.zeros([ANCHORS, 1]), logits], axis=1)
   return generate(
@@ -46,13 +46,13 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_is_model_gardens(seed):
-  boxes, scores = draw(seed, empty=0)
-  assert_same(suppressed(boxes, scores), model_gardens(boxes, scores))
+def test_matches_model_garden(seed):
+  boxes, scores = random_boxes(seed, empty=0)
+  assert_same(suppressed(boxes, scores), model_garden_nms(boxes, scores))
 
 
 def test_few_detections_are_padded_with_zeros():
-  boxes, scores = draw(0, empty=0)
+  boxes, scores = random_boxes(0, empty=0)
   scores *= scores > 0.99
   found = {name: value.numpy()[0] for name, value in suppressed(boxes, scores).items()}
   number = found.pop("num_detections")
@@ -60,21 +60,21 @@ def test_few_detections_are_padded_with_zeros():
   assert all(value[:number].any() and not value[number:].any() for value in found.values())
 
 
-def test_only_the_best_take_part():
-  boxes, scores = draw(0, empty=0)
+def test_number_of_candidates_is_limited():
+  boxes, scores = random_boxes(0, empty=0)
   found = suppressed(boxes, scores, candidates=2)
   assert 1 <= found["num_detections"][0] <= 2 * CLASSES
   assert found["detection_scores"][0, 0] == scores.max()
 
 
-def test_litert_computes_the_same():
+def test_litert_matches_tensorflow():
   interpreter = pytest.importorskip("ai_edge_litert.interpreter")
   function = tf.function(suppressed).get_concrete_function(
     tf.TensorSpec([ANCHORS, 4], name="boxes"), tf.TensorSpec([ANCHORS, CLASSES], name="scores")
   )
   converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
   runner = interpreter.Interpreter(model_content=converter.convert()).get_signature_runner()
-  boxes, scores = draw(1, empty=100)
+  boxes, scores = random_boxes(1, empty=100)
   found = runner(boxes=boxes, scores=scores)
   assert found["num_detections"][0] == 50
   assert_same(found, suppressed(boxes, scores))

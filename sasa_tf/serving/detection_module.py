@@ -1,4 +1,4 @@
-"""The detection SavedModel: images of any size in, boxes in their own pixels out."""
+"""Export module of detectors: images of any size in, boxes in pixels of each image out."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from official.vision.serving import export_base
 
 from sasa_tf.errors import UserError
 from sasa_tf.modeling.builders import build_retinanet
+from sasa_tf.serving.non_max_suppression import non_max_suppression
 from sasa_tf.serving.normalization import normalize
-from sasa_tf.serving.suppression import suppress
 
 Detections = Mapping[str, tf.Tensor]
 
 
 class DetectionModule(export_base.ExportModule):
-  """RetinaNet with suppression inside, for images of any size, by the evaluation's preparation.
+  """RetinaNet with non-maximum suppression, for images of any size.
 
-  Every image is resized with its aspect ratio to fit into the model's input, normalised, and padded
-  with zeros below and to the right, as in the evaluation; only that resizing comes before
-  normalisation, so that a huge image never exists in float32.
+  Each image is preprocessed as in the evaluation: resized to fit the model's input with its aspect
+  ratio preserved, normalized, and zero-padded at the bottom and right. Unlike in the evaluation,
+  the image is resized before it is normalized, so that a large image is never held in float32.
 
-  Signatures take `image_tensor` uint8 [B, H, W, 3] (RGB), or `image_bytes` (JPEG, PNG or BMP, of
-  any sizes) or `tf_example` strings [B]. They return, with M of
-  `task.model.detection_generator.max_num_detections`:
+  The signatures take `image_tensor` uint8 [B, H, W, 3] (RGB), `image_bytes` strings [B] (JPEG, PNG
+  or BMP of any sizes) or `tf_example` strings [B]. With P =
+  `task.model.detection_generator.max_num_detections`, they return:
 
-  * `detection_boxes` float32 [B, M, 4], (ymin, xmin, ymax, xmax) in pixels of the image that came
-    in, from its upper left corner, clipped to it; with
-    `task.export_config.output_normalized_coordinates` in shares of its height and width.
-  * `detection_scores` float32 [B, M] from 0 to 1, the highest first.
-  * `detection_classes` int32 [B, M], from 1: class 0 is background and never detected.
-  * `num_detections` int32 [B]; entries beyond it are zeros.
+  * `detection_boxes` float32 [B, P, 4]: (ymin, xmin, ymax, xmax) in pixels of the input image,
+    clipped to the image. With `task.export_config.output_normalized_coordinates`, fractions of
+    its height and width.
+  * `detection_scores` float32 [B, P]: between 0 and 1, in descending order.
+  * `detection_classes` int32 [B, P]: from 1. Class 0 is background and is never detected.
+  * `num_detections` int32 [B]: number of valid detections. Entries beyond it are zero.
   """
 
   def __init__(self, params: Any, *, batch_size: int | None, **kwargs: Any):
     """Takes Model Garden's `ExportModule` arguments.
 
     Raises:
-      UserError: a configuration without suppression, or one that does not suit the batch size.
+      UserError: If the configuration disables non-maximum suppression or does not support the
+        batch size.
     """
     _check(params.task, batch_size)
     super().__init__(params, batch_size=batch_size, **kwargs)
@@ -53,7 +54,7 @@ class DetectionModule(export_base.ExportModule):
 
   @property
   def prepared_size(self) -> list[int]:
-    """(H, W) of the model's input, padding included."""
+    """(H, W) of the model's input, including padding."""
     size = list(self._input_image_size)
     if not self._parser.pad:
       return size
@@ -66,21 +67,21 @@ class DetectionModule(export_base.ExportModule):
     )
 
   def _prepare(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One image uint8 [H, W, 3] -> the model's input, scales and sizes, each as (y, x)."""
+    """Maps one image uint8 [H, W, 3] to the model's input, its scale (y, x) and size (H, W)."""
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.constant(self._input_image_size, tf.float32) / size
     if self._parser.keep_aspect_ratio:
       scale = tf.reduce_min(scale)
-    resized = tf.maximum(tf.round(size * scale), 1)  # what is thin does not vanish
+    resized = tf.maximum(tf.round(size * scale), 1)  # thin images keep at least one pixel
     image = normalize(tf.image.resize(image, tf.cast(resized, tf.int32)))
     image = tf.image.pad_to_bounding_box(image, 0, 0, *self.prepared_size)
     return tf.ensure_shape(image, [*self.prepared_size, 3]), resized / size, size
 
   @tf.function
   def detect(self, images: tf.Tensor) -> Detections:
-    """Detects in prepared images [B, H, W, 3]; boxes in pixels of these."""
+    """Detects objects in preprocessed images [B, H, W, 3]. Boxes are in pixels of these images."""
     size = tf.constant([self._input_image_size], tf.float32)
-    # Model Garden too goes around Keras's __call__, which is for one input.
+    # As in Model Garden, `call` is called directly: `__call__` accepts a single input only.
     found = self.model.call(
       images, image_shape=tf.repeat(size, tf.shape(images)[0], axis=0), training=False
     )
@@ -94,13 +95,13 @@ class DetectionModule(export_base.ExportModule):
     }
 
   def serve_prepared(self, images: tf.Tensor) -> Detections:
-    """Detects in one image that has the model's size, for LiteRT.
+    """Detects objects in one image of the model's input size, for LiteRT.
 
     Args:
-      images: float32 [1, H, W, 3], grey levels 0 to 255.
+      images: float32 [1, H, W, 3], values from 0 to 255.
 
     Returns:
-      As the signatures; boxes in pixels of this input.
+      The outputs of the signatures. Boxes are in pixels of this input.
     """
     model, config = self.model, self.params.task.model
     features = model.backbone(normalize(images))
@@ -122,7 +123,7 @@ class DetectionModule(export_base.ExportModule):
       image_shape=tf.constant([self._input_image_size], tf.float32),
     )
     return self._in_units(
-      suppress(
+      non_max_suppression(
         decoded["decoded_boxes"][0, :, 0],
         decoded["decoded_box_scores"][0],
         image_size=self.prepared_size,
@@ -135,7 +136,7 @@ class DetectionModule(export_base.ExportModule):
     )
 
   def _in_units(self, detections: Detections, sizes: tf.Tensor) -> Detections:
-    """Returns detections in images of sizes [B, 2] in the units of `task.export_config`."""
+    """Converts boxes and dtypes as `task.export_config` requests, for image sizes [B, 2]."""
     export, detections = self.params.task.export_config, dict(detections)
     if export.output_normalized_coordinates:
       detections["detection_boxes"] /= tf.tile(sizes, [1, 2])[:, None]
@@ -158,7 +159,7 @@ class DetectionModule(export_base.ExportModule):
         ),
         parallel_iterations=32,
       )
-    # One shape for all signatures, so that there is one trace.
+    # All signatures share this shape, so that `detect` is traced once.
     images = tf.ensure_shape(images, [self._batch_size, *self.prepared_size, 3])
     detections = dict(self.detect(images))
     boxes = detections["detection_boxes"] / tf.tile(scales, [1, 2])[:, None]
@@ -166,17 +167,17 @@ class DetectionModule(export_base.ExportModule):
     return self._in_units(detections, sizes)
 
   def serve(self, images: tf.Tensor) -> Detections:
-    """Detects in decoded images."""
+    """Detects objects in decoded images."""
     return self._serve_each(images, tf.identity)
 
   @tf.function
   def inference_from_image_bytes(self, inputs: tf.Tensor) -> Detections:
-    """Detects in encoded images: strings [B], JPEG, PNG or BMP, of any sizes."""
+    """Detects objects in encoded images: strings [B], JPEG, PNG or BMP, of any sizes."""
     return self._serve_each(inputs, _decode)
 
   @tf.function
   def inference_from_tf_example(self, inputs: tf.Tensor) -> Detections:
-    """Detects in serialized `tf.train.Example`s: strings [B]."""
+    """Detects objects in serialized `tf.train.Example`s: strings [B]."""
     features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
     return self._serve_each(tf.io.parse_example(inputs, features)["image/encoded"], _decode)
 
@@ -189,18 +190,18 @@ def _check(task: Any, batch_size: int | None) -> None:
   generator = task.model.detection_generator
   if not generator.apply_nms or generator.nms_version == "tflite":
     raise UserError(
-      "an exported detector suppresses overlapping boxes itself: task.model.detection_generator "
-      "needs apply_nms=True and an nms_version of v1, v2, v3 or batched; received "
+      "exported detectors apply non-maximum suppression: task.model.detection_generator must have "
+      "apply_nms=True and nms_version v1, v2, v3 or batched; received "
       f"apply_nms={generator.apply_nms} and nms_version={generator.nms_version!r}. Change them "
       "with --params_override."
     )
   if generator.nms_version == "v1" and batch_size is None:
     raise UserError(
-      "task.model.detection_generator.nms_version=v1 needs a batch of fixed size. Pass "
+      "task.model.detection_generator.nms_version=v1 requires a fixed batch size. Pass "
       "--batch_size, or --params_override=task.model.detection_generator.nms_version=v2."
     )
   if task.export_config.output_intermediate_features:
     raise UserError(
       "task.export_config.output_intermediate_features must be False: exported detectors return "
-      "detections alone. Change it with --params_override."
+      "only detections. Change it with --params_override."
     )

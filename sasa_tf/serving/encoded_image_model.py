@@ -1,4 +1,4 @@
-"""Loads a SavedModel and runs it on image files; needs TensorFlow only."""
+"""Loads an exported SavedModel and runs it on image files. Requires TensorFlow only."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import tensorflow as tf
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
 
-# Inside of the SavedModel; servers leave assets.extra alone.
+# Relative to the SavedModel. Model servers ignore assets.extra.
 LABELS = pathlib.PurePath("assets.extra", "labels.txt")
 
 
 class EncodedImageModel:
-  """The signature of a SavedModel that takes encoded images.
+  """An exported model that takes encoded images.
 
   Attributes:
-    outputs: names of what it returns.
+    outputs: names of the outputs.
   """
 
   def __init__(self, saved_model: str):
-    """Loads it.
+    """Loads a SavedModel directory.
 
     Raises:
-      UserError: there is no SavedModel with such a signature.
+      UserError: If there is no SavedModel with a signature for encoded images.
     """
     path = pathlib.Path(saved_model)
     if not (path / "saved_model.pb").is_file():
       raise UserError(
-        f"--saved_model={saved_model} is no SavedModel (no saved_model.pb in it). Make one with "
-        "`python -m sasa_tf.bin.export_saved_model`."
+        f"--saved_model={saved_model} is not a SavedModel: it has no saved_model.pb. Create one "
+        "with `python -m sasa_tf.bin.export_saved_model`."
       )
     self._model = tf.saved_model.load(saved_model)
     signatures = self._model.signatures
@@ -49,18 +49,18 @@ class EncodedImageModel:
     self._names = labels.read_labels(path / LABELS) if (path / LABELS).is_file() else None
 
   def name_of(self, label: int) -> str:
-    """Returns the name of a class, its number where the SavedModel has no names."""
+    """Returns the name of a class, or its number if the SavedModel has no names."""
     return self._names[label] if self._names else str(label)
 
   def run(self, image: str) -> dict[str, np.ndarray]:
-    """Returns the outputs for an image file, without their batch axis.
+    """Returns the outputs for one image file, without the batch axis.
 
     Raises:
-      UserError: the file is missing or no image.
+      UserError: If the file does not exist or is not an image.
     """
-    copies = self._batch or 1  # a fixed batch is filled with the same image
+    copies = self._batch or 1  # a fixed batch is filled with copies of the image
     try:
-      outputs = self._signature(**{self._argument: tf.repeat([read(image)], copies)})
+      outputs = self._signature(**{self._argument: tf.repeat([read_file(image)], copies)})
     except tf.errors.InvalidArgumentError as error:
       raise UserError(
         f"{image} cannot be decoded: expected a JPEG, PNG or BMP image. {error.message[:200]}"
@@ -68,13 +68,13 @@ class EncodedImageModel:
     return {name: value[0].numpy() for name, value in outputs.items()}
 
 
-def read(image: str) -> bytes:
+def read_file(image: str) -> bytes:
   """Returns the content of an image file.
 
   Raises:
-    UserError: it cannot be read.
+    UserError: If the file cannot be read.
   """
   try:
     return pathlib.Path(image).read_bytes()
   except OSError as error:
-    raise UserError(f"{image}: {error.strerror}. Give the path of an image file.") from error
+    raise UserError(f"{image}: {error.strerror}. Pass the path of an image file.") from error

@@ -1,4 +1,4 @@
-"""The classification SavedModel: images in, probabilities out, by the evaluation's own parser."""
+"""Export module of classifiers: images in, probabilities out, preprocessed as in the evaluation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sasa_tf.serving.normalization import normalize
 
 
 class ClassificationModule(image_classification.ClassificationModule):
-  """Model Garden's module, except that it prepares images exactly as the evaluation did.
+  """Model Garden's module, with the preprocessing of the evaluation.
 
-  The stock module crops by its own rule and, for encoded images, rounds to whole grey levels after
-  resizing, so its probabilities are not those that were evaluated.
+  The stock module crops differently and rounds encoded images to integers after resizing, so its
+  probabilities differ from those of the evaluation.
 
-  Signatures take `image_tensor` uint8 [B, H, W, 3], or `image_bytes` or `tf_example` strings [B].
-  They return `logits` and `probs` [B, classes].
+  The signatures take `image_tensor` uint8 [B, H, W, 3], `image_bytes` strings [B] or `tf_example`
+  strings [B]. They return `logits` and `probs` [B, classes].
   """
 
   def __init__(self, params: Any, **kwargs: Any):
@@ -33,7 +33,7 @@ class ClassificationModule(image_classification.ClassificationModule):
       num_classes=params.task.model.num_classes,
       image_field_key=self._image_key,
       label_field_key=self._label_key,
-      decode_jpeg_only=False,  # clients send what they have
+      decode_jpeg_only=False,  # clients send any format
       aug_crop=data.aug_crop,
       is_multilabel=False,
       center_crop_fraction=data.center_crop_fraction,
@@ -41,7 +41,7 @@ class ClassificationModule(image_classification.ClassificationModule):
     ).parse_fn(is_training=False)
 
   def _prepare(self, image: tf.Tensor) -> tf.Tensor:
-    """One image, encoded (scalar string) or decoded (uint8 [H, W, 3]), as float32 [H, W, 3]."""
+    """Maps an encoded (scalar string) or decoded (uint8 [H, W, 3]) image to float32 [H, W, 3]."""
     prepared, _ = self._parse({self._image_key: image, self._label_key: 0})
     return prepared
 
@@ -68,7 +68,7 @@ class ClassificationModule(image_classification.ClassificationModule):
     return list(self._input_image_size)
 
   def serve_prepared(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-    """Classifies images that have the model's size, float32 [B, H, W, 3], grey levels 0 to 255."""
+    """Classifies images of the model's input size, float32 [B, H, W, 3], values from 0 to 255."""
     return self._classify(normalize(images))
 
   def serve(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:

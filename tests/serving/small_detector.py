@@ -1,4 +1,4 @@
-"""A small attentional detector with weights that detect something, and images for it."""
+"""A small attention detector whose random weights produce detections, and images for it."""
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +24,7 @@ SMALL = {
 
 
 def params_of(records="", **model):
-  """Returns an experiment of the small detector, with changes."""
+  """Returns an experiment with the small detector and the given changes of the model."""
   params = exp_factory.get_exp_config("retinanet_sasa_scenes")
   params.task.validation_data.input_path = str(records)
   params.task.model.override(SMALL)
@@ -33,15 +33,15 @@ def params_of(records="", **model):
 
 
 def build(params, seed=1):
-  """Returns the evaluation's task and model, which finds boxes of many scores."""
+  """Returns the task and a model that produces boxes with a wide range of scores."""
   tf_keras.utils.set_random_seed(seed)
   task = task_factory.get_task(params.task)
   model = task.build_model()
   random = np.random.default_rng(seed)
   for weight in model.head.trainable_weights:
-    if "kernel" in weight.name:  # all of them nearly zero in an untrained head
+    if "kernel" in weight.name:  # nearly zero in an untrained head
       weight.assign(random.normal(0, 0.7 / weight.shape[-2] ** 0.5, weight.shape))
-  images = tf.cast(tf.stack(pictures([(SIZE, SIZE)] * 2)), tf.float32) / 58 - 2
+  images = tf.cast(tf.stack(random_images([(SIZE, SIZE)] * 2)), tf.float32) / 58 - 2
   logits, *_ = model.head(model.decoder(model.backbone(images)))
   spread = tf.math.reduce_std(tf.reshape(logits["3"], [-1, len(NAMES)])[:, 1:])
   (kernel,) = [w for w in model.head.weights if w.name.startswith("classes_predictor/kernel")]
@@ -49,8 +49,8 @@ def build(params, seed=1):
   return task, model
 
 
-def pictures(sizes, seed=0):
-  """Returns smooth coloured noise, uint8 [H, W, 3] for each size."""
+def random_images(sizes, seed=0):
+  """Returns smooth color noise, uint8 [H, W, 3] for each size."""
   random = np.random.default_rng(seed)
   coarse = [random.uniform(0, 255, [6, 6, 3]) for _ in sizes]
   return [

@@ -1,4 +1,4 @@
-"""The most probable classes of image files."""
+"""Client of exported classifiers: the most probable classes of image files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sasa_tf.serving.loading import EncodedImageModel
+from sasa_tf.serving.encoded_image_model import EncodedImageModel
 
 
 class Prediction(NamedTuple):
@@ -19,10 +19,15 @@ class Prediction(NamedTuple):
 
 
 def classify(model: EncodedImageModel, image: str, top_k: int) -> list[Prediction]:
-  """Returns the `top_k` most probable classes of an image file, the best first.
+  """Returns the `top_k` most probable classes of an image file, in descending order.
+
+  Args:
+    model: an exported classifier.
+    image: path of the image file.
+    top_k: number of classes to return.
 
   Raises:
-    UserError: the file is missing or no image.
+    UserError: If the file does not exist or is not an image.
   """
   probabilities = model.run(image)["probs"]
   best = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
@@ -32,7 +37,7 @@ def classify(model: EncodedImageModel, image: str, top_k: int) -> list[Predictio
 def classification_lines(
   model: EncodedImageModel, images: Sequence[str], top_k: int
 ) -> Iterator[str]:
-  """Yields the lines of a table of the most probable classes of each image."""
+  """Yields the lines of a table with the `top_k` classes of each image."""
   for image in images:
     yield image
     for prediction in classify(model, image, top_k):

@@ -1,4 +1,4 @@
-"""Writing a file or a directory whole or not at all."""
+"""Atomic writes of files and directories."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from collections.abc import Iterator
 from sasa_tf.errors import UserError
 
 
-def refuse_existing(path: str, flag: str, overwrite: bool) -> None:
-  """Raises a `UserError` where something would be overwritten that may not be.
+def check_overwrite(path: str, flag: str, overwrite: bool) -> None:
+  """Raises `UserError` if `path` exists and must not be overwritten.
 
   Args:
-    path: to write.
-    flag: where it comes from, for the message.
-    overwrite: whether it may be replaced.
+    path: output path.
+    flag: name of the flag that holds the path, for the message.
+    overwrite: whether an existing output may be replaced.
   """
   if pathlib.Path(path).exists() and not overwrite:
     raise UserError(f"--{flag}={path} exists. Choose another, or pass --overwrite.")
 
 
 @contextlib.contextmanager
-def staged(target: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a path to write to, which takes the target's place when all went well."""
+def atomic_write(target: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a temporary path that replaces `target` on success and is removed on an error."""
   incomplete = target.with_name(f".{target.name}.incomplete")
   _remove(incomplete)
   target.parent.mkdir(parents=True, exist_ok=True)
