@@ -1,0 +1,137 @@
+"""Renders the tables of docs/results.json into the Markdown files.
+
+  python docs/render_results.py           # rewrites the tables
+  python docs/render_results.py --check   # exits with status 1 if a table is out of date
+
+A table stands between `<!-- results:NAME -->` and `<!-- /results -->`, where NAME is a set of
+results.json or a function of `SUMMARIES`.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parent.parent
+RESULTS = json.loads((ROOT / "docs" / "results.json").read_text())
+_MARKED = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
+
+
+def markdown_files() -> list[pathlib.Path]:
+  """Returns the files that may contain tables."""
+  return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def column(name: str, header: str) -> dict[str, Any]:
+  """Returns the values of a column, by the first cell of each row."""
+  headers = [column["name"] for column in RESULTS["sets"][name]["columns"]]
+  index = headers.index(header)
+  return {row[0]: row[index] for row in RESULTS["sets"][name]["rows"]}
+
+
+def training_step(header: str, batch: int) -> dict[str, Any]:
+  """Returns the values of a column of the training step on an H100, by model."""
+  return {row["model"]: row[header] for row in _records("train_step_h100") if row["batch"] == batch}
+
+
+def _records(name: str) -> list[dict[str, Any]]:
+  columns = RESULTS["sets"][name]["columns"]
+  headers = [column["name"] for column in columns if "ratio_of" not in column]
+  return [dict(zip(headers, row, strict=True)) for row in RESULTS["sets"][name]["rows"]]
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+  header, *body = rows
+  lines = [header, ["---"] * len(header), *body]
+  return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+
+
+def _cell(value: Any, form: str) -> str:
+  if value is None:
+    return ""
+  return form.format(*value) if isinstance(value, list) else form.format(value)
+
+
+def _ratio(record: dict[str, Any], records: list[dict[str, Any]], spec: dict[str, str]) -> float:
+  """Divides a value by that of the first row with the same batch size."""
+  same, of = spec["same"], spec["ratio_of"]
+  baseline = next(other for other in records if other[same] == record[same])
+  return record[of] / baseline[of]
+
+
+def render_set(name: str) -> str:
+  """Returns a set of results as a Markdown table."""
+  columns, records = RESULTS["sets"][name]["columns"], _records(name)
+  rows = [[column["name"].strip() for column in columns]]
+  for record in records:
+    values = [
+      _ratio(record, records, spec) if "ratio_of" in spec else record[spec["name"]]
+      for spec in columns
+    ]
+    rows.append(
+      [_cell(value, spec.get("format", "{}")) for value, spec in zip(values, columns, strict=True)]
+    )
+  return _table(rows)
+
+
+def summary() -> str:
+  """Returns the five rows of the README: ResNet-50 with convolutions and with attention."""
+  parameters, flops = column("model_cost", "parameters"), column("model_cost", "GFLOPs")
+  speed, memory = training_step("images/s", 256), training_step("peak MiB", 256)
+  models = list(parameters)
+  cifar10 = column("cifar10_10k", "accuracy")
+  accuracy = [f"{value:.1f} %" for value in cifar10.values()]
+  return _table(
+    [
+      ["", "convolution", "conv stem + attention", "full attention"],
+      ["parameters", *(f"{parameters[model] / 1e6:.1f} M" for model in models)],
+      ["FLOPs (2 per multiply-add)", *(f"{flops[model]:.2f} G" for model in models)],
+      ["training, images/s", *(f"{speed[model]:,}" for model in models)],
+      ["training, peak memory", *(f"{memory[model] / 1024:.1f} GiB" for model in models)],
+      ["CIFAR-10 accuracy, ResNet-26", *accuracy, "not measured"],
+    ]
+  )
+
+
+def input_rates() -> str:
+  """Returns the input that a training of ResNet-50 on an H100 consumes."""
+  rows = [["ResNet-50, batch 256", "images/s", "JPEG, 108 kB per image", "bfloat16, 301 kB"]]
+  for model, rate in training_step("images/s", 256).items():
+    rows.append([model, f"{rate:,}", f"{rate * 108e-6:.1f} GB/s", f"{rate * 301e-6:.1f} GB/s"])
+  return _table(rows)
+
+
+SUMMARIES: dict[str, Callable[[], str]] = {"summary": summary, "input_rates": input_rates}
+
+
+def render_text(text: str) -> str:
+  """Returns a Markdown text with all its tables rendered."""
+
+  def replaced(match: re.Match[str]) -> str:
+    start, name, _, end = match.groups()
+    return start + (SUMMARIES[name]() if name in SUMMARIES else render_set(name)) + end
+
+  return _MARKED.sub(replaced, text)
+
+
+def main() -> int:
+  """Rewrites or checks all files. Returns the exit status."""
+  outdated = []
+  for path in markdown_files():
+    text = path.read_text()
+    rendered = render_text(text)
+    if rendered != text:
+      outdated.append(path)
+      if "--check" not in sys.argv[1:]:
+        path.write_text(rendered)
+  for path in outdated:
+    print(f"{'outdated' if '--check' in sys.argv[1:] else 'updated'}: {path.relative_to(ROOT)}")
+  return int(bool(outdated) and "--check" in sys.argv[1:])
+
+
+if __name__ == "__main__":
+  sys.exit(main())
