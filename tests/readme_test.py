@@ -1,5 +1,8 @@
-"""The README's code runs and its commands name what exists."""
+"""The README's examples run, and what it names exists."""
 
+import contextlib
+import io
+import json
 import pathlib
 import re
 
@@ -9,12 +12,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_functional_api_example_runs():
-  (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-  names = {}
-  exec(compile(code, "README.md", "exec"), names)
-  assert names["model"].output_shape == (None, 10)
-  assert set(names["backbone"].output_specs) == {"2", "3", "4", "5"}
+def test_python_example_prints_the_documented_output():
+  ((code, expected),) = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+  printed = io.StringIO()
+  with contextlib.redirect_stdout(printed):
+    exec(compile(code, "README.md", "exec"), {})
+  assert printed.getvalue() == expected
 
 
 @pytest.mark.parametrize("target", re.findall(r"^make ([a-z-]+)", README, re.MULTILINE))
@@ -22,55 +25,29 @@ def test_make_targets_exist(target):
   assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_programs_and_links_exist():
-  programs = set(re.findall(r"python -m sasa_tf\.bin\.(\w+)", README))
-  assert programs == {
-    "train",
-    "make_tfrecords",
-    "export_saved_model",
-    "predict",
-    "profile_model",
-    "benchmark",
-    "benchmark_input",
-    "scaling",
-    "tpu_check",
-  }
-  for program in programs:
-    assert (ROOT / "sasa_tf" / "bin" / f"{program}.py").is_file()
-  for link in re.findall(r"\]\(([^):]+)\)", README):
-    assert (ROOT / link).exists(), link
+def test_last_lines_of_the_quickstart_are_those_of_the_makefile():
+  (lines,) = re.findall(r"Its last lines:\n\n```text\n(.*?)```", README, re.DOTALL)
+  makefile = (ROOT / "Makefile").read_text()
+  makefile = makefile.replace("$(QUICKSTART)", ".quickstart").replace("$(BIN)", ".venv/bin")
+  for line in lines.splitlines():
+    assert f'@echo "{line}"' in makefile
 
 
-def test_costs_are_what_the_program_prints():
-  from sasa_tf.analysis.paper.classifiers import paper_cost
-  from sasa_tf.analysis.paper.report import CLASSIFICATION, PaperReport
-
-  rows = PaperReport.of([1], paper_cost).markdown().splitlines()
-  rows = [line for line in rows if line.startswith("| ResNet")]
-  assert len(rows) == 9
-  for line in rows:
-    assert line in README
-  report = PaperReport.of(CLASSIFICATION, paper_cost)
-  agreement, (flops, parameters) = report.headline()[0], report.savings()
-  agree, of, largest = re.findall(r"([\d.]+) of (\d+) rows .*? ([\d.]+) G", agreement)[0]
-  text = " ".join(README.split())
-  assert f"Of all {of} rows, {agree} agree to the printed digit" in text
-  assert f"the largest difference is {largest} GFLOPs" in text
-  assert f"{flops:.1f} % fewer FLOPs and {parameters:.1f} % fewer parameters" in text
+def test_extras_exist():
+  setup = (ROOT / "setup.py").read_text()
+  for extra in set(re.findall(r"\[(garden|report|all|tpu)\]", README)):
+    assert f'"{extra}": ' in setup
 
 
-def test_overrides_of_the_commands_are_accepted():
+def test_experiments_of_the_table_are_registered():
+  from official.core import exp_factory
+
   from sasa_tf import registry_imports  # noqa: F401
-  from sasa_tf.training import checks, experiment
 
-  (override,) = re.findall(r'--params_override="(.*?)"', README)
-  params = experiment.load_experiment(
-    "sasa_resnet_cifar10", params_override=override.replace("=N,", "=3,")
-  )
-  assert params.task.model.num_classes == 3
-  for data in (params.task.train_data, params.task.validation_data):
-    with pytest.raises(checks.UserError, match="no file matches"):  # so it is named once
-      checks.check_data("data", data)
+  names = re.findall(r"^\| `(\w*sasa_\w+)` \|", README, re.MULTILINE)
+  assert len(names) == 5
+  for name in names:
+    assert exp_factory.get_exp_config(name)
 
 
 def test_overrides_of_the_quickstarts_are_accepted():
@@ -85,10 +62,19 @@ def test_overrides_of_the_quickstarts_are_accepted():
     assert params.task.train_data.input_path.endswith("/train-*")
 
 
-def test_experiments_of_the_table_are_registered():
-  from official.core import exp_factory
+def test_figures_show_the_current_results(monkeypatch):
+  monkeypatch.syspath_prepend(str(ROOT / "docs" / "images"))
+  monkeypatch.syspath_prepend(str(ROOT / "docs"))
+  import make_figures
 
-  from sasa_tf import registry_imports  # noqa: F401
-
-  for name in re.findall(r"^\| `(\w*sasa_\w+)` \|", README, re.MULTILINE):
-    assert exp_factory.get_exp_config(name)
+  images = ROOT / "docs" / "images"
+  for mode in make_figures.THEMES:
+    (shown,) = re.findall(
+      r"<dc:description>(.*?)</dc:description>", (images / f"chart-{mode}.svg").read_text()
+    )
+    assert json.loads(shown.replace("&quot;", '"')) == make_figures.chart_values()
+    assert (images / f"window-{mode}.svg").is_file()
+  for name, badge in make_figures.badges().items():
+    # The text widths depend on the version of matplotlib.
+    (title,) = re.findall("<title>.*?</title>", badge)
+    assert title in (images / name).read_text()

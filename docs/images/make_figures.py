@@ -307,11 +307,11 @@ def badges() -> dict[str, str]:
   """Returns the badges by file name. Their values are read from setup.py and LICENSE."""
   setup = (ROOT / "setup.py").read_text()
   first, last = re.search(r'python_requires=">=3\.(\d+),<3\.(\d+)"', setup).groups()
-  (tensorflow,) = re.findall(r'"tensorflow>=([\d.]+),<', setup)
+  first_minor, next_minor = re.search(r'"tensorflow>=2\.(\d+),<2\.(\d+)"\]', setup).groups()
   assert "Apache License" in (ROOT / "LICENSE").read_text()
   values = {
     "python": (f"3.{first} \N{EN DASH} 3.{int(last) - 1}", "#0969da"),
-    "tensorflow": (tensorflow, "#d4691a"),
+    "tensorflow": (f"2.{first_minor} \N{EN DASH} 2.{int(next_minor) - 1}", "#d4691a"),
     "license": ("Apache-2.0", "#1a7f37"),
   }
   return {f"badge-{label}.svg": _badge(label, *value) for label, value in values.items()}

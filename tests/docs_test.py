@@ -1,0 +1,103 @@
+"""The documents agree with results.json and with the programs."""
+
+import pathlib
+import re
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+
+import render_results  # noqa: E402
+
+DOCUMENTS = [
+  *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+  *sorted((ROOT / "docs").glob("*.md")),
+  ROOT / "official_configs" / "README.md",
+]
+# Defined by Model Garden, and shared by the programs that read an experiment.
+MODEL_GARDEN_FLAGS = {"experiment", "mode", "model_dir", "config_file", "params_override"}
+
+
+def commands(text):
+  """Returns (program, flags) for each command line of a document."""
+  text = text.replace("\\\n", " ")
+  found = re.findall(r"python -m sasa_tf\.bin\.(\w+)([^`\n;]*)", text)
+  return [(name, re.findall(r"(?<!\S)--([a-z_0-9]+)", rest)) for name, rest in found]
+
+
+@pytest.mark.parametrize("path", render_results.markdown_files(), ids=lambda path: path.name)
+def test_tables_are_rendered_from_the_results(path):
+  text = path.read_text()
+  assert render_results.render_text(text) == text, "run: python docs/render_results.py"
+
+
+def test_every_result_is_shown_and_complete():
+  markers = re.findall(
+    r"<!-- results:([\w-]+) -->",
+    "".join(path.read_text() for path in render_results.markdown_files()),
+  )
+  sources = {"model_cost"}  # rendered by the summary
+  sets = render_results.RESULTS["sets"]
+  assert set(markers) | sources == set(sets) | set(render_results.SUMMARIES)
+  for name, result in sets.items():
+    assert result["hardware"] in render_results.RESULTS["hardware"], name
+    assert result["command"], name
+    columns = [column for column in result["columns"] if "ratio_of" not in column]
+    assert all(len(row) == len(columns) for row in result["rows"]), name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_exist(path):
+  text = path.read_text()
+  links = re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src(?:set)?="([^"]+)"', text)
+  for link in links:
+    if "://" not in link and not link.startswith("#"):
+      assert (path.parent / link.partition("#")[0]).exists(), link
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_programs_and_flags_of_commands_exist(path):
+  shared = "".join((ROOT / "sasa_tf" / "bin" / f"{name}.py").read_text() for name in ("program",))
+  for program, flags in commands(path.read_text()):
+    source = (ROOT / "sasa_tf" / "bin" / f"{program}.py").read_text() + shared
+    for flag in set(flags) - MODEL_GARDEN_FLAGS:
+      names = {flag, flag.removeprefix("no")}
+      assert any(f'"{name}"' in source for name in names), f"{program} --{flag}"
+
+
+def test_cost_tables_are_those_of_the_program():
+  from sasa_tf.analysis.paper.classifiers import paper_cost
+  from sasa_tf.analysis.paper.report import CLASSIFICATION, PaperReport
+
+  document = (ROOT / "docs" / "cost_model.md").read_text()
+  rows = PaperReport.of([1], paper_cost).markdown().splitlines()
+  rows = [line for line in rows if line.startswith("| ResNet")]
+  assert len(rows) == 9
+  for line in rows:
+    assert line in document
+  report = PaperReport.of(CLASSIFICATION, paper_cost)
+  agreement, (flops, parameters) = report.headline()[0], report.savings()
+  agree, of, largest = re.findall(r"([\d.]+) of (\d+) rows .*? ([\d.]+) G", agreement)[0]
+  text = " ".join(document.split())
+  assert f"Of all {of} rows, {agree} agree to the printed digit" in text
+  assert f"the largest difference is {largest} GFLOPs" in text
+  assert f"{flops:.1f} % fewer FLOPs and {parameters:.1f} % fewer parameters" in text
+
+
+def test_overrides_of_the_commands_are_accepted():
+  from sasa_tf import registry_imports  # noqa: F401
+  from sasa_tf.errors import UserError
+  from sasa_tf.training import checks, experiment
+
+  (override,) = re.findall(
+    r'--params_override="(.*?)"', (ROOT / "docs" / "training.md").read_text()
+  )
+  params = experiment.load_experiment(
+    "sasa_resnet_cifar10", params_override=override.replace("=N,", "=3,")
+  )
+  assert params.task.model.num_classes == 3
+  for data in (params.task.train_data, params.task.validation_data):
+    with pytest.raises(UserError, match="no file matches"):  # the path is one that was passed
+      checks.check_data("data", data)
