@@ -14,5 +14,6 @@ Python:
   cache.py            the path of the library that belongs to this TensorFlow and these sources
   library.py          loads the library, or explains why it cannot be used
 
-`sasa_tf/ops/compiled` calls the kernels from TensorFlow. docs/glossary.md explains the terms.
+`sasa_tf/ops/compiled` calls the kernels from TensorFlow. docs/kernels.md describes the
+kernels, docs/glossary.md defines the terms.
 """

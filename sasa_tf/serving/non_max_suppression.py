@@ -11,7 +11,7 @@ _CLASS_OFFSET = 2.0
 _MAX_CANDIDATES = 10_000
 
 
-def suppress(
+def non_max_suppression(
   boxes: tf.Tensor,
   scores: tf.Tensor,
   *,
