@@ -57,7 +57,9 @@ def test_links_exist(path):
       assert (path.parent / link.partition("#")[0]).exists(), link
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+  "path", [*DOCUMENTS, ROOT / "docs" / "results.json"], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_programs_and_flags_of_commands_exist(path):
   for program, flags in commands(path.read_text()):
     source = (ROOT / "sasa_tf" / "bin" / f"{program}.py").read_text()
