@@ -1,6 +1,6 @@
-// Compares the processor's kernels with nested loops in double precision, over ragged problems.
-// Backward results must have the same bits with any number of threads. Exits with 1 at the first
-// difference; `make sanitize` runs it under the sanitizers.
+// Compares the CPU kernels of local attention with nested loops in double precision on random
+// problems. The gradients must be bitwise equal for any number of threads. Exits with status 1 at
+// the first difference. `make sanitize` runs this under the sanitizers.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -23,7 +23,7 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   const int64_t column_size = p.has_relative ? p.kernel_columns * half : 0;
   const int64_t key_size = p.has_key ? size : 0;
   Typed query(p.type, size), key(p.type, key_size), value(p.type, size);
-  Typed upstream(p.type, size / (p.pool_size * p.pool_size)), means = upstream;
+  Typed upstream(p.type, size / (p.pool_size * p.pool_size)), pooled = upstream;
   Typed rows(single, row_size), columns(single, column_size);
   Typed output(p.type, size), log_sum(single, size / p.head_dim);
   Arrays a;
@@ -31,7 +31,7 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   key.Fill(random, a.key);
   value.Fill(random, a.value);
   upstream.Fill(random, a.upstream);
-  if (p.pool_size > 1) a.upstream = NaiveGradientOfOutputs(p, a.upstream);
+  if (p.pool_size > 1) a.upstream = NaiveAvgPoolGradient(p, a.upstream);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
   a.output.resize(size);
@@ -44,30 +44,45 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   Naive(p, a);
 
   int64_t threads = 1;
-  const sasa::ParallelFor tasks{RunInThreads, &threads};
+  const sasa::ParallelFor parallel_for{RunInThreads, &threads};
   const auto floats = [](Typed& array) { return static_cast<float*>(array.data()); };
-  const char* error =
-      sasa::CpuForward(p,
-                       {query.data(), key.data(), value.data(), floats(rows), floats(columns),
-                        output.data(), floats(log_sum), means.data()},
-                       tasks);
+  const char* error = sasa::CpuForward(p,
+                                       {.query = query.data(),
+                                        .key = key.data(),
+                                        .value = value.data(),
+                                        .relative_rows = floats(rows),
+                                        .relative_columns = floats(columns),
+                                        .output = output.data(),
+                                        .lse = floats(log_sum),
+                                        .pooled_output = pooled.data()},
+                                       parallel_for);
   if (error != nullptr) return std::puts(error), false;
   const double tolerance = p.type == single ? 2e-5 : p.type == sasa::DType::kFloat16 ? 2e-3 : 1e-2;
   bool same =
       Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, 1e-5);
-  if (p.pool_size > 1) same &= Same("means", means, NaiveMeans(p, a.output), tolerance);
+  if (p.pool_size > 1) same &= Same("pooled", pooled, NaiveAvgPool(p, a.output), tolerance);
 
   Typed query_gradient(p.type, size), key_gradient(p.type, key_size), value_gradient(p.type, size);
   Typed rows_gradient(single, row_size), columns_gradient(single, column_size);
-  Typed scratch(single, sasa::WorkspaceFloats(p));
+  Typed workspace(single, sasa::WorkspaceFloats(p));
   std::vector<char> before;
   for (threads = 3; threads > 0; threads -= 2) {
-    error = sasa::CpuBackward(
-        p,
-        {query.data(), key.data(), value.data(), floats(rows), floats(columns), output.data(),
-         floats(log_sum), upstream.data(), query_gradient.data(), key_gradient.data(),
-         value_gradient.data(), floats(rows_gradient), floats(columns_gradient), floats(scratch)},
-        tasks);
+    error = sasa::CpuBackward(p,
+                              {.query = query.data(),
+                               .key = key.data(),
+                               .value = value.data(),
+                               .relative_rows = floats(rows),
+                               .relative_columns = floats(columns),
+                               .output = output.data(),
+                               .lse = floats(log_sum),
+                               .d_output = upstream.data(),
+                               .d_query = query_gradient.data(),
+                               .d_key = key_gradient.data(),
+                               .d_value = value_gradient.data(),
+                               .d_relative_rows = floats(rows_gradient),
+                               .d_relative_columns = floats(columns_gradient),
+                               .workspace = floats(workspace)},
+                              parallel_for);
     if (error != nullptr) return std::puts(error), false;
     std::vector<char> bytes;
     for (const Typed* array :
@@ -81,9 +96,9 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
     before = bytes;
   }
 
-  // The same bits come where query, key and value are parts of one array.
-  LocalAttentionProblem shared = p;
-  shared.qkv_parts = p.has_key ? 3 : 2;
+  // The results are bitwise equal if query, key and value are packed in one array.
+  LocalAttentionProblem packed = p;
+  packed.qkv_parts = p.has_key ? 3 : 2;
   const int64_t part = p.heads * p.head_dim * (query.bytes.size() / size);
   const auto parts = [&](Typed& q, Typed& k, Typed& v) {
     return p.has_key ? Joined(p, {&q, &k, &v}) : Joined(p, {&q, &v});
@@ -93,52 +108,66 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   std::fill(found.bytes.begin(), found.bytes.end(), 1);
   Typed joined_output(p.type, size), joined_log_sum(single, size / p.head_dim);
   threads = 3;
-  error = sasa::CpuForward(
-      shared,
-      {joined.data(), joined.bytes.data() + part,
-       joined.bytes.data() + (shared.qkv_parts - 1) * part, floats(rows), floats(columns),
-       joined_output.data(), floats(joined_log_sum), means.data()},
-      tasks);
+  const char* key_part = joined.bytes.data() + part;
+  const char* value_part = joined.bytes.data() + (packed.qkv_parts - 1) * part;
+  error = sasa::CpuForward(packed,
+                           {.query = joined.data(),
+                            .key = key_part,
+                            .value = value_part,
+                            .relative_rows = floats(rows),
+                            .relative_columns = floats(columns),
+                            .output = joined_output.data(),
+                            .lse = floats(joined_log_sum),
+                            .pooled_output = pooled.data()},
+                           parallel_for);
   if (error != nullptr) return std::puts(error), false;
-  error = sasa::CpuBackward(
-      shared,
-      {joined.data(), joined.bytes.data() + part,
-       joined.bytes.data() + (shared.qkv_parts - 1) * part, floats(rows), floats(columns),
-       output.data(), floats(log_sum), upstream.data(), found.data(), found.bytes.data() + part,
-       found.bytes.data() + (shared.qkv_parts - 1) * part, floats(rows_gradient),
-       floats(columns_gradient), floats(scratch)},
-      tasks);
+  error = sasa::CpuBackward(packed,
+                            {.query = joined.data(),
+                             .key = key_part,
+                             .value = value_part,
+                             .relative_rows = floats(rows),
+                             .relative_columns = floats(columns),
+                             .output = output.data(),
+                             .lse = floats(log_sum),
+                             .d_output = upstream.data(),
+                             .d_query = found.data(),
+                             .d_key = found.bytes.data() + part,
+                             .d_value = found.bytes.data() + (packed.qkv_parts - 1) * part,
+                             .d_relative_rows = floats(rows_gradient),
+                             .d_relative_columns = floats(columns_gradient),
+                             .workspace = floats(workspace)},
+                            parallel_for);
   if (error != nullptr) return std::puts(error), false;
   if (joined_output.bytes != output.bytes || found.bytes != gradients.bytes) {
-    std::puts("parts of one array give other bits");
+    std::puts("packed arrays give other results");
     same = false;
   }
   same &= Same("query_gradient", query_gradient, a.query_gradient, tolerance);
   same &= Same("key_gradient", key_gradient, a.key_gradient, tolerance);
   same &= Same("value_gradient", value_gradient, a.value_gradient, tolerance);
-  // Of a window of one row, the rows' gradient is nothing but rounding of the output.
-  double most = 1;
-  for (double x : a.rows_gradient) most = std::fmax(most, std::fabs(x));
-  for (double x : a.columns_gradient) most = std::fmax(most, std::fabs(x));
-  same &= Same("rows_gradient", rows_gradient, a.rows_gradient, tolerance, most);
-  same &= Same("columns_gradient", columns_gradient, a.columns_gradient, tolerance, most);
+  // With one row, the gradient of its table is only rounding error: compare it relative to both.
+  double largest = 1;
+  for (double x : a.rows_gradient) largest = std::fmax(largest, std::fabs(x));
+  for (double x : a.columns_gradient) largest = std::fmax(largest, std::fabs(x));
+  same &= Same("rows_gradient", rows_gradient, a.rows_gradient, tolerance, largest);
+  same &= Same("columns_gradient", columns_gradient, a.columns_gradient, tolerance, largest);
   if (!same) Print(p);
   return same;
 }
 
 LocalAttentionProblem Random(std::mt19937& random) {
-  const auto upto = [&](int most) { return 1 + int(random() % most); };
+  const auto up_to = [&](int limit) { return 1 + int(random() % limit); };
   LocalAttentionProblem p = {};
-  p.batch = upto(2);
-  p.height = upto(random() % 4 == 0 ? 40 : 12);
-  p.width = upto(random() % 4 == 0 ? 70 : 18);
-  p.heads = upto(3);
-  p.head_dim = random() % 8 == 0 ? upto(128) : upto(17);
+  p.batch = up_to(2);
+  p.height = up_to(random() % 4 == 0 ? 40 : 12);
+  p.width = up_to(random() % 4 == 0 ? 70 : 18);
+  p.heads = up_to(3);
+  p.head_dim = random() % 8 == 0 ? up_to(128) : up_to(17);
   p.pool_size = p.height % 2 == 0 && p.width % 2 == 0 && random() % 2 ? 2 : 1;
-  p.kernel_rows = 2 * upto(6) - 1;
-  p.kernel_columns = 2 * upto(6) - 1;
-  p.dilation_rows = random() % 3 ? 1 : upto(4);
-  p.dilation_columns = random() % 3 ? 1 : upto(4);
+  p.kernel_rows = 2 * up_to(6) - 1;
+  p.kernel_columns = 2 * up_to(6) - 1;
+  p.dilation_rows = random() % 3 ? 1 : up_to(4);
+  p.dilation_columns = random() % 3 ? 1 : up_to(4);
   p.mask_border = random() % 2;
   p.has_relative = p.head_dim % 2 == 0 && random() % 4;
   p.has_key = !p.has_relative || random() % 4;

@@ -1,5 +1,5 @@
-// Compares the processor's kernels of attention inside of blocks with nested loops in double
-// precision, over ragged problems, as check_cpu_kernels.cc does for local attention.
+// Compares the CPU kernels of stem attention with nested loops in double precision on random
+// problems, like check_cpu_kernels.cc.
 #include <algorithm>
 #include <cstdlib>
 
@@ -16,61 +16,67 @@ bool Check(const StemProblem& p, std::mt19937& random) {
   const int64_t pixel_count = p.batch * p.height * p.width, filters = p.heads * p.head_dim;
   const int64_t table = p.block_rows * p.block_columns * p.channels * filters;
   const int64_t square = p.heads * p.channels * p.channels;
-  Typed pixels(p.type, pixel_count * p.channels), similarity(single, square), values(single, table);
-  Typed output(p.type, pixel_count * filters), upstream(p.type, pixel_count * filters);
-  Typed similarity_gradient(single, square), values_gradient(single, table);
-  Typed scratch(single, sasa::StemWorkspaceFloats(p));
-  PixelArrays a;
+  Typed pixels(p.type, pixel_count * p.channels), w_qk(single, square), w_v(single, table);
+  Typed output(p.type, pixel_count * filters), d_output(p.type, pixel_count * filters);
+  Typed d_w_qk(single, square), d_w_v(single, table);
+  Typed workspace(single, sasa::StemWorkspaceFloats(p));
+  NaiveStemArrays a;
   pixels.Fill(random, a.pixels);
-  similarity.Fill(random, a.similarity);
-  values.Fill(random, a.values);
-  upstream.Fill(random, a.upstream);
+  w_qk.Fill(random, a.w_qk);
+  w_v.Fill(random, a.w_v);
+  d_output.Fill(random, a.d_output);
   a.output.resize(output.size());
-  a.similarity_gradient.resize(square);
-  a.values_gradient.resize(table);
+  a.d_w_qk.resize(square);
+  a.d_w_v.resize(table);
   Naive(p, a);
 
   int64_t threads = 1;
-  const sasa::ParallelFor tasks{RunInThreads, &threads};
+  const sasa::ParallelFor parallel_for{RunInThreads, &threads};
   const auto floats = [](Typed& array) { return static_cast<float*>(array.data()); };
   const char* error = sasa::CpuStemForward(
-      p, {pixels.data(), floats(similarity), floats(values), output.data()}, tasks);
+      p,
+      {.pixels = pixels.data(), .w_qk = floats(w_qk), .w_v = floats(w_v), .output = output.data()},
+      parallel_for);
   if (error != nullptr) return std::puts(error), false;
   const double tolerance = p.type == single ? 2e-5 : p.type == sasa::DType::kFloat16 ? 2e-3 : 1e-2;
   bool same = Same("output", output, a.output, tolerance);
   std::vector<char> before;
   for (threads = 3; threads > 0; threads -= 2) {
-    error = sasa::CpuStemBackward(
-        p,
-        {pixels.data(), floats(similarity), floats(values), upstream.data(),
-         floats(similarity_gradient), floats(values_gradient), floats(scratch)},
-        tasks);
+    error = sasa::CpuStemBackward(p,
+                                  {.pixels = pixels.data(),
+                                   .w_qk = floats(w_qk),
+                                   .w_v = floats(w_v),
+                                   .d_output = d_output.data(),
+                                   .d_w_qk = floats(d_w_qk),
+                                   .d_w_v = floats(d_w_v),
+                                   .workspace = floats(workspace)},
+                                  parallel_for);
     if (error != nullptr) return std::puts(error), false;
-    std::vector<char> bytes = similarity_gradient.bytes;
-    bytes.insert(bytes.end(), values_gradient.bytes.begin(), values_gradient.bytes.end());
+    std::vector<char> bytes = d_w_qk.bytes;
+    bytes.insert(bytes.end(), d_w_v.bytes.begin(), d_w_v.bytes.end());
     if (threads == 1 && bytes != before) {
       std::puts("the gradients depend on the number of threads");
       same = false;
     }
     before = bytes;
   }
-  same &= Same("similarity_gradient", similarity_gradient, a.similarity_gradient, 1e-4);
-  same &= Same("values_gradient", values_gradient, a.values_gradient, 1e-4);
+  same &= Same("d_w_qk", d_w_qk, a.d_w_qk, 1e-4);
+  same &= Same("d_w_v", d_w_v, a.d_w_v, 1e-4);
   if (!same) Print(p);
   return same;
 }
 
 StemProblem Random(std::mt19937& random) {
-  const auto upto = [&](int most) { return 1 + int(random() % most); };
+  const auto up_to = [&](int limit) { return 1 + int(random() % limit); };
   StemProblem p = {};
-  p.batch = upto(2);
-  p.height = upto(random() % 4 == 0 ? 70 : 18);
-  p.width = upto(18);
-  p.channels = upto(4);
-  p.block_rows = upto(8);
-  p.block_columns = upto(8);
-  p.heads = upto(3);
-  p.head_dim = random() % 8 == 0 ? upto(128) : upto(17);
+  p.batch = up_to(2);
+  p.height = up_to(random() % 4 == 0 ? 70 : 18);
+  p.width = up_to(18);
+  p.channels = up_to(4);
+  p.block_rows = up_to(8);
+  p.block_columns = up_to(8);
+  p.heads = up_to(3);
+  p.head_dim = random() % 8 == 0 ? up_to(128) : up_to(17);
   p.type = static_cast<sasa::DType>(random() % 3);
   return p;
 }
@@ -78,6 +84,6 @@ StemProblem Random(std::mt19937& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  return RunChecks(argc, argv, "inside of blocks",
+  return RunChecks(argc, argv, "of stem attention",
                    [](std::mt19937& random) { return Check(Random(random), random); });
 }

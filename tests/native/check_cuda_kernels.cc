@@ -134,7 +134,7 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   key.Fill(random, a.key);
   value.Fill(random, a.value);
   upstream.Fill(random, a.upstream);
-  if (p.pool_size > 1) a.upstream = NaiveGradientOfOutputs(p, a.upstream);
+  if (p.pool_size > 1) a.upstream = NaiveAvgPoolGradient(p, a.upstream);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
   a.output.resize(size);
@@ -181,7 +181,7 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   const double tolerance = p.type == single ? 2e-5 : p.type == DType::kFloat16 ? 4e-3 : 2e-2;
   bool same =
       Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, tolerance);
-  if (p.pool_size > 1) same &= Same("means", means, NaiveMeans(p, a.output), tolerance);
+  if (p.pool_size > 1) same &= Same("means", means, NaiveAvgPool(p, a.output), tolerance);
 
   std::vector<char> before;
   for (int turn = 0; turn < 2; ++turn) {

@@ -1,5 +1,5 @@
-// Compares the CUDA kernels of attention inside of blocks, on an emulated or a real GPU, with
-// nested loops in double precision, over ragged problems; random_problems.h has the command line.
+// Compares the CUDA kernels of stem attention, on an emulated or a real GPU, with nested loops in
+// double precision on random problems. random_problems.h describes the command line.
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -30,23 +30,23 @@ constexpr Setting<StemProblem> kSettings[] = {
 };
 
 StemProblem Random(std::mt19937& random, const Settings& settings) {
-  const auto upto = [&](int most) { return 1 + int(random() % most); };
-  const auto side = [&] { return upto(random() % 4 == 0 ? 40 : 14); };
+  const auto up_to = [&](int limit) { return 1 + int(random() % limit); };
+  const auto side = [&] { return up_to(random() % 4 == 0 ? 40 : 14); };
   StemProblem p = {};
-  p.batch = upto(3);
+  p.batch = up_to(3);
   p.height = side();
-  p.width = random() % 8 == 0 ? upto(150) : side();
-  p.channels = upto(4);
-  p.heads = upto(5);
+  p.width = random() % 8 == 0 ? up_to(150) : side();
+  p.channels = up_to(4);
+  p.heads = up_to(5);
   if (random() % 4) {
-    // The tensor cores'.
+    // For the tensor cores.
     p.block_rows = p.block_columns = 4;
     p.head_dim = 16;
     p.type = random() % 2 ? DType::kBfloat16 : DType::kFloat16;
   } else {
-    p.block_rows = upto(8);
-    p.block_columns = upto(8);
-    p.head_dim = upto(random() % 8 == 0 ? 128 : 40);
+    p.block_rows = up_to(8);
+    p.block_columns = up_to(8);
+    p.head_dim = up_to(random() % 8 == 0 ? 128 : 40);
     p.type = static_cast<DType>(random() % 3);
   }
   Apply(kSettings, settings, p);
@@ -58,28 +58,30 @@ bool Check(const StemProblem& p, std::mt19937& random) {
   const int64_t pixel_count = p.batch * p.height * p.width, filters = p.heads * p.head_dim;
   const int64_t table = p.block_rows * p.block_columns * p.channels * filters;
   const int64_t square = p.heads * p.channels * p.channels;
-  Typed pixels(p.type, pixel_count * p.channels), similarity(single, square), values(single, table);
-  Typed output(p.type, pixel_count * filters), upstream(p.type, pixel_count * filters);
-  Typed similarity_gradient(single, square), values_gradient(single, table);
-  Typed scratch(single, sasa::StemWorkspaceFloats(p));
-  PixelArrays a;
+  Typed pixels(p.type, pixel_count * p.channels), w_qk(single, square), w_v(single, table);
+  Typed output(p.type, pixel_count * filters), d_output(p.type, pixel_count * filters);
+  Typed d_w_qk(single, square), d_w_v(single, table);
+  Typed workspace(single, sasa::StemWorkspaceFloats(p));
+  NaiveStemArrays a;
   pixels.Fill(random, a.pixels);
-  similarity.Fill(random, a.similarity);
-  values.Fill(random, a.values);
-  upstream.Fill(random, a.upstream);
+  w_qk.Fill(random, a.w_qk);
+  w_v.Fill(random, a.w_v);
+  d_output.Fill(random, a.d_output);
   a.output.resize(output.size());
-  a.similarity_gradient.resize(square);
-  a.values_gradient.resize(table);
+  a.d_w_qk.resize(square);
+  a.d_w_v.resize(table);
   Naive(p, a);
 
-  DeviceArray device_pixels(pixels.bytes), device_similarity(similarity.bytes);
-  DeviceArray device_values(values.bytes), device_output(output.bytes);
-  DeviceArray device_upstream(upstream.bytes), device_scratch(scratch.bytes);
-  DeviceArray device_similarity_gradient(similarity.bytes), device_values_gradient(values.bytes);
+  DeviceArray device_pixels(pixels.bytes), device_w_qk(w_qk.bytes);
+  DeviceArray device_w_v(w_v.bytes), device_output(output.bytes);
+  DeviceArray device_d_output(d_output.bytes), device_workspace(workspace.bytes);
+  DeviceArray device_d_w_qk(w_qk.bytes), device_d_w_v(w_v.bytes);
   device_output.Poison();
   const char* error = sasa::CudaStemForward(p,
-                                            {device_pixels.data(), device_similarity.floats(),
-                                             device_values.floats(), device_output.data()},
+                                            {.pixels = device_pixels.data(),
+                                             .w_qk = device_w_qk.floats(),
+                                             .w_v = device_w_v.floats(),
+                                             .output = device_output.data()},
                                             nullptr);
   if (error != nullptr) return std::puts(error), false;
   bool within = device_output.CopyTo(output.bytes);
@@ -87,42 +89,45 @@ bool Check(const StemProblem& p, std::mt19937& random) {
   bool same = Same("output", output, a.output, tolerance);
 
   std::vector<char> before;
-  for (int turn = 0; turn < 2; ++turn) {
-    device_similarity_gradient.Poison();
-    device_values_gradient.Poison();
-    device_scratch.Poison();
-    error = sasa::CudaStemBackward(
-        p,
-        {device_pixels.data(), device_similarity.floats(), device_values.floats(),
-         device_upstream.data(), device_similarity_gradient.floats(),
-         device_values_gradient.floats(), device_scratch.floats()},
-        nullptr);
+  for (int run = 0; run < 2; ++run) {
+    device_d_w_qk.Poison();
+    device_d_w_v.Poison();
+    device_workspace.Poison();
+    error = sasa::CudaStemBackward(p,
+                                   {.pixels = device_pixels.data(),
+                                    .w_qk = device_w_qk.floats(),
+                                    .w_v = device_w_v.floats(),
+                                    .d_output = device_d_output.data(),
+                                    .d_w_qk = device_d_w_qk.floats(),
+                                    .d_w_v = device_d_w_v.floats(),
+                                    .workspace = device_workspace.floats()},
+                                   nullptr);
     if (error != nullptr) return std::puts(error), false;
-    within &= device_similarity_gradient.CopyTo(similarity_gradient.bytes);
-    within &= device_values_gradient.CopyTo(values_gradient.bytes);
-    std::vector<char> bytes = similarity_gradient.bytes;
-    bytes.insert(bytes.end(), values_gradient.bytes.begin(), values_gradient.bytes.end());
-    if (turn == 1 && bytes != before) {
-      std::puts("the gradients depend on the order of threads");
+    within &= device_d_w_qk.CopyTo(d_w_qk.bytes);
+    within &= device_d_w_v.CopyTo(d_w_v.bytes);
+    std::vector<char> bytes = d_w_qk.bytes;
+    bytes.insert(bytes.end(), d_w_v.bytes.begin(), d_w_v.bytes.end());
+    if (run == 1 && bytes != before) {
+      std::puts("the gradients depend on the order of the threads");
       same = false;
     }
     before = bytes;
   }
-  within &= device_scratch.CopyTo(scratch.bytes);
+  within &= device_workspace.CopyTo(workspace.bytes);
   if (!within) {
-    std::puts("something was written before an array");
+    std::puts("memory before an array was written");
     same = false;
   }
-  // The similarity's gradient may be nothing but cancellation.
-  double most = 1;
-  for (double x : a.values_gradient) most = std::fmax(most, std::fabs(x));
-  same &= Same("similarity_gradient", similarity_gradient, a.similarity_gradient, tolerance, most);
-  same &= Same("values_gradient", values_gradient, a.values_gradient, tolerance);
+  // d_w_qk may be nothing but cancellation error, so it is compared relative to d_w_v.
+  double largest = 1;
+  for (double x : a.d_w_v) largest = std::fmax(largest, std::fabs(x));
+  same &= Same("d_w_qk", d_w_qk, a.d_w_qk, tolerance, largest);
+  same &= Same("d_w_v", d_w_v, a.d_w_v, tolerance);
   return same;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return CheckRandomProblems(argc, argv, "inside of blocks", kSettings, Random, Check, Print);
+  return CheckRandomProblems(argc, argv, "of stem attention", kSettings, Random, Check, Print);
 }

@@ -1,4 +1,4 @@
-// What the programs that check the processor's kernels share.
+// Typed arrays and comparisons for the programs that check the kernels.
 #ifndef SASA_TF_TESTS_NATIVE_CHECKS_H_
 #define SASA_TF_TESTS_NATIVE_CHECKS_H_
 
@@ -14,7 +14,7 @@
 #include "cpu/isa_variant.h"
 #include "local_attention.h"
 
-// An array as the kernels take it, exactly as large as they may touch.
+// An array of a kernel, allocated with its exact size so that sanitizers find overflows.
 struct Typed {
   std::vector<char> bytes;
   sasa::DType type;
@@ -46,7 +46,7 @@ struct Typed {
     return bits & 0x8000 ? -magnitude : magnitude;
   }
 
-  // Numbers that every type holds exactly.
+  // Fills the array with random values that every type represents exactly.
   void Fill(std::mt19937& random, std::vector<double>& copy) {
     std::uniform_int_distribution<int> sixteenths(-32, 32);
     copy.resize(size());
@@ -70,15 +70,15 @@ struct Typed {
 };
 
 inline bool Same(const char* name, const Typed& actual, const std::vector<double>& expected,
-                 double tolerance, double most = 1) {
+                 double tolerance, double scale = 1) {
   double error = 0;
-  for (double x : expected) most = std::fmax(most, std::fabs(x));
+  for (double x : expected) scale = std::fmax(scale, std::fabs(x));
   for (size_t i = 0; i < expected.size(); ++i) {
     const double difference = std::fabs(actual.Get(i) - expected[i]);
     error = std::isnan(difference) ? INFINITY : std::fmax(error, difference);
   }
-  if (error <= tolerance * most) return true;
-  std::printf("%s differs by %g of %g\n", name, error, most);
+  if (error <= tolerance * scale) return true;
+  std::printf("%s differs by %g of %g\n", name, error, scale);
   return false;
 }
 
@@ -93,7 +93,7 @@ inline void RunInThreads(void* threads, int64_t count, void (*task)(void*, int64
   for (std::thread& thread : running) thread.join();
 }
 
-// Calls check(random) as often as the command line says; the first that fails ends the program.
+// Calls check(random) the number of times that the command line gives, until one fails.
 inline int RunChecks(int argc, char** argv, const char* what, bool (*check)(std::mt19937&)) {
   const int count = argc > 1 ? std::atoi(argv[1]) : 300;
   std::mt19937 random(1);
@@ -101,7 +101,7 @@ inline int RunChecks(int argc, char** argv, const char* what, bool (*check)(std:
     if (!check(random)) return 1;
   }
   std::printf("%d problems %s agree, with vectors of %d floats\n", count, what,
-              int(sasa::ChosenCpuVariant().lanes));
+              int(sasa::ActiveIsaVariant().lanes));
   return 0;
 }
 

@@ -1,7 +1,7 @@
-"""Runs the processor's kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
+"""Runs the CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer.
 
-`python -m tests.native.sanitize [PROBLEMS]` compiles the checks and the kernels for every
-instruction set and compares them with nested loops over that many ragged problems each.
+`python -m tests.native.sanitize [PROBLEMS]` compiles the kernels for every instruction set and
+compares them with nested loops on that number of random problems each.
 """
 
 import os
@@ -17,6 +17,7 @@ FLAGS = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all
 
 
 def main(problems: str = "300") -> int:
+  """Compiles and runs the checks; returns the exit status."""
   compiler = build.find_compilers(architectures=())
   with tempfile.TemporaryDirectory() as scratch:
     commands = build.compile_commands(compiler, pathlib.Path(scratch))

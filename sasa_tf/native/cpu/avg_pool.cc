@@ -9,17 +9,16 @@
 namespace sasa {
 namespace {
 
-// Calls `visit` for each pixel of the images with the first number of its outputs, and that of
-// their mean.
+// Calls visit(output index, pooled index) for each pixel, with the indices of its first channel.
 template <typename Visit>
 void ForEachPixel(const LocalAttentionProblem& p, Visit visit) {
-  const int64_t numbers = p.heads * p.head_dim, height = p.height / p.pool_size,
+  const int64_t channels = p.heads * p.head_dim, height = p.height / p.pool_size,
                 width = p.width / p.pool_size;
   int64_t output = 0;
   for (int64_t image = 0; image < p.batch; ++image) {
     for (int64_t y = 0; y < p.height; ++y) {
-      for (int64_t x = 0; x < p.width; ++x, output += numbers) {
-        visit(output, ((image * height + y / p.pool_size) * width + x / p.pool_size) * numbers);
+      for (int64_t x = 0; x < p.width; ++x, output += channels) {
+        visit(output, ((image * height + y / p.pool_size) * width + x / p.pool_size) * channels);
       }
     }
   }
@@ -27,33 +26,34 @@ void ForEachPixel(const LocalAttentionProblem& p, Visit visit) {
 
 }  // namespace
 
-void WriteMeans(const LocalAttentionProblem& p, const void* outputs, void* means) {
-  const int64_t numbers = p.heads * p.head_dim;
-  const float share = 1.f / (p.pool_size * p.pool_size);
-  WithNumbers(p.type, [&](auto type) {
-    using Number = decltype(type);
-    const auto* from = static_cast<const typename Number::Stored*>(outputs);
-    auto* to = static_cast<typename Number::Stored*>(means);
-    std::vector<float> sums(p.batch * (p.height / p.pool_size) * (p.width / p.pool_size) * numbers);
-    ForEachPixel(p, [&](int64_t output, int64_t mean) {
-      for (int64_t i = 0; i < numbers; ++i) sums[mean + i] += Number::Load(from[output + i]);
+void AvgPoolOutput(const LocalAttentionProblem& p, const void* output, void* pooled) {
+  const int64_t channels = p.heads * p.head_dim;
+  const float scale = 1.f / (p.pool_size * p.pool_size);
+  DispatchDType(p.type, [&](auto type) {
+    using Element = decltype(type);
+    const auto* from = static_cast<const typename Element::Stored*>(output);
+    auto* to = static_cast<typename Element::Stored*>(pooled);
+    std::vector<float> sums(p.batch * (p.height / p.pool_size) * (p.width / p.pool_size) *
+                            channels);
+    ForEachPixel(p, [&](int64_t i, int64_t j) {
+      for (int64_t c = 0; c < channels; ++c) sums[j + c] += Element::Load(from[i + c]);
     });
-    for (size_t i = 0; i < sums.size(); ++i) to[i] = Number::Round(sums[i] * share);
+    for (size_t i = 0; i < sums.size(); ++i) to[i] = Element::Round(sums[i] * scale);
   });
 }
 
-std::vector<char> GradientOfOutputs(const LocalAttentionProblem& p, const void* of_means) {
-  const int64_t numbers = p.heads * p.head_dim;
-  const float share = 1.f / (p.pool_size * p.pool_size);
-  std::vector<char> gradient(p.batch * p.height * p.width * numbers *
+std::vector<char> AvgPoolGradient(const LocalAttentionProblem& p, const void* d_pooled) {
+  const int64_t channels = p.heads * p.head_dim;
+  const float scale = 1.f / (p.pool_size * p.pool_size);
+  std::vector<char> gradient(p.batch * p.height * p.width * channels *
                              (p.type == DType::kFloat32 ? 4 : 2));
-  WithNumbers(p.type, [&](auto type) {
-    using Number = decltype(type);
-    const auto* from = static_cast<const typename Number::Stored*>(of_means);
-    auto* to = reinterpret_cast<typename Number::Stored*>(gradient.data());
-    ForEachPixel(p, [&](int64_t output, int64_t mean) {
-      for (int64_t i = 0; i < numbers; ++i) {
-        to[output + i] = Number::Round(Number::Load(from[mean + i]) * share);
+  DispatchDType(p.type, [&](auto type) {
+    using Element = decltype(type);
+    const auto* from = static_cast<const typename Element::Stored*>(d_pooled);
+    auto* to = reinterpret_cast<typename Element::Stored*>(gradient.data());
+    ForEachPixel(p, [&](int64_t i, int64_t j) {
+      for (int64_t c = 0; c < channels; ++c) {
+        to[i + c] = Element::Round(Element::Load(from[j + c]) * scale);
       }
     });
   });

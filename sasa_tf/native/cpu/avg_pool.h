@@ -1,7 +1,7 @@
-// Means of outputs over blocks of pixels, where a program that was made for a GPU runs on the
-// processor. Layers made for processors pool by stock operations.
-#ifndef SASA_TF_NATIVE_CPU_MEANS_H_
-#define SASA_TF_NATIVE_CPU_MEANS_H_
+// Average pooling of the output on the CPU, for programs that were traced for GPUs. Programs traced
+// for CPUs pool with TensorFlow operations instead.
+#ifndef SASA_TF_NATIVE_CPU_AVG_POOL_H_
+#define SASA_TF_NATIVE_CPU_AVG_POOL_H_
 
 #include <vector>
 
@@ -9,12 +9,12 @@
 
 namespace sasa {
 
-// Writes the means of the problem's outputs.
-void WriteMeans(const LocalAttentionProblem& problem, const void* outputs, void* means);
+// Writes the output averaged over blocks of pool_size x pool_size pixels.
+void AvgPoolOutput(const LocalAttentionProblem& problem, const void* output, void* pooled);
 
-// The gradient of the outputs, of the problem's type, from that of their means.
-std::vector<char> GradientOfOutputs(const LocalAttentionProblem& problem, const void* of_means);
+// Returns the gradient of the output, in the problem's type, from that of the pooled output.
+std::vector<char> AvgPoolGradient(const LocalAttentionProblem& problem, const void* d_pooled);
 
 }  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CPU_MEANS_H_
+#endif  // SASA_TF_NATIVE_CPU_AVG_POOL_H_

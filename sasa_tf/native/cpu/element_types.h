@@ -1,8 +1,9 @@
-// Elements of the arrays, to and from float32.
+// Element types: conversions to and from float32.
 //
-// In each source file their own, as files are compiled for different instruction sets.
-#ifndef SASA_TF_NATIVE_CPU_NUMBERS_H_
-#define SASA_TF_NATIVE_CPU_NUMBERS_H_
+// In an anonymous namespace, because the files that include this are compiled for different
+// instruction sets.
+#ifndef SASA_TF_NATIVE_CPU_ELEMENT_TYPES_H_
+#define SASA_TF_NATIVE_CPU_ELEMENT_TYPES_H_
 
 #include <cstdint>
 
@@ -58,7 +59,7 @@ struct Float16 {
   static uint16_t Round(float x) {
     const uint32_t wide = Bits(x);
     const uint32_t sign = (wide >> 16) & 0x8000, magnitude = wide & 0x7fffffff;
-    // Subnormal: the sum with 0.5 leaves the 10 bits at the end of the fraction, rounded to even.
+    // Subnormal: adding 0.5 moves the 10 bits to the end of the fraction and rounds them to even.
     const uint32_t subnormal = Bits(FromBits(magnitude) + 0.5f) - 0x3f000000;
     const uint32_t normal = (magnitude - (112u << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
     const uint32_t half = magnitude > 0x7f800000    ? 0x7e00
@@ -69,9 +70,9 @@ struct Float16 {
   }
 };
 
-// Calls `call` with the type of a problem's numbers.
+// Calls `call` with an object of the element type.
 template <typename Call>
-void WithNumbers(DType type, Call call) {
+void DispatchDType(DType type, Call call) {
   switch (type) {
     case DType::kFloat32:
       return call(Float32());
@@ -85,4 +86,4 @@ void WithNumbers(DType type, Call call) {
 }  // namespace
 }  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CPU_NUMBERS_H_
+#endif  // SASA_TF_NATIVE_CPU_ELEMENT_TYPES_H_

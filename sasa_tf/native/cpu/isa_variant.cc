@@ -9,26 +9,26 @@
 namespace sasa {
 namespace {
 
-const CpuVariant kPlain = {4, plain::kernels, plain::stem_kernels};
+const IsaVariant kPlain = {4, plain::kernels, plain::stem_kernels};
 #ifdef __x86_64__
-const CpuVariant kAvx2 = {8, avx2::kernels, avx2::stem_kernels};
-const CpuVariant kAvx512 = {16, avx512::kernels, avx512::stem_kernels};
+const IsaVariant kAvx2 = {8, avx2::kernels, avx2::stem_kernels};
+const IsaVariant kAvx512 = {16, avx512::kernels, avx512::stem_kernels};
 #endif
 
 }  // namespace
 
-const CpuVariant& ChosenCpuVariant() {
-  static const CpuVariant& chosen = []() -> const CpuVariant& {
+const IsaVariant& ActiveIsaVariant() {
+  static const IsaVariant& chosen = []() -> const IsaVariant& {
     const char* name = std::getenv("SASA_TF_NATIVE_CPU");
-    const std::string most = name == nullptr ? "avx512" : name;
+    const std::string best = name == nullptr ? "avx512" : name;
 #ifdef __x86_64__
     __builtin_cpu_init();
-    if (most == "avx512" && __builtin_cpu_supports("avx512f") &&
+    if (best == "avx512" && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl")) {
       return kAvx512;
     }
-    if (most != "plain" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (best != "plain" && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
       return kAvx2;
     }
 #endif

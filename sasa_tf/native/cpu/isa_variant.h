@@ -1,6 +1,6 @@
-// The processor's kernels, compiled for several instruction sets, and the choice between these.
-#ifndef SASA_TF_NATIVE_CPU_VARIANT_H_
-#define SASA_TF_NATIVE_CPU_VARIANT_H_
+// The CPU kernels, compiled for several instruction sets, and the selection of one at run time.
+#ifndef SASA_TF_NATIVE_CPU_ISA_VARIANT_H_
+#define SASA_TF_NATIVE_CPU_ISA_VARIANT_H_
 
 #include <cstdint>
 
@@ -9,16 +9,16 @@ namespace sasa {
 struct CpuKernels;
 struct CpuStemKernels;
 
-struct CpuVariant {
+struct IsaVariant {
   int64_t lanes;  // floats in a vector
   const CpuKernels& attention;
-  const CpuStemKernels& pixels;
+  const CpuStemKernels& stem;
 };
 
-// The best that this processor runs; the environment variable SASA_TF_NATIVE_CPU (plain, avx2,
-// avx512) holds it to less.
-const CpuVariant& ChosenCpuVariant();
+// Returns the best variant that this CPU supports. The environment variable SASA_TF_NATIVE_CPU
+// (plain, avx2 or avx512) limits it.
+const IsaVariant& ActiveIsaVariant();
 
 }  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CPU_VARIANT_H_
+#endif  // SASA_TF_NATIVE_CPU_ISA_VARIANT_H_

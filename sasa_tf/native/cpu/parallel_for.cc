@@ -5,10 +5,10 @@
 namespace sasa {
 namespace {
 
-// Kept by its thread: asking the system anew costs more than a small problem.
-class Scratch {
+// Reused by its thread, because an allocation takes longer than a small problem.
+class ScratchMemory {
  public:
-  ~Scratch() { std::free(memory_); }
+  ~ScratchMemory() { std::free(memory_); }
 
   float* Get(int64_t bytes) {
     if (bytes > bytes_) {
@@ -24,10 +24,10 @@ class Scratch {
   int64_t bytes_ = 0;
 };
 
-thread_local Scratch scratch_of_thread;
+thread_local ScratchMemory scratch_of_thread;
 
 }  // namespace
 
-float* ScratchOfThread(int64_t bytes) { return scratch_of_thread.Get(bytes); }
+float* ThreadScratch(int64_t bytes) { return scratch_of_thread.Get(bytes); }
 
 }  // namespace sasa

@@ -1,10 +1,10 @@
-// Vectors of floats, their functions, and the way between arrays of pixels and planes of channels;
-// for sources compiled once for each instruction set, with SASA_VARIANT (the namespace) and
-// SASA_LANES (floats in a vector) defined. Nothing of the standard library that would become a
-// shared inline function: the linker keeps one of several, perhaps one that this processor cannot
-// run.
-#ifndef SASA_TF_NATIVE_CPU_VECTORS_H_
-#define SASA_TF_NATIVE_CPU_VECTORS_H_
+// Vectors of floats, and conversions between pixels [pixel][channel] and planes [channel][pixel].
+//
+// For sources that are compiled once for each instruction set, with SASA_VARIANT (the namespace)
+// and SASA_LANES (floats in a vector) defined. They use no inline functions of the standard
+// library: the linker would keep one copy, perhaps one that this CPU cannot run.
+#ifndef SASA_TF_NATIVE_CPU_SIMD_H_
+#define SASA_TF_NATIVE_CPU_SIMD_H_
 
 #include <cstdint>
 
@@ -17,22 +17,24 @@ namespace {
 constexpr int64_t kLanes = SASA_LANES;
 
 typedef float Vector __attribute__((vector_size(4 * SASA_LANES)));
-typedef int32_t Integers __attribute__((vector_size(4 * SASA_LANES)));
-typedef float Unaligned __attribute__((vector_size(4 * SASA_LANES), aligned(4), may_alias));
-typedef float Four __attribute__((vector_size(16)));
-typedef int32_t FourIndices __attribute__((vector_size(16)));
-typedef float UnalignedFour __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t IntVector __attribute__((vector_size(4 * SASA_LANES)));
+typedef float UnalignedVector __attribute__((vector_size(4 * SASA_LANES), aligned(4), may_alias));
+typedef float Vector4 __attribute__((vector_size(16)));
+typedef int32_t IntVector4 __attribute__((vector_size(16)));
+typedef float UnalignedVector4 __attribute__((vector_size(16), aligned(4), may_alias));
 
-inline Vector Load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
-inline void Store(float* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
+inline Vector Load(const float* p) { return *reinterpret_cast<const UnalignedVector*>(p); }
+inline void Store(float* p, Vector v) { *reinterpret_cast<UnalignedVector*>(p) = v; }
 inline Vector Broadcast(float x) { return x - Vector{}; }
 inline Vector Max(Vector a, Vector b) { return a > b ? a : b; }
+inline int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // log(x) to 2 ulp for normal x.
 inline Vector Log(Vector x) {
-  const Integers bits = reinterpret_cast<Integers>(x);
+  const IntVector bits = reinterpret_cast<IntVector>(x);
   // The exponent such that sqrt(1/2) <= x / 2^exponent < sqrt(2).
-  const Integers exponent = (bits - 0x3f3504f3) >> 23;
+  const IntVector exponent = (bits - 0x3f3504f3) >> 23;
   const Vector r = reinterpret_cast<Vector>(bits - (exponent << 23)) - 1.0f;
   const Vector n = __builtin_convertvector(exponent, Vector);
   Vector y = Broadcast(7.0376836292e-2f);
@@ -49,7 +51,7 @@ inline Vector Log(Vector x) {
 }
 
 template <int kValue>
-struct Constant {
+struct IntConstant {
   static constexpr int value = kValue;
 };
 
@@ -65,7 +67,7 @@ inline float Sum(Vector v) {
   return sum;
 }
 
-// exp(x) to 2 ulp for x up to 80; 0 below -87, where the result would no longer be a normal number.
+// exp(x) to 2 ulp for x up to 80; 0 below -87, where the result would be subnormal.
 inline Vector Exp(Vector x) {
   const Vector magic = Broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const Vector shifted = x * 1.44269504f + magic;
@@ -78,28 +80,28 @@ inline Vector Exp(Vector x) {
   y = y * r + 1.6666666e-1f;
   y = y * r + 0.5f;
   y = y * (r * r) + r + 1.0f;
-  const Integers power =
-      reinterpret_cast<Integers>(y) + (reinterpret_cast<Integers>(shifted) << 23);
+  const IntVector power =
+      reinterpret_cast<IntVector>(y) + (reinterpret_cast<IntVector>(shifted) << 23);
   return reinterpret_cast<Vector>(power & ~(x <= Broadcast(-87.0f)));
 }
 
 #ifdef __clang__
 #define SASA_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define SASA_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, FourIndices{__VA_ARGS__})
+#define SASA_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, IntVector4{__VA_ARGS__})
 #endif
 
 inline void Transpose(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
   const auto row = [&](int i) {
-    return *reinterpret_cast<const UnalignedFour*>(from + i * from_stride);
+    return *reinterpret_cast<const UnalignedVector4*>(from + i * from_stride);
   };
-  const auto store = [&](int i, Four column) {
-    *reinterpret_cast<UnalignedFour*>(to + i * to_stride) = column;
+  const auto store = [&](int i, Vector4 column) {
+    *reinterpret_cast<UnalignedVector4*>(to + i * to_stride) = column;
   };
-  const Four low_01 = SASA_SHUFFLE(row(0), row(1), 0, 4, 1, 5);
-  const Four low_23 = SASA_SHUFFLE(row(2), row(3), 0, 4, 1, 5);
-  const Four high_01 = SASA_SHUFFLE(row(0), row(1), 2, 6, 3, 7);
-  const Four high_23 = SASA_SHUFFLE(row(2), row(3), 2, 6, 3, 7);
+  const Vector4 low_01 = SASA_SHUFFLE(row(0), row(1), 0, 4, 1, 5);
+  const Vector4 low_23 = SASA_SHUFFLE(row(2), row(3), 0, 4, 1, 5);
+  const Vector4 high_01 = SASA_SHUFFLE(row(0), row(1), 2, 6, 3, 7);
+  const Vector4 high_23 = SASA_SHUFFLE(row(2), row(3), 2, 6, 3, 7);
   store(0, SASA_SHUFFLE(low_01, low_23, 0, 1, 4, 5));
   store(1, SASA_SHUFFLE(low_01, low_23, 2, 3, 6, 7));
   store(2, SASA_SHUFFLE(high_01, high_23, 0, 1, 4, 5));
@@ -107,8 +109,8 @@ inline void Transpose(const float* from, int64_t from_stride, float* to, int64_t
 }
 
 // planes[d * plane + i] = pixels[i * stride + d].
-inline void ToPlanes(const float* pixels, int64_t stride, int64_t count, int64_t channels,
-                     float* planes, int64_t plane) {
+inline void PixelsToPlanes(const float* pixels, int64_t stride, int64_t count, int64_t channels,
+                           float* planes, int64_t plane) {
   int64_t i = 0;
   for (; i + 4 <= count; i += 4) {
     const float* from = pixels + i * stride;
@@ -123,9 +125,9 @@ inline void ToPlanes(const float* pixels, int64_t stride, int64_t count, int64_t
   }
 }
 
-// The way back.
-inline void FromPlanes(const float* planes, int64_t plane, int64_t count, int64_t channels,
-                       float* pixels, int64_t stride) {
+// pixels[i * stride + d] = planes[d * plane + i].
+inline void PlanesToPixels(const float* planes, int64_t plane, int64_t count, int64_t channels,
+                           float* pixels, int64_t stride) {
   int64_t i = 0;
   for (; i + 4 <= count; i += 4) {
     float* to = pixels + i * stride;
@@ -151,42 +153,42 @@ struct ConstLike<const From, To> {
 template <typename From, typename To>
 using CopyConst = typename ConstLike<From, To>::type;
 
-// `count` pixels in the layer's layout, `stride` elements apart, to planes of channels.
-template <typename Type>
-void LoadPixels(const typename Type::Stored* from, int64_t stride, int64_t count, int64_t depth,
+// Loads `count` pixels that are `stride` elements apart as planes. `row` is a buffer for them.
+template <typename Element>
+void LoadPixels(const typename Element::Stored* from, int64_t stride, int64_t count, int64_t depth,
                 float* to, int64_t plane, float* row) {
   if constexpr (sizeof(*from) == 4) {
-    ToPlanes(from, stride, count, depth, to, plane);
+    PixelsToPlanes(from, stride, count, depth, to, plane);
   } else {
     for (int64_t i = 0; i < count; ++i) {
-      for (int64_t d = 0; d < depth; ++d) row[i * depth + d] = Type::Load(from[i * stride + d]);
+      for (int64_t d = 0; d < depth; ++d) row[i * depth + d] = Element::Load(from[i * stride + d]);
     }
-    ToPlanes(row, depth, count, depth, to, plane);
+    PixelsToPlanes(row, depth, count, depth, to, plane);
   }
 }
 
-template <typename Type>
+template <typename Element>
 void StorePixels(const float* from, int64_t plane, int64_t count, int64_t depth,
-                 typename Type::Stored* to, int64_t stride, float* row) {
+                 typename Element::Stored* to, int64_t stride, float* row) {
   if constexpr (sizeof(*to) == 4) {
-    FromPlanes(from, plane, count, depth, to, stride);
+    PlanesToPixels(from, plane, count, depth, to, stride);
   } else {
-    FromPlanes(from, plane, count, depth, row, depth);
+    PlanesToPixels(from, plane, count, depth, row, depth);
     for (int64_t i = 0; i < count; ++i) {
-      for (int64_t d = 0; d < depth; ++d) to[i * stride + d] = Type::Round(row[i * depth + d]);
+      for (int64_t d = 0; d < depth; ++d) to[i * stride + d] = Element::Round(row[i * depth + d]);
     }
   }
 }
 
-// Cuts one allocation into aligned arrays.
-class Scratch {
+// Divides one allocation into aligned arrays.
+class ScratchArena {
  public:
-  explicit Scratch(float* memory) : next_(memory) {}
+  explicit ScratchArena(float* memory) : next_(memory) {}
 
-  float* Take(int64_t floats) {
-    float* taken = next_;
+  float* Allocate(int64_t floats) {
+    float* array = next_;
     next_ += (floats + 15) / 16 * 16;
-    return taken;
+    return array;
   }
 
  private:
@@ -197,4 +199,4 @@ class Scratch {
 }  // namespace SASA_VARIANT
 }  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CPU_VECTORS_H_
+#endif  // SASA_TF_NATIVE_CPU_SIMD_H_

@@ -1,36 +1,38 @@
-// Attention inside of blocks on the processor: how the work is cut, and the kernels that do it.
+// The CPU kernels of stem attention: how the work is divided, and the kernels.
 //
-// A worker does some rows of blocks. The lanes of a vector are the places of a block, as queries.
-#ifndef SASA_TF_NATIVE_CPU_PIXEL_BLOCKS_H_
-#define SASA_TF_NATIVE_CPU_PIXEL_BLOCKS_H_
+// A worker computes some rows of blocks. The lanes of a vector are positions of a block, as
+// queries.
+#ifndef SASA_TF_NATIVE_CPU_STEM_ATTENTION_H_
+#define SASA_TF_NATIVE_CPU_STEM_ATTENTION_H_
 
 #include "cpu/attention.h"
 #include "stem_kernels.h"
 
 namespace sasa {
 
-// Depends on the problem and the number of lanes alone, and so do the sums.
+// Depends only on the problem and the number of lanes, and so do the results.
 struct StemPlan {
   StemProblem problem;
-  int64_t places;         // P
-  int64_t plane;          // P, rounded up to whole vectors
-  int64_t above, left;    // rows and columns of the first blocks that lie outside of the image
-  int64_t high, wide;     // blocks
-  int64_t rows;           // of blocks, in all images
-  int64_t workers;        // worker w does the rows w, w + workers, ...
-  int64_t table_row;      // D, rounded up to whole vectors
-  int64_t table_size;     // floats of one worker's gradients
-  int64_t scratch_bytes;  // for one worker, aligned to 64
+  int64_t positions;          // P
+  int64_t plane_stride;       // P, rounded up to a multiple of the lanes
+  int64_t pad_top, pad_left;  // rows and columns of the first blocks outside the image
+  int64_t grid_rows;          // rows of blocks in an image
+  int64_t grid_columns;       // columns of blocks in an image
+  int64_t total_block_rows;   // rows of blocks in the batch
+  int64_t workers;            // worker w computes the rows of blocks w, w + workers, ...
+  int64_t padded_head_dim;    // D, rounded up to a multiple of the lanes
+  int64_t partial_floats;     // of one worker's partial sums of the gradients
+  int64_t scratch_bytes;      // per worker, with 64-byte alignment
 };
 
 StemPlan MakeStemPlan(const StemProblem& problem, int64_t lanes);
 
-// `table` are this worker's sums, `table_size` of them, written and not added to.
+// `partial` is overwritten with this worker's sums, `partial_floats` of them.
 struct CpuStemKernels {
   void (*forward)(const StemPlan& plan, const StemForwardArrays& arrays, int64_t worker,
                   float* scratch);
   void (*backward)(const StemPlan& plan, const StemBackwardArrays& arrays, int64_t worker,
-                   float* scratch, float* table);
+                   float* scratch, float* partial);
 };
 
 #define SASA_CPU_STEM_KERNELS(name)         \
@@ -43,12 +45,12 @@ SASA_CPU_STEM_KERNELS(avx2)
 SASA_CPU_STEM_KERNELS(avx512)
 #endif
 
-// Each returns null, or the reason why not.
+// Compute stem attention with the given threads. They return null, or an error message.
 const char* CpuStemForward(const StemProblem& problem, const StemForwardArrays& arrays,
-                           const ParallelFor& tasks);
+                           const ParallelFor& parallel_for);
 const char* CpuStemBackward(const StemProblem& problem, const StemBackwardArrays& arrays,
-                            const ParallelFor& tasks);
+                            const ParallelFor& parallel_for);
 
 }  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CPU_PIXEL_BLOCKS_H_
+#endif  // SASA_TF_NATIVE_CPU_STEM_ATTENTION_H_
