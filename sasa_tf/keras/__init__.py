@@ -15,6 +15,7 @@ from sasa_tf.layers import (
   NonLocal2DBase,
   SqueezeExcitation2DBase,
   UpsampleAdd2DBase,
+  mark_exports,
 )
 from sasa_tf.modeling import (
   BaselineLayers,
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 _register = keras.saving.register_keras_serializable("sasa_tf")
+
+mark_exports(keras)
 
 
 @_register

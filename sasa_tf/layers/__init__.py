@@ -2,6 +2,7 @@
 
 from sasa_tf.layers.attention_augmented import AttentionAugmentedConv2DBase
 from sasa_tf.layers.attention_stem import AttentionStemBase
+from sasa_tf.layers.keras_export import mark_exports
 from sasa_tf.layers.keras_mixin import KerasBound
 from sasa_tf.layers.local_self_attention import LocalSelfAttention2DBase
 from sasa_tf.layers.non_local import NonLocal2DBase
@@ -16,4 +17,5 @@ __all__ = [
   "NonLocal2DBase",
   "SqueezeExcitation2DBase",
   "UpsampleAdd2DBase",
+  "mark_exports",
 ]

@@ -1,6 +1,7 @@
 """Attention as pure functions of tensors, with no dependency but TensorFlow."""
 
 from sasa_tf.ops.dispatch import available_implementations, use_implementation
+from sasa_tf.ops.export_context import tracing_for_export
 from sasa_tf.ops.global_attention import global_attention_2d
 from sasa_tf.ops.kernel_status import KernelStatus, kernel_status
 from sasa_tf.ops.local_attention import (
@@ -26,6 +27,7 @@ __all__ = [
   "sinusoidal_positions",
   "spatial_mixture_weights",
   "spatial_value_mixture",
+  "tracing_for_export",
   "use_implementation",
   "use_target_device",
 ]

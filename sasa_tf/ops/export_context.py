@@ -1,32 +1,59 @@
-"""Whether a graph is built in order to be exported, and so to run where this library may not be."""
+"""Whether functions are being traced for export, to run where this library may not be installed.
+
+An exported model must not hold the custom calls of the compiled kernels, because a stock runtime
+(TensorFlow Serving, LiteRT, ONNX Runtime) cannot load them. So implementation="auto" does not
+select "fused" while functions are traced for export.
+
+Detected automatically:
+  * everything that `tf.saved_model.save` traces, which includes `tf_keras.Model.save` in the
+    SavedModel format and `tf.lite.TFLiteConverter.from_keras_model`;
+  * `Model.export` and `ExportArchive.write_out` of a Keras version whose binding (`sasa_tf.keras`
+    or `sasa_tf.tf_keras`) has been imported;
+  * `sasa_tf.serving` and the program `sasa_tf.bin.export_saved_model`.
+
+All other exporters trace functions like any other caller: tf2onnx, Model Garden's own export
+programs, and concrete functions that you pass to `tf.saved_model.save` or to
+`TFLiteConverter.from_concrete_functions`. Enter `tracing_for_export` around them:
+
+    with sasa_tf.ops.tracing_for_export():
+      function = tf.function(model).get_concrete_function(spec)
+
+A function that was traced before, outside the context, is exported as it is. An exported graph
+holds compiled kernels if it has operations of the type XlaCallModule.
+"""
 
 from __future__ import annotations
 
-import sys
+import contextlib
+import contextvars
+from collections.abc import Iterator
 
 import tensorflow as tf
 
-# Modules that trace functions for a SavedModel, LiteRT or ONNX. TensorFlow's own save context
-# begins only after Keras and Model Garden have traced what they save.
-_EXPORTERS = (
-  "keras.src.export",
-  "official.core.export_base",
-  "sasa_tf.serving",
-  "tensorflow.lite",
-  "tensorflow.python.saved_model",
-  "tf2onnx",
-  "tf_keras.src.export",
-  "tf_keras.src.saving",
-)
+from sasa_tf.compat import tensorflow as compat
+
+_tracing: contextvars.ContextVar[bool] = contextvars.ContextVar("tracing_for_export", default=False)
+
+
+@contextlib.contextmanager
+def tracing_for_export() -> Iterator[None]:
+  """Context manager in which implementation="auto" traces TensorFlow's own operations only.
+
+  Use it around exporters that are not detected automatically, such as tf2onnx, and around
+  `get_concrete_function` of functions to export. It does not affect eager operations, nor an
+  implementation requested by name or by `use_implementation`.
+
+  Example:
+    >>> with sasa_tf.ops.tracing_for_export():
+    ...   onnx_model, _ = tf2onnx.convert.from_keras(model)
+  """
+  token = _tracing.set(True)
+  try:
+    yield
+  finally:
+    _tracing.reset(token)
 
 
 def is_tracing_for_export() -> bool:
-  """Whether a function is being traced on behalf of a module that exports functions."""
-  if tf.executing_eagerly():
-    return False
-  frame = sys._getframe()
-  while frame is not None:
-    if frame.f_globals.get("__name__", "").startswith(_EXPORTERS):
-      return True
-    frame = frame.f_back
-  return False
+  """Returns whether a function is being traced for export."""
+  return not tf.executing_eagerly() and (_tracing.get() or compat.in_save_context())

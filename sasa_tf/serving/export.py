@@ -11,6 +11,7 @@ from official.core import config_definitions, train_utils
 from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
+from sasa_tf.ops import tracing_for_export
 from sasa_tf.serving.atomic_write import atomic_write, check_overwrite
 from sasa_tf.serving.classification_module import ClassificationModule
 from sasa_tf.serving.detection_module import DetectionModule
@@ -72,7 +73,9 @@ def export_model(
   _restore(module.model, checkpoint_path)
   with atomic_write(pathlib.Path(export_dir)) as directory:
     signatures = {name: "serving_default" if name == input_type else name for name in SIGNATURES}
-    save(directory, module, module.get_inference_signatures(signatures))
+    with tracing_for_export():
+      functions = module.get_inference_signatures(signatures)
+    save(directory, module, functions)
     train_utils.serialize_config(params, str(directory))
     if class_names is not None:
       (directory / LABELS).parent.mkdir()

@@ -7,6 +7,7 @@ import tempfile
 import tensorflow as tf
 
 from sasa_tf.errors import UserError
+from sasa_tf.ops import tracing_for_export
 from sasa_tf.serving.classification_module import ClassificationModule
 from sasa_tf.serving.detection_module import DetectionModule
 from sasa_tf.serving.saved_model import save
@@ -30,7 +31,8 @@ def convert_to_litert(module: ClassificationModule | DetectionModule) -> bytes:
     UserError: If the model contains operations that LiteRT does not support.
   """
   images = tf.TensorSpec([1, *module.prepared_size, 3], name="images")
-  function = tf.function(module.serve_prepared).get_concrete_function(images)
+  with tracing_for_export():
+    function = tf.function(module.serve_prepared).get_concrete_function(images)
   with tempfile.TemporaryDirectory() as directory:
     # Given concrete functions, the converter saves them with gradients, which takes minutes.
     save(directory, module, {"serving_default": function})

@@ -13,6 +13,7 @@ from sasa_tf.layers import (
   NonLocal2DBase,
   SqueezeExcitation2DBase,
   UpsampleAdd2DBase,
+  mark_exports,
 )
 from sasa_tf.modeling import (
   BaselineLayers,
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 _register = tf_keras.saving.register_keras_serializable("sasa_tf")
+
+mark_exports(tf_keras)
 
 
 @_register

@@ -1,0 +1,66 @@
+"""Traces for export are recognized, so that "auto" does not put custom calls into them."""
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf import ops
+from sasa_tf.ops.export_context import is_tracing_for_export
+
+
+def _recorder():
+  """Returns a function to trace and the list of what it saw."""
+  seen = []
+
+  def run(x):
+    seen.append(is_tracing_for_export())
+    return 2.0 * x
+
+  return run, seen
+
+
+def test_traces_for_use_are_not_for_export():
+  run, seen = _recorder()
+  tf.function(run)(tf.constant(1.0))
+  assert seen == [False]
+
+
+def test_traces_in_the_context_are_for_export():
+  run, seen = _recorder()
+  with ops.tracing_for_export():
+    with ops.tracing_for_export():
+      pass
+    tf.function(run).get_concrete_function(tf.TensorSpec([]))
+  assert seen == [True]
+
+
+def test_eager_operations_in_the_context_are_not_for_export():
+  with ops.tracing_for_export():
+    assert not is_tracing_for_export()
+
+
+def test_the_context_ends_with_an_exception():
+  run, seen = _recorder()
+  with pytest.raises(RuntimeError), ops.tracing_for_export():
+    raise RuntimeError
+  tf.function(run)(tf.constant(1.0))
+  assert seen == [False]
+
+
+@pytest.mark.parametrize("with_signature", [False, True])
+def test_saved_model_save_traces_for_export(tmp_path, with_signature):
+  run, seen = _recorder()
+  module = tf.Module()
+  module.run = tf.function(run, input_signature=[tf.TensorSpec([])])
+  tf.saved_model.save(module, str(tmp_path), signatures=module.run if with_signature else None)
+  assert seen
+  assert all(seen)
+
+
+def test_auto_does_not_select_compiled_kernels_in_the_context():
+  def attend(x):
+    return ops.local_attention_2d(x, x, x)
+
+  spec = tf.TensorSpec([None, 16, 16, 2, 8])
+  with ops.tracing_for_export():
+    exported = tf.function(attend).get_concrete_function(spec)
+  assert "XlaCallModule" not in {node.op for node in exported.graph.as_graph_def().node}
