@@ -121,7 +121,7 @@ def test_its_pool_takes_each_block_as_a_whole(flavour, size):
   blocks = np.indices(size)
   for axis in range(2):
     blocks[axis] = [
-      [stem_oracle.block_and_place(p, size[axis], 4)[0] for p in line] for line in blocks[axis]
+      [stem_oracle.block_and_position(p, size[axis], 4)[0] for p in line] for line in blocks[axis]
     ]
   for index in np.ndindex(*before.shape[1:3]):
     own = (blocks[0] == index[0]) & (blocks[1] == index[1])

@@ -1,4 +1,4 @@
-"""`average_pool_2d` beside TensorFlow's average pooling."""
+"""`average_pool_2d` equals TensorFlow's average pooling."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sasa_tf.ops.average_pooling import average_pool_2d
 
 
 def _gradients(pool, x, upstream):
-  """Output, gradient, and the gradient of that with regard to `upstream`."""
+  """Returns output, gradient, and the gradient's gradient with respect to `upstream`."""
   with tf.GradientTape() as outer:
     outer.watch(upstream)
     with tf.GradientTape() as inner:
@@ -21,7 +21,7 @@ def _gradients(pool, x, upstream):
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(("size", "height", "width"), [(2, 6, 4), (2, 5, 8), (3, 6, 9), (3, 7, 5)])
-def test_equals_tensorflow_with_both_derivatives(size, height, width, known, jit):
+def test_output_and_derivatives_equal_tensorflow(size, height, width, known, jit):
   generator = np.random.default_rng(0)
   x = tf.constant(generator.normal(size=(2, height, width, 3)).astype("float32"))
   upstream = generator.normal(size=(2, -(-height // size), -(-width // size), 3))
@@ -37,7 +37,7 @@ def test_equals_tensorflow_with_both_derivatives(size, height, width, known, jit
     np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-6)
 
 
-def test_an_empty_batch_stays_empty():
+def test_empty_batch():
   x = tf.zeros([0, 4, 4, 2])
   with tf.GradientTape() as tape:
     tape.watch(x)

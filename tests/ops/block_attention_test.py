@@ -1,4 +1,4 @@
-"""Attention inside of blocks against nested loops, numeric gradients and global attention."""
+"""Block attention against nested loops, numeric gradients and global attention."""
 
 import functools
 
@@ -12,7 +12,7 @@ from tests.ops.cases import TOLERANCE, assert_close, output_and_gradients
 
 # [B, H, W, N, D], (block rows, block columns)
 CASES = {
-  "whole": ((2, 8, 4, 2, 4), (4, 4)),
+  "divisible": ((2, 8, 4, 2, 4), (4, 4)),
   "ragged": ((2, 6, 9, 2, 4), (4, 4)),
   "one_pixel": ((1, 1, 1, 1, 2), (4, 4)),
   "one_row": ((1, 1, 6, 1, 2), (4, 4)),
@@ -24,7 +24,7 @@ relative = pytest.mark.parametrize("relative", [False, True])
 
 
 def tensors_of(name, relative, dtype=tf.float64):
-  """Query, key, value, both relative tables where asked, upstream."""
+  """Returns query, key, value, both tables if `relative`, and an upstream gradient."""
   shape, block = CASES[name]
   rng = np.random.default_rng(0)
   tables = [(2 * length - 1, shape[4] // 2) for length in block] if relative else []
@@ -44,14 +44,14 @@ def oracle_attention(name):
 
 @relative
 @each
-def test_output_is_the_oracles(name, relative):
+def test_output_matches_oracle(name, relative):
   *tensors, _ = tensors_of(name, relative)
   expected = oracle_attention(name)(*[t.numpy() for t in tensors])
   assert_close([attention(name)(*tensors)], [expected], 1e-12)
 
 
 @each
-def test_weights_are_the_oracles(name):
+def test_weights_match_oracle(name):
   query, key, _, rows, columns, _ = tensors_of(name, relative=True)
   block = CASES[name][1]
   weights = ops.block_attention_weights(query, key, rows, columns, block_size=block)
@@ -64,18 +64,18 @@ def test_weights_are_the_oracles(name):
 
 @relative
 @pytest.mark.parametrize("name", ["one_row", "block_not_square"])
-def test_gradients_are_the_oracles_slopes(name, relative):
+def test_gradients_match_numeric_gradients(name, relative):
   tensors = tensors_of(name, relative)
   _, *gradients = output_and_gradients(attention(name), tensors)
   *sources, upstream = [t.numpy() for t in tensors]
-  expected = stem_oracle.slopes(oracle_attention(name), sources, upstream)
-  for gradient, slope in zip(gradients, expected, strict=True):
-    np.testing.assert_allclose(gradient, slope, atol=1e-7)
+  expected = stem_oracle.numeric_gradients(oracle_attention(name), sources, upstream)
+  for gradient, numeric in zip(gradients, expected, strict=True):
+    np.testing.assert_allclose(gradient, numeric, atol=1e-7)
 
 
 @relative
 @pytest.mark.parametrize("mode", ["function", "unknown", "jit"])
-@pytest.mark.parametrize("name", ["whole", "ragged", "one_pixel"])
+@pytest.mark.parametrize("name", ["divisible", "ragged", "one_pixel"])
 def test_modes(name, mode, relative):
   tensors = tensors_of(name, relative, tf.float32)
   signature = None
@@ -105,7 +105,7 @@ def test_half_precision(dtype, jit):
   assert_close(actual, output_and_gradients(attention("ragged"), exact), TOLERANCE[dtype])
 
 
-def test_a_block_over_the_whole_image_is_global_attention():
+def test_block_of_the_image_size_equals_global_attention():
   query, key, value = (tf.random.stateless_normal([2, 3, 5, 2, 4], [0, s]) for s in range(3))
   flat = [tf.reshape(tf.einsum("bhwnd->bnhwd", t), [2, 2, 15, 4]) for t in (query, key, value)]
   expected = tf.matmul(tf.nn.softmax(tf.matmul(flat[0], flat[1], transpose_b=True)), flat[2])
@@ -116,17 +116,17 @@ def test_a_block_over_the_whole_image_is_global_attention():
 
 
 @pytest.mark.parametrize("size", [(8, 12), (6, 9), (5, 7), (1, 2)])
-def test_blocks_are_the_windows_of_a_pooling(size):
-  """With no logits a pixel gets its block's mean, which is what an average pool gives."""
+def test_blocks_are_aligned_with_pooling_windows(size):
+  """With zero logits each pixel gets the mean of its block, as average pooling does."""
   value = tf.random.stateless_normal([2, *size, 1, 3], [0, 1])
   result = ops.block_attention_2d(tf.zeros_like(value), value, value, block_size=4)[..., 0, :]
   pooled = tf.nn.avg_pool2d(value[..., 0, :], 4, 4, "SAME")
-  for pool in (tf.nn.max_pool2d, tf.nn.avg_pool2d):  # The greatest is the mean: all are equal.
+  for pool in (tf.nn.max_pool2d, tf.nn.avg_pool2d):  # All values of a block are equal.
     np.testing.assert_allclose(pool(result, 4, 4, "SAME"), pooled, atol=1e-6)
 
 
 @pytest.mark.parametrize("pixel", [(0, 0), (4, 5), (5, 8)])
-def test_gradients_are_zero_outside_of_the_block(pixel):
+def test_gradients_are_zero_outside_the_block(pixel):
   *sources, upstream = tensors_of("ragged", relative=True)
   chosen = np.zeros(upstream.shape)
   chosen[0, pixel[0], pixel[1]] = 1.0
@@ -134,7 +134,7 @@ def test_gradients_are_zero_outside_of_the_block(pixel):
   own = np.zeros([6, 9], bool)
   for y, x in np.ndindex(6, 9):
     own[y, x] = all(
-      stem_oracle.block_and_place(a, size, 4)[0] == stem_oracle.block_and_place(b, size, 4)[0]
+      stem_oracle.block_and_position(a, size, 4)[0] == stem_oracle.block_and_position(b, size, 4)[0]
       for a, b, size in ((y, pixel[0], 6), (x, pixel[1], 9))
     )
   for gradient in gradients[2:4]:
@@ -144,7 +144,7 @@ def test_gradients_are_zero_outside_of_the_block(pixel):
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_twice_is_bit_equal(jit):
+def test_is_deterministic(jit):
   tensors = tensors_of("ragged", True, tf.float32)
   compute = tf.function(
     lambda tensors: output_and_gradients(attention("ragged"), tensors), jit_compile=jit
@@ -160,12 +160,12 @@ def test_extreme_logits_stay_finite():
     assert bool(tf.reduce_all(tf.math.is_finite(tensor)))
 
 
-def test_no_images():
+def test_empty_batch():
   query, key, value, _ = tensors_of("ragged", relative=False)
   assert attention("ragged")(query[:0], key[:0], value[:0]).shape == (0, 6, 9, 2, 4)
 
 
-def test_the_output_has_the_querys_static_shape():
+def test_output_keeps_static_shape():
   attend = tf.function(lambda x: ops.block_attention_2d(x, x, x))
   concrete = attend.get_concrete_function(tf.TensorSpec([None, None, 9, 2, 4]))
   assert concrete.structured_outputs.shape.as_list() == [None, None, 9, 2, 4]
@@ -187,6 +187,6 @@ TABLE = tf.zeros([7, 2])
     ([X[..., :3], X[..., :3], X[..., :3], TABLE, TABLE], {}, "must be even with relative"),
   ],
 )
-def test_refuses(tensors, arguments, message):
+def test_invalid_arguments(tensors, arguments, message):
   with pytest.raises(ValueError, match=message):
     ops.block_attention_2d(*tensors, **arguments)

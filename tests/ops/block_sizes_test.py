@@ -1,4 +1,4 @@
-"""The sizes of blocks."""
+"""Block sizes of the `blocked` implementation."""
 
 import pytest
 
@@ -24,21 +24,21 @@ SEVEN = window_geometry(7)
     ((None, 7), (4, 7)),
   ],
 )
-def test_of_a_7_by_7_window(image, block):
+def test_block_sizes_of_7x7_window(image, block):
   assert block_size(image, SEVEN) == block
 
 
-def test_small_means_small_beside_the_window():
+def test_small_images_are_one_block():
   assert block_size((12, 12), window_geometry(3)) == (4, 7)
   assert block_size((12, 12), window_geometry(7)) == (12, 12)
 
 
-def test_phases_count_not_pixels():
+def test_dilated_images_are_measured_in_phases():
   assert block_size((28, 27), window_geometry(7, 2)) == (14, 14)
 
 
 @pytest.mark.parametrize("length", range(15, 200))
-def test_padding_to_whole_blocks_stays_small(length):
+def test_padding_to_full_blocks_is_small(length):
   for block in block_size((length, length), SEVEN):
     assert -(-length // block) * block <= 1.25 * length
 
@@ -54,6 +54,6 @@ def test_padding_to_whole_blocks_stays_small(length):
     ((None, None), (4, 4)),
   ],
 )
-def test_on_a_gpu_blocks_are_small(image, expected):
+def test_gpu_blocks_are_smaller(image, expected):
   with ops.use_target_device("GPU"):
     assert block_size(image, SEVEN) == expected

@@ -1,4 +1,4 @@
-"""What only `blocked` promises: block sizes, HaloNet's relaxation, memory, LiteRT."""
+"""Properties of `blocked` alone: block sizes, HaloNet's relaxation, memory, LiteRT."""
 
 import math
 import re
@@ -16,7 +16,7 @@ from tests.ops import oracle
 from tests.ops.cases import Case, assert_close, attention, inputs, output_and_gradients
 
 
-def _in_blocks(case, block, **arguments):
+def _blocked_attention(case, block, **arguments):
   geometry = window_geometry(**case.arguments)
   return lambda *tensors: blocked.local_attention(*tensors, geometry, 0.7, block=block, **arguments)
 
@@ -24,16 +24,16 @@ def _in_blocks(case, block, **arguments):
 @pytest.mark.parametrize("border", ["zero", "mask"])
 @pytest.mark.parametrize("dilation_rate", [(1, 1), (2, 1)])
 @pytest.mark.parametrize("block", [(1, 1), (2, 3), (9, 2), (4, 8), (9, 8), (16, 16)])
-def test_any_block_gives_the_same(block, dilation_rate, border):
+def test_block_size_does_not_change_results(block, dilation_rate, border):
   case = Case((2, 9, 8, 1, 2), (5, 9), dilation_rate, border)
   tensors = inputs(case)
   expected = output_and_gradients(attention(case, "reference", scale=0.7), tensors)
-  assert_close(output_and_gradients(_in_blocks(case, block), tensors), expected, 1e-10)
+  assert_close(output_and_gradients(_blocked_attention(case, block), tensors), expected, 1e-10)
 
 
 @pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize("border", ["zero", "mask"])
-def test_without_the_window_mask_a_query_sees_its_blocks_keys(border, relative):
+def test_without_window_mask_queries_attend_to_the_whole_tile(border, relative):
   case = Case((1, 7, 10, 1, 4), (3, 5), border=border)
   *tensors, _ = inputs(case)
   tensors = tensors if relative else tensors[:3]
@@ -45,7 +45,7 @@ def test_without_the_window_mask_a_query_sees_its_blocks_keys(border, relative):
 
 @pytest.mark.parametrize("border", ["zero", "mask"])
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_program_of_xlas_for_any_device_gives_the_same(device, border):
+def test_xla_programs_for_all_devices_match_reference(device, border):
   case = Case((2, 20, 24, 2, 4), (7, 7), border=border)
   tensors = inputs(case)
   expected = output_and_gradients(attention(case, "reference"), tensors)
@@ -58,7 +58,7 @@ def test_a_program_of_xlas_for_any_device_gives_the_same(device, border):
     assert_close(compiled(*tensors), expected, 1e-10)
 
 
-def test_the_relaxation_does_not_depend_on_when_the_shape_is_known():
+def test_without_window_mask_unknown_shapes_match_static_shapes():
   case = Case((1, 7, 10, 1, 4), (3, 5))
   *tensors, _ = inputs(case)
   attend = attention(case, "blocked", window_mask=False)
@@ -68,8 +68,8 @@ def test_the_relaxation_does_not_depend_on_when_the_shape_is_known():
   assert_close([unknown(*tensors)], [attend(*tensors)], 1e-12)
 
 
-def test_what_lies_under_the_padding_takes_no_part():
-  """Images of 9 x 17 are padded to whole blocks; a larger image's pixels there change nothing."""
+def test_padding_does_not_affect_results():
+  """A 9 x 17 image, padded to full blocks, gives the same results as the corner of a larger one."""
   case = Case((1, 9, 17, 1, 4), (3, 3), border="mask")
   tensors = inputs(case)
   geometry = window_geometry(**case.arguments)
@@ -81,7 +81,7 @@ def test_what_lies_under_the_padding_takes_no_part():
 
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("use_tables", [False, True])
-def test_chunks_change_nothing(monkeypatch, use_tables, jit):
+def test_chunks_do_not_change_results(monkeypatch, use_tables, jit):
   case = Case((3, 17, 24, 2, 4), (3, 3))
   *sources, upstream = inputs(case)
   tensors = [*(sources if use_tables else sources[:3]), upstream]
@@ -105,7 +105,7 @@ def test_chunk_count(monkeypatch, blocks, logits, chunks):
   assert chunked_map.chunk_count(blocks, logits) == chunks
 
 
-def test_nothing_of_the_windows_size_is_kept_for_the_backward_pass():
+def test_residuals_do_not_scale_with_the_window():
   case = Case((2, 28, 28, 2, 4), (7, 7))
   maps = tf.TensorSpec(case.shape)
   tables = [tf.TensorSpec([7, 2])] * 2
@@ -121,7 +121,7 @@ def test_nothing_of_the_windows_size_is_kept_for_the_backward_pass():
   assert largest_residual("reference") >= 49 * math.prod(case.shape)
 
 
-def test_the_largest_compiled_buffer_is_a_fraction_of_the_references():
+def test_largest_xla_buffer_is_smaller_than_the_reference():
   case = Case((4, 56, 56, 2, 8), (7, 7))
   tensors = inputs(case, tf.float32)
 
@@ -144,9 +144,9 @@ def test_the_largest_compiled_buffer_is_a_fraction_of_the_references():
     Case((1, 19, 21, 2, 4), (5, 3), (2, 1), "mask"),
     Case((1, 56, 56, 8, 4), (7, 7)),  # large enough for chunks
   ],
-  ids=["whole", "dilated", "chunks"],
+  ids=["single_block", "dilated", "chunks"],
 )
-def test_converts_to_native_litert(case):
+def test_converts_to_builtin_litert_operations(case):
   interpreter = pytest.importorskip("ai_edge_litert.interpreter")
   query, key, value, rows, columns, _ = inputs(case, tf.float32)
   attend = tf.function(lambda q, k, v: attention(case, "blocked")(q, k, v, rows, columns))

@@ -1,4 +1,4 @@
-"""The awkward table: geometries and shapes that every implementation must get right."""
+"""Edge-case geometries and shapes that every implementation is tested with."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _SHAPES = {
   "one_column": ((1, 19, 1, 1, 4), (5, 5), (1, 1)),
   "wide": ((2, 5, 9, 2, 4), (3, 3), (1, 1)),
   "primes": ((1, 17, 19, 1, 4), (7, 7), (1, 1)),
-  "kernel_beyond_image": ((1, 3, 5, 2, 4), (7, 9), (1, 1)),
+  "kernel_larger_than_image": ((1, 3, 5, 2, 4), (7, 9), (1, 1)),
   "kernel_not_square": ((1, 9, 17, 2, 4), (5, 3), (1, 1)),
   "kernel_row": ((1, 6, 23, 1, 2), (1, 5), (1, 1)),
   "kernel_1": ((2, 5, 14, 2, 4), (1, 1), (1, 1)),
-  "one_block_one_way": ((1, 14, 30, 1, 2), (7, 7), (1, 1)),
+  "single_block_one_axis": ((1, 14, 30, 1, 2), (7, 7), (1, 1)),
   "dilated": ((1, 11, 14, 2, 4), (3, 3), (2, 2)),
   "dilated_unevenly": ((2, 13, 32, 1, 2), (3, 5), (2, 3)),
 }
@@ -46,19 +46,19 @@ CASES = {
   for border in ("zero", "mask")
 }
 
-# One whole block, blocks with a halo and padding, and dilation: what is slow runs on these alone.
-FEW = ("wide-zero", "primes-mask", "one_block_one_way-zero", "dilated-mask")
+# One full block, blocks with halo and padding, and dilation; slow tests run on these alone.
+FEW = ("wide-zero", "primes-mask", "single_block_one_axis-zero", "dilated-mask")
 
 TOLERANCE = {tf.float64: 1e-10, tf.float32: 1e-5, tf.float16: 4e-3, tf.bfloat16: 2e-2}
 
 
-def finest(implementation: str) -> tf.DType:
-  """The most precise dtype that an implementation takes."""
+def most_precise_dtype(implementation: str) -> tf.DType:
+  """Returns the most precise dtype that an implementation supports."""
   return tf.float32 if implementation == "fused" else tf.float64
 
 
 def inputs(case: Case, dtype: tf.DType = tf.float64, seed: int = 0) -> list[tf.Tensor]:
-  """Query, key, value, relative_rows, relative_columns and an upstream gradient."""
+  """Returns query, key, value, relative_rows, relative_columns and an upstream gradient."""
   generator = np.random.default_rng(seed)
   half = case.shape[4] // 2
   shapes = [case.shape] * 3 + [(kernel, half) for kernel in case.kernel_size] + [case.shape]
@@ -66,7 +66,7 @@ def inputs(case: Case, dtype: tf.DType = tf.float64, seed: int = 0) -> list[tf.T
 
 
 def output_and_gradients(attend, tensors):
-  """[output, gradients of query, key, value, relative_rows, relative_columns]."""
+  """Returns [output, gradients of query, key, value, relative_rows, relative_columns]."""
   *sources, upstream = tensors
   with tf.GradientTape() as tape:
     tape.watch(sources)
@@ -75,13 +75,13 @@ def output_and_gradients(attend, tensors):
 
 
 def attention(case: Case, implementation: str, **arguments):
-  """`local_attention_2d` with everything but its tensors bound."""
+  """Returns `local_attention_2d` with everything but its tensors bound."""
   arguments = {**case.arguments, "implementation": implementation, **arguments}
   return lambda *tensors: ops.local_attention_2d(*tensors, **arguments)
 
 
 def assert_close(actual, expected, tolerance):
-  """Compares each pair, relative to the largest magnitude expected of it (at least one)."""
+  """Compares each pair, relative to its largest expected magnitude (at least one)."""
   for index, (a, e) in enumerate(zip(actual, expected, strict=True)):
     a, e = tf.cast(a, tf.float64).numpy(), tf.cast(e, tf.float64).numpy()
     assert a.shape == e.shape

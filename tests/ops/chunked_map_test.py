@@ -1,4 +1,4 @@
-"""Chunks change neither results nor shapes, however a device stores them."""
+"""Chunks change neither results nor shapes, on any device."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from sasa_tf.ops.xla_barriers import use_target_device
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("chunks", [1, 2, 6])
-def test_chunks_are_computed_one_after_the_other(chunks, device):
+def test_chunks_are_computed_sequentially(chunks, device):
   left = tf.random.stateless_normal([6, 3, 4], [0, 1])
   right = tf.random.stateless_normal([6, 4, 2], [0, 2])
   shared = tf.random.stateless_normal([1, 3, 2], [0, 3])
@@ -50,7 +50,7 @@ def test_chunks_are_computed_one_after_the_other(chunks, device):
   np.testing.assert_allclose(total, expected["total"], rtol=1e-5)
 
 
-def test_a_tpu_stores_chunks_flat():
+def test_chunks_are_stored_flat_on_tpu():
   maps = tf.TensorSpec([6, 3, 4])
 
   def loop_shapes(device):

@@ -1,4 +1,4 @@
-"""The choice among implementations, and how to force it."""
+"""Selection of an implementation, and how to override it."""
 
 import logging
 
@@ -11,7 +11,7 @@ from sasa_tf.ops.checks import window_geometry
 
 SEVEN, ONE = window_geometry(7), window_geometry(1)
 
-# What "auto" is where nothing speaks against it.
+# What "auto" selects for ordinary inputs.
 BEST = "fused" if "fused" in ops.available_implementations() else "blocked"
 
 
@@ -20,69 +20,69 @@ def _no_environment_variable(monkeypatch):
   monkeypatch.delenv(dispatch.ENVIRONMENT_VARIABLE, raising=False)
 
 
-def _chosen(geometry=SEVEN, window_mask=True, shape=(2, 14, 14, 8, 32), dtype=tf.float32):
+def _selected(geometry=SEVEN, window_mask=True, shape=(2, 14, 14, 8, 32), dtype=tf.float32):
   request = dispatch.AttentionRequest(tf.zeros(shape, dtype), geometry, window_mask)
   return dispatch.choose(request)[0]
 
 
-def test_the_specification_comes_first():
+def test_reference_is_listed_first():
   assert ops.available_implementations()[:2] == ("reference", "blocked")
 
 
-def test_ladder():
-  assert _chosen() == BEST
-  assert _chosen(dtype=tf.float64) == "blocked"
-  assert _chosen(window_geometry(13)) == "blocked"
-  assert _chosen(ONE) == "reference"
-  assert _chosen(ONE, window_mask=False) == "blocked"
-  assert _chosen(shape=(1, 4, 4, 1, 2)) == "reference"
-  assert _chosen(shape=(1, 4, 4, 1, 2), window_mask=False) == "blocked"
+def test_selection_rules():
+  assert _selected() == BEST
+  assert _selected(dtype=tf.float64) == "blocked"
+  assert _selected(window_geometry(13)) == "blocked"
+  assert _selected(ONE) == "reference"
+  assert _selected(ONE, window_mask=False) == "blocked"
+  assert _selected(shape=(1, 4, 4, 1, 2)) == "reference"
+  assert _selected(shape=(1, 4, 4, 1, 2), window_mask=False) == "blocked"
 
 
-def test_ladder_in_a_graph_does_not_need_the_shape():
-  chosen = []
+def test_selection_in_a_graph_does_not_need_the_shape():
+  selected = []
 
   @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1, 2])])
   def trace(x):
-    chosen.append(dispatch.choose(dispatch.AttentionRequest(x, SEVEN, True))[0])
+    selected.append(dispatch.choose(dispatch.AttentionRequest(x, SEVEN, True))[0])
     return x
 
   trace(tf.zeros([1, 4, 4, 1, 2]))
-  assert chosen == [BEST]
+  assert selected == [BEST]
 
 
 def test_environment_variable(monkeypatch):
   monkeypatch.setenv("SASA_TF_IMPLEMENTATION", "reference")
-  assert _chosen() == "reference"
+  assert _selected() == "reference"
   monkeypatch.setenv("SASA_TF_IMPLEMENTATION", "auto")
-  assert _chosen() == BEST
+  assert _selected() == BEST
   monkeypatch.setenv("SASA_TF_IMPLEMENTATION", "fastest")
   with pytest.raises(ValueError, match=r"SASA_TF_IMPLEMENTATION must be one of .*'fastest'"):
-    _chosen()
+    _selected()
 
 
-def test_context_manager_goes_before_the_environment_variable(monkeypatch):
+def test_context_manager_overrides_environment_variable(monkeypatch):
   monkeypatch.setenv("SASA_TF_IMPLEMENTATION", "reference")
   with ops.use_implementation("blocked"):
-    assert _chosen() == "blocked"
+    assert _selected() == "blocked"
     with ops.use_implementation("auto"):
-      assert _chosen(ONE) == "reference"
-      assert _chosen() == BEST
-  assert _chosen() == "reference"
+      assert _selected(ONE) == "reference"
+      assert _selected() == BEST
+  assert _selected() == "reference"
 
 
-def test_context_manager_ends_with_an_exception():
+def test_context_manager_exits_on_exceptions():
   with pytest.raises(RuntimeError), ops.use_implementation("reference"):
     raise RuntimeError
-  assert _chosen() == BEST
+  assert _selected() == BEST
 
 
-def test_context_manager_refuses_an_unknown_name():
+def test_context_manager_rejects_unknown_names():
   with pytest.raises(ValueError, match="received 'fastest'"), ops.use_implementation("fastest"):
     pass
 
 
-def test_argument_goes_before_everything():
+def test_argument_overrides_context_manager():
   x = tf.ones([1, 3, 3, 1, 2])
   with (
     ops.use_implementation("blocked"),
@@ -91,7 +91,7 @@ def test_argument_goes_before_everything():
     ops.local_attention_2d(x, x, x, window_mask=False, implementation="reference")
 
 
-def test_each_choice_is_logged_once(caplog):
+def test_each_selection_is_logged_once(caplog):
   dispatch._log_selection.cache_clear()
   x = tf.ones([1, 64, 64, 4, 8])
   with caplog.at_level(logging.INFO, logger="sasa_tf.ops.dispatch"):

@@ -1,4 +1,4 @@
-"""Each implementation gives the reference's output and gradients, in every dtype and mode."""
+"""Every implementation matches the reference, output and gradients, in every dtype and mode."""
 
 import functools
 
@@ -13,8 +13,8 @@ from tests.ops.cases import (
   Case,
   assert_close,
   attention,
-  finest,
   inputs,
+  most_precise_dtype,
   output_and_gradients,
 )
 
@@ -42,8 +42,8 @@ def _run(case, implementation, tensors, mode="eager", **arguments):
 @pytest.mark.parametrize("dtype", [tf.float64, tf.float32], ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("implementation", OTHERS)
-def test_eager(implementation, name, dtype):
-  if dtype.size > finest(implementation).size:
+def test_eager_matches_reference(implementation, name, dtype):
+  if dtype.size > most_precise_dtype(implementation).size:
     pytest.skip(f"{implementation} does not take {dtype.name}")
   tensors = inputs(CASES[name], dtype)
   actual = _run(CASES[name], implementation, tensors)
@@ -56,7 +56,7 @@ def test_eager(implementation, name, dtype):
   "name", [*FEW, *[pytest.param(n, marks=pytest.mark.slow) for n in CASES if n not in FEW]]
 )
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_modes(implementation, name, mode):
+def test_execution_modes_match_reference(implementation, name, mode):
   tensors = inputs(CASES[name], tf.float32)
   actual = _run(CASES[name], implementation, tensors, mode)
   assert_close(actual, _expected(CASES[name], tensors), TOLERANCE[tf.float32])
@@ -69,12 +69,12 @@ def test_modes(implementation, name, mode):
   [FEW[1], *[pytest.param(n, marks=pytest.mark.slow) for n in CASES if n != FEW[1]]],
 )
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_half_precision(implementation, name, dtype, mode):
+def test_half_precision_matches_reference(implementation, name, dtype, mode):
   tensors = inputs(CASES[name], dtype)
   tensors[3:5] = [tf.cast(t, tf.float32) for t in tensors[3:5]]
   actual = _run(CASES[name], implementation, tensors, mode)
   assert [t.dtype for t in actual] == [dtype] * 4 + [tf.float32] * 2
-  # Both tables as one: of a window of one row, the row's gradient is nothing but rounding.
+  # Both tables together, because the row gradient of a one-row window is rounding error alone.
   actual, expected = (
     [*results[:4], tf.concat(results[4:], axis=0)]
     for results in (actual, _expected(CASES[name], tensors))
@@ -85,8 +85,8 @@ def test_half_precision(implementation, name, dtype, mode):
 @pytest.mark.parametrize("border", ["zero", "mask"])
 @pytest.mark.parametrize("implementation", OTHERS)
 @pytest.mark.parametrize("shape", [(2, 5, 6, 2, 3), (1, 17, 16, 1, 3)], ids=str)
-def test_no_relative_term_and_an_odd_head_width(implementation, border, shape):
-  case, dtype = Case(shape, (5, 5), (1, 1), border), finest(implementation)
+def test_odd_head_width_without_relative_positions(implementation, border, shape):
+  case, dtype = Case(shape, (5, 5), (1, 1), border), most_precise_dtype(implementation)
   query, key, value, _, _, upstream = inputs(case, dtype)
   tensors = [query, key, value, upstream]
   actual = _run(case, implementation, tensors, scale=0.3)
@@ -96,8 +96,8 @@ def test_no_relative_term_and_an_odd_head_width(implementation, border, shape):
 @pytest.mark.parametrize("border", ["zero", "mask"])
 @pytest.mark.parametrize("implementation", OTHERS)
 @pytest.mark.parametrize("shape", [(2, 5, 6, 2, 4), (1, 17, 16, 1, 4)], ids=str)
-def test_no_key(implementation, border, shape):
-  case, dtype = Case(shape, (5, 5), (1, 1), border), finest(implementation)
+def test_without_keys(implementation, border, shape):
+  case, dtype = Case(shape, (5, 5), (1, 1), border), most_precise_dtype(implementation)
   query, _, *rest = inputs(case, dtype)
 
   def without_key(name):
@@ -113,7 +113,7 @@ def test_no_key(implementation, border, shape):
 @pytest.mark.parametrize("mode", ["eager", "function"])
 def test_second_derivatives(implementation, mode):
   case = Case((1, 4, 5, 1, 2), (3, 3))
-  dtype = finest(implementation)
+  dtype = most_precise_dtype(implementation)
   tensors = inputs(case, dtype)
 
   def penalty_gradient(name, tensors):

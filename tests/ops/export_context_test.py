@@ -18,13 +18,13 @@ def _recorder():
   return run, seen
 
 
-def test_traces_for_use_are_not_for_export():
+def test_ordinary_tracing_is_not_for_export():
   run, seen = _recorder()
   tf.function(run)(tf.constant(1.0))
   assert seen == [False]
 
 
-def test_traces_in_the_context_are_for_export():
+def test_tracing_in_the_context_is_for_export():
   run, seen = _recorder()
   with ops.tracing_for_export():
     with ops.tracing_for_export():
@@ -38,7 +38,7 @@ def test_eager_operations_in_the_context_are_not_for_export():
     assert not is_tracing_for_export()
 
 
-def test_the_context_ends_with_an_exception():
+def test_context_exits_on_exceptions():
   run, seen = _recorder()
   with pytest.raises(RuntimeError), ops.tracing_for_export():
     raise RuntimeError

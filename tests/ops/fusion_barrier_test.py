@@ -1,4 +1,4 @@
-"""`fusion_barrier`: a barrier in XLA's programs for GPUs, and nothing else anywhere."""
+"""`fusion_barrier` is a barrier in XLA programs for GPUs, and the identity elsewhere."""
 
 import pytest
 import tensorflow as tf
@@ -14,13 +14,13 @@ def _compiled(function, device):
 
 
 @pytest.mark.parametrize(("device", "barriers"), [("GPU", True), ("CPU", False), ("TPU", False)])
-def test_only_a_program_for_a_gpu_has_a_barrier(device, barriers):
+def test_barrier_only_in_gpu_programs(device, barriers):
   compiled = _compiled(lambda x: fusion_barrier(x + 1.0) * 2.0, device)
   operations = compiled.graph.get_operations()
   assert any(op.type == "XlaOptimizationBarrier" for op in operations) == barriers
 
 
-def test_numbers_shapes_and_derivatives_are_those_of_the_tensor():
+def test_values_shapes_and_derivatives_do_not_change():
   def cubed(x):
     y = fusion_barrier(x)
     assert y.shape == x.shape
@@ -42,7 +42,7 @@ def test_numbers_shapes_and_derivatives_are_those_of_the_tensor():
   tf.debugging.assert_near(second, 6 * x)
 
 
-def test_outside_of_xla_it_is_the_tensor_itself():
+def test_returns_the_same_tensor_outside_xla():
   with ops.use_target_device("GPU"):
     x = tf.constant([1.0, 2.0])
     assert fusion_barrier(x) is x

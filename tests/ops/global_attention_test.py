@@ -39,18 +39,18 @@ def tables():
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("relative", [(), tables()], ids=["none", "relative"])
-def test_equals_oracle(relative, compiled):
+def test_output_matches_oracle(relative, compiled):
   function = tf.function(ops.global_attention_2d, jit_compile=True) if compiled else None
   result = (function or ops.global_attention_2d)(*qkv(), *relative, scale=0.5)
   np.testing.assert_allclose(result, oracle(*qkv(), *relative, scale=0.5), atol=1e-5)
 
 
-def test_keys_of_another_size():
+def test_keys_of_different_size():
   inputs = qkv(keys=(1, 2))
   np.testing.assert_allclose(ops.global_attention_2d(*inputs), oracle(*inputs), atol=1e-5)
 
 
-def test_is_local_attention_whose_window_holds_the_image():
+def test_equals_local_attention_with_a_window_of_the_image_size():
   query, key, value = (draw(B, H, W, N, D, seed=seed) for seed in range(3))
   local = ops.local_attention_2d(
     query, key, value, kernel_size=(2 * H - 1, 2 * W - 1), border="mask"
@@ -58,7 +58,7 @@ def test_is_local_attention_whose_window_holds_the_image():
   np.testing.assert_allclose(ops.global_attention_2d(query, key, value), local, atol=1e-5)
 
 
-def test_gradients_equal_numeric_ones():
+def test_gradients_match_numeric_gradients():
   inputs = [tf.constant(x, tf.float64) for x in (*qkv(), *tables())]
 
   def loss(*inputs):
@@ -80,7 +80,7 @@ def test_gradients_equal_numeric_ones():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_has_a_full_softmax(dtype):
+def test_half_precision_uses_float32_softmax(dtype):
   inputs = [tf.cast(x, dtype) for x in (*qkv(), *tables())]
   result = ops.global_attention_2d(*inputs)
   assert result.dtype == dtype
@@ -95,7 +95,7 @@ def test_unknown_sizes_and_empty_batches():
   assert function(*(x[:0] for x in qkv())).shape == (0, H, W, N, V)
 
 
-def test_tables_hold_images_of_unknown_size_to_theirs():
+def test_tables_check_images_of_unknown_size():
   signature = [tf.TensorSpec([None, None, None, N, width]) for width in (D, D, V)]
   function = tf.function(
     lambda *inputs: ops.global_attention_2d(*inputs, *tables()), input_signature=signature
@@ -119,7 +119,7 @@ def test_tables_hold_images_of_unknown_size_to_theirs():
     ),
   ],
 )
-def test_bad_arguments(change, message):
+def test_invalid_arguments(change, message):
   query, key, value = qkv()
   with pytest.raises(ValueError, match=message):
     ops.global_attention_2d(**{"query": query, "key": key, "value": value, **change})

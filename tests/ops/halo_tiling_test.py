@@ -1,4 +1,4 @@
-"""Blocks and tiles hold the pixels they should, and folding is the transpose of splitting."""
+"""Blocks and tiles contain the right pixels, and folding is the transpose of splitting."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ TILINGS = {
 
 
 @pytest.mark.parametrize("name", TILINGS)
-def test_blocks_and_tiles_hold_their_pixels(name):
+def test_blocks_and_tiles_contain_their_pixels(name):
   tiling = TILINGS[name]
   (height, width), (rows, columns) = tiling.image, tiling.block
   numbers = np.arange(1.0, height * width + 1).reshape([height, width])
@@ -51,7 +51,7 @@ def test_blocks_and_tiles_hold_their_pixels(name):
 
 
 @pytest.mark.parametrize("name", TILINGS)
-def test_join_undoes_split(name):
+def test_join_inverts_split(name):
   tiling = TILINGS[name]
   images = tf.random.stateless_normal([2, *tiling.image, 3, 2], [0, 1])
   np.testing.assert_array_equal(tiling.join_queries(tiling.split_queries(images), 3), images)

@@ -1,4 +1,4 @@
-"""The public functions: what they refuse, and the weights for inspection."""
+"""The public functions: argument errors, and attention weights."""
 
 import numpy as np
 import pytest
@@ -46,32 +46,32 @@ TABLE = tf.zeros([3, 2])
     ([X, None, X], {}, "attention without keys needs relative_rows and relative_columns"),
   ],
 )
-def test_refuses(tensors, arguments, message):
+def test_invalid_arguments(tensors, arguments, message):
   with pytest.raises(ValueError, match=message):
     ops.local_attention_2d(*tensors, **arguments)
 
 
-def test_refuses_unknown_channels():
+def test_unknown_channels():
   attend = tf.function(lambda x: ops.local_attention_2d(x, x, x))
   with pytest.raises(ValueError, match="known when the graph is built"):
     attend.get_concrete_function(tf.TensorSpec([1, 5, 5, None, 4]))
 
 
-def test_lists_and_arrays_are_tensors_too():
+def test_accepts_lists_and_arrays():
   x = np.ones([1, 2, 2, 1, 2], np.float32)
   result = ops.local_attention_2d(x.tolist(), x, x, kernel_size=1)
   assert result.dtype == tf.float32
   np.testing.assert_allclose(result, x)
 
 
-def test_the_output_has_the_querys_static_shape():
+def test_output_keeps_static_shape():
   attend = tf.function(lambda x: ops.local_attention_2d(x, x, x))
   concrete = attend.get_concrete_function(tf.TensorSpec([None, None, 9, 2, 4]))
   assert concrete.structured_outputs.shape.as_list() == [None, None, 9, 2, 4]
 
 
-@pytest.mark.parametrize("name", [*FEW, "kernel_beyond_image-zero"])
-def test_weights_are_the_oracles(name):
+@pytest.mark.parametrize("name", [*FEW, "kernel_larger_than_image-zero"])
+def test_weights_match_oracle(name):
   case = CASES[name]
   query, key, _, rows, columns, _ = inputs(case)
   weights = ops.local_attention_weights(query, key, rows, columns, **case.arguments, scale=0.5)
@@ -83,7 +83,7 @@ def test_weights_are_the_oracles(name):
 
 
 @pytest.mark.parametrize("name", FEW)
-def test_weights_of_chosen_pixels(name):
+def test_weights_of_selected_pixels(name):
   case = CASES[name]
   query, key, _, rows, columns, _ = inputs(case)
   height, width = case.shape[1:3]
@@ -104,12 +104,12 @@ def test_weights_without_keys():
 
 
 @pytest.mark.parametrize("pixel", [(5, 0), (0, 5), (-1, 0)])
-def test_weights_refuse_a_pixel_outside_of_the_image(pixel):
-  with pytest.raises(tf.errors.InvalidArgumentError, match="outside of the image"):
+def test_weights_of_pixels_outside_the_image(pixel):
+  with pytest.raises(tf.errors.InvalidArgumentError, match="outside the image"):
     ops.local_attention_weights(X, X, pixels=[pixel])
 
 
 @pytest.mark.parametrize("pixels", [[[0.0, 1.0]], [0, 1], [[0, 1, 2]]])
-def test_weights_refuse_what_are_no_pixels(pixels):
+def test_weights_of_invalid_pixels(pixels):
   with pytest.raises(ValueError, match=r"pixels must be integers of shape \[P, 2\]"):
     ops.local_attention_weights(X, X, pixels=pixels)

@@ -1,4 +1,4 @@
-"""Eq. 3 of the paper as nested NumPy loops in float64: the ground truth of all tests."""
+"""Eq. 3 of the paper as nested NumPy loops in float64, the ground truth of the tests."""
 
 import numpy as np
 
@@ -45,9 +45,9 @@ def local_attention(query, key, value, rows=None, columns=None, **geometry):
 
 
 def halo_attention(query, key, value, rows=None, columns=None, *, kernel_size, border="zero"):
-  """HaloNet's relaxation: [B, H, W, N, D], each query sees its block's tile of keys.
+  """HaloNet's relaxation: [B, H, W, N, D], each query attends to its block's tile of keys.
 
-  Blocks are of the kernel's size; an offset beyond the window takes the embedding of its edge.
+  Blocks are of the kernel's size; offsets outside the window use the embedding of its edge.
   """
   batch, height, width, heads, depth = query.shape
   (row_kernel, column_kernel), output = kernel_size, np.zeros(value.shape)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from sasa_tf import ops
 
 
-def test_every_pixel_differs_from_every_other():
+def test_pixels_have_distinct_embeddings():
   positions = ops.sinusoidal_positions(9, 11, 16)
   assert positions.shape == [9, 11, 16]
   assert positions.dtype == tf.float32

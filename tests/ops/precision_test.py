@@ -1,4 +1,4 @@
-"""Products of half-precision operands keep single precision sums under XLA."""
+"""Products of half-precision operands accumulate in float32 under XLA."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from sasa_tf.ops import precision
 
 
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16], ids=lambda dtype: dtype.name)
-def test_product_of_halves_is_single(dtype):
+def test_half_precision_product_is_float32(dtype):
   a = tf.cast(tf.random.stateless_normal([2, 5, 64], [0, 1]), dtype)
   b = tf.cast(tf.random.stateless_normal([2, 7, 64], [2, 3]), dtype)
   product = tf.function(lambda a, b: precision.product(a, b, adjoint_b=True), jit_compile=True)
@@ -19,7 +19,7 @@ def test_product_of_halves_is_single(dtype):
 
 
 @pytest.mark.parametrize("jit", [False, True])
-def test_operands_are_of_half_precision_only_where_xla_multiplies(jit):
+def test_operands_are_half_precision_only_in_xla(jit):
   seen = []
 
   @tf.function(jit_compile=jit)

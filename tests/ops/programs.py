@@ -1,4 +1,4 @@
-"""What XLA makes of a function."""
+"""Inspection of the programs that XLA compiles."""
 
 import re
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def products(function, *arguments):
-  """The shapes of the matrix products in the program that XLA makes of a function."""
+  """Returns the shapes of the matrix products in the XLA program of a function."""
   compiled = tf.function(function, jit_compile=True, autograph=False)
   text = compiled.experimental_get_compiler_ir(*arguments)(stage="optimized_hlo")
   return re.findall(r"= \w+\[([\d,]*)\]\S* (?:dot|custom-call)\(", text)

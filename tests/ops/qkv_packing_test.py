@@ -1,4 +1,4 @@
-"""Attention over query, key and value side by side is that over the three, bit by bit."""
+"""Attention of packed query, key and value equals that of separate tensors, bit for bit."""
 
 import pytest
 import tensorflow as tf
@@ -18,20 +18,20 @@ def _values_and_gradients(function, tensors):
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16], ids=lambda dtype: dtype.name)
-@pytest.mark.parametrize("left_out", ["", "key", "tables"])
+@pytest.mark.parametrize("omitted", ["", "key", "tables"])
 @pytest.mark.parametrize(
   ("implementation", "mode"),
   [
     (name, mode)
     for name in ops.available_implementations()
-    # Of the others, XLA fuses different products.
+    # XLA fuses the others differently for packed and separate tensors.
     for mode in (["eager", "graph", "jit"] if name == "fused" else ["graph"])
   ],
 )
-def test_as_the_three_apart(implementation, mode, left_out, dtype):
+def test_packed_equals_unpacked_bit_for_bit(implementation, mode, omitted, dtype):
   query, key, value, rows, columns, _ = inputs(CASE, dtype)
-  maps = [query, value] if left_out == "key" else [query, key, value]
-  tables = [] if left_out == "tables" else [tf.cast(t, tf.float32) for t in (rows, columns)]
+  maps = [query, value] if omitted == "key" else [query, key, value]
+  tables = [] if omitted == "tables" else [tf.cast(t, tf.float32) for t in (rows, columns)]
   arguments = {
     "kernel_size": CASE.kernel_size,
     "border": CASE.border,
@@ -39,46 +39,46 @@ def test_as_the_three_apart(implementation, mode, left_out, dtype):
     "implementation": implementation,
   }
 
-  def apart(*tensors):
+  def unpacked(*tensors):
     query, *key, value = tensors[: len(maps)]
     key = key[0] if key else None
     return ops.local_attention_2d(query, key, value, *tensors[len(maps) :], **arguments)
 
-  def together(projected, *tables):
-    return ops.local_attention_2d_qkv_packed(projected, *tables, **arguments)
+  def packed(qkv, *tables):
+    return ops.local_attention_2d_qkv_packed(qkv, *tables, **arguments)
 
   def run(function, tensors):
     compute = lambda: _values_and_gradients(function, tensors)  # noqa: E731
     return tf.function(compute, jit_compile=mode == "jit")() if mode != "eager" else compute()
 
-  output, gradients = run(apart, [*maps, *tables])
-  found, (of_projection, *of_tables) = run(together, [tf.stack(maps, axis=3), *tables])
+  output, gradients = run(unpacked, [*maps, *tables])
+  found, (d_qkv, *d_tables) = run(packed, [tf.stack(maps, axis=3), *tables])
   tf.debugging.assert_equal(found, output)
-  for a, b in zip([*tf.unstack(of_projection, axis=3), *of_tables], gradients, strict=True):
+  for a, b in zip([*tf.unstack(d_qkv, axis=3), *d_tables], gradients, strict=True):
     tf.debugging.assert_equal(a, b)
 
 
 @pytest.mark.parametrize("implementation", ops.available_implementations())
 @pytest.mark.parametrize("size", [(6, 4), (5, 7)])
 @pytest.mark.parametrize("known", [True, False], ids=["sizes", "no sizes"])
-def test_means_of_blocks_of_the_outputs(implementation, size, known):
-  projected = tf.random.stateless_normal([2, *size, 3, 2, 4], [1, 2])
-  signature = [tf.TensorSpec(projected.shape if known else [None, None, None, 3, 2, 4])]
+def test_pooling_matches_avg_pool2d(implementation, size, known):
+  qkv = tf.random.stateless_normal([2, *size, 3, 2, 4], [1, 2])
+  signature = [tf.TensorSpec(qkv.shape if known else [None, None, None, 3, 2, 4])]
 
   @tf.function(input_signature=signature)
-  def pooled(projected):
+  def pooled(qkv):
     return ops.local_attention_2d_qkv_packed(
-      projected, kernel_size=3, implementation=implementation, pool_size=2
+      qkv, kernel_size=3, implementation=implementation, pool_size=2
     )
 
-  def apart(projected):
-    output = ops.local_attention_2d(*tf.unstack(projected, axis=3), kernel_size=3)
+  def unpacked(qkv):
+    output = ops.local_attention_2d(*tf.unstack(qkv, axis=3), kernel_size=3)
     flat = tf.reshape(output, [2, *size, 8])
     means = tf.nn.avg_pool2d(flat, 2, 2, "SAME")
     return tf.reshape(means, [*means.shape[:3], 2, 4])
 
-  found, gradients = _values_and_gradients(pooled, [projected])
-  output, expected = _values_and_gradients(apart, [projected])
+  found, gradients = _values_and_gradients(pooled, [qkv])
+  output, expected = _values_and_gradients(unpacked, [qkv])
   tf.debugging.assert_near(found, output, rtol=1e-5, atol=1e-5)
   tf.debugging.assert_near(gradients[0], expected[0], rtol=1e-5, atol=1e-5)
 
@@ -86,18 +86,16 @@ def test_means_of_blocks_of_the_outputs(implementation, size, known):
 @pytest.mark.skipif(
   "fused" not in ops.available_implementations(), reason="the compiled kernels have not been built"
 )
-def test_sizes_at_run_time_and_second_derivatives():
+def test_dynamic_sizes_and_second_derivatives():
   function = tf.function(
-    lambda projected: ops.local_attention_2d_qkv_packed(
-      projected, kernel_size=3, implementation="fused"
-    ),
+    lambda qkv: ops.local_attention_2d_qkv_packed(qkv, kernel_size=3, implementation="fused"),
     input_signature=[tf.TensorSpec([None, None, None, 3, 2, 4])],
   )
   for size in ((1, 4, 5), (2, 3, 3), (0, 3, 3)):
-    projected = tf.random.stateless_normal([*size, 3, 2, 4], [1, 2])
-    query, key, value = tf.unstack(projected, axis=3)
+    qkv = tf.random.stateless_normal([*size, 3, 2, 4], [1, 2])
+    query, key, value = tf.unstack(qkv, axis=3)
     expected = ops.local_attention_2d(query, key, value, kernel_size=3, implementation="reference")
-    tf.debugging.assert_near(function(projected), expected)
+    tf.debugging.assert_near(function(qkv), expected)
 
   def second(implementation):
     x = tf.random.stateless_normal([1, 3, 4, 3, 1, 4], [3, 4])
@@ -121,6 +119,6 @@ def test_sizes_at_run_time_and_second_derivatives():
     ([1, 4, 4, 2, 1, 8], tf.float32, "attention without keys needs relative_rows"),
   ],
 )
-def test_wrong_projections_are_explained(shape, dtype, message):
+def test_invalid_arguments(shape, dtype, message):
   with pytest.raises(ValueError, match=message):
     ops.local_attention_2d_qkv_packed(tf.zeros(shape, dtype))

@@ -1,4 +1,4 @@
-"""The specification against nested loops and numeric gradients."""
+"""The reference implementation against nested loops and numeric gradients."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.ops.cases import CASES, Case, assert_close, attention, inputs, output
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_output_is_the_oracles(name):
+def test_output_matches_oracle(name):
   case = CASES[name]
   *tensors, _ = inputs(case)
   expected = oracle.local_attention(*[t.numpy() for t in tensors], **case.arguments)
@@ -18,7 +18,7 @@ def test_output_is_the_oracles(name):
 
 @pytest.mark.parametrize("border", ["zero", "mask"])
 @pytest.mark.parametrize("use_key, use_tables", [(True, False), (False, True)])
-def test_parts_of_the_logits(border, use_key, use_tables):
+def test_logits_with_and_without_each_term(border, use_key, use_tables):
   case = Case((1, 4, 5, 2, 4), (3, 3), border=border)
   query, key, value, rows, columns, _ = inputs(case)
   arguments = [
@@ -36,7 +36,7 @@ def test_parts_of_the_logits(border, use_key, use_tables):
 
 
 @pytest.mark.parametrize("border", ["zero", "mask"])
-def test_gradients_are_the_oracles_slopes(border):
+def test_gradients_match_numeric_gradients(border):
   case = Case((1, 3, 4, 1, 2), (3, 5), (1, 1), border)
   tensors = inputs(case)
   *sources, upstream = [t.numpy() for t in tensors]
@@ -53,7 +53,7 @@ def test_gradients_are_the_oracles_slopes(border):
     np.testing.assert_allclose(gradient, slope, atol=1e-7)
 
 
-def test_float32_is_within_its_tolerance_of_the_oracle():
+def test_float32_output_is_close_to_oracle():
   case = CASES["primes-zero"]
   *tensors, _ = inputs(case, tf.float32)
   expected = oracle.local_attention(*[t.numpy() for t in tensors], **case.arguments)

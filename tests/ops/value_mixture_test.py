@@ -1,4 +1,4 @@
-"""The mixture of values against nested loops, numeric gradients and M separate projections."""
+"""Value mixtures against nested loops, numeric gradients and M separate projections."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from tests.ops.cases import TOLERANCE, assert_close, output_and_gradients
 
 # (B, H, W), (block rows, block columns)
 CASES = {
-  "whole": ((2, 8, 12), (4, 4)),
+  "divisible": ((2, 8, 12), (4, 4)),
   "ragged": ((2, 7, 9), (4, 4)),
   "one_pixel": ((1, 1, 1), (4, 4)),
   "one_row": ((1, 1, 6), (4, 4)),
-  "below_a_block": ((1, 3, 2), (4, 4)),
+  "smaller_than_a_block": ((1, 3, 2), (4, 4)),
   "block_not_square": ((1, 5, 8), (2, 3)),
   "block_1": ((1, 3, 4), (1, 1)),
 }
@@ -36,44 +36,44 @@ def tensors_of(name, dtype=tf.float64, channels=3, filters=5, mixtures=3, width=
   return [tf.cast(tf.constant(rng.normal(size=shape)), dtype) for shape in shapes]
 
 
-def separately(inputs, value_kernels, embedding_rows, embedding_columns, mixture_vectors):
-  """As the paper writes it: all M projections of each pixel, then their mixture; whole blocks."""
-  places = embedding_rows[:, None] + embedding_columns[None]
-  weights = tf.nn.softmax(tf.einsum("abe,me->abm", places, mixture_vectors))
+def mix_projections(inputs, value_kernels, embedding_rows, embedding_columns, mixture_vectors):
+  """The paper's formula: all M projections of each pixel, then their mixture; full blocks only."""
+  positions = embedding_rows[:, None] + embedding_columns[None]
+  weights = tf.nn.softmax(tf.einsum("abe,me->abm", positions, mixture_vectors))
   _, height, width, _ = inputs.shape
-  repeats = [height // places.shape[0], width // places.shape[1], 1]
+  repeats = [height // positions.shape[0], width // positions.shape[1], 1]
   projections = tf.einsum("nyxc,mcf->nyxmf", inputs, value_kernels)
   return tf.einsum("yxm,nyxmf->nyxf", tf.tile(weights, repeats), projections)
 
 
 @each
-def test_output_is_the_oracles(name):
+def test_output_matches_oracle(name):
   *tensors, _ = tensors_of(name)
   expected = stem_oracle.value_mixture(*[t.numpy() for t in tensors])
   assert_close([ops.spatial_value_mixture(*tensors)], [expected], 1e-12)
 
 
 @pytest.mark.parametrize("name", ["ragged", "block_not_square"])
-def test_gradients_are_the_oracles_slopes(name):
+def test_gradients_match_numeric_gradients(name):
   tensors = tensors_of(name, channels=2, filters=2, mixtures=2, width=2)
   *sources, upstream = [t.numpy() for t in tensors]
   _, *gradients = output_and_gradients(ops.spatial_value_mixture, tensors)
-  expected = stem_oracle.slopes(stem_oracle.value_mixture, sources, upstream)
-  for gradient, slope in zip(gradients, expected, strict=True):
-    np.testing.assert_allclose(gradient, slope, atol=1e-7)
+  expected = stem_oracle.numeric_gradients(stem_oracle.value_mixture, sources, upstream)
+  for gradient, numeric in zip(gradients, expected, strict=True):
+    np.testing.assert_allclose(gradient, numeric, atol=1e-7)
 
 
-def test_mixing_the_matrices_first_changes_neither_output_nor_gradients():
-  tensors = tensors_of("whole")
+def test_mixing_matrices_equals_mixing_projections():
+  tensors = tensors_of("divisible")
   assert_close(
     output_and_gradients(ops.spatial_value_mixture, tensors),
-    output_and_gradients(separately, tensors),
+    output_and_gradients(mix_projections, tensors),
     1e-12,
   )
 
 
 @pytest.mark.parametrize("mode", ["function", "unknown", "jit"])
-@pytest.mark.parametrize("name", ["whole", "ragged", "one_pixel"])
+@pytest.mark.parametrize("name", ["divisible", "ragged", "one_pixel"])
 def test_modes(name, mode):
   tensors = tensors_of(name, tf.float32)
   signature = None
@@ -104,7 +104,7 @@ def test_half_precision(dtype, jit):
   assert_close(actual, expected, TOLERANCE[dtype])
 
 
-def test_the_softmax_is_not_of_half_precision():
+def test_softmax_is_float32():
   rng = np.random.default_rng(0)
   tables = [tf.constant(3.0 * rng.normal(size=[n, 16]), tf.bfloat16) for n in (4, 4, 8)]
   weights = ops.spatial_mixture_weights(*tables)
@@ -113,19 +113,19 @@ def test_the_softmax_is_not_of_half_precision():
   np.testing.assert_allclose(weights, expected, atol=1e-6)
 
 
-def test_one_mixture_is_a_plain_projection():
+def test_one_mixture_is_a_projection():
   inputs, kernels, rows, columns, vectors, _ = tensors_of("ragged", mixtures=1)
   result = ops.spatial_value_mixture(inputs, kernels, rows, columns, vectors)
   assert_close([result], [tf.tensordot(inputs, kernels[0], 1)], 1e-12)
 
 
-def test_no_images():
+def test_empty_batch():
   inputs, *weights, _ = tensors_of("ragged", tf.float32)
   assert ops.spatial_value_mixture(inputs[:0], *weights).shape == (0, 7, 9, 5)
 
 
-def test_the_output_has_the_inputs_static_shape():
-  _, *weights, _ = tensors_of("whole", tf.float32)
+def test_output_keeps_static_shape():
+  _, *weights, _ = tensors_of("divisible", tf.float32)
   mix = tf.function(lambda x: ops.spatial_value_mixture(x, *weights))
   concrete = mix.get_concrete_function(tf.TensorSpec([None, None, 9, 3]))
   assert concrete.structured_outputs.shape.as_list() == [None, None, 9, 5]
@@ -142,15 +142,15 @@ def test_the_output_has_the_inputs_static_shape():
     (4, tf.zeros([2, 4]), r"mixture_vectors must have.*M = 3, as value_kernels"),
   ],
 )
-def test_refuses(index, replacement, message):
-  *tensors, _ = tensors_of("whole", tf.float32)
+def test_invalid_arguments(index, replacement, message):
+  *tensors, _ = tensors_of("divisible", tf.float32)
   tensors[index] = replacement
   with pytest.raises(ValueError, match=message):
     ops.spatial_value_mixture(*tensors)
 
 
-def test_refuses_unknown_channels():
-  _, *weights, _ = tensors_of("whole", tf.float32)
+def test_unknown_channels():
+  _, *weights, _ = tensors_of("divisible", tf.float32)
   mix = tf.function(lambda x: ops.spatial_value_mixture(x, *weights))
   with pytest.raises(ValueError, match="C known when the graph is built"):
     mix.get_concrete_function(tf.TensorSpec([1, 8, 8, None]))

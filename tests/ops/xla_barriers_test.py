@@ -1,4 +1,4 @@
-"""What the backward pass is to compute again is computed again, whatever compiles it."""
+"""The backward pass rematerializes what it should, in XLA programs and in TensorFlow graphs."""
 
 import numpy as np
 import pytest
@@ -31,11 +31,11 @@ def attention_inputs():
 
 
 @pytest.mark.parametrize(("device", "logits"), [("CPU", 2), ("GPU", 3), ("TPU", 3)])
-def test_a_compiled_backward_pass_forms_the_logits_anew(device, logits):
+def test_compiled_backward_pass_recomputes_logits(device, logits):
   with ops.use_target_device(device):
     shapes = products(attention_step, *attention_inputs())
-  # Blocks of 4 x 4 queries and tiles of 6 x 6 keys, or of the whole image; q.k, and the gradient's
-  # product of the same shape.
+  # Blocks of 4 x 4 queries and tiles of 6 x 6 keys, or one block of the image's size; the product
+  # q.k, and the gradient's product of the same shape.
   sizes = [np.prod([int(n) for n in shape.split(",")]) for shape in shapes]
   assert sum(size == max(sizes) for size in sizes) == logits, shapes
 
@@ -51,8 +51,8 @@ def test_results_do_not_change(device, jit):
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_infinities_spread_no_further():
-  """One query's infinite upstream gradient is nobody else's."""
+def test_infinities_do_not_spread():
+  """An infinite upstream gradient of one query does not affect other queries."""
   *sources, upstream = attention_inputs()
   upstream = tf.tensor_scatter_nd_update(upstream, [[0, 0, 0, 0, 0]], [-np.inf])
   with ops.use_target_device("GPU"):
@@ -61,7 +61,7 @@ def test_infinities_spread_no_further():
   assert np.isfinite(query[0, 5:]).all()
 
 
-def test_outside_of_xla_it_waits():
+def test_control_dependency_outside_xla():
   @tf.function
   def later(earlier, tensor):
     return recompute_barrier([earlier], [tensor])
@@ -76,8 +76,8 @@ def test_outside_of_xla_it_waits():
 @pytest.mark.parametrize("limit", [2**22, 2**12])
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("positions", [False, True])
-def test_the_stem_on_a_tpu_keeps_nothing(monkeypatch, positions, jit, limit):
-  """Whether all images are one chunk or each is one."""
+def test_stem_saves_no_intermediates_on_tpu(monkeypatch, positions, jit, limit):
+  """With one chunk for all images, and with one chunk per image."""
   monkeypatch.setattr(chunked_map, "_TPU_LOGITS", limit)
   shapes = [[4, 8, 8, 3], [3, 2, 8], [3, 2, 8], [16, 3, 2, 8], *[[7, 4]] * 2 * positions]
   shapes.append([4, 8, 8, 16])
