@@ -27,8 +27,9 @@ from sasa_tf.ops.qkv_packing import RecomputeQkv, split_qkv
 from sasa_tf.ops.window import WindowGeometry
 from sasa_tf.ops.xla_barriers import target_device
 
-# Calls are cached so that their text is written once, not in each eager call.
+# Cached so that an eager call neither checks the limits nor writes StableHLO a second time.
 _cached_call = functools.cache(LocalAttentionCall)
+_unsupported_by_limits = functools.lru_cache(maxsize=4096)(limits.local_attention_unsupported)
 
 
 def unsupported_reason(
@@ -46,8 +47,8 @@ def unsupported_reason(
   if unsupported := unsupported_dtype(query.dtype):
     return unsupported
   # First the limits of all platforms, which need no built library.
-  unsupported = limits.local_attention_unsupported("CPU", geometry.kernel_size, query.shape)
-  if unsupported:
+  shape = tuple(query.shape)
+  if unsupported := _unsupported_by_limits("CPU", geometry.kernel_size, shape):
     return unsupported
   loaded = library.load()
   if not loaded.platforms:
@@ -56,7 +57,7 @@ def unsupported_reason(
   if device not in PLATFORMS:
     return f"there are no compiled kernels for a {device}"
   if PLATFORMS[device] in loaded.platforms:
-    return limits.local_attention_unsupported(PLATFORMS[device], geometry.kernel_size, query.shape)
+    return _unsupported_by_limits(PLATFORMS[device], geometry.kernel_size, shape)
   return loaded.reason
 
 
@@ -82,7 +83,7 @@ def _kernel_call(
     platforms=tuple(
       platform
       for platform in library.load().platforms
-      if not limits.local_attention_unsupported(platform, geometry.kernel_size, any_image)
+      if not _unsupported_by_limits(platform, geometry.kernel_size, any_image)
     ),
   )
 
