@@ -113,7 +113,7 @@ def use_implementation(name: ImplementationName) -> Iterator[None]:
   """Context manager that sets what implementation="auto" selects.
 
   It is read when an operation is called eagerly or a `tf.function` is traced, and has precedence
-  over the environment variable SASA_TF_IMPLEMENTATION, which does the same for the whole process.
+  over the environment variable SASA_TF_IMPLEMENTATION, which does the same for the entire process.
 
   Args:
     name: one of `available_implementations()`, or "auto" for the library's own selection.

@@ -46,7 +46,7 @@ def split_qkv(qkv: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]:
 
 
 def split_and_attend(attend: Callable[..., tf.Tensor], *, recomputes: bool) -> PackedAttention:
-  """Returns the packed form of an implementation that takes query, key and value apart.
+  """Returns the packed form of an implementation that takes separate query, key and value.
 
   Args:
     attend: local attention of query, key and value, such as `reference.local_attention`.

@@ -230,7 +230,7 @@ class HaloTiling:
     return [extent[axis] * unit for extent in pixels]
 
   def _overlap(self, lines: tf.Tensor, axis: int, unit: int = 1) -> tf.Tensor:
-    """[A, phase * unit, D] -> [A * blocks, tile * unit, D], with zeros beyond the ends."""
+    """[A, phase * unit, D] -> [A * blocks, tile * unit, D], with zeros past the ends."""
     block, halo, tile, length = self._extents(axis, unit)
     width = sizes(lines)[-1]
     after = -(-tile // block) * block - block - halo
@@ -254,7 +254,7 @@ class HaloTiling:
       part = tiles[:, start : start + block]
       part = tf.pad(part, [[0, 0], [0, max(start + block - tile, 0)], [0, 0]])
       part = tf.reshape(part, [-1, length, width])
-      outside = _at_most(abs(start - halo), length)  # entries beyond one end
+      outside = _at_most(abs(start - halo), length)  # entries past one end
       if start > halo:
         part = tf.pad(part[:, : length - outside], [[0, 0], [outside, 0], [0, 0]])
       elif start < halo:

@@ -95,7 +95,7 @@ def _border_bias(
 ) -> tf.Tensor:
   """Returns the border mask of one axis, [G, tile, 1]: 0 inside the image, masked outside."""
   rate, block = tiling.rates[axis], tiling.block[axis]
-  halo = 0 if tiling.whole[axis] else tiling.halo[axis]
+  halo = 0 if tiling.single[axis] else tiling.halo[axis]
   first = tf.range(tiling.counts[axis])[:, None] * block - halo
   pixel = (first + tf.range(tiling.tile[axis])) * rate + tf.range(rate)[:, None, None]
   outside = tf.cast((pixel < 0) | (pixel >= tiling.image[axis]), dtype)  # [phases, blocks, tile]
