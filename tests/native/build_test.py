@@ -42,6 +42,11 @@ def test_cache_directory_follows_the_environment(monkeypatch, tmp_path):
   assert cache.cache_directory() == tmp_path / "own"
 
 
+def test_console_script_is_declared():
+  setup = (cache.SOURCE_ROOT.parents[1] / "setup.py").read_text()
+  assert '"sasa-build-kernels=sasa_tf.native.build:main"' in setup
+
+
 @needs_compiler
 def test_builds_once_for_each_source_state(stub_kernels):  # noqa: F811
   lines = []

@@ -28,12 +28,12 @@ def normal(shape, seed, dtype=tf.float32):
 
 def sources(size, block, channels=3, heads=2, depth=8, dtype=tf.float32):
   """Returns pixels, the three projections, and the output's gradient."""
-  places = block[0] * block[1]
+  positions = block[0] * block[1]
   return [
     normal([*size, channels], 0, dtype),
     normal([channels, heads, depth], 1),
     normal([channels, heads, depth], 2),
-    normal([places, channels, heads, depth], 3),
+    normal([positions, channels, heads, depth], 3),
     normal([*size, heads * depth], 4, dtype),
   ]
 
@@ -54,10 +54,10 @@ def run(tensors, block, implementation, wanted=slice(1, 4), jit=False, signature
 
 def assert_agree(found, expected, dtype=tf.float32):
   """Compares the output, and the gradients relative to the largest of all gradients."""
-  numbers = [tf.cast(tensor, tf.float32).numpy() for tensor in expected]
-  largest = [np.abs(array).max(initial=1e-3) for array in numbers]
+  arrays = [tf.cast(tensor, tf.float32).numpy() for tensor in expected]
+  largest = [np.abs(array).max(initial=1e-3) for array in arrays]
   scales = [largest[0], *[max(largest[1:])] * (len(largest) - 1)]
-  for one, other, array, scale in zip(found, expected, numbers, scales, strict=True):
+  for one, other, array, scale in zip(found, expected, arrays, scales, strict=True):
     assert one.dtype == other.dtype
     np.testing.assert_allclose(
       tf.cast(one, tf.float32), array, atol=TOLERANCE[dtype] * scale, rtol=0

@@ -1,11 +1,11 @@
-"""What a user of PyTorch would pick instead, on the GPU: FlexAttention and the 3x3 convolution.
+"""PyTorch baselines on the GPU: FlexAttention with the same window, and the 3x3 convolution.
 
   python -m tests.native.pytorch_baselines
 
-A program, not a test; it needs PyTorch and an NVIDIA GPU. FlexAttention expresses the same local
-window with the same trained row and column terms, so that its output equals `local_attention_2d`
-with border="mask"; the program checks that against dense attention before it measures. Times are
-those of CUDA events around many calls, forward and backward together.
+This is a program, not a test. It needs PyTorch and an NVIDIA GPU. FlexAttention computes the same
+local window with the same trained row and column terms, so its output equals `local_attention_2d`
+with border="mask"; the program checks it against dense attention before it measures. Times are of
+forward and backward pass together, measured with CUDA events.
 """
 
 import itertools
@@ -16,12 +16,12 @@ import torch
 from torch.nn.attention import flex_attention as flex
 
 SHAPES = ((56, 64), (28, 128), (14, 256), (7, 512))  # pixels along a side, channels
-BATCH, HEADS, KERNEL, REACH = 64, 8, 7, 3
-SMALLEST_HEAD = 16  # of FlexAttention
+BATCH, HEADS, KERNEL, RADIUS = 64, 8, 7, 3
+MIN_HEAD_DIM = 16  # of FlexAttention
 
 
 def milliseconds(step, repetitions=20, rounds=7):
-  """The median of rounds, of one step."""
+  """Returns the median time of a step over several rounds."""
   for _ in range(3):
     step()
   times = []
@@ -37,7 +37,7 @@ def milliseconds(step, repetitions=20, rounds=7):
 
 
 def convolution(size, channels):
-  """Forward and backward of the 3x3 convolution, channels last."""
+  """Returns a step of the 3x3 convolution, forward and backward, channels last."""
   layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False)
   layer = layer.cuda().bfloat16().to(memory_format=torch.channels_last)
   x = torch.randn(BATCH, channels, size, size, device="cuda", dtype=torch.bfloat16)
@@ -51,21 +51,22 @@ def convolution(size, channels):
 
 
 class LocalAttention:
-  """Attention to the window, in blocks as FlexAttention makes them."""
+  """Local attention with FlexAttention and its block mask."""
 
   def __init__(self, size, head_dim, positions):
-    """Sets up the mask; with `positions`, q.r is added to the logits."""
+    """Creates the mask; with `positions`, q.r is added to the logits."""
     self.size, self.positions = size, positions
-    self.padding = max(0, SMALLEST_HEAD - head_dim)
+    self.padding = max(0, MIN_HEAD_DIM - head_dim)
     self.scale = 1.0
 
     def inside(batch, head, query, key):
-      rows = abs(query // size - key // size) <= REACH
-      return rows & (abs(query % size - key % size) <= REACH)
+      rows = abs(query // size - key // size) <= RADIUS
+      return rows & (abs(query % size - key % size) <= RADIUS)
 
     tokens = size * size
     self.mask = flex.create_block_mask(inside, None, None, tokens, tokens, device="cuda")
-    # Each anew: after a few sizes the compiler would give up, and PyTorch compute all logits.
+    # Otherwise the compiler reaches its recompile limit after a few sizes, and PyTorch computes all
+    # logits instead.
     torch.compiler.reset()
     self.attend = torch.compile(flex.flex_attention, dynamic=False)
 
@@ -78,9 +79,9 @@ class LocalAttention:
       of_columns = query[..., half:] @ columns.T
 
       def add_terms(score, batch, head, q, k):
-        # Beyond the window the mask decides; the index only has to exist.
-        row = torch.clamp(k // size - q // size + REACH, 0, KERNEL - 1)
-        column = torch.clamp(k % size - q % size + REACH, 0, KERNEL - 1)
+        # Outside the window the mask applies; the index only has to be valid.
+        row = torch.clamp(k // size - q // size + RADIUS, 0, KERNEL - 1)
+        column = torch.clamp(k % size - q % size + RADIUS, 0, KERNEL - 1)
         return score + of_rows[batch, head, q, row] + of_columns[batch, head, q, column]
 
     if self.padding:
@@ -94,25 +95,25 @@ class LocalAttention:
 
 
 def dense(size, query, key, value, rows, columns):
-  """The same by all logits, in float32."""
+  """Returns the same attention computed from all logits, in float32."""
   query, key, value, rows, columns = (t.float() for t in (query, key, value, rows, columns))
-  place = torch.arange(size * size, device="cuda")
-  dy = place[None] // size - place[:, None] // size
-  dx = place[None] % size - place[:, None] % size
+  pixel = torch.arange(size * size, device="cuda")
+  dy = pixel[None] // size - pixel[:, None] // size
+  dx = pixel[None] % size - pixel[:, None] % size
   relative = torch.cat(
     [
-      rows[(dy + REACH).clamp(0, KERNEL - 1)],
-      columns[(dx + REACH).clamp(0, KERNEL - 1)],
+      rows[(dy + RADIUS).clamp(0, KERNEL - 1)],
+      columns[(dx + RADIUS).clamp(0, KERNEL - 1)],
     ],
     -1,
   )
   logits = query @ key.mT + torch.einsum("bnqd,qkd->bnqk", query, relative)
-  outside = (dy.abs() > REACH) | (dx.abs() > REACH)
+  outside = (dy.abs() > RADIUS) | (dx.abs() > RADIUS)
   return logits.masked_fill(outside, -torch.inf).softmax(-1) @ value
 
 
 def tensors(batch, size, head_dim):
-  """Query, key, value and both tables, which want gradients, and an upstream gradient."""
+  """Returns query, key, value and both tables, with gradients, and an upstream gradient."""
   make = lambda *shape: torch.randn(*shape, device="cuda", dtype=torch.bfloat16)  # noqa: E731
   maps = [make(batch, HEADS, size * size, head_dim) for _ in range(3)]
   maps[0] *= head_dim**-0.5
@@ -121,7 +122,7 @@ def tensors(batch, size, head_dim):
 
 
 def check():
-  """FlexAttention computes the same local attention."""
+  """Exits if FlexAttention differs from dense attention."""
   size, head_dim = 14, 32
   inputs, upstream = tensors(2, size, head_dim)
   found = LocalAttention(size, head_dim, True)(*inputs)
@@ -139,7 +140,7 @@ def check():
 
 
 def main():
-  """Prints a line of JSON for each shape."""
+  """Prints one line of JSON per shape."""
   torch._dynamo.config.fail_on_recompile_limit_hit = True
   check()
   print(json.dumps({"torch": torch.__version__, "gpu": torch.cuda.get_device_name()}))

@@ -10,7 +10,7 @@ namespace sasa {
 namespace SASA_VARIANT {
 namespace {
 
-// A block of queries of the backward pass, with zeros halo it.
+// A block of queries of the backward pass, with zeros before and after it.
 struct QueryBlock {
   float* queries;  // scaled
   float* d_outputs;
@@ -71,6 +71,7 @@ inline void ScatterToKeys(const Plan& plan, const float* weights, const float* q
   }
 }
 
+// Computes the gradients of a band's queries, keys and values, and adds to those of the tables.
 template <int kColumns>
 void BackwardBand(const Plan& plan, const BackwardArrays& arrays, const Band& band, float* memory,
                   float* tables) {

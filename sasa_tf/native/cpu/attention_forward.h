@@ -9,6 +9,8 @@ namespace sasa {
 namespace SASA_VARIANT {
 namespace {
 
+// Computes the output and the log-sum-exp of a band. kColumns are the kernel columns; `memory` is
+// this worker's scratch.
 template <int kColumns>
 void ForwardBand(const Plan& plan, const ForwardArrays& arrays, const Band& band, float* memory) {
   const LocalAttentionProblem& p = plan.problem;
@@ -33,8 +35,9 @@ void ForwardBand(const Plan& plan, const ForwardArrays& arrays, const Band& band
     const int64_t to = Min(from + plan.query_block, length);
     head.Load(arrays.query, p.qkv_parts, band.begin, from, from + plan.query_block, queries,
               plan.query_plane_stride);
-    for (int64_t d = 0; d < plan.padded_head_dim; ++d)
+    for (int64_t d = 0; d < plan.padded_head_dim; ++d) {
       Scale(queries + d * plan.query_plane_stride, plan.query_block, p.scale);
+    }
     for (int64_t i = 0; i < to - from; i += kLanes) {
       const RelativeLogits terms = ComputeRelativeLogits(
           p, queries + i, plan.query_plane_stride, arrays.relative_rows, arrays.relative_columns);
