@@ -22,31 +22,31 @@ struct QueryBlock {
 
 // Adds to the gradients of the relative tables, one vector per element, from dS.
 inline void AccumulateTableGradients(const LocalAttentionProblem& p, const QueryBlock& block,
-                                     int64_t plane, int64_t at, const RelativeLogits& terms,
-                                     float* tables) {
+                                     int64_t plane, int64_t at, const RelativeLogits& d_logits,
+                                     float* d_tables) {
   const int64_t half = p.head_dim / 2;
   for (int64_t r = 0; r < p.kernel_rows; ++r) {
-    for (int64_t d = 0; d < half; ++d, tables += kLanes) {
-      Store(tables, Load(tables) + terms.rows[r] * Load(block.queries + d * plane + at));
+    for (int64_t d = 0; d < half; ++d, d_tables += kLanes) {
+      Store(d_tables, Load(d_tables) + d_logits.rows[r] * Load(block.queries + d * plane + at));
     }
   }
   for (int64_t c = 0; c < p.kernel_columns; ++c) {
-    for (int64_t d = half; d < 2 * half; ++d, tables += kLanes) {
-      Store(tables, Load(tables) + terms.columns[c] * Load(block.queries + d * plane + at));
+    for (int64_t d = half; d < 2 * half; ++d, d_tables += kLanes) {
+      Store(d_tables, Load(d_tables) + d_logits.columns[c] * Load(block.queries + d * plane + at));
     }
   }
 }
 
 // Returns the gradient of the queries through q.r, for channel d.
-inline Vector RelativeQueryGradient(const LocalAttentionProblem& p, const RelativeLogits& terms,
+inline Vector RelativeQueryGradient(const LocalAttentionProblem& p, const RelativeLogits& d_logits,
                                     const float* rows, const float* columns, int64_t d) {
   const int64_t half = p.head_dim / 2;
   Vector sum = {};
   if (d < half) {
-    for (int64_t r = 0; r < p.kernel_rows; ++r) sum += terms.rows[r] * rows[r * half + d];
+    for (int64_t r = 0; r < p.kernel_rows; ++r) sum += d_logits.rows[r] * rows[r * half + d];
   } else if (d < 2 * half) {
     for (int64_t c = 0; c < p.kernel_columns; ++c) {
-      sum += terms.columns[c] * columns[c * half + d - half];
+      sum += d_logits.columns[c] * columns[c * half + d - half];
     }
   }
   return sum;
@@ -74,7 +74,7 @@ inline void ScatterToKeys(const Plan& plan, const float* weights, const float* q
 // Computes the gradients of a band's queries, keys and values, and adds to those of the tables.
 template <int kColumns>
 void BackwardBand(const Plan& plan, const BackwardArrays& arrays, const Band& band, float* memory,
-                  float* tables) {
+                  float* d_tables) {
   const LocalAttentionProblem& p = plan.problem;
   ScratchArena scratch(memory);
   const auto planes = [&](bool needed) {
@@ -90,12 +90,12 @@ void BackwardBand(const Plan& plan, const BackwardArrays& arrays, const Band& ba
   const int64_t window_floats = plan.window_size * plan.query_plane_stride;
   float* margins = scratch.Allocate(2 * block_floats + 2 * window_floats);
   Zero(margins, 2 * block_floats + 2 * window_floats);
-  const QueryBlock block{margins + plan.margin,
-                         margins + block_floats + plan.margin,
-                         scratch.Allocate(block_floats),
-                         scratch.Allocate(plan.query_plane_stride),
-                         margins + 2 * block_floats + plan.margin,
-                         margins + 2 * block_floats + window_floats + plan.margin};
+  const QueryBlock block{.queries = margins + plan.margin,
+                         .d_outputs = margins + block_floats + plan.margin,
+                         .d_queries = scratch.Allocate(block_floats),
+                         .lse = scratch.Allocate(plan.query_plane_stride),
+                         .p = margins + 2 * block_floats + plan.margin,
+                         .ds = margins + 2 * block_floats + window_floats + plan.margin};
   const HeadIo head{plan, band, scratch.Allocate(p.width * plan.padded_head_dim)};
 
   if (p.has_key) {
@@ -142,38 +142,38 @@ void BackwardBand(const Plan& plan, const BackwardArrays& arrays, const Band& ba
       const RelativeLogits terms =
           ComputeRelativeLogits(p, block.queries + i, plan.query_plane_stride, arrays.relative_rows,
                                 arrays.relative_columns);
-      const Vector log_sum = Load(block.lse + i);
+      const Vector lse = Load(block.lse + i);
       Vector delta = {};  // rowsum(P dP), not d_output times output, which may have been rounded
       for (int64_t r = 0; r < p.kernel_rows; ++r) {
         const int64_t key = first + from + i + r * p.dilation_rows * plan.row_stride;
-        Vector logits[kColumns], products[kColumns];
+        Vector logits[kColumns], dp[kColumns];
         for (int c = 0; c < kColumns; ++c) {
           logits[c] = terms.rows[r] + terms.columns[c];
           if (p.mask_border) logits[c] += Load(mask + key + c * p.dilation_columns);
-          products[c] = Vector{};
+          dp[c] = Vector{};
         }
         if (p.has_key) {
           AddRowProducts<kColumns>(plan, block.queries + i, plan.query_plane_stride, keys + key,
                                    logits);
         }
         AddRowProducts<kColumns>(plan, block.d_outputs + i, plan.query_plane_stride, values + key,
-                                 products);
+                                 dp);
         for (int c = 0; c < kColumns; ++c) {
-          const Vector weight = Exp(logits[c] - log_sum);
-          delta += weight * products[c];
+          const Vector weight = Exp(logits[c] - lse);
+          delta += weight * dp[c];
           Store(block.p + (r * kColumns + c) * plan.query_plane_stride + i, weight);
-          Store(block.ds + (r * kColumns + c) * plan.query_plane_stride + i, products[c]);
+          Store(block.ds + (r * kColumns + c) * plan.query_plane_stride + i, dp[c]);
         }
       }
-      RelativeLogits gradients = {};
+      RelativeLogits d_logits = {};
       for (int64_t r = 0; r < p.kernel_rows; ++r) {
         for (int c = 0; c < kColumns; ++c) {
           const int64_t at = (r * kColumns + c) * plan.query_plane_stride + i;
-          const Vector product = Load(block.ds + at);
-          const Vector gradient = Load(block.p + at) * (product - delta);
-          Store(block.ds + at, gradient);
-          gradients.rows[r] += gradient;
-          gradients.columns[c] += gradient;
+          const Vector dp = Load(block.ds + at);
+          const Vector ds = Load(block.p + at) * (dp - delta);
+          Store(block.ds + at, ds);
+          d_logits.rows[r] += ds;
+          d_logits.columns[c] += ds;
         }
       }
       if (in_band) {
@@ -186,14 +186,14 @@ void BackwardBand(const Plan& plan, const BackwardArrays& arrays, const Band& ba
           }
           for (int j = 0; j < channels.value; ++j) {
             if (p.has_relative) {
-              sums[j] += RelativeQueryGradient(p, gradients, arrays.relative_rows,
+              sums[j] += RelativeQueryGradient(p, d_logits, arrays.relative_rows,
                                                arrays.relative_columns, d + j);
             }
             Store(block.d_queries + (d + j) * plan.query_plane_stride + i, sums[j] * p.scale);
           }
         });
         if (p.has_relative) {
-          AccumulateTableGradients(p, block, plan.query_plane_stride, i, gradients, tables);
+          AccumulateTableGradients(p, block, plan.query_plane_stride, i, d_logits, d_tables);
         }
       }
     }
