@@ -30,17 +30,17 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   query.Fill(random, a.query);
   key.Fill(random, a.key);
   value.Fill(random, a.value);
-  upstream.Fill(random, a.upstream);
-  if (p.pool_size > 1) a.upstream = NaiveAvgPoolGradient(p, a.upstream);
+  upstream.Fill(random, a.d_output);
+  if (p.pool_size > 1) a.d_output = NaiveAvgPoolGradient(p, a.d_output);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
   a.output.resize(size);
-  a.log_sum.resize(size / p.head_dim);
-  a.query_gradient.resize(size);
-  a.key_gradient.resize(key_size);
-  a.value_gradient.resize(size);
-  a.rows_gradient.resize(row_size);
-  a.columns_gradient.resize(column_size);
+  a.lse.resize(size / p.head_dim);
+  a.d_query.resize(size);
+  a.d_key.resize(key_size);
+  a.d_value.resize(size);
+  a.d_rows.resize(row_size);
+  a.d_columns.resize(column_size);
   Naive(p, a);
 
   int64_t threads = 1;
@@ -59,7 +59,7 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   if (error != nullptr) return std::puts(error), false;
   const double tolerance = p.type == single ? 2e-5 : p.type == sasa::DType::kFloat16 ? 2e-3 : 1e-2;
   bool same =
-      Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, 1e-5);
+      Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.lse, 1e-5);
   if (p.pool_size > 1) same &= Same("pooled", pooled, NaiveAvgPool(p, a.output), tolerance);
 
   Typed query_gradient(p.type, size), key_gradient(p.type, key_size), value_gradient(p.type, size);
@@ -101,7 +101,7 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   packed.qkv_parts = p.has_key ? 3 : 2;
   const int64_t part = p.heads * p.head_dim * (query.bytes.size() / size);
   const auto parts = [&](Typed& q, Typed& k, Typed& v) {
-    return p.has_key ? Joined(p, {&q, &k, &v}) : Joined(p, {&q, &v});
+    return p.has_key ? Packed(p, {&q, &k, &v}) : Packed(p, {&q, &v});
   };
   Typed joined = parts(query, key, value);
   Typed gradients = parts(query_gradient, key_gradient, value_gradient), found = gradients;
@@ -142,15 +142,15 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
     std::puts("packed arrays give other results");
     same = false;
   }
-  same &= Same("query_gradient", query_gradient, a.query_gradient, tolerance);
-  same &= Same("key_gradient", key_gradient, a.key_gradient, tolerance);
-  same &= Same("value_gradient", value_gradient, a.value_gradient, tolerance);
+  same &= Same("query_gradient", query_gradient, a.d_query, tolerance);
+  same &= Same("key_gradient", key_gradient, a.d_key, tolerance);
+  same &= Same("value_gradient", value_gradient, a.d_value, tolerance);
   // With one row, the gradient of its table is only rounding error: compare it relative to both.
   double largest = 1;
-  for (double x : a.rows_gradient) largest = std::fmax(largest, std::fabs(x));
-  for (double x : a.columns_gradient) largest = std::fmax(largest, std::fabs(x));
-  same &= Same("rows_gradient", rows_gradient, a.rows_gradient, tolerance, largest);
-  same &= Same("columns_gradient", columns_gradient, a.columns_gradient, tolerance, largest);
+  for (double x : a.d_rows) largest = std::fmax(largest, std::fabs(x));
+  for (double x : a.d_columns) largest = std::fmax(largest, std::fabs(x));
+  same &= Same("rows_gradient", rows_gradient, a.d_rows, tolerance, largest);
+  same &= Same("columns_gradient", columns_gradient, a.d_columns, tolerance, largest);
   if (!same) Print(p);
   return same;
 }

@@ -1,5 +1,5 @@
-// Compares the CUDA kernels, on an emulated or a real GPU, with nested loops in double precision,
-// over ragged problems; random_problems.h has the command line.
+// Compares the CUDA kernels of local attention, on an emulated or a real GPU, with loops in double
+// precision on random problems. random_problems.h documents the command line.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -31,39 +31,39 @@ constexpr Setting<LocalAttentionProblem> kSettings[] = {
     {"mask", [](LocalAttentionProblem& p, int x) { p.mask_border = x; }},
     {"key", [](LocalAttentionProblem& p, int x) { p.has_key = x; }},
     {"relative", [](LocalAttentionProblem& p, int x) { p.has_relative = x; }},
-    {"joined", [](LocalAttentionProblem& p, int x) { p.qkv_parts = x ? 3 : 1; }},
+    {"packed", [](LocalAttentionProblem& p, int x) { p.qkv_parts = x ? 3 : 1; }},
     {"scale", [](LocalAttentionProblem& p, int x) { p.scale = x; }},
     {"pool", [](LocalAttentionProblem& p, int x) { p.pool_size = x; }},
     {"type", [](LocalAttentionProblem& p, int x) { p.type = static_cast<DType>(x); }},
 };
 
 LocalAttentionProblem Random(std::mt19937& random, const Settings& settings) {
-  const auto upto = [&](int most) { return 1 + int(random() % most); };
-  const auto side = [&] { return upto(random() % 4 == 0 ? 33 : 12); };
+  const auto up_to = [&](int max) { return 1 + int(random() % max); };
+  const auto image_side = [&] { return up_to(random() % 4 == 0 ? 33 : 12); };
   LocalAttentionProblem p = {};
-  p.batch = upto(2);
-  p.height = side();
-  p.width = side();
-  p.heads = upto(5);
-  p.dilation_rows = random() % 4 ? 1 : upto(2);
-  p.dilation_columns = random() % 4 ? 1 : upto(2);
+  p.batch = up_to(2);
+  p.height = image_side();
+  p.width = image_side();
+  p.heads = up_to(5);
+  p.dilation_rows = random() % 4 ? 1 : up_to(2);
+  p.dilation_columns = random() % 4 ? 1 : up_to(2);
   p.mask_border = random() % 2;
   p.has_relative = random() % 4 != 0;
   p.has_key = random() % 4 != 0;
   p.qkv_parts = random() % 2 ? 3 : 1;
   if (random() % 4) {
-    // The tensor cores'.
+    // For the tensor core kernels.
     p.kernel_rows = p.kernel_columns = 7;
     p.head_dim = 8 << random() % 4;
     p.type = random() % 2 ? DType::kBfloat16 : DType::kFloat16;
   } else {
-    p.kernel_rows = 2 * upto(6) - 1;
-    p.kernel_columns = 1 + 2 * upto(5);
-    p.head_dim = 4 * upto(random() % 8 == 0 ? 32 : 8);
+    p.kernel_rows = 2 * up_to(6) - 1;
+    p.kernel_columns = 1 + 2 * up_to(5);
+    p.head_dim = 4 * up_to(random() % 8 == 0 ? 32 : 8);
     p.type = static_cast<DType>(random() % 3);
   }
   Apply(kSettings, settings, p);
-  // An even number of pixels may be pooled, by the tensor cores.
+  // Only the tensor core kernels pool, an even number of pixels.
   const bool can_pool = p.height % 2 == 0 && p.width % 2 == 0 && p.dilation_rows == 1 &&
                         p.dilation_columns == 1 && p.kernel_rows == 7 && p.kernel_columns == 7 &&
                         p.type != DType::kFloat32 && (p.head_dim & (p.head_dim - 1)) == 0 &&
@@ -75,10 +75,11 @@ LocalAttentionProblem Random(std::mt19937& random, const Settings& settings) {
   return p;
 }
 
-// What Joined has joined.
-void Take(const LocalAttentionProblem& p, const Typed& joined, const std::vector<Typed*>& arrays) {
+// Unpacks what Packed has packed.
+void Unpack(const LocalAttentionProblem& p, const Typed& packed,
+            const std::vector<Typed*>& arrays) {
   const int64_t pixels = p.batch * p.height * p.width;
-  const char* from = joined.bytes.data();
+  const char* from = packed.bytes.data();
   for (int64_t pixel = 0; pixel < pixels; ++pixel) {
     for (Typed* array : arrays) {
       const int64_t bytes = array->bytes.size() / pixels;
@@ -88,15 +89,15 @@ void Take(const LocalAttentionProblem& p, const Typed& joined, const std::vector
   }
 }
 
-// Query, key and value on the device, each its own array or parts of one; likewise their gradients.
-struct Parts {
+// Query, key and value on the device, or their gradients: separate arrays, or packed in one.
+struct DeviceQkv {
   std::unique_ptr<DeviceArray> arrays[3];
   char *query, *key, *value;
 
-  Parts(int parts, int64_t bytes, const Typed& joined, const Typed& q, const Typed& k,
-        const Typed& v) {
+  DeviceQkv(int parts, int64_t bytes, const Typed& packed, const Typed& q, const Typed& k,
+            const Typed& v) {
     if (parts > 1) {
-      arrays[0] = std::make_unique<DeviceArray>(joined.bytes);
+      arrays[0] = std::make_unique<DeviceArray>(packed.bytes);
       query = arrays[0]->data();
       key = query + bytes;
       value = query + (parts - 1) * bytes;
@@ -113,8 +114,8 @@ struct Parts {
       if (array) array->Poison();
     }
   }
-  bool CopyTo(Typed& joined, Typed& q, Typed& k, Typed& v) const {
-    if (!arrays[1]) return arrays[0]->CopyTo(joined.bytes);
+  bool CopyTo(Typed& packed, Typed& q, Typed& k, Typed& v) const {
+    if (!arrays[1]) return arrays[0]->CopyTo(packed.bytes);
     return arrays[0]->CopyTo(q.bytes) & arrays[1]->CopyTo(k.bytes) & arrays[2]->CopyTo(v.bytes);
   }
 };
@@ -126,106 +127,120 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   const int64_t column_size = p.has_relative ? p.kernel_columns * half : 0;
   const int64_t key_size = p.has_key ? size : 0;
   Typed query(p.type, size), key(p.type, key_size), value(p.type, size);
-  Typed upstream(p.type, size / (p.pool_size * p.pool_size));
+  Typed d_output(p.type, size / (p.pool_size * p.pool_size));
   Typed rows(single, row_size), columns(single, column_size);
-  Typed output(p.type, size), log_sum(single, size / p.head_dim);
+  Typed output(p.type, size), lse(single, size / p.head_dim);
   Arrays a;
   query.Fill(random, a.query);
   key.Fill(random, a.key);
   value.Fill(random, a.value);
-  upstream.Fill(random, a.upstream);
-  if (p.pool_size > 1) a.upstream = NaiveAvgPoolGradient(p, a.upstream);
+  d_output.Fill(random, a.d_output);
+  if (p.pool_size > 1) a.d_output = NaiveAvgPoolGradient(p, a.d_output);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
   a.output.resize(size);
-  a.log_sum.resize(size / p.head_dim);
-  a.query_gradient.resize(size);
-  a.key_gradient.resize(key_size);
-  a.value_gradient.resize(size);
-  a.rows_gradient.resize(row_size);
-  a.columns_gradient.resize(column_size);
+  a.lse.resize(size / p.head_dim);
+  a.d_query.resize(size);
+  a.d_key.resize(key_size);
+  a.d_value.resize(size);
+  a.d_rows.resize(row_size);
+  a.d_columns.resize(column_size);
   Naive(p, a);
 
-  // Query, key and value, each its own array or parts of one.
-  Typed query_gradient(p.type, size), key_gradient(p.type, key_size), value_gradient(p.type, size);
+  Typed d_query(p.type, size), d_key(p.type, key_size), d_value(p.type, size);
   std::vector<const Typed*> inputs = {&query, &key, &value};
-  std::vector<Typed*> gradients = {&query_gradient, &key_gradient, &value_gradient};
+  std::vector<Typed*> gradients = {&d_query, &d_key, &d_value};
   if (!p.has_key) {
     inputs.erase(inputs.begin() + 1);
     gradients.erase(gradients.begin() + 1);
   }
-  Typed joined = Joined(p, inputs);
+  Typed packed = Packed(p, inputs);
   const int64_t part = p.heads * p.head_dim * Typed::Size(p.type);
-  const Parts in(p.qkv_parts, part, joined, query, key, value);
-  const Parts out(p.qkv_parts, part, joined, query, key, value);
-  Typed rows_gradient(single, row_size), columns_gradient(single, column_size);
-  Typed scratch(single, sasa::WorkspaceFloats(p));
+  const DeviceQkv in(p.qkv_parts, part, packed, query, key, value);
+  const DeviceQkv out(p.qkv_parts, part, packed, query, key, value);
+  Typed d_rows(single, row_size), d_columns(single, column_size);
+  Typed workspace(single, sasa::WorkspaceFloats(p));
   DeviceArray device_rows(rows.bytes), device_columns(columns.bytes), device_output(output.bytes);
-  DeviceArray device_log_sum(log_sum.bytes), device_upstream(upstream.bytes);
-  DeviceArray device_rows_gradient(rows.bytes), device_columns_gradient(columns.bytes);
-  DeviceArray device_scratch(scratch.bytes);
+  DeviceArray device_lse(lse.bytes), device_d_output(d_output.bytes);
+  DeviceArray device_d_rows(rows.bytes), device_d_columns(columns.bytes);
+  DeviceArray device_workspace(workspace.bytes);
 
-  Typed means(p.type, p.pool_size > 1 ? upstream.bytes.size() / Typed::Size(p.type) : 0);
-  DeviceArray device_means(means.bytes);
-  device_means.Poison();
+  Typed pooled_output(p.type, p.pool_size > 1 ? d_output.bytes.size() / Typed::Size(p.type) : 0);
+  DeviceArray device_pooled_output(pooled_output.bytes);
+  device_pooled_output.Poison();
   device_output.Poison();
-  device_log_sum.Poison();
-  const char* error =
-      sasa::CudaForward(p,
-                        {in.query, in.key, in.value, device_rows.floats(), device_columns.floats(),
-                         device_output.data(), device_log_sum.floats(), device_means.data()},
-                        nullptr);
+  device_lse.Poison();
+  const sasa::ForwardArrays forward = {
+      .query = in.query,
+      .key = in.key,
+      .value = in.value,
+      .relative_rows = device_rows.floats(),
+      .relative_columns = device_columns.floats(),
+      .output = device_output.data(),
+      .lse = device_lse.floats(),
+      .pooled_output = device_pooled_output.data(),
+  };
+  const char* error = sasa::CudaForward(p, forward, nullptr);
   if (error != nullptr) return std::puts(error), false;
-  bool within = device_output.CopyTo(output.bytes) & device_log_sum.CopyTo(log_sum.bytes) &
-                device_means.CopyTo(means.bytes);
+  bool within = device_output.CopyTo(output.bytes) & device_lse.CopyTo(lse.bytes) &
+                device_pooled_output.CopyTo(pooled_output.bytes);
   const double tolerance = p.type == single ? 2e-5 : p.type == DType::kFloat16 ? 4e-3 : 2e-2;
-  bool same =
-      Same("output", output, a.output, tolerance) & Same("log_sum", log_sum, a.log_sum, tolerance);
-  if (p.pool_size > 1) same &= Same("means", means, NaiveAvgPool(p, a.output), tolerance);
+  bool same = Same("output", output, a.output, tolerance) & Same("lse", lse, a.lse, tolerance);
+  if (p.pool_size > 1)
+    same &= Same("pooled_output", pooled_output, NaiveAvgPool(p, a.output), tolerance);
 
-  std::vector<char> before;
-  for (int turn = 0; turn < 2; ++turn) {
+  const sasa::BackwardArrays backward = {
+      .query = in.query,
+      .key = in.key,
+      .value = in.value,
+      .relative_rows = device_rows.floats(),
+      .relative_columns = device_columns.floats(),
+      .output = device_output.data(),
+      .lse = device_lse.floats(),
+      .d_output = device_d_output.data(),
+      .d_query = out.query,
+      .d_key = out.key,
+      .d_value = out.value,
+      .d_relative_rows = device_d_rows.floats(),
+      .d_relative_columns = device_d_columns.floats(),
+      .workspace = device_workspace.floats(),
+  };
+  std::vector<char> previous;
+  for (int repetition = 0; repetition < 2; ++repetition) {
     out.Poison();
-    for (DeviceArray* array : {&device_rows_gradient, &device_columns_gradient, &device_scratch}) {
+    for (DeviceArray* array : {&device_d_rows, &device_d_columns, &device_workspace}) {
       array->Poison();
     }
-    error = sasa::CudaBackward(
-        p,
-        {in.query, in.key, in.value, device_rows.floats(), device_columns.floats(),
-         device_output.data(), device_log_sum.floats(), device_upstream.data(), out.query, out.key,
-         out.value, device_rows_gradient.floats(), device_columns_gradient.floats(),
-         device_scratch.floats()},
-        nullptr);
+    error = sasa::CudaBackward(p, backward, nullptr);
     if (error != nullptr) return std::puts(error), false;
-    within &= out.CopyTo(joined, query_gradient, key_gradient, value_gradient);
-    if (p.qkv_parts > 1) Take(p, joined, gradients);
-    within &= device_rows_gradient.CopyTo(rows_gradient.bytes);
-    within &= device_columns_gradient.CopyTo(columns_gradient.bytes);
+    within &= out.CopyTo(packed, d_query, d_key, d_value);
+    if (p.qkv_parts > 1) Unpack(p, packed, gradients);
+    within &= device_d_rows.CopyTo(d_rows.bytes);
+    within &= device_d_columns.CopyTo(d_columns.bytes);
     std::vector<char> bytes;
-    for (const Typed* array :
-         {&query_gradient, &key_gradient, &value_gradient, &rows_gradient, &columns_gradient}) {
+    for (const Typed* array : {&d_query, &d_key, &d_value, &d_rows, &d_columns}) {
       bytes.insert(bytes.end(), array->bytes.begin(), array->bytes.end());
     }
-    if (turn == 1 && bytes != before) {
-      std::puts("the gradients depend on the order of threads");
+    if (repetition == 1 && bytes != previous) {
+      std::puts("the gradients are not deterministic");
       same = false;
     }
-    before = bytes;
+    previous = bytes;
   }
-  within &= device_scratch.CopyTo(scratch.bytes);
+  within &= device_workspace.CopyTo(workspace.bytes);
   if (!within) {
-    std::puts("something was written before an array");
+    std::puts("a kernel wrote outside an array");
     same = false;
   }
-  same &= Same("query_gradient", query_gradient, a.query_gradient, tolerance);
-  same &= Same("key_gradient", key_gradient, a.key_gradient, tolerance);
-  same &= Same("value_gradient", value_gradient, a.value_gradient, tolerance);
-  // Of a window of one row, the rows' gradient is nothing but rounding of the output.
-  double most = 1;
-  for (double x : a.rows_gradient) most = std::fmax(most, std::fabs(x));
-  for (double x : a.columns_gradient) most = std::fmax(most, std::fabs(x));
-  same &= Same("rows_gradient", rows_gradient, a.rows_gradient, tolerance, most);
-  same &= Same("columns_gradient", columns_gradient, a.columns_gradient, tolerance, most);
+  same &= Same("d_query", d_query, a.d_query, tolerance);
+  same &= Same("d_key", d_key, a.d_key, tolerance);
+  same &= Same("d_value", d_value, a.d_value, tolerance);
+  // With a window of one row, the row table's gradient is only rounding error.
+  double max = 1;
+  for (double x : a.d_rows) max = std::fmax(max, std::fabs(x));
+  for (double x : a.d_columns) max = std::fmax(max, std::fabs(x));
+  same &= Same("d_rows", d_rows, a.d_rows, tolerance, max);
+  same &= Same("d_columns", d_columns, a.d_columns, tolerance, max);
   return same;
 }
 

@@ -1,12 +1,13 @@
-"""Runs the CUDA kernels on an emulated GPU, compiled by the C++ compiler.
+"""Runs the CUDA kernels on an emulated GPU, compiled with the C++ compiler.
 
-`python -m tests.native.emulation [--sanitize] [NAME] [ARGUMENTS]` compiles the kernels, what is in
-`emulated_gpu` and the program `NAME.cc` that checks them, and runs it with the arguments.
-`check_cuda_kernels` is the default and takes the number of problems, the first seed and settings:
+`python -m tests.native.emulation [--sanitize] [NAME] [ARGUMENTS]` compiles the kernels, the
+emulator in `emulated_gpu`, and the program `NAME.cc`, which compares the kernels with loops, and
+runs it with the arguments. `check_cuda_kernels` is the default; it takes the number of problems,
+the first seed and settings:
 
   python -m tests.native.emulation 100 1 --depth=8 --type=bfloat16
 
-$SASA_EMULATION_SEED chooses another order of the threads.
+$SASA_EMULATION_SEED selects another order of the threads.
 """
 
 import concurrent.futures
@@ -22,7 +23,7 @@ HERE = pathlib.Path(__file__).parent
 EMULATOR = HERE / "emulated_gpu"
 FAST_TO_COMPILE, FAST_TO_RUN = ("-O0",), ("-O1",)
 SANITIZE = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-# Kernels reinterpret memory, and declare shared memory as thread-local and defined elsewhere.
+# Kernels reinterpret memory, and declare shared memory as extern thread_local.
 FLAGS = (
   *("-std=c++17", "-g1", "-DSASA_EMULATED_GPU", f"-I{EMULATOR}", f"-I{HERE}"),
   *("-fno-strict-aliasing", "-fno-extern-tls-init"),
@@ -30,31 +31,31 @@ FLAGS = (
 
 
 def compile_emulator(folder: pathlib.Path) -> pathlib.Path:
-  """Compiles what checks the emulator itself; returns the program."""
+  """Compiles the program that tests the emulator itself and returns its path."""
   return _compile([EMULATOR / "check_emulator.cc"], [], folder, FAST_TO_COMPILE)[0]
 
 
 def compile_checks(names, folder: pathlib.Path, flags) -> list[pathlib.Path]:
-  """Compiles the kernels and the programs that check them; returns these."""
+  """Compiles the kernels and the programs that check them, and returns the programs' paths."""
   return _compile([HERE / f"{name}.cc" for name in names], cache.sources(".cu"), folder, flags)
 
 
 def _compile(mains, kernels, folder, flags):
   compiler = build.find_compilers(architectures=()).cxx
   include = f"-I{cache.SOURCE_ROOT}"
-  # The emulator takes most of the time.
-  emulator = [EMULATOR / "scheduler.cc", EMULATOR / "instructions.cc"]
+  # Always optimized, as it takes most of the run time.
+  emulator = [path for path in sorted(EMULATOR.glob("*.cc")) if path.stem != "check_emulator"]
 
   def run(command):
-    # Without warnings of pragmas and attributes that are nvcc's.
+    # Captured, as the compiler warns about nvcc's pragmas and attributes.
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
   def compile_one(source):
     name = source.stem if source.is_relative_to(HERE) else build.object_name(source)
     target = str(folder / f"{name}.o")
-    last = "-O3" if source in emulator else flags[0]
-    command = [compiler, *FLAGS, include, *flags, last]
+    optimization = "-O3" if source in emulator else flags[0]
+    command = [compiler, *FLAGS, include, *flags, optimization]
     run([*command, "-x", "c++", "-c", str(source), "-o", target])
     return target
 
@@ -62,8 +63,8 @@ def _compile(mains, kernels, folder, flags):
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     objects = list(pool.map(compile_one, [*shared, *mains]))
   programs = [folder / source.stem for source in mains]
-  for program, own in zip(programs, objects[len(shared) :], strict=True):
-    run([compiler, *flags, *objects[: len(shared)], own, "-o", str(program)])
+  for program, main in zip(programs, objects[len(shared) :], strict=True):
+    run([compiler, *flags, *objects[: len(shared)], main, "-o", str(program)])
   return programs
 
 

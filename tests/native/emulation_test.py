@@ -1,4 +1,4 @@
-"""The CUDA kernels on an emulated GPU, where the C++ compiler is enough."""
+"""Tests of the CUDA kernels on an emulated GPU, which need only a C++ compiler."""
 
 import os
 import re
@@ -17,22 +17,23 @@ except UserError:
   COMPILER = False
 pytestmark = pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler")
 
+# The error or output of check_emulator for each fault.
 FAULTS = {
-  "missing_barrier": "wrong",
-  "missing_warp_barrier": "wrong",
-  "missing_wait": "wrong",
-  "unwritten": "wrong",
-  "unwritten_static": "wrong",
-  "address_beyond": "byte 1024 of 1024 of shared memory",
-  "address_between": "not a multiple of 16",
-  "write_beyond": "and one wrote at 1024",
-  "array_beyond": "no memory at",
-  "divergence": "is at __syncthreads.* came to __shfl_xor_sync",
-  "barrier_in_branch": "is at __syncthreads.* came to the one at",
-  "missing_box_wait": "wrong",
-  "box_too_few": "1024 bytes were to come in boxes, 512 were copied",
-  "box_between": "not a multiple of 128",
-  "returned_lanes": "have returned, and the others are at LdmatrixX4",
+  "missing_barrier": "incorrect",
+  "missing_warp_barrier": "incorrect",
+  "missing_wait": "incorrect",
+  "uninitialized": "incorrect",
+  "uninitialized_static": "incorrect",
+  "address_out_of_bounds": "byte 1024 of 1024 bytes of shared memory",
+  "address_misaligned": "not a multiple of 16",
+  "write_out_of_bounds": "wrote at byte 1024",
+  "array_out_of_bounds": "invalid memory access at",
+  "divergence": "is at __syncthreads.* it is at __shfl_xor_sync",
+  "divergent_barrier": "is at __syncthreads.* it is at the one at",
+  "missing_tma_wait": "incorrect",
+  "tma_bytes": "expects 1024 bytes, and 512 were loaded",
+  "tma_misaligned": "not a multiple of 128",
+  "exited_lanes": "have exited, and the others are at LdmatrixX4",
 }
 
 
@@ -63,67 +64,67 @@ def kernels(programs):
 
 
 @pytest.fixture(scope="module")
-def pixel_kernels(programs):
+def stem_kernels(programs):
   return programs[1]
 
 
-def agrees(result):
+def assert_agrees(result):
   assert result.returncode == 0, result.stdout + result.stderr
   assert "agree" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["numbers", "none", "boxes"])
-def test_the_emulator_computes_right(emulator, name):
+@pytest.mark.parametrize("name", ["half_types", "none", "tma"])
+def test_emulator_is_correct(emulator, name):
   result = run(emulator, name)
-  assert (result.returncode, result.stdout) == (0, "right\n"), result.stderr
+  assert (result.returncode, result.stdout) == (0, "correct\n"), result.stderr
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_emulator_shows_faults_of_kernels(emulator, fault):
+def test_emulator_detects_fault(emulator, fault):
   result = run(emulator, fault)
   assert result.returncode == 1
   assert re.search(FAULTS[fault], result.stdout + result.stderr)
 
 
 @pytest.mark.parametrize("depth", [8, 16, 32, 64])
-def test_the_tensor_cores_kernels_compute_the_same_as_loops(kernels, depth):
+def test_mma_kernels_match_loops(kernels, depth):
   for kind in ("bfloat16", "float16"):
-    agrees(run(kernels, 4, depth // 8, f"--depth={depth}", f"--type={kind}", "--kernel=7"))
+    assert_agrees(run(kernels, 4, depth // 8, f"--depth={depth}", f"--type={kind}", "--kernel=7"))
 
 
 @pytest.mark.parametrize("depth", [8, 16])
-def test_logits_whose_exponentials_do_not_exist(kernels, depth):
-  """Kernels that do not look for the largest logit notice, and then do."""
+def test_mma_forward_with_overflowing_exponentials(kernels, depth):
+  """The softmax is then computed again with the row maximum subtracted."""
   flags = (f"--depth={depth}", "--type=bfloat16", "--kernel=7", "--relative=0", "--key=1")
-  agrees(run(kernels, 4, 70, *flags, "--scale=16"))
+  assert_agrees(run(kernels, 4, 70, *flags, "--scale=16"))
 
 
-def test_the_other_kernels_compute_the_same_as_loops(kernels):
-  agrees(run(kernels, 8, 1, "--type=float32"))
-  agrees(run(kernels, 8, 1))
+def test_simt_kernels_match_loops(kernels):
+  assert_agrees(run(kernels, 8, 1, "--type=float32"))
+  assert_agrees(run(kernels, 8, 1))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_the_tensor_cores_kernels_of_the_stem_compute_the_same_as_loops(pixel_kernels, channels):
+def test_mma_stem_kernels_match_loops(stem_kernels, channels):
   for kind in ("bfloat16", "float16"):
     shape = ("--rows=4", "--columns=4", "--depth=16", f"--channels={channels}", f"--type={kind}")
-    agrees(run(pixel_kernels, 4, channels, *shape))
+    assert_agrees(run(stem_kernels, 4, channels, *shape))
 
 
-def test_the_other_kernels_of_the_stem_compute_the_same_as_loops(pixel_kernels):
-  agrees(run(pixel_kernels, 6, 1, "--type=float32"))
-  agrees(run(pixel_kernels, 6, 1, "--rows=5", "--depth=20"))
+def test_simt_stem_kernels_match_loops(stem_kernels):
+  assert_agrees(run(stem_kernels, 6, 1, "--type=float32"))
+  assert_agrees(run(stem_kernels, 6, 1, "--rows=5", "--depth=20"))
 
 
 @pytest.mark.slow
-def test_many_problems_compute_the_same_as_loops(tmp_path):
+def test_many_problems_match_loops(tmp_path):
   for program in emulation.compile_checks(CHECKS, tmp_path, emulation.FAST_TO_RUN):
-    agrees(run(program, 400, 1000))
-    agrees(run(program, 100, 1000, seed=2))
+    assert_agrees(run(program, 400, 1000))
+    assert_agrees(run(program, 100, 1000, seed=2))
 
 
 @pytest.mark.slow
-def test_kernels_stay_within_their_memory(tmp_path):
-  """Under AddressSanitizer and UndefinedBehaviorSanitizer."""
+def test_kernels_pass_sanitizers(tmp_path):
+  """AddressSanitizer and UndefinedBehaviorSanitizer."""
   for program in emulation.compile_checks(CHECKS, tmp_path, emulation.SANITIZE):
-    agrees(run(program, 60, 1))
+    assert_agrees(run(program, 60, 1))

@@ -1,9 +1,9 @@
 """Runs the programs that check the CUDA kernels on an NVIDIA GPU, also under compute-sanitizer.
 
 `python -m tests.native.gpu_checks [PROBLEMS] [SANITIZED_PROBLEMS]` compiles them with nvcc for this
-host's GPUs (`--build=FOLDER --architecture=90` for another's, and leaves the programs there) and
-compares that many random problems each with nested loops in double precision; then fewer under
-compute-sanitizer's memcheck and racecheck, where it is installed.
+host's GPUs and compares random problems with loops in double precision; then fewer problems under
+compute-sanitizer's memcheck and racecheck, if it is installed. `--build=FOLDER --architecture=90`
+only compiles the programs, for another host.
 """
 
 import argparse
@@ -22,10 +22,10 @@ PROGRAMS = ("check_cuda_kernels", "check_cuda_stem_kernels")
 
 
 def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None) -> None:
-  """Leaves the programs in the folder."""
+  """Compiles the programs into the folder."""
   compilers = build.find_compilers(architectures)
   if compilers.nvcc is None:
-    sys.exit("there is no NVIDIA GPU to compile for, or no nvcc")
+    sys.exit("found no NVIDIA GPU to compile for, or no nvcc")
   sources = cache.sources(".cu")
   commands = {
     path: command
@@ -52,7 +52,7 @@ def main() -> int:
   parser.add_argument("problems", nargs="?", default="500")
   parser.add_argument("sanitized", nargs="?", default="20")
   parser.add_argument("--build", type=pathlib.Path, help="only compile, into this folder")
-  parser.add_argument("--architecture", type=int, help="to compile for")
+  parser.add_argument("--architecture", type=int, help="architecture to compile for")
   options = parser.parse_args()
   with tempfile.TemporaryDirectory() as scratch:
     folder = options.build or pathlib.Path(scratch)

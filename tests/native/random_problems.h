@@ -1,6 +1,6 @@
 // The command line of the programs that compare CUDA kernels, on an emulated or a real GPU, with
-// loops: `check_... [PROBLEMS] [FIRST_SEED] [--name=value]...`. Each problem is drawn from a seed
-// of its own, so that `check_... 1 SEED` with the same settings is one of them again.
+// loops: `check_... [PROBLEMS] [FIRST_SEED] [--name=value]...`. Each problem is drawn from a
+// separate seed, so that `check_... 1 SEED` with the same settings repeats one of them.
 #ifndef SASA_TF_TESTS_NATIVE_RANDOM_PROBLEMS_H_
 #define SASA_TF_TESTS_NATIVE_RANDOM_PROBLEMS_H_
 
@@ -15,7 +15,7 @@
 
 #include "scheduler.h"
 
-// What the command line can set in each problem.
+// A field of the problems that the command line can set.
 template <typename Problem>
 struct Setting {
   const char* name;
@@ -31,7 +31,7 @@ void Apply(const Setting<Problem> (&known)[kCount], const Settings& given, Probl
   }
 }
 
-// Returns the program's exit status; the first problem that fails ends it.
+// Returns the program's exit status. Stops at the first problem that fails.
 template <typename Problem, size_t kCount>
 int CheckRandomProblems(int argc, char** argv, const char* what,
                         const Setting<Problem> (&known)[kCount],
@@ -39,7 +39,7 @@ int CheckRandomProblems(int argc, char** argv, const char* what,
                         bool (*check)(const Problem&, std::mt19937&),
                         void (*print)(const Problem&)) {
   constexpr const char* kTypes[] = {"float32", "bfloat16", "float16"};
-  int numbers[2] = {100, 1}, found = 0;  // problems, first seed
+  int positional[2] = {100, 1}, found = 0;  // problems, first seed
   Settings settings;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
@@ -49,30 +49,31 @@ int CheckRandomProblems(int argc, char** argv, const char* what,
       const auto type = std::find(std::begin(kTypes), std::end(kTypes), text);
       const bool is_known = std::any_of(std::begin(known), std::end(known),
                                         [&](const auto& setting) { return setting.name == name; });
-      if (!is_known) return std::fprintf(stderr, "unknown: --%s\n", name.c_str()), 2;
+      if (!is_known) return std::fprintf(stderr, "unknown setting: --%s\n", name.c_str()), 2;
       settings[name] = type == std::end(kTypes) ? std::atoi(text.c_str()) : type - kTypes;
     } else if (found < 2) {
-      numbers[found++] = std::atoi(argv[i]);
+      positional[found++] = std::atoi(argv[i]);
     }
   }
-  static Problem now;
-  static auto print_now = print;
-  emulation::WhenFailing([] {
-    print_now(now);
+  static Problem current;
+  static auto print_current = print;
+  emulation::OnFailure([] {
+    print_current(current);
     std::fflush(stdout);
   });
   const char* order = std::getenv("SASA_EMULATION_SEED");
-  for (int seed = numbers[1]; seed < numbers[1] + numbers[0]; ++seed) {
+  const int first_seed = positional[1], problems = positional[0];
+  for (int seed = first_seed; seed < first_seed + problems; ++seed) {
     std::mt19937 random(seed);
-    now = draw(random, settings);
+    current = draw(random, settings);
     emulation::Seed(seed + (order == nullptr ? 0 : 1000003 * std::atoll(order)));
-    if (!check(now, random)) {
+    if (!check(current, random)) {
       std::printf("seed %d: ", seed);
-      print(now);
+      print(current);
       return 1;
     }
   }
-  std::printf("%d problems %s agree on the %s GPU\n", numbers[0], what, emulation::kName);
+  std::printf("%d problems %s agree on the %s GPU\n", problems, what, emulation::kGpuName);
   return 0;
 }
 

@@ -1,7 +1,8 @@
 // Launches kernels, with programmatic dependent launch (PDL) where the GPU has it, and sizes the
 // grids of persistent kernels.
 //
-// With SASA_EMULATED_GPU defined, tests/native/emulated_gpu/emulated_launch.h replaces the launches.
+// With SASA_EMULATED_GPU defined, tests/native/emulated_gpu/emulated_launch.h replaces the
+// launches.
 #ifndef SASA_TF_NATIVE_CUDA_KERNEL_LAUNCH_CUH_
 #define SASA_TF_NATIVE_CUDA_KERNEL_LAUNCH_CUH_
 

@@ -1,4 +1,5 @@
-// The CUDA kernels as functions of the host: two families, and what both end with.
+// The two families of CUDA kernels of local attention, as host functions. limits.h has what they
+// support.
 #ifndef SASA_TF_NATIVE_CUDA_LAUNCH_H_
 #define SASA_TF_NATIVE_CUDA_LAUNCH_H_
 
@@ -8,26 +9,18 @@
 
 namespace sasa {
 
-// Runs of queries in ordinary arithmetic: every type, windows of 3 to 11 columns, head widths up to
-// 128 in fours.
-bool RunsCan(const LocalAttentionProblem& problem);
-void RunsForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+// SIMT kernels, in float32 FMAs: all element types, windows of 3 to 11 columns and 1 to 11 rows,
+// head widths up to 128 that are multiples of 4.
+void SimtForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
                  cudaStream_t stream);
-void RunsBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+void SimtBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
                   cudaStream_t stream);
 
-// Patches of queries on the tensor cores: half precision, windows of 7 x 7, head widths 8, 16, 32
-// and 64.
-bool PatchesCan(const LocalAttentionProblem& problem);
-void PatchesForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
-                    cudaStream_t stream);
-void PatchesBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
-                     cudaStream_t stream);
-
-// The workers' part of the scratch memory.
-inline float* TablePartials(const LocalAttentionProblem& p, const BackwardArrays& arrays) {
-  return arrays.workspace + p.batch * p.height * p.width * p.heads;
-}
+// MMA kernels, on tensor cores: bf16 and fp16, windows of 7 x 7, head widths 8, 16, 32 and 64.
+void MmaForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
+                cudaStream_t stream);
+void MmaBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                 cudaStream_t stream);
 
 }  // namespace sasa
 

@@ -1,229 +1,280 @@
-// The backward pass by keys on the tensor cores: the gradients of keys and values, gathered over
-// the queries whose windows reach them. Patches are of keys here, and queries what they cover.
+// Backward pass on tensor cores, second kernel: dK and dV, and the reduction of the gradients of
+// the relative tables.
+//
+// The roles of queries and keys are those of the forward pass exchanged: MMA tiles are of keys, and
+// a halo tile holds the queries whose windows contain them. So dK and dV are gathered without
+// atomic operations. For each CTA tile:
+//   1. Load Q and dO of the tile and its halo into shared memory, by TMA on sm_90, else by
+//   cp.async,
+//      and LSE and -delta by cp.async. Compute q.r of the queries (see QueryStats).
+//   2. Each warp goes along its row of MMA tiles. K and V of the next MMA tile are loaded into
+//      registers while one is computed. For two halo columns at a time, all transposed:
+//      S = bias - LSE + K Q^T, P = exp2(S), dP - delta = V dO^T - delta, dS = P (dP - delta),
+//      dV += P dO, dK += dS Q. The statistics of the queries are selected by products with one-hot
+//      operands.
+//   3. Epilogue: dK times the scale, dV.
+//
+// The kernel may start before dQ has completed (PDL) and waits for it before it reads delta. Shared
+// memory: DkvSmemLayout.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
-#include "cuda/tma.cuh"
-#include "cuda/ptx.cuh"
-#include "cuda/launch.h"
 #include "cuda/element_types.cuh"
-#include "cuda/kernel_launch.cuh"
-#include "cuda/mma_regions.cuh"
+#include "cuda/launch.h"
+#include "cuda/mma_backward.h"
 #include "cuda/mma_epilogue.cuh"
-#include "cuda/mma_attention.cuh"
+#include "cuda/mma_launch.cuh"
 #include "cuda/mma_query_stats.cuh"
+#include "cuda/mma_relative_tables.cuh"
+#include "cuda/mma_smem_load.cuh"
+#include "cuda/mma_traits.cuh"
+#include "cuda/mma_warp_tile.cuh"
+#include "cuda/opaque_register.cuh"
+#include "cuda/ptx.cuh"
 #include "cuda/table_gradients.cuh"
-#include "cuda/mma_tiles.cuh"
+#include "cuda/tile_scheduler.cuh"
+#include "cuda/tma.cuh"
 #include "local_attention.h"
 
 namespace sasa {
 namespace {
 
-// Shared memory: regions of queries and upstream gradients, what is known of the queries, of each
-// warp what goes from lane to lane, and what the regions' copies are waited for with.
-template <typename S>
-struct ByKeys {
-  static constexpr int kFacts = 2 * S::kRegion, kRooms = kFacts + kFactBytes<S>;
-  static constexpr int kArrivals = kRooms + S::kWarps * Stores<S>::kBytes;
-  static constexpr int kBytes = kArrivals + TmaBarrier::kBytes;
-  static_assert(kArrivals % TmaBarrier::kBytes == 0);
+// The shared memory, in order: the buffers of queries and dO, the query statistics, a staging
+// buffer per warp, and the mbarrier. The relative tables are only read before the first statistics
+// are written, to the same place.
+template <typename Traits>
+struct DkvSmemLayout {
+  static constexpr int kStatsBytes = QueryStats<Traits>::kBytes > RelativeTables<Traits>::kBytes
+                                         ? (QueryStats<Traits>::kBytes + 15) / 16 * 16
+                                         : RelativeTables<Traits>::kBytes;
+  static constexpr int kStagingBytes = TileStore<Traits>::kBytes;
+  static constexpr int kStats = 2 * Traits::kBufferBytes, kStaging = kStats + kStatsBytes;
+  static constexpr int kBarrier = kStaging + Traits::kWarps * kStagingBytes;
+  static constexpr int kBytes = kBarrier + TmaBarrier::kBytes;
+  static_assert(kBarrier % TmaBarrier::kBytes == 0);
 };
 
-template <typename S>
-__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
-    KeyBackward(TileGrid g, const __grid_constant__ RegionBoxes boxes,
-                const typename S::T* __restrict__ query, const typename S::T* __restrict__ key,
-                const typename S::T* __restrict__ value, const float* __restrict__ rows,
-                const float* __restrict__ columns, const float* __restrict__ log_sum,
-                const typename S::T* __restrict__ upstream, const float* __restrict__ minus_deltas,
-                typename S::T* __restrict__ key_gradient,
-                typename S::T* __restrict__ value_gradient, TableSums sums) {
-  using T = typename S::T;
-  using Facts = QueryFacts<S>;
+// The arrays are separate parameters, as nvcc ignores __restrict__ on the members of a struct.
+template <typename Traits>
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
+    MmaBackwardDkvKernel(TileGrid g, const __grid_constant__ TileTensorMaps maps,
+                         const typename Traits::Element* __restrict__ query,
+                         const typename Traits::Element* __restrict__ key,
+                         const typename Traits::Element* __restrict__ value,
+                         const float* __restrict__ relative_rows,
+                         const float* __restrict__ relative_columns, const float* __restrict__ lse,
+                         const typename Traits::Element* __restrict__ d_output,
+                         const float* __restrict__ minus_delta,
+                         typename Traits::Element* __restrict__ d_key,
+                         typename Traits::Element* __restrict__ d_value, TableReduction reduction) {
+  using Element = typename Traits::Element;
+  using Layout = DkvSmemLayout<Traits>;
+  using Stats = QueryStats<Traits>;
   extern __shared__ __align__(1024) char memory[];
-  const Tables<S> tables(memory + ByKeys<S>::kFacts);
-  uint32_t* words = reinterpret_cast<uint32_t*>(memory + ByKeys<S>::kFacts);
+  const RelativeTables<Traits> tables(memory + Layout::kStats);
+  uint32_t* stats = reinterpret_cast<uint32_t*>(memory + Layout::kStats);
   const MmaLane lane;
   const uint32_t queries = SmemAddress(memory);
-  boxes.Prefetch();
-  tables.Fill(g, rows, columns);
+  maps.Prefetch();
+  tables.Fill(g, relative_rows, relative_columns);
   __syncthreads();
-  const typename Facts::Factors factors(tables, lane);
-  const Way<S> first_way(g, Area(), lane);
-  const Picks<S> picks(lane, first_way);
-  // For each column of queries, what keeps out those whose windows do not reach the lane's key, and
-  // of two heads the column table's line.
-  uint32_t column_line[S::kReachColumns];
-  float outside[S::kReachColumns];
+  const typename Stats::TableFragments table_fragments(tables, lane);
+  const WarpTileIterator<Traits> first_tile(g, CtaTile(), lane);
+  const OneHotSelectors<Traits> selectors(lane, first_tile);
+  // For each halo column of queries: the mask of those whose windows do not contain the lane's key
+  // and, with two heads, the column table's entry.
+  uint32_t column_entry[Traits::kHaloColumns];
+  float window_mask[Traits::kHaloColumns];
 #pragma unroll
-  for (int covered = 0; covered < S::kReachColumns; ++covered) {
-    const int line = first_way.column - covered + kKernel - 1;
-    if constexpr (S::kHeads == 2) {
-      column_line[covered] = reinterpret_cast<const uint32_t*>(tables.Column(line))[lane.pair];
+  for (int halo_column = 0; halo_column < Traits::kHaloColumns; ++halo_column) {
+    const int entry = first_tile.column - halo_column + kKernel - 1;
+    if constexpr (Traits::kTileHeads == 2) {
+      column_entry[halo_column] =
+          reinterpret_cast<const uint32_t*>(tables.Column(entry))[lane.pair];
     }
-    outside[covered] = Hidden(line < 0 || line >= kKernel ? kMaskedBias : 0.f, lane, 4 + covered);
+    window_mask[halo_column] = OpaqueRegister(entry < 0 || entry >= kKernel ? kMaskedBias : 0.f,
+                                              lane, kTagWindowMask + halo_column);
   }
-  // Tables have been read.
+  // The tables have been read, and the statistics may overwrite them.
   __syncthreads();
-  Facts::Clear(words);
-  const float factor = g.scale * kLog2E, share = PoolShare(g), key_factor = g.scale * share;
-  char* room = memory + ByKeys<S>::kRooms + threadIdx.x / kWarpSize * Stores<S>::kBytes;
-  Operands<S> k(lane, 18), v(lane, 26);
-  uint32_t line[4] = {0u, Hidden(0u, lane, 34), Hidden(0u, lane, 35), 0u};
+  Stats::Clear(stats);
+  const float scale_log2 = g.scale * kLog2E, dv_scale = PoolWeight(g),
+              dk_scale = g.scale * dv_scale;
+  char* staging = memory + Layout::kStaging + threadIdx.x / kWarpSize * Layout::kStagingBytes;
+  AFragment<Traits> k(lane, kTagDkvKey), v(lane, kTagDkvValue);
+  uint32_t column_table[4] = {0u, OpaqueRegister(0u, lane, kTagColumnTableZeros),
+                              OpaqueRegister(0u, lane, kTagColumnTableZeros + 1), 0u};
 
-  TmaBarrier arrivals(memory + ByKeys<S>::kArrivals);
+  TmaBarrier barrier(memory + Layout::kBarrier);
 
-  const Run run(g);
-  Ring<S> ring;
-  for (int tile = run.begin; tile < run.end; tile += run.step) {
-    const Area area(g, tile, S::kRows, S::kColumns, S::kHeads);
-    const Way<S> way(g, area, lane);
-    ring.Turn(tile > run.begin && area.y > 0);
+  const PersistentTileRange range(g);
+  SmemRowBuffer<Traits> buffer;
+  for (int tile_index = range.begin; tile_index < range.end; tile_index += range.step) {
+    const CtaTile tile(g, tile_index, Traits::kTileRows, Traits::kTileColumns, Traits::kTileHeads);
+    const WarpTileIterator<Traits> mma_tiles(g, tile, lane);
+    buffer.AdvanceTile(tile_index > range.begin && tile.y > 0);
     __syncthreads();
-    if (boxes.there) {
-      if (threadIdx.x == 0) CopyBoxes<S>(area, ring, boxes, queries, arrivals);
-    } else {
-      CopyRegion<S>(g, area, ring, lane, query, g.parts, true, queries);
-      CopyRegion<S, true>(g, area, ring, lane, upstream, 1, true, queries + S::kRegion);
-    }
-    // For the sums of output times upstream.
-    if (tile == run.begin) GridDependencyWait();
-    Facts::Copy(g, area, ring, lane, log_sum, minus_deltas, SmemAddress(words));
-    uint32_t at = way.First(area, g.parts, lane);
-    Rows<S> next_k, next_v;
-    Stores<S> stores(g, area, lane, g.parts);
-    const auto with_key = [&](const Halves& inside) {
-      return Halves{inside.first && g.has_key, inside.second && g.has_key};
+    StartTileLoads<Traits, true>(g, tile, buffer, lane, maps, maps.use_tma,
+                                 {query, g.qkv_parts, true}, {d_output, 1, true}, queries, barrier);
+    if (tile_index == range.begin) GridDependencyWait();  // for delta
+    Stats::CpAsyncLoad(g, tile, buffer, lane, lse, minus_delta, SmemAddress(stats));
+    uint32_t offset = mma_tiles.FirstOffset(tile, g.qkv_parts, lane);
+    RowFragment<Traits> next_k, next_v;
+    TileStore<Traits> store(g, tile, lane, g.qkv_parts);
+    const auto load = [&](uint32_t offset, const RowPredicate& valid) {
+      const RowPredicate key_valid = {valid.first && g.has_key, valid.second && g.has_key};
+      LoadRowFragment<Traits>(key + offset, mma_tiles.HalfStride(g.qkv_parts), key_valid, next_k);
+      LoadRowFragment<Traits>(value + offset, mma_tiles.HalfStride(g.qkv_parts), valid, next_v);
     };
-    const auto load = [&](uint32_t at, const Halves& inside) {
-      LoadRows<S>(key + at, way.Second(g.parts), with_key(inside), next_k);
-      LoadRows<S>(value + at, way.Second(g.parts), inside, next_v);
-    };
-    load(at, way.Inside(way.begin));
-    CpAsyncWaitAll();
-    if (boxes.there) arrivals.Wait();
+    load(offset, mma_tiles.Valid(mma_tiles.begin));
+    WaitForTiles(maps.use_tma, barrier);
+    Stats::Compute(g, tile, buffer, queries, table_fragments, 1.f / g.scale, lane, stats);
     __syncthreads();
-    Facts::Complete(g, area, ring, queries, factors, 1.f / g.scale, lane, words);
-    __syncthreads();
-    if (!way.live) continue;
-    const int matrix_row = ring.At(way.top + lane.ldmatrix_row);
-    Places<S, false> places(queries, lane, matrix_row, way.begin);
-    Places<S, true> transposed(queries, lane, matrix_row, way.begin);
-    const int query_row = ring.At(way.top + lane.row);
-    const uint32_t* term = words + Facts::Terms(lane, query_row) + way.begin * Facts::kColumn;
-    const uint32_t* delta = words + Facts::Deltas(lane, query_row) + way.begin * Facts::kColumn;
-    const uint32_t* column_term =
-        words + Facts::ColumnTerms(lane, query_row) + way.begin * Facts::kTermsOfColumn;
+    if (!mma_tiles.active) continue;
+    const int matrix_slot = buffer.Slot(mma_tiles.top + lane.ldmatrix_row);
+    LdmatrixAddresses<Traits, false> addresses(queries, lane, matrix_slot, mma_tiles.begin);
+    LdmatrixAddresses<Traits, true> transposed(queries, lane, matrix_slot, mma_tiles.begin);
+    const int slot = buffer.Slot(mma_tiles.top + lane.row);
+    const uint32_t* row_bias =
+        stats + Stats::RowBiasOffset(lane, slot) + mma_tiles.begin * Stats::kColumnStride;
+    const uint32_t* delta =
+        stats + Stats::DeltaOffset(lane, slot) + mma_tiles.begin * Stats::kColumnStride;
+    const uint32_t* column_bias =
+        stats + Stats::ColumnBiasOffset(lane, slot) + mma_tiles.begin * Stats::kBiasColumnStride;
 #pragma unroll 1
-    for (int left = way.begin; left < way.end && left < area.columns; left += S::kPatchColumns) {
-      const Halves inside = way.Inside(left);
+    for (int left = mma_tiles.begin; left < mma_tiles.end && left < tile.columns_left;
+         left += Traits::kMmaTileColumns) {
       k.Set(next_k);
       v.Set(next_v);
-      if (left + S::kPatchColumns < way.end) {
-        load(at + way.Step(g.parts), way.Inside(left + S::kPatchColumns));
+      if (left + Traits::kMmaTileColumns < mma_tiles.end) {
+        load(offset + mma_tiles.Step(g.qkv_parts), mma_tiles.Valid(left + Traits::kMmaTileColumns));
       }
-      Sums<S> dk = {}, dv = {};
+      Accumulator<Traits> dk = {}, dv = {};
 #pragma unroll
-      for (int step = 0; step < S::kSteps; ++step) {
-        Pixels<S, false> q, up;
-        Pixels<S, true> qt, upt;
-        float weight[2][4], slope[2][4];
-        q.Load(places, step);
-        up.Load(places, step, S::kRegion);
+      for (int step = 0; step < Traits::kSteps; ++step) {
+        KvFragment<Traits, false> q, d_out;
+        KvFragment<Traits, true> q_transposed, d_out_transposed;
+        float p[2][4], dp[2][4];  // dp: dP - delta, then dS
+        q.Load(addresses, step);
+        d_out.Load(addresses, step, Traits::kBufferBytes);
 #pragma unroll
         for (int column = 0; column < 2; ++column) {
-          const int covered = 2 * step + column;
-          float logit[4];
-          const uint32_t of_term = term[covered * Facts::kColumn];
-          if constexpr (S::kHeads == 2) {
-            MmaM16N8K8<__half>(logit, kZeros, picks.terms[0], picks.terms[1], of_term);
-            Logits<S>(k, q.at[column], logit, logit);
-            line[0] = line[3] = column_line[covered];
-            MmaM16N8K16<T>(logit, line[0], line[1], line[2], line[3], q.at[column][S::kColumnChunk],
-                          q.at[column][S::kChunks + S::kColumnChunk]);
+          const int halo_column = 2 * step + column;
+          float s[4];
+          const uint32_t b = row_bias[halo_column * Stats::kColumnStride];
+          if constexpr (Traits::kTileHeads == 2) {
+            MmaM16N8K8<__half>(s, kZeros, selectors.row_bias[0], selectors.row_bias[1], b);
+            MmaQK<Traits>(k, q.b[column], s, s);
+            column_table[0] = column_table[3] = column_entry[halo_column];
+            MmaM16N8K16<Element>(s, column_table[0], column_table[1], column_table[2],
+                                 column_table[3], q.b[column][Traits::kColumnTableChunk],
+                                 q.b[column][Traits::kHeadChunks + Traits::kColumnTableChunk]);
           } else {
-            MmaM16N8K16<__half>(logit, kZeros, picks.columns[0], picks.columns[1], picks.terms[0],
-                               picks.terms[1], column_term[Facts::ColumnTermsOf(covered)], of_term);
-            Logits<S>(k, q.at[column], logit, logit);
+            MmaM16N8K16<__half>(s, kZeros, selectors.column_bias[0], selectors.column_bias[1],
+                                selectors.row_bias[0], selectors.row_bias[1],
+                                column_bias[Stats::ColumnBiasStep(halo_column)], b);
+            MmaQK<Traits>(k, q.b[column], s, s);
           }
-          MmaM16N8K8<__nv_bfloat16>(slope[column], kZeros, picks.deltas[0], picks.deltas[1],
-                                   delta[covered * Facts::kColumn]);
-          Logits<S>(v, up.at[column], slope[column], slope[column]);
+          MmaM16N8K8<__nv_bfloat16>(dp[column], kZeros, selectors.delta[0], selectors.delta[1],
+                                    delta[halo_column * Stats::kColumnStride]);
+          MmaQK<Traits>(v, d_out.b[column], dp[column], dp[column]);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            weight[column][i] = Exp2Approx(covered >= S::kPatchColumns - 1 && covered < kKernel
-                                         ? logit[i] * factor
-                                         : fmaf(logit[i], factor, outside[covered]));
-            slope[column][i] *= weight[column][i];
+            // The middle columns are in the windows of all keys.
+            p[column][i] =
+                Exp2Approx(halo_column >= Traits::kMmaTileColumns - 1 && halo_column < kKernel
+                               ? s[i] * scale_log2
+                               : fmaf(s[i], scale_log2, window_mask[halo_column]));
+            dp[column][i] *= p[column][i];
           }
         }
-        uint32_t weights[4], slopes[4];
-        PackAFragment<T>(weight[0], weight[1], weights);
-        PackAFragment<T>(slope[0], slope[1], slopes);
-        upt.Load(transposed, step, S::kRegion);
-        Gather<S>(weights, upt, dv);
-        qt.Load(transposed, step);
-        Gather<S>(slopes, qt, dk);
+        uint32_t p_operand[4], ds_operand[4];
+        PackAFragment<Element>(p[0], p[1], p_operand);
+        PackAFragment<Element>(dp[0], dp[1], ds_operand);
+        d_out_transposed.Load(transposed, step, Traits::kBufferBytes);
+        MmaPV<Traits>(p_operand, d_out_transposed, dv);
+        q_transposed.Load(transposed, step);
+        MmaPV<Traits>(ds_operand, q_transposed, dk);
       }
-      Scale<S>(key_factor, key_factor, dk);
-      Scale<S>(share, share, dv);
-      if (g.has_key) stores.Store(dk, lane, room, key_gradient);
-      stores.Store(dv, lane, room, value_gradient);
-      stores.Advance();
-      at += way.Step(g.parts);
-      places.Advance();
+      ScaleAccumulator<Traits>(dk_scale, dk_scale, dk);
+      ScaleAccumulator<Traits>(dv_scale, dv_scale, dv);
+      if (g.has_key) store.Store(dk, lane, staging, d_key);
+      store.Store(dv, lane, staging, d_value);
+      store.Advance();
+      offset += mma_tiles.Step(g.qkv_parts);
+      addresses.Advance();
       transposed.Advance();
-      term += S::kPatchColumns * Facts::kColumn;
-      delta += S::kPatchColumns * Facts::kColumn;
-      column_term += S::kPatchColumns * Facts::kTermsOfColumn;
+      row_bias += Traits::kMmaTileColumns * Stats::kColumnStride;
+      delta += Traits::kMmaTileColumns * Stats::kColumnStride;
+      column_bias += Traits::kMmaTileColumns * Stats::kBiasColumnStride;
     }
   }
-  GridDependencyWait();  // of thread blocks without tiles
-  SumTables(sums);
+  GridDependencyWait();  // for CTAs without tiles
+  ReduceTableGradients(reduction);
 }
 
-template <typename S>
-void LaunchKeyBackward(const LocalAttentionProblem& p, const BackwardArrays& a,
-                       const TableSums& sums, cudaStream_t stream) {
-  using T = typename S::T;
-  const TileGrid g = PlanPatches<S>(p);
-  constexpr int kBytes = ByKeys<S>::kBytes;
-  const int workers = RunsOf(g, PersistentGridSize(KeyBackward<S>, g.tiles, S::kThreads, kBytes, g.tiles));
-  const RegionBoxes boxes =
-      MakeRegionBoxes<S>(KeyBackward<S>, p, p.pool_size == 1, a.query, p.qkv_parts, a.d_output, 1);
-  LaunchPdl(KeyBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
-               static_cast<const T*>(a.query), static_cast<const T*>(a.key),
-               static_cast<const T*>(a.value), a.relative_rows, a.relative_columns, a.lse,
-               static_cast<const T*>(a.d_output), a.workspace, static_cast<T*>(a.d_key),
-               static_cast<T*>(a.d_value), sums);
+template <typename Traits>
+void LaunchBackwardDkv(const LocalAttentionProblem& p, const BackwardArrays& a,
+                       const TableReduction& reduction, cudaStream_t stream) {
+  using Element = typename Traits::Element;
+  const auto kernel = MmaBackwardDkvKernel<Traits>;
+  const TileGrid g = MakeMmaTileGrid<Traits>(p);
+  const TileTensorMaps maps = EncodeTileTensorMaps<Traits>(kernel, p, p.pool_size == 1, a.query,
+                                                           p.qkv_parts, a.d_output, 1);
+  LaunchMmaKernel<Traits>(kernel, DkvSmemLayout<Traits>::kBytes, g.num_tiles, stream, g, maps,
+                          static_cast<const Element*>(a.query), static_cast<const Element*>(a.key),
+                          static_cast<const Element*>(a.value), a.relative_rows, a.relative_columns,
+                          a.lse, static_cast<const Element*>(a.d_output), a.workspace,
+                          static_cast<Element*>(a.d_key), static_cast<Element*>(a.d_value),
+                          reduction);
 }
 
-// As fast as was found on an H100.
-template <typename T, typename Launch>
-void WithKeyShape(const LocalAttentionProblem& p, T, Launch launch) {
-  if (p.head_dim == 8) return launch(Shape<T, 8, 4, 28, 3>());
-  if (p.head_dim == 16) return launch(Shape<T, 16, 4, 28, 2, true, true>());
-  if (p.head_dim == 32) return launch(Shape<T, 32, 4, 16, 3, false, true>());
-  if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 2>());
-  launch(Shape<T, 64, 4, 16, 2>());
-}
+// Tile configurations by head width, tuned on an H100.
+struct DkvD8 : MmaTileConfig {
+  static constexpr int kHeadDim = 8, kWarps = 4, kTileColumns = 28, kMinCtasPerSm = 3;
+};
+struct DkvD16 : MmaTileConfig {
+  static constexpr int kHeadDim = 16, kWarps = 4, kTileColumns = 28, kMinCtasPerSm = 2;
+  static constexpr bool kStagedStore = true, kSplitRows = true;
+};
+struct DkvD32 : MmaTileConfig {
+  static constexpr int kHeadDim = 32, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 3;
+  static constexpr bool kSplitRows = true;
+};
+struct DkvD64 : MmaTileConfig {
+  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 2;
+};
+struct DkvD64Narrow : MmaTileConfig {  // images up to 8 pixels wide
+  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 8, kMinCtasPerSm = 2;
+};
 
-void PatchesByKeys(const LocalAttentionProblem& p, const BackwardArrays& arrays,
-                   const TableSums& sums, cudaStream_t stream) {
-  WithType(p, [&](auto zero) {
-    WithKeyShape(p, zero,
-                 [&](auto shape) { LaunchKeyBackward<decltype(shape)>(p, arrays, sums, stream); });
-  });
+// Calls `launch` with the traits of the fastest configuration.
+template <typename Element, typename Launch>
+void DispatchDkvTraits(const LocalAttentionProblem& p, Element, Launch launch) {
+  if (p.head_dim == 8) return launch(MmaKernelTraits<Element, DkvD8>());
+  if (p.head_dim == 16) return launch(MmaKernelTraits<Element, DkvD16>());
+  if (p.head_dim == 32) return launch(MmaKernelTraits<Element, DkvD32>());
+  if (p.width <= 8) return launch(MmaKernelTraits<Element, DkvD64Narrow>());
+  launch(MmaKernelTraits<Element, DkvD64>());
 }
 
 }  // namespace
 
-void PatchesBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
-                     cudaStream_t stream) {
-  PatchesByKeys(p, arrays, PatchesByQueries(p, arrays, stream), stream);
+void MmaBackwardDkv(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+                    const TableReduction& reduction, cudaStream_t stream) {
+  DispatchHalfType(p, [&](auto zero) {
+    DispatchDkvTraits(p, zero, [&](auto traits) {
+      LaunchBackwardDkv<decltype(traits)>(p, arrays, reduction, stream);
+    });
+  });
+}
+
+void MmaBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+                 cudaStream_t stream) {
+  MmaBackwardDkv(p, arrays, MmaBackwardDq(p, arrays, stream), stream);
 }
 
 }  // namespace sasa

@@ -1,305 +1,283 @@
-// The backward pass by queries on the tensor cores: their gradients and those of the tables, and
-// the sums of output times upstream that the pass by keys needs.
+// Backward pass on tensor cores, first kernel: dQ, delta and the gradients of the relative tables.
+//
+// Tiles, persistence and the loads of K and V are those of the forward pass (see mma_forward.cu).
+// For an MMA tile of queries:
+//   1. -delta = -rowsum(O * dO), reduced over a quad by a TF32 product with ones, and stored for
+//   the
+//      dK/dV kernel. Q, dO, O and LSE of the next MMA tile are loaded into registers.
+//   2. For two halo columns at a time: S = bias + QK^T, P = exp2(S - LSE), dP - delta = dO V^T -
+//      delta, dS = P (dP - delta), dQ += dS K. The sums of dS by halo row and halo column are
+//      products with an identity matrix and with one-hot columns.
+//   3. These sums, converted to table entries: dQ += dS r, and the tables' gradients += dS^T Q,
+//   which
+//      stay in registers until the CTA has computed all of its tiles.
+//   4. Epilogue: dQ times the scale.
+//
+// Shared memory: QuerySmemLayout. dP and dS are scaled by the pool size if d_output is that of a
+// pooled output (see PoolWeight).
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
-#include "cuda/tma.cuh"
-#include "cuda/ptx.cuh"
-#include "cuda/launch.h"
 #include "cuda/element_types.cuh"
-#include "cuda/kernel_launch.cuh"
-#include "cuda/mma_regions.cuh"
+#include "cuda/mma_backward.h"
 #include "cuda/mma_epilogue.cuh"
+#include "cuda/mma_launch.cuh"
 #include "cuda/mma_position_bias.cuh"
-#include "cuda/mma_attention.cuh"
+#include "cuda/mma_relative_tables.cuh"
+#include "cuda/mma_smem_load.cuh"
+#include "cuda/mma_table_gradients.cuh"
+#include "cuda/mma_traits.cuh"
+#include "cuda/mma_warp_tile.cuh"
+#include "cuda/ptx.cuh"
 #include "cuda/table_gradients.cuh"
-#include "cuda/mma_tiles.cuh"
+#include "cuda/tile_scheduler.cuh"
+#include "cuda/tma.cuh"
 #include "local_attention.h"
 
 namespace sasa {
 namespace {
 
-// From covered rows and columns back to lines of the tables: of each half's 8 queries [8, 8 lines
-// of the rows] and [8, 8 of the columns]. Without branches, in which lanes would part.
-template <typename S>
-__device__ inline void ToLines(const MmaLane& lane, const Way<S>& way, const Shear& shear,
-                               const float (&row)[4], const float (&column)[2][4],
-                               uint32_t (&lines)[2][2]) {
-  using T = typename S::T;
-  // Of the numbers of two words, the first word's, or from its second on.
-  constexpr uint32_t kFromFirst = 0x3210, kFromSecond = 0x5432;
-  const int first = lane.id - lane.pair;
-  // The word so many lanes further on; behind the last lane of the row, from the other word.
-  const auto further = [&](uint32_t word, uint32_t behind, int lanes) {
-    return __shfl_sync(kFullMask, lane.pair < lanes ? behind : word,
-                       first + (lane.pair + lanes) % 4);
-  };
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const uint32_t rows = PackX2<T>(row[2 * half], row[2 * half + 1]);
-    lines[half][0] =
-        __byte_perm(rows, further(rows, 0u, 1), way.row[half] ? kFromSecond : kFromFirst);
-  }
-  if constexpr (S::kHeads == 1) {
-    uint32_t columns[2];
-    shear.ToLines<T>(lane, column, columns);
-    lines[0][1] = columns[0];
-    lines[1][1] = columns[1];
-  } else {
-    const int words = way.column / 2;
-    const uint32_t from = way.column % 2 ? kFromSecond : kFromFirst;
-#pragma unroll
-    for (int head = 0; head < 2; ++head) {
-      const uint32_t low = PackX2<T>(column[0][2 * head], column[0][2 * head + 1]);
-      const uint32_t high = PackX2<T>(column[1][2 * head], column[1][2 * head + 1]);
-      lines[head][1] = __byte_perm(further(low, high, words), further(low, high, words + 1), from);
-    }
-  }
-}
-
-// Adds what the tables' lines add to the gradients of the queries. `table_at`: the lane's address
-// of lines of the rows, or in the second half of lanes of the columns.
-template <typename S>
-__device__ inline void AddTables(uint32_t table_at, const uint32_t (&lines)[2][2], Sums<S>& dq) {
-  using T = typename S::T;
-#pragma unroll
-  for (int i = 0; i < S::kTableChunks; ++i) {
-    const int column_chunk = S::kColumnChunk + i;
-    uint32_t b[2];
-    LdmatrixX2Trans(table_at + i * S::kRowLines * 16, b[0], b[1]);
-    if constexpr (S::kHeads == 1) {
-      MmaM16N8K8<T>(dq[0][i], lines[0][0], lines[1][0], b[0]);
-      MmaM16N8K8<T>(dq[0][column_chunk], lines[0][1], lines[1][1], b[1]);
-    } else {
-      // Each head has half of the rows of its sums.
-      float term[S::kChunks][4];
-      if constexpr (S::kChunks == 1) {
-        MmaM16N8K16<T>(term[0], kZeros, lines[0][0], lines[1][0], lines[0][1], lines[1][1], b[0],
-                      b[1]);
-      } else {
-        MmaM16N8K8<T>(term[0], kZeros, lines[0][0], lines[1][0], b[0]);
-        MmaM16N8K8<T>(term[1], kZeros, lines[0][1], lines[1][1], b[1]);
-      }
-#pragma unroll
-      for (int c = 0; c < S::kChunks; ++c) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) dq[i / 2][c][i] += term[c][i];
-      }
-    }
-  }
-}
-
-template <typename S>
-__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
-    QueryBackward(TileGrid g, const __grid_constant__ RegionBoxes boxes,
-                  const typename S::T* __restrict__ query, const typename S::T* __restrict__ key,
-                  const typename S::T* __restrict__ value, const float* __restrict__ rows,
-                  const float* __restrict__ columns, const typename S::T* __restrict__ output,
-                  const float* __restrict__ log_sum, const typename S::T* __restrict__ upstream,
-                  typename S::T* __restrict__ query_gradient, float* __restrict__ minus_deltas,
-                  float* __restrict__ partials) {
-  using T = typename S::T;
+// The arrays are separate parameters, as nvcc ignores __restrict__ on the members of a struct.
+template <typename Traits>
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
+    MmaBackwardDqKernel(TileGrid g, const __grid_constant__ TileTensorMaps maps,
+                        const typename Traits::Element* __restrict__ query,
+                        const typename Traits::Element* __restrict__ key,
+                        const typename Traits::Element* __restrict__ value,
+                        const float* __restrict__ relative_rows,
+                        const float* __restrict__ relative_columns,
+                        const typename Traits::Element* __restrict__ output,
+                        const float* __restrict__ lse,
+                        const typename Traits::Element* __restrict__ d_output,
+                        typename Traits::Element* __restrict__ d_query,
+                        float* __restrict__ minus_delta, float* __restrict__ table_partials) {
+  using Element = typename Traits::Element;
+  using Layout = QuerySmemLayout<Traits>;
   extern __shared__ __align__(1024) char memory[];
-  const Tables<S> tables(memory + ByQueries<S>::kTables);
+  const RelativeTables<Traits> tables(memory + Layout::kTables);
   const MmaLane lane;
-  const uint32_t keys = SmemAddress(memory), values = keys + S::kRegion;
-  boxes.Prefetch();
-  GridDependencyWait();  // it may have written any of the arguments
-  tables.Fill(g, rows, columns);
-  Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
-  char* room = memory + ByQueries<S>::kRooms + threadIdx.x / kWarpSize * ByQueries<S>::kRoom;
-  const float factor = g.scale * kLog2E, query_factor = g.scale * PoolShare(g);
-  const uint32_t one = PackX2<T>(1.f, 1.f);
-  // A lane's part of the identity [8, 8], and of matrices [8, 8] with ones in one column.
-  const uint32_t of_identity =
+  const uint32_t keys = SmemAddress(memory);
+  maps.Prefetch();
+  GridDependencyWait();  // the previous kernel may have written any of the arguments
+  tables.Fill(g, relative_rows, relative_columns);
+  PositionBias<Traits> bias(tables, lane, WarpTileIterator<Traits>(g, CtaTile(), lane));
+  char* staging = memory + Layout::kStaging + threadIdx.x / kWarpSize * Layout::kStagingBytes;
+  const float scale_log2 = g.scale * kLog2E, dq_scale = g.scale * PoolWeight(g);
+  const uint32_t one = PackX2<Element>(1.f, 1.f);
+  // B operands: the identity [8, 8], and matrices [8, 8] with ones in one column.
+  const uint32_t identity_element =
       lane.row / 2 == lane.pair ? (lane.row % 2 ? one & 0xffff0000u : one & 0xffffu) : 0u;
-  const uint32_t identity[2] = {Hidden(of_identity, lane, 20), Hidden(of_identity, lane, 21)};
-  uint32_t ones[8];
+  const uint32_t identity[2] = {OpaqueRegister(identity_element, lane, kTagIdentity),
+                                OpaqueRegister(identity_element, lane, kTagIdentity + 1)};
+  uint32_t column_ones[8];
 #pragma unroll
-  for (int i = 0; i < 8; ++i) ones[i] = Hidden(lane.row == i ? one : 0u, lane, 22 + i);
-  const float floats[2] = {Hidden(1.f, lane, 30), Hidden(1.f, lane, 31)};
-  // The tables' lines from the first on: of rows, and of columns.
-  const uint32_t table_at =
-      SmemAddress(lane.matrix_lo ? tables.Column(lane.ldmatrix_row) : tables.Row(lane.ldmatrix_row));
-  float table_sum[S::kChunks][4] = {};  // [8 lines of rows, 8 of columns][8 channels]
-  Operands<S> q(lane, 32), up(lane, 40);
+  for (int i = 0; i < 8; ++i) {
+    column_ones[i] = OpaqueRegister(lane.row == i ? one : 0u, lane, kTagColumnSumOnes + i);
+  }
+  const float tf32_ones[2] = {OpaqueRegister(1.f, lane, kTagTf32Ones),
+                              OpaqueRegister(1.f, lane, kTagTf32Ones + 1)};
+  const uint32_t table = SmemAddress(lane.matrix_lo ? tables.Column(lane.ldmatrix_row)
+                                                    : tables.Row(lane.ldmatrix_row));
+  // [8 entries of the row table, then of the column table][8 channels]
+  float d_tables[Traits::kHeadChunks][4] = {};
+  AFragment<Traits> q(lane, kTagDqQuery), d_out(lane, kTagDqDOutput);
 
-  TmaBarrier arrivals(memory + ByQueries<S>::kArrivals);
+  TmaBarrier barrier(memory + Layout::kBarrier);
 
-  const Run run(g);
-  Ring<S> ring;
-  for (int tile = run.begin; tile < run.end; tile += run.step) {
-    // Heads 8 wide lose more by thread blocks of the next kernel that do not begin side by side.
-    if (S::kDepth > 8 && tile + run.step >= run.end) GridLaunchDependents();
-    const Area area(g, tile, S::kRows, S::kColumns, S::kHeads);
-    const Way<S> way(g, area, lane);
-    ring.Turn(tile > run.begin && area.y > 0);
+  const PersistentTileRange range(g);
+  SmemRowBuffer<Traits> buffer;
+  for (int tile_index = range.begin; tile_index < range.end; tile_index += range.step) {
+    // With heads 8 wide, CTAs of the next kernel that start out of step cost more than they gain.
+    if (Traits::kHeadDim > 8 && tile_index + range.step >= range.end) GridLaunchDependents();
+    const CtaTile tile(g, tile_index, Traits::kTileRows, Traits::kTileColumns, Traits::kTileHeads);
+    const WarpTileIterator<Traits> mma_tiles(g, tile, lane);
+    buffer.AdvanceTile(tile_index > range.begin && tile.y > 0);
     __syncthreads();
-    if (boxes.there) {
-      if (threadIdx.x == 0) CopyBoxes<S>(area, ring, boxes, keys, arrivals);
-    } else {
-      CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
-      CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
-    }
-    const Shear shear(room, way.column);
-    uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
-    uint32_t upstream_at =
-        area.Upstream(g, way.top + way.row[0], way.begin + way.column) * S::kDepth + 2 * lane.pair;
-    const uint32_t upstream_step = way.Step(1) >> g.pool_shift;
-    // Two rows of pixels are one of means.
-    const int upstream_second = S::kHeads == 1 && g.pool_shift ? 0 : way.Second(1);
-    Rows<S> next_q, next_up, out;
-    Stores<S> stores(g, area, lane, g.parts);
-    float lse[2];
-    const auto load = [&](uint32_t q_at, uint32_t upstream_at, uint32_t output_at,
-                          const Halves& inside) {
-      LoadRows<S>(query + q_at, way.Second(g.parts), inside, next_q);
-      LoadRows<S>(upstream + upstream_at, upstream_second, inside, next_up);
-      LoadRows<S>(output + output_at, way.Second(1), inside, out);
-      // Of a query that is not there: weights of zero.
-      lse[0] = lse[1] = kInvalidLse;
-      const float* from = log_sum + output_at / S::kDepth;
-      if (inside.first) lse[0] = __ldg(from);
-      if (inside.second) lse[1] = __ldg(from + way.Second(1));
+    StartTileLoads<Traits>(g, tile, buffer, lane, maps, maps.use_tma, {key, g.qkv_parts, g.has_key},
+                           {value, g.qkv_parts, true}, keys, barrier);
+    const SkewTranspose skew(staging, mma_tiles.column);
+    uint32_t q_offset = mma_tiles.FirstOffset(tile, g.qkv_parts, lane);
+    uint32_t output_offset = mma_tiles.FirstOffset(tile, 1, lane);
+    uint32_t d_output_offset =
+        tile.PooledOffset(g, mma_tiles.top + mma_tiles.row[0], mma_tiles.begin + mma_tiles.column) *
+            Traits::kHeadDim +
+        2 * lane.pair;
+    const uint32_t d_output_step = mma_tiles.Step(1) >> g.pool_shift;
+    // Two rows of pixels are one row of a pooled output.
+    const int d_output_half_stride =
+        Traits::kTileHeads == 1 && g.pool_shift ? 0 : mma_tiles.HalfStride(1);
+    RowFragment<Traits> next_q, next_d_out, out;
+    TileStore<Traits> store(g, tile, lane, g.qkv_parts);
+    float next_lse[2];
+    const auto load = [&](uint32_t q_offset, uint32_t d_output_offset, uint32_t output_offset,
+                          const RowPredicate& valid) {
+      LoadRowFragment<Traits>(query + q_offset, mma_tiles.HalfStride(g.qkv_parts), valid, next_q);
+      LoadRowFragment<Traits>(d_output + d_output_offset, d_output_half_stride, valid, next_d_out);
+      LoadRowFragment<Traits>(output + output_offset, mma_tiles.HalfStride(1), valid, out);
+      next_lse[0] = next_lse[1] = kInvalidLse;
+      const float* from = lse + output_offset / Traits::kHeadDim;
+      if (valid.first) next_lse[0] = __ldg(from);
+      if (valid.second) next_lse[1] = __ldg(from + mma_tiles.HalfStride(1));
     };
-    load(q_at, upstream_at, output_at, way.Inside(way.begin));
-    if (g.mask_border) terms.SetRows(area, lane, way);
-    CpAsyncWaitAll();
-    if (boxes.there) arrivals.Wait();
-    __syncthreads();
-    if (!way.live) continue;
-    const int matrix_row = ring.At(way.top + lane.ldmatrix_row);
-    Places<S, false> places(keys, lane, matrix_row, way.begin);
-    Places<S, true> transposed(keys, lane, matrix_row, way.begin);
+    load(q_offset, d_output_offset, output_offset, mma_tiles.Valid(mma_tiles.begin));
+    if (g.mask_border) bias.MaskRows(tile, lane, mma_tiles);
+    WaitForTiles(maps.use_tma, barrier);
+    if (!mma_tiles.active) continue;
+    const int slot = buffer.Slot(mma_tiles.top + lane.ldmatrix_row);
+    LdmatrixAddresses<Traits, false> addresses(keys, lane, slot, mma_tiles.begin);
+    LdmatrixAddresses<Traits, true> transposed(keys, lane, slot, mma_tiles.begin);
 #pragma unroll 1
-    for (int left = way.begin; left < way.end && left < area.columns; left += S::kPatchColumns) {
-      const Halves inside = way.Inside(left);
-      float row_terms[4], minus_delta[2] = {0.f, 0.f};
-      uint32_t column_terms[4];
-      const float minus_lse[2] = {-kLog2E * lse[0], -kLog2E * lse[1]};
-      if (g.mask_border) terms.SetColumns(area, lane, way, left);
+    for (int left = mma_tiles.begin; left < mma_tiles.end && left < tile.columns_left;
+         left += Traits::kMmaTileColumns) {
+      const RowPredicate valid = mma_tiles.Valid(left);
+      float row_bias[4], lane_delta[2] = {0.f, 0.f};  // minus the lane's part of delta
+      uint32_t column_bias[4];
+      const float minus_lse[2] = {-kLog2E * next_lse[0], -kLog2E * next_lse[1]};
+      if (g.mask_border) bias.MaskColumns(tile, lane, mma_tiles, left);
       q.Set(next_q);
-      up.Set(next_up);
+      d_out.Set(next_d_out);
 #pragma unroll
-      for (int i = 0; i < 2 * S::kChunks; ++i) {
-        const int half = i / S::kChunks, c = i % S::kChunks;
-        const float2 a = UnpackX2(out[half][c], T()), b = UnpackX2(next_up[half][c], T());
-        minus_delta[half] = fmaf(-a.x, b.x, fmaf(-a.y, b.y, minus_delta[half]));
+      for (int i = 0; i < 2 * Traits::kHeadChunks; ++i) {
+        const int half = i / Traits::kHeadChunks, c = i % Traits::kHeadChunks;
+        const float2 o = UnpackX2(out[half][c], Element());
+        const float2 d_o = UnpackX2(next_d_out[half][c], Element());
+        lane_delta[half] = fmaf(-o.x, d_o.x, fmaf(-o.y, d_o.y, lane_delta[half]));
       }
-      terms.Get(q, lane, way, shear, row_terms, column_terms);
-      if (left + S::kPatchColumns < way.end) {
-        upstream_at += upstream_step;
-        load(q_at + way.Step(g.parts), upstream_at, output_at + way.Step(1),
-             way.Inside(left + S::kPatchColumns));
+      bias.Compute(q, lane, mma_tiles, skew, row_bias, column_bias);
+      if (left + Traits::kMmaTileColumns < mma_tiles.end) {
+        d_output_offset += d_output_step;
+        load(q_offset + mma_tiles.Step(g.qkv_parts), d_output_offset,
+             output_offset + mma_tiles.Step(1), mma_tiles.Valid(left + Traits::kMmaTileColumns));
       }
-      // Sums over the lanes of a row, as a product with ones; what the instruction does not look at
-      // of a number is another number.
-      const float coarse[2] = {TruncateToTf32(minus_delta[0]), TruncateToTf32(minus_delta[1])};
-      float slope_start[4];
-      MmaM16N8K8Tf32(slope_start, kZeros, coarse[0], coarse[1], minus_delta[0] - coarse[0],
-                   minus_delta[1] - coarse[1], floats[0], floats[1]);
-      if (inside.OfNumber(lane)) {
-        minus_deltas[output_at / S::kDepth + lane.pair * way.Second(1)] =
-            lane.pair ? slope_start[2] : slope_start[0];
+      // Sums over the lanes of a quad, as a product with ones. What TF32 truncates is summed too.
+      const float high[2] = {TruncateToTf32(lane_delta[0]), TruncateToTf32(lane_delta[1])};
+      float row_delta[4];
+      MmaM16N8K8Tf32(row_delta, kZeros, high[0], high[1], lane_delta[0] - high[0],
+                     lane_delta[1] - high[1], tf32_ones[0], tf32_ones[1]);
+      if (valid.ForQuadLane(lane)) {
+        minus_delta[output_offset / Traits::kHeadDim + lane.pair * mma_tiles.HalfStride(1)] =
+            lane.pair ? row_delta[2] : row_delta[0];
       }
 
-      Sums<S> dq = {};
-      float drow[4] = {}, dcolumn[2][4] = {};
+      Accumulator<Traits> dq = {};
+      float ds_row_sum[4] = {}, ds_column_sum[2][4] = {};
 #pragma unroll
-      for (int step = 0; step < S::kSteps; ++step) {
-        Pixels<S, false> k, v;
-        Pixels<S, true> kt;
-        float slope[2][4];
-        k.Load(places, step);
-        v.Load(places, step, S::kRegion);
-        kt.Load(transposed, step);
+      for (int step = 0; step < Traits::kSteps; ++step) {
+        KvFragment<Traits, false> k, v;
+        KvFragment<Traits, true> k_transposed;
+        float dp[2][4];  // dP - delta, then dS
+        k.Load(addresses, step);
+        v.Load(addresses, step, Traits::kBufferBytes);
+        k_transposed.Load(transposed, step);
 #pragma unroll
         for (int column = 0; column < 2; ++column) {
-          float logit[4];
-          terms.Of(2 * step + column, row_terms, column_terms, logit);
-          Logits<S>(q, k.at[column], logit, logit);
-          Logits<S>(up, v.at[column], slope_start, slope[column]);
+          float s[4];
+          bias.InitLogits(2 * step + column, row_bias, column_bias, s);
+          MmaQK<Traits>(q, k.b[column], s, s);
+          MmaQK<Traits>(d_out, v.b[column], row_delta, dp[column]);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            slope[column][i] *= Exp2Approx(fmaf(logit[i], factor, minus_lse[i / 2]));
+            dp[column][i] *= Exp2Approx(fmaf(s[i], scale_log2, minus_lse[i / 2]));
           }
         }
-        uint32_t slopes[4];
-        PackAFragment<T>(slope[0], slope[1], slopes);
-        Gather<S>(slopes, kt, dq);
-        MmaM16N8K16<T>(drow, slopes[0], slopes[1], slopes[2], slopes[3], identity[0], identity[1]);
-        MmaM16N8K16<T>(dcolumn[step / 4], slopes[0], slopes[1], slopes[2], slopes[3],
-                      ones[2 * step % 8], ones[2 * step % 8 + 1]);
+        uint32_t ds[4];
+        PackAFragment<Element>(dp[0], dp[1], ds);
+        MmaPV<Traits>(ds, k_transposed, dq);
+        MmaM16N8K16<Element>(ds_row_sum, ds[0], ds[1], ds[2], ds[3], identity[0], identity[1]);
+        MmaM16N8K16<Element>(ds_column_sum[step / 4], ds[0], ds[1], ds[2], ds[3],
+                             column_ones[2 * step % 8], column_ones[2 * step % 8 + 1]);
       }
-      // Without tables, of zeros.
-      uint32_t lines[2][2];
-      ToLines<S>(lane, way, shear, drow, dcolumn, lines);
+      // Without relative positions the tables are zeros.
+      uint32_t entries[2][2];
+      SumsToTableEntries<Traits>(lane, mma_tiles, skew, ds_row_sum, ds_column_sum, entries);
       uint32_t a[4];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) a[i] = Movmatrix(lines[i / 2][i % 2]);
+      for (int i = 0; i < 4; ++i) a[i] = Movmatrix(entries[i / 2][i % 2]);
 #pragma unroll
-      for (int c = 0; c < S::kChunks; ++c) {
-        MmaM16N8K16<T>(table_sum[c], a[0], a[1], a[2], a[3], Movmatrix(q.Of(0, c)),
-                      Movmatrix(q.Of(1, c)));
+      for (int c = 0; c < Traits::kHeadChunks; ++c) {
+        MmaM16N8K16<Element>(d_tables[c], a[0], a[1], a[2], a[3], Movmatrix(q.Get(0, c)),
+                             Movmatrix(q.Get(1, c)));
       }
-      AddTables<S>(table_at, lines, dq);
-      Scale<S>(query_factor, query_factor, dq);
-      stores.Store(dq, lane, room, query_gradient);
-      stores.Advance();
-      q_at += way.Step(g.parts);
-      output_at += way.Step(1);
-      places.Advance();
+      MmaTables<Traits>(table, entries, dq);
+      ScaleAccumulator<Traits>(dq_scale, dq_scale, dq);
+      store.Store(dq, lane, staging, d_query);
+      store.Advance();
+      q_offset += mma_tiles.Step(g.qkv_parts);
+      output_offset += mma_tiles.Step(1);
+      addresses.Advance();
       transposed.Advance();
     }
   }
   GridLaunchDependents();
   if (g.has_relative) {
-    StoreTableSums<kKernel, S::kDepth>(lane, table_sum, reinterpret_cast<float*>(memory), partials);
+    StoreTablePartials<Traits::kHeadDim>(lane, d_tables, reinterpret_cast<float*>(memory),
+                                         table_partials);
   }
 }
 
-template <typename S>
-TableSums LaunchQueryBackward(const LocalAttentionProblem& p, const BackwardArrays& a,
-                              cudaStream_t stream) {
-  using T = typename S::T;
-  const TileGrid g = PlanPatches<S>(p);
-  constexpr int kBytes = ByQueries<S>::kBytes;
-  const int workers =
-      RunsOf(g, PersistentGridSize(QueryBackward<S>, g.tiles, S::kThreads, kBytes, kTableWorkers));
-  const RegionBoxes boxes =
-      MakeRegionBoxes<S>(QueryBackward<S>, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
-  LaunchPdl(QueryBackward<S>, workers, S::kThreads, kBytes, stream, g, boxes,
-               static_cast<const T*>(a.query), static_cast<const T*>(a.key),
-               static_cast<const T*>(a.value), a.relative_rows, a.relative_columns,
-               static_cast<const T*>(a.output), a.lse, static_cast<const T*>(a.d_output),
-               static_cast<T*>(a.d_query), a.workspace, TablePartials(p, a));
-  return SumsOf(p, a, workers, g.scale * PoolShare(g));
+template <typename Traits>
+TableReduction LaunchBackwardDq(const LocalAttentionProblem& p, const BackwardArrays& a,
+                                cudaStream_t stream) {
+  using Element = typename Traits::Element;
+  const auto kernel = MmaBackwardDqKernel<Traits>;
+  const TileGrid g = MakeMmaTileGrid<Traits>(p);
+  const TileTensorMaps maps =
+      EncodeTileTensorMaps<Traits>(kernel, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
+  const int ctas = LaunchMmaKernel<Traits>(
+      kernel, QuerySmemLayout<Traits>::kBytes, kTableWorkers, stream, g, maps,
+      static_cast<const Element*>(a.query), static_cast<const Element*>(a.key),
+      static_cast<const Element*>(a.value), a.relative_rows, a.relative_columns,
+      static_cast<const Element*>(a.output), a.lse, static_cast<const Element*>(a.d_output),
+      static_cast<Element*>(a.d_query), a.workspace, TablePartials(p, a));
+  return MakeTableReduction(p, a, ctas, g.scale * PoolWeight(g));
 }
 
-// As fast as was found on an H100.
-template <typename T, typename Launch>
-void WithQueryShape(const LocalAttentionProblem& p, T, Launch launch) {
-  if (p.head_dim == 8) return launch(Shape<T, 8, 4, 28, 3, true, true>());
-  if (p.head_dim == 16) return launch(Shape<T, 16, 4, 28, 2, false, true>());
-  if (p.head_dim == 32) return launch(Shape<T, 32, 4, 16, 2, true>());
-  if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 1, true>());
-  launch(Shape<T, 64, 4, 16, 1, true>());
+// Tile configurations by head width, tuned on an H100.
+struct DqD8 : MmaTileConfig {
+  static constexpr int kHeadDim = 8, kWarps = 4, kTileColumns = 28, kMinCtasPerSm = 3;
+  static constexpr bool kStagedStore = true, kSplitRows = true;
+};
+struct DqD16 : MmaTileConfig {
+  static constexpr int kHeadDim = 16, kWarps = 4, kTileColumns = 28, kMinCtasPerSm = 2;
+  static constexpr bool kSplitRows = true;
+};
+struct DqD32 : MmaTileConfig {
+  static constexpr int kHeadDim = 32, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 2;
+  static constexpr bool kStagedStore = true;
+};
+struct DqD64 : MmaTileConfig {
+  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 1;
+  static constexpr bool kStagedStore = true;
+};
+struct DqD64Narrow : MmaTileConfig {  // images up to 8 pixels wide
+  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 8, kMinCtasPerSm = 1;
+  static constexpr bool kStagedStore = true;
+};
+
+// Calls `launch` with the traits of the fastest configuration.
+template <typename Element, typename Launch>
+void DispatchDqTraits(const LocalAttentionProblem& p, Element, Launch launch) {
+  if (p.head_dim == 8) return launch(MmaKernelTraits<Element, DqD8>());
+  if (p.head_dim == 16) return launch(MmaKernelTraits<Element, DqD16>());
+  if (p.head_dim == 32) return launch(MmaKernelTraits<Element, DqD32>());
+  if (p.width <= 8) return launch(MmaKernelTraits<Element, DqD64Narrow>());
+  launch(MmaKernelTraits<Element, DqD64>());
 }
 
 }  // namespace
 
-TableSums PatchesByQueries(const LocalAttentionProblem& p, const BackwardArrays& arrays,
-                           cudaStream_t stream) {
-  TableSums sums;
-  WithType(p, [&](auto zero) {
-    WithQueryShape(p, zero, [&](auto shape) {
-      sums = LaunchQueryBackward<decltype(shape)>(p, arrays, stream);
+TableReduction MmaBackwardDq(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+                             cudaStream_t stream) {
+  TableReduction reduction = {};
+  DispatchHalfType(p, [&](auto zero) {
+    DispatchDqTraits(p, zero, [&](auto traits) {
+      reduction = LaunchBackwardDq<decltype(traits)>(p, arrays, stream);
     });
   });
-  return sums;
+  return reduction;
 }
 
 }  // namespace sasa

@@ -1,139 +1,183 @@
-// How the results of patches get from matrices to memory.
-#ifndef SASA_TF_NATIVE_CUDA_PATCH_STORES_CUH_
-#define SASA_TF_NATIVE_CUDA_PATCH_STORES_CUH_
-
-#include <cuda_fp16.h>
+// The epilogue: scales the accumulators of an MMA tile, converts them and stores them.
+#ifndef SASA_TF_NATIVE_CUDA_MMA_EPILOGUE_CUH_
+#define SASA_TF_NATIVE_CUDA_MMA_EPILOGUE_CUH_
 
 #include <cstdint>
 #include <type_traits>
 
+#include "cuda/mma_fragment.cuh"
+#include "cuda/mma_traits.cuh"
+#include "cuda/mma_warp_tile.cuh"
 #include "cuda/ptx.cuh"
-#include "cuda/mma_attention.cuh"
-#include "cuda/mma_tiles.cuh"
+#include "cuda/tile_scheduler.cuh"
 
 namespace sasa {
 namespace {
 
-// Multiplies sums by a number for each half of the rows.
-template <typename S>
-__device__ inline void Scale(float first, float second, Sums<S>& sums) {
+// Multiplies each half of the rows by its factor.
+template <typename Traits>
+__device__ inline void ScaleAccumulator(float first, float second, Accumulator<Traits>& acc) {
 #pragma unroll
-  for (auto& of_head : sums) {
+  for (auto& head : acc) {
 #pragma unroll
-    for (auto& sum : of_head) {
+    for (auto& fragment : head) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) sum[i] *= i / 2 ? second : first;
+      for (int i = 0; i < 4; ++i) fragment[i] *= i / 2 ? second : first;
     }
   }
 }
 
-// Two numbers of the lane's row, of its own head's sums.
-template <typename S>
-__device__ inline uint32_t Packed(const Sums<S>& sums, int half, int chunk) {
-  const auto& sum = sums[S::kHeads == 2 ? half : 0][chunk];
-  return PackX2<typename S::T>(sum[2 * half], sum[2 * half + 1]);
+// Packs the lane's two channels of a chunk, for its row in `half`.
+template <typename Traits>
+__device__ inline uint32_t PackRow(const Accumulator<Traits>& acc, int half, int chunk) {
+  const auto& fragment = acc[Traits::kTileHeads == 2 ? half : 0][chunk];
+  return PackX2<typename Traits::Element>(fragment[2 * half], fragment[2 * half + 1]);
 }
 
-// How a warp stores its patches: number by number, as they lie in matrices, or, by way of its own
-// shared memory, in pieces of 16 bytes, as few requests for whole lines. That is faster where a
-// kernel does not wait for shared memory already.
-template <typename S>
-struct Numbers {
-  using T = typename S::T;
-  static constexpr int kBytes = 0;
+// Stores MMA tiles from registers, 4 bytes per lane and chunk.
+template <typename Traits>
+struct DirectStore {
+  using Element = typename Traits::Element;
+  static constexpr int kBytes = 0;  // of shared memory, per warp
 
-  // Of the first patch on the warp's way, in an array of so many parts.
-  __device__ Numbers(const TileGrid& g, const Area& area, const MmaLane& lane, int parts)
-      : way(g, area, lane), second(way.Second(parts)), step(way.Step(parts)), left(way.begin) {
-    at = way.First(area, parts, lane);
+  // For arrays of `parts` parts; starts at the warp's first MMA tile.
+  __device__ DirectStore(const TileGrid& g, const CtaTile& tile, const MmaLane& lane, int parts)
+      : mma_tiles(g, tile, lane),
+        half_stride(mma_tiles.HalfStride(parts)),
+        step(mma_tiles.Step(parts)),
+        left(mma_tiles.begin) {
+    offset = mma_tiles.FirstOffset(tile, parts, lane);
   }
-  __device__ void Store(const Sums<S>& sums, const MmaLane&, char*, T* to) const {
-    const Halves inside = way.Inside(left);
+  __device__ void Store(const Accumulator<Traits>& acc, const MmaLane&, char*, Element* to) const {
+    const RowPredicate valid = mma_tiles.Valid(left);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      T* half_at = to + at + half * second * S::kDepth;
-      if (!inside[half]) continue;
+      Element* row = to + offset + half * half_stride * Traits::kHeadDim;
+      if (!valid[half]) continue;
 #pragma unroll
-      for (int c = 0; c < S::kChunks; ++c) {
-        *reinterpret_cast<uint32_t*>(half_at + 8 * c) = Packed<S>(sums, half, c);
+      for (int c = 0; c < Traits::kHeadChunks; ++c) {
+        *reinterpret_cast<uint32_t*>(row + 8 * c) = PackRow<Traits>(acc, half, c);
       }
     }
   }
-  // To the next patch.
+  // Advances to the next MMA tile.
   __device__ void Advance() {
-    at += step;
-    left += S::kPatchColumns;
+    offset += step;
+    left += Traits::kMmaTileColumns;
   }
 
  private:
-  Way<S> way;
-  int second, step, left;
-  uint32_t at;
+  WarpTileIterator<Traits> mma_tiles;
+  int half_stride, step, left;
+  uint32_t offset;
 };
 
-template <typename S>
-struct Pieces {
-  using T = typename S::T;
-  static constexpr int kPixels = kPatchRows * S::kPatchColumns;
-  // Of shared memory, [plane][pixel]; the pieces of neighbouring pixels lie in different banks.
-  static constexpr int kPlane = (kPixels + 8 / S::kPlanes) * 16;
-  static constexpr int kBytes = S::kPlanes * kPlane;
-  // The lanes take so many pixels at once, so many times.
-  static constexpr int kMost = kWarpSize / S::kPlanes, kAtOnce = kMost < kPixels ? kMost : kPixels;
-  static constexpr int kTurns = kPixels / kAtOnce;
+// Stores MMA tiles by way of shared memory, 16 bytes per lane: fewer and fully coalesced stores. It
+// is faster where a kernel is not bound by shared memory.
+template <typename Traits>
+struct StagedStore {
+  using Element = typename Traits::Element;
+  static constexpr int kPixels = kMmaTileRows * Traits::kMmaTileColumns;
+  // The staging buffer is [chunk][pixel], padded against bank conflicts.
+  static constexpr int kChunkStride = (kPixels + 8 / Traits::kChunks) * 16;
+  static constexpr int kBytes = Traits::kChunks * kChunkStride;  // of shared memory, per warp
+  // Pixels that the warp stores at once, and iterations.
+  static constexpr int kMaxPixels = kWarpSize / Traits::kChunks;
+  static constexpr int kPixelsAtOnce = kMaxPixels < kPixels ? kMaxPixels : kPixels;
+  static constexpr int kIterations = kPixels / kPixelsAtOnce;
 
-  // Of the first patch on the warp's way, in an array of so many parts.
-  __device__ Pieces(const TileGrid& g, const Area& area, const MmaLane& lane, int parts) {
-    const int plane = lane.id % S::kPlanes, pixel = lane.id / S::kPlanes;
-    const Share<S> share(area);
-    const int row = share.top + pixel / S::kPatchColumns;
-    const int column = share.begin + pixel % S::kPatchColumns;
-    piece = plane * kPlane + pixel * 16;
-    rows = pixel < kAtOnce && area.head + plane / S::kChunks < g.heads ? area.rows - row : 0;
-    columns = (area.columns < S::kColumns ? area.columns : S::kColumns) - column;
-    row_step = g.row_step * parts * S::kDepth;
-    column_step = g.column_step * parts * S::kDepth;
-    at = area.First(parts) * S::kDepth + row * row_step + column * column_step + plane * 8;
+  // For arrays of `parts` parts; starts at the warp's first MMA tile.
+  __device__ StagedStore(const TileGrid& g, const CtaTile& tile, const MmaLane& lane, int parts) {
+    const int chunk = lane.id % Traits::kChunks, pixel = lane.id / Traits::kChunks;
+    const WarpWork<Traits> work(tile);
+    const int row = work.top + pixel / Traits::kMmaTileColumns;
+    const int column = work.begin + pixel % Traits::kMmaTileColumns;
+    smem_offset = chunk * kChunkStride + pixel * 16;
+    rows_left = pixel < kPixelsAtOnce && tile.head + chunk / Traits::kHeadChunks < g.heads
+                    ? tile.rows_left - row
+                    : 0;
+    columns_left =
+        (tile.columns_left < Traits::kTileColumns ? tile.columns_left : Traits::kTileColumns) -
+        column;
+    row_stride = g.row_stride * parts * Traits::kHeadDim;
+    column_stride = g.column_stride * parts * Traits::kHeadDim;
+    offset = tile.Offset(parts) * Traits::kHeadDim + row * row_stride + column * column_stride +
+             chunk * 8;
   }
-  __device__ void Store(const Sums<S>& sums, const MmaLane& lane, char* memory, T* to) const {
+  // `smem`: the warp's kBytes.
+  __device__ void Store(const Accumulator<Traits>& acc, const MmaLane& lane, char* smem,
+                        Element* to) const {
     __syncwarp();
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
-      for (int c = 0; c < S::kChunks; ++c) {
-        const int plane = S::kHeads == 2 ? half * S::kChunks + c : c;
-        const int pixel = lane.row + (S::kHeads == 2 ? 0 : half * 8);
-        *reinterpret_cast<uint32_t*>(memory + plane * kPlane + pixel * 16 + lane.pair * 4) =
-            Packed<S>(sums, half, c);
+      for (int c = 0; c < Traits::kHeadChunks; ++c) {
+        const int chunk = Traits::kTileHeads == 2 ? half * Traits::kHeadChunks + c : c;
+        const int pixel = lane.row + (Traits::kTileHeads == 2 ? 0 : half * 8);
+        *reinterpret_cast<uint32_t*>(smem + chunk * kChunkStride + pixel * 16 + lane.pair * 4) =
+            PackRow<Traits>(acc, half, c);
       }
     }
     __syncwarp();
 #pragma unroll
-    for (int turn = 0; turn < kTurns; ++turn) {
-      const int row = turn * kAtOnce / S::kPatchColumns, column = turn * kAtOnce % S::kPatchColumns;
-      if (row < rows && column < columns) {
-        *reinterpret_cast<uint4*>(to + at + row * row_step + column * column_step) =
-            *reinterpret_cast<const uint4*>(memory + piece + turn * kAtOnce * 16);
+    for (int i = 0; i < kIterations; ++i) {
+      const int row = i * kPixelsAtOnce / Traits::kMmaTileColumns;
+      const int column = i * kPixelsAtOnce % Traits::kMmaTileColumns;
+      if (row < rows_left && column < columns_left) {
+        *reinterpret_cast<uint4*>(to + offset + row * row_stride + column * column_stride) =
+            *reinterpret_cast<const uint4*>(smem + smem_offset + i * kPixelsAtOnce * 16);
       }
     }
   }
-  // To the next patch.
+  // Advances to the next MMA tile.
   __device__ void Advance() {
-    at += S::kPatchColumns * column_step;
-    columns -= S::kPatchColumns;
+    offset += Traits::kMmaTileColumns * column_stride;
+    columns_left -= Traits::kMmaTileColumns;
   }
 
  private:
-  uint32_t piece;     // the lane's first one's place in shared memory
-  uint32_t at;        // and in the array
-  int rows, columns;  // of the image from there on
-  int row_step, column_step;
+  // Of the lane's first 16 bytes.
+  uint32_t smem_offset;
+  uint32_t offset;
+  int rows_left, columns_left;  // of the image from there on
+  int row_stride, column_stride;
 };
 
-template <typename S>
-using Stores = std::conditional_t<S::kPieces, Pieces<S>, Numbers<S>>;
+template <typename Traits>
+using TileStore =
+    std::conditional_t<Traits::kStagedStore, StagedStore<Traits>, DirectStore<Traits>>;
+
+// Stores the output of an MMA tile averaged over blocks of 2 x 2 pixels. The rows of a block differ
+// in two bits of their index; with wide heads, in the half and one bit. `to`: the lane's channels.
+template <typename Traits>
+__device__ inline void StorePooledOutput(const Accumulator<Traits>& output, const MmaLane& lane,
+                                         const RowPredicate& valid, typename Traits::Element* to) {
+  constexpr bool kTwoHeads = Traits::kTileHeads == 2;
+  // Distance to the lanes of the next column and of the next row of pixels.
+  constexpr int kColumnLanes = 4, kRowLanes = 16;
+  const bool first = (lane.id & (kTwoHeads ? kColumnLanes | kRowLanes : kColumnLanes)) == 0;
+#pragma unroll
+  for (int head = 0; head < Traits::kTileHeads; ++head) {
+#pragma unroll
+    for (int c = 0; c < Traits::kHeadChunks; ++c) {
+      float average[2];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const auto& fragment = output[head][c];
+        float x = kTwoHeads ? fragment[2 * head + i] : fragment[i] + fragment[2 + i];
+        x += __shfl_xor_sync(kFullMask, x, kColumnLanes);
+        if (kTwoHeads) x += __shfl_xor_sync(kFullMask, x, kRowLanes);
+        average[i] = x * kPoolWeight;
+      }
+      if (first && valid[head]) {
+        *reinterpret_cast<uint32_t*>(to + head * Traits::kHeadDim + 8 * c) =
+            PackX2<typename Traits::Element>(average[0], average[1]);
+      }
+    }
+  }
+}
 
 }  // namespace
 }  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CUDA_PATCH_STORES_CUH_
+#endif  // SASA_TF_NATIVE_CUDA_MMA_EPILOGUE_CUH_

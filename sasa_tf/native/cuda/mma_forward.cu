@@ -1,241 +1,259 @@
-// The forward pass on the tensor cores: output and log-sum-exp of a patch of queries at a time.
+// Forward pass on tensor cores: the output O and the log-sum-exp (LSE) of the logits.
+//
+// A CTA computes tiles of queries of one head, or two narrow ones (see mma_traits.cuh). It is
+// persistent and goes down the image tile by tile (see PersistentTileRange). For each tile:
+//   1. Load K and V of the tile and its halo into shared memory, by TMA on sm_90, else by cp.async.
+//      Rows that the tile above has already loaded stay in the ring buffer.
+//   2. Each warp goes along its row of MMA tiles. The queries of the next MMA tile are loaded into
+//      registers while one is computed. For an MMA tile:
+//      a. Compute the position bias q.r with its masks.
+//      b. For two halo columns at a time: S = bias + QK^T, P = exp2(S), O += PV, and the row sums
+//      of
+//         P by a product with ones. K and V come from shared memory by ldmatrix.
+//      c. Epilogue: O / row sum, and LSE = max + log(row sum).
+//
+// The softmax is not online: all logits of a query are of one MMA tile. In bf16, P is computed
+// without subtracting the row maximum first; if a row sum is then out of range, the MMA tile is
+// computed again with the maximum, as it always is in fp16.
+//
+// Shared memory: QuerySmemLayout. Saved for the backward pass: O and LSE.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
-#include "cuda/tma.cuh"
-#include "cuda/ptx.cuh"
-#include "cuda/launch.h"
 #include "cuda/element_types.cuh"
-#include "cuda/kernel_launch.cuh"
-#include "cuda/mma_regions.cuh"
+#include "cuda/launch.h"
 #include "cuda/mma_epilogue.cuh"
+#include "cuda/mma_launch.cuh"
 #include "cuda/mma_position_bias.cuh"
-#include "cuda/mma_attention.cuh"
-#include "cuda/table_gradients.cuh"
-#include "cuda/mma_tiles.cuh"
+#include "cuda/mma_relative_tables.cuh"
+#include "cuda/mma_smem_load.cuh"
+#include "cuda/mma_traits.cuh"
+#include "cuda/mma_warp_tile.cuh"
+#include "cuda/ptx.cuh"
+#include "cuda/tile_scheduler.cuh"
+#include "cuda/tma.cuh"
 #include "local_attention.h"
 
 namespace sasa {
 namespace {
 
-// Sums of weights from which a row's output and log-sum-exp can be told although its logits were
-// not compared with their maximum: far from where numbers end.
-__device__ inline bool Told(float total) { return total > 0x1p-100f && total < 0x1p100f; }
-
-// Stores the means of a patch's outputs over blocks of 2 x 2 pixels, which lie in rows of the sums
-// whose numbers differ in two bits (of two heads), or in both halves and one bit.
-template <typename S>
-__device__ inline void StoreMeans(const Sums<S>& outputs, const MmaLane& lane, const Halves& inside,
-                                  typename S::T* to) {
-  constexpr bool kTwoHeads = S::kHeads == 2;
-  constexpr int kColumnLanes = 4, kRowLanes = 16;  // to the same of the next column and row
-  const bool first = (lane.id & (kTwoHeads ? kColumnLanes | kRowLanes : kColumnLanes)) == 0;
-#pragma unroll
-  for (int head = 0; head < S::kHeads; ++head) {
-#pragma unroll
-    for (int c = 0; c < S::kChunks; ++c) {
-      float mean[2];
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const auto& own = outputs[head][c];
-        float x = kTwoHeads ? own[2 * head + i] : own[i] + own[2 + i];
-        x += __shfl_xor_sync(kFullMask, x, kColumnLanes);
-        if (kTwoHeads) x += __shfl_xor_sync(kFullMask, x, kRowLanes);
-        mean[i] = x * kShareOfMean;
-      }
-      if (first && inside[head]) {
-        *reinterpret_cast<uint32_t*>(to + head * S::kDepth + 8 * c) =
-            PackX2<typename S::T>(mean[0], mean[1]);
-      }
-    }
-  }
+// Whether a row sum of exponentials without the row maximum is accurate: far from overflow and from
+// underflow.
+__device__ inline bool SumInRange(float row_sum) {
+  return row_sum > 0x1p-100f && row_sum < 0x1p100f;
 }
 
-// Writing means takes registers, which the kernel is slower without: `kMeans` has them.
-template <typename S, bool kMeans>
-__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
-    Forward(TileGrid g, const __grid_constant__ RegionBoxes boxes,
-            const typename S::T* __restrict__ query, const typename S::T* __restrict__ key,
-            const typename S::T* __restrict__ value, const float* __restrict__ rows,
-            const float* __restrict__ columns, typename S::T* __restrict__ output,
-            float* __restrict__ log_sum, typename S::T* __restrict__ means) {
-  using T = typename S::T;
+// kPooled: whether to store the pooled output. A template argument, as it takes registers. The
+// arrays are separate parameters, as nvcc ignores __restrict__ on the members of a struct.
+template <typename Traits, bool kPooled>
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
+    MmaForwardKernel(TileGrid g, const __grid_constant__ TileTensorMaps maps,
+                     const typename Traits::Element* __restrict__ query,
+                     const typename Traits::Element* __restrict__ key,
+                     const typename Traits::Element* __restrict__ value,
+                     const float* __restrict__ relative_rows,
+                     const float* __restrict__ relative_columns,
+                     typename Traits::Element* __restrict__ output, float* __restrict__ lse,
+                     typename Traits::Element* __restrict__ pooled_output) {
+  using Element = typename Traits::Element;
+  using Layout = QuerySmemLayout<Traits>;
   extern __shared__ __align__(1024) char memory[];
-  const Tables<S> tables(memory + ByQueries<S>::kTables);
+  const RelativeTables<Traits> tables(memory + Layout::kTables);
   const MmaLane lane;
-  const uint32_t keys = SmemAddress(memory), values = keys + S::kRegion;
-  boxes.Prefetch();
-  GridDependencyWait();  // it may have written any of the arguments
-  tables.Fill(g, rows, columns);
-  Terms<S> terms(tables, lane, Way<S>(g, Area(), lane));
-  char* room = memory + ByQueries<S>::kRooms + threadIdx.x / kWarpSize * ByQueries<S>::kRoom;
-  const float factor = g.scale * kLog2E;
-  // Weights in float16 end where those in bfloat16 do not, long before their sums.
-  constexpr bool kCompare = std::is_same_v<T, __half>;
-  Operands<S> q(lane, 20);
-  const uint32_t ones[2] = {Hidden(PackX2<T>(1.f, 1.f), lane, 30),
-                            Hidden(PackX2<T>(1.f, 1.f), lane, 31)};
+  const uint32_t keys = SmemAddress(memory), values = keys + Traits::kBufferBytes;
+  maps.Prefetch();
+  GridDependencyWait();  // the previous kernel may have written any of the arguments
+  tables.Fill(g, relative_rows, relative_columns);
+  PositionBias<Traits> bias(tables, lane, WarpTileIterator<Traits>(g, CtaTile(), lane));
+  char* staging = memory + Layout::kStaging + threadIdx.x / kWarpSize * Layout::kStagingBytes;
+  const float scale_log2 = g.scale * kLog2E;
+  // The exponentials of fp16 overflow where those of bf16 do not.
+  constexpr bool kAlwaysSubtractMax = std::is_same_v<Element, __half>;
+  AFragment<Traits> q(lane, kTagForwardQuery);
+  const uint32_t ones[2] = {OpaqueRegister(PackX2<Element>(1.f, 1.f), lane, kTagForwardOnes),
+                            OpaqueRegister(PackX2<Element>(1.f, 1.f), lane, kTagForwardOnes + 1)};
 
-  TmaBarrier arrivals(memory + ByQueries<S>::kArrivals);
+  TmaBarrier barrier(memory + Layout::kBarrier);
 
-  const Run run(g);
-  Ring<S> ring;
-  for (int tile = run.begin; tile < run.end; tile += run.step) {
-    const Area area(g, tile, S::kRows, S::kColumns, S::kHeads);
-    const Way<S> way(g, area, lane);
-    ring.Turn(tile > run.begin && area.y > 0);
-    // While all wait for their first tiles, lanes copy them sooner than boxes come.
-    const bool by_boxes = boxes.there && tile > run.begin;
+  const PersistentTileRange range(g);
+  SmemRowBuffer<Traits> buffer;
+  for (int tile_index = range.begin; tile_index < range.end; tile_index += range.step) {
+    const CtaTile tile(g, tile_index, Traits::kTileRows, Traits::kTileColumns, Traits::kTileHeads);
+    const WarpTileIterator<Traits> mma_tiles(g, tile, lane);
+    buffer.AdvanceTile(tile_index > range.begin && tile.y > 0);
+    // The first tile arrives sooner by cp.async of all threads than by TMA.
+    const bool use_tma = maps.use_tma && tile_index > range.begin;
     __syncthreads();
-    if (by_boxes) {
-      if (threadIdx.x == 0) CopyBoxes<S>(area, ring, boxes, keys, arrivals);
-    } else {
-      CopyRegion<S>(g, area, ring, lane, key, g.parts, g.has_key, keys);
-      CopyRegion<S>(g, area, ring, lane, value, g.parts, true, values);
-    }
-    const Shear shear(room, way.column);
-    uint32_t q_at = way.First(area, g.parts, lane), output_at = way.First(area, 1, lane);
-    Rows<S> next;
-    Stores<S> stores(g, area, lane, 1);
-    LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(way.begin), next);
-    if (g.mask_border) terms.SetRows(area, lane, way);
-    CpAsyncWaitAll();
-    if (by_boxes) arrivals.Wait();
-    __syncthreads();
-    if (!way.live) continue;
-    const int matrix_row = ring.At(way.top + lane.ldmatrix_row);
-    Places<S, false> of_keys(keys, lane, matrix_row, way.begin);
-    Places<S, true> of_values(values, lane, matrix_row, way.begin);
+    StartTileLoads<Traits>(g, tile, buffer, lane, maps, use_tma, {key, g.qkv_parts, g.has_key},
+                           {value, g.qkv_parts, true}, keys, barrier);
+    const SkewTranspose skew(staging, mma_tiles.column);
+    uint32_t q_offset = mma_tiles.FirstOffset(tile, g.qkv_parts, lane);
+    uint32_t output_offset = mma_tiles.FirstOffset(tile, 1, lane);
+    RowFragment<Traits> next_q;
+    TileStore<Traits> store(g, tile, lane, 1);
+    LoadRowFragment<Traits>(query + q_offset, mma_tiles.HalfStride(g.qkv_parts),
+                            mma_tiles.Valid(mma_tiles.begin), next_q);
+    if (g.mask_border) bias.MaskRows(tile, lane, mma_tiles);
+    WaitForTiles(use_tma, barrier);
+    if (!mma_tiles.active) continue;
+    const int slot = buffer.Slot(mma_tiles.top + lane.ldmatrix_row);
+    LdmatrixAddresses<Traits, false> k_addresses(keys, lane, slot, mma_tiles.begin);
+    LdmatrixAddresses<Traits, true> v_addresses(values, lane, slot, mma_tiles.begin);
 #pragma unroll 1
-    for (int left = way.begin; left < way.end && left < area.columns; left += S::kPatchColumns) {
-      const Halves inside = way.Inside(left);
-      float row_terms[4];
-      uint32_t column_terms[4];
-      if (g.mask_border) terms.SetColumns(area, lane, way, left);
-      q.Set(next);
-      terms.Get(q, lane, way, shear, row_terms, column_terms);
-      // A branch, lest these loads start before the last ones are waited for, and so both.
-      if (left + S::kPatchColumns < way.end) {
-        q_at += way.Step(g.parts);
-        LoadRows<S>(query + q_at, way.Second(g.parts), way.Inside(left + S::kPatchColumns), next);
+    for (int left = mma_tiles.begin; left < mma_tiles.end && left < tile.columns_left;
+         left += Traits::kMmaTileColumns) {
+      const RowPredicate valid = mma_tiles.Valid(left);
+      float row_bias[4];
+      uint32_t column_bias[4];
+      if (g.mask_border) bias.MaskColumns(tile, lane, mma_tiles, left);
+      q.Set(next_q);
+      bias.Compute(q, lane, mma_tiles, skew, row_bias, column_bias);
+      // The branch keeps the compiler from issuing these loads before the previous ones have
+      // arrived, which would wait for both.
+      if (left + Traits::kMmaTileColumns < mma_tiles.end) {
+        q_offset += mma_tiles.Step(g.qkv_parts);
+        LoadRowFragment<Traits>(query + q_offset, mma_tiles.HalfStride(g.qkv_parts),
+                                mma_tiles.Valid(left + Traits::kMmaTileColumns), next_q);
       }
-      float top[2] = {0.f, 0.f}, total[4];
-      Sums<S> sum;
-      for (bool compare = kCompare;; compare = true) {
-        if (compare) {
-          top[0] = top[1] = kMaskedLogit;
+      float row_max[2] = {0.f, 0.f}, row_sum[4];
+      Accumulator<Traits> acc;
+      for (bool subtract_max = kAlwaysSubtractMax;; subtract_max = true) {
+        if (subtract_max) {
+          row_max[0] = row_max[1] = kMaskedLogit;
 #pragma unroll
-          for (int step = 0; step < S::kSteps; ++step) {
-            Pixels<S, false> k;
-            k.Load(of_keys, step);
+          for (int step = 0; step < Traits::kSteps; ++step) {
+            KvFragment<Traits, false> k;
+            k.Load(k_addresses, step);
 #pragma unroll
             for (int column = 0; column < 2; ++column) {
-              float logit[4];
-              terms.Of(2 * step + column, row_terms, column_terms, logit);
-              Logits<S>(q, k.at[column], logit, logit);
+              float s[4];
+              bias.InitLogits(2 * step + column, row_bias, column_bias, s);
+              MmaQK<Traits>(q, k.b[column], s, s);
 #pragma unroll
-              for (int i = 0; i < 4; ++i) top[i / 2] = fmaxf(top[i / 2], logit[i]);
+              for (int i = 0; i < 4; ++i) row_max[i / 2] = fmaxf(row_max[i / 2], s[i]);
             }
           }
-          top[0] = QuadMax(top[0]) * factor;
-          top[1] = QuadMax(top[1]) * factor;
+          row_max[0] = QuadMax(row_max[0]) * scale_log2;
+          row_max[1] = QuadMax(row_max[1]) * scale_log2;
         }
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-          total[i] = 0.f;
+          row_sum[i] = 0.f;
 #pragma unroll
-          for (int plane = 0; plane < S::kPlanes; ++plane) {
-            sum[plane / S::kChunks][plane % S::kChunks][i] = 0.f;
+          for (int chunk = 0; chunk < Traits::kChunks; ++chunk) {
+            acc[chunk / Traits::kHeadChunks][chunk % Traits::kHeadChunks][i] = 0.f;
           }
         }
 #pragma unroll
-        for (int step = 0; step < S::kSteps; ++step) {
-          Pixels<S, false> k;
-          Pixels<S, true> v;
-          float weight[2][4];
-          k.Load(of_keys, step);
-          v.Load(of_values, step);
+        for (int step = 0; step < Traits::kSteps; ++step) {
+          KvFragment<Traits, false> k;
+          KvFragment<Traits, true> v;
+          float s[2][4];  // then P
+          k.Load(k_addresses, step);
+          v.Load(v_addresses, step);
 #pragma unroll
           for (int column = 0; column < 2; ++column) {
-            terms.Of(2 * step + column, row_terms, column_terms, weight[column]);
-            Logits<S>(q, k.at[column], weight[column], weight[column]);
+            bias.InitLogits(2 * step + column, row_bias, column_bias, s[column]);
+            MmaQK<Traits>(q, k.b[column], s[column], s[column]);
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-              weight[column][i] = Exp2Approx(fmaf(weight[column][i], factor, -top[i / 2]));
+              s[column][i] = Exp2Approx(fmaf(s[column][i], scale_log2, -row_max[i / 2]));
             }
           }
-          uint32_t weights[4];
-          PackAFragment<T>(weight[0], weight[1], weights);
-          Gather<S>(weights, v, sum);
-          MmaM16N8K16<T>(total, weights[0], weights[1], weights[2], weights[3], ones[0], ones[1]);
+          uint32_t p[4];
+          PackAFragment<Element>(s[0], s[1], p);
+          MmaPV<Traits>(p, v, acc);
+          MmaM16N8K16<Element>(row_sum, p[0], p[1], p[2], p[3], ones[0], ones[1]);
         }
-        const bool told = Told(total[0]) && Told(total[2]);
-        if (compare || __all_sync(kFullMask, told || !inside.any())) break;
+        const bool in_range = SumInRange(row_sum[0]) && SumInRange(row_sum[2]);
+        if (subtract_max || __all_sync(kFullMask, in_range || !valid.any())) break;
       }
-      Scale<S>(RcpApprox(total[0]), RcpApprox(total[2]), sum);
-      stores.Store(sum, lane, room, output);
-      if constexpr (kMeans) {
-        const int64_t mean = area.Upstream(g, way.top + way.row[0], left + way.column);
-        StoreMeans<S>(sum, lane, inside, means + mean * S::kDepth + 2 * lane.pair);
+      ScaleAccumulator<Traits>(RcpApprox(row_sum[0]), RcpApprox(row_sum[2]), acc);
+      store.Store(acc, lane, staging, output);
+      if constexpr (kPooled) {
+        const int64_t pixel =
+            tile.PooledOffset(g, mma_tiles.top + mma_tiles.row[0], left + mma_tiles.column);
+        StorePooledOutput<Traits>(acc, lane, valid,
+                                  pooled_output + pixel * Traits::kHeadDim + 2 * lane.pair);
       }
-      stores.Advance();
-      const float all = lane.pair ? total[2] : total[0], greatest = lane.pair ? top[1] : top[0];
-      const float log_of_sum = kLn2 * (greatest + Log2Approx(all));
-      if (inside.OfNumber(lane)) {
-        log_sum[output_at / S::kDepth + lane.pair * way.Second(1)] = log_of_sum;
+      store.Advance();
+      const float quad_sum = lane.pair ? row_sum[2] : row_sum[0];
+      const float quad_max = lane.pair ? row_max[1] : row_max[0];
+      const float query_lse = kLn2 * (quad_max + Log2Approx(quad_sum));
+      if (valid.ForQuadLane(lane)) {
+        lse[output_offset / Traits::kHeadDim + lane.pair * mma_tiles.HalfStride(1)] = query_lse;
       }
-      output_at += way.Step(1);
-      of_keys.Advance();
-      of_values.Advance();
+      output_offset += mma_tiles.Step(1);
+      k_addresses.Advance();
+      v_addresses.Advance();
     }
   }
 }
 
-template <typename S, bool kMeans>
+template <typename Traits, bool kPooled>
 void LaunchForward(const LocalAttentionProblem& p, const ForwardArrays& a, cudaStream_t stream) {
-  using T = typename S::T;
-  const auto kernel = Forward<S, kMeans>;
-  const TileGrid g = PlanPatches<S>(p);
-  constexpr int kBytes = ByQueries<S>::kBytes;
-  const int workers = RunsOf(g, PersistentGridSize(kernel, g.tiles, S::kThreads, kBytes, g.tiles));
-  const RegionBoxes boxes =
-      MakeRegionBoxes<S>(kernel, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
-  LaunchPdl(kernel, workers, S::kThreads, kBytes, stream, g, boxes,
-               static_cast<const T*>(a.query), static_cast<const T*>(a.key),
-               static_cast<const T*>(a.value), a.relative_rows, a.relative_columns,
-               static_cast<T*>(a.output), a.lse, static_cast<T*>(a.pooled_output));
+  using Element = typename Traits::Element;
+  const auto kernel = MmaForwardKernel<Traits, kPooled>;
+  const TileGrid g = MakeMmaTileGrid<Traits>(p);
+  const TileTensorMaps maps =
+      EncodeTileTensorMaps<Traits>(kernel, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
+  LaunchMmaKernel<Traits>(kernel, QuerySmemLayout<Traits>::kBytes, g.num_tiles, stream, g, maps,
+                          static_cast<const Element*>(a.query), static_cast<const Element*>(a.key),
+                          static_cast<const Element*>(a.value), a.relative_rows, a.relative_columns,
+                          static_cast<Element*>(a.output), a.lse,
+                          static_cast<Element*>(a.pooled_output));
 }
 
-// As fast as was found on an H100.
-template <typename T, typename Launch>
-void WithForwardShape(const LocalAttentionProblem& p, T, Launch launch) {
-  if (p.head_dim == 8) return launch(Shape<T, 8, 4, 28, 5>());
-  if (p.head_dim == 16) return launch(Shape<T, 16, 7, 28, 2, true>());
-  if (p.head_dim == 32 && p.width <= 16) return launch(Shape<T, 32, 4, 16, 4, true>());
-  if (p.head_dim == 32) return launch(Shape<T, 32, 4, 32, 2, false, true>());
-  if (p.width <= 8) return launch(Shape<T, 64, 4, 8, 3, true>());
-  launch(Shape<T, 64, 4, 16, 2, true>());
+// Tile configurations by head width, tuned on an H100.
+struct ForwardD8 : MmaTileConfig {
+  static constexpr int kHeadDim = 8, kWarps = 4, kTileColumns = 28, kMinCtasPerSm = 5;
+};
+struct ForwardD16 : MmaTileConfig {
+  static constexpr int kHeadDim = 16, kWarps = 7, kTileColumns = 28, kMinCtasPerSm = 2;
+  static constexpr bool kStagedStore = true;
+};
+struct ForwardD32 : MmaTileConfig {
+  static constexpr int kHeadDim = 32, kWarps = 4, kTileColumns = 32, kMinCtasPerSm = 2;
+  static constexpr bool kSplitRows = true;
+};
+struct ForwardD32Narrow : MmaTileConfig {  // images up to 16 pixels wide
+  static constexpr int kHeadDim = 32, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 4;
+  static constexpr bool kStagedStore = true;
+};
+struct ForwardD64 : MmaTileConfig {
+  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 2;
+  static constexpr bool kStagedStore = true;
+};
+struct ForwardD64Narrow : MmaTileConfig {  // images up to 8 pixels wide
+  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 8, kMinCtasPerSm = 3;
+  static constexpr bool kStagedStore = true;
+};
+
+// Calls `launch` with the traits of the fastest configuration.
+template <typename Element, typename Launch>
+void DispatchForwardTraits(const LocalAttentionProblem& p, Element, Launch launch) {
+  if (p.head_dim == 8) return launch(MmaKernelTraits<Element, ForwardD8>());
+  if (p.head_dim == 16) return launch(MmaKernelTraits<Element, ForwardD16>());
+  if (p.head_dim == 32 && p.width <= 16) {
+    return launch(MmaKernelTraits<Element, ForwardD32Narrow>());
+  }
+  if (p.head_dim == 32) return launch(MmaKernelTraits<Element, ForwardD32>());
+  if (p.width <= 8) return launch(MmaKernelTraits<Element, ForwardD64Narrow>());
+  launch(MmaKernelTraits<Element, ForwardD64>());
 }
 
 }  // namespace
 
-bool PatchesCan(const LocalAttentionProblem& p) {
-  const bool width = p.head_dim == 8 || p.head_dim == 16 || p.head_dim == 32 || p.head_dim == 64;
-  // Each block of heads has a worker, and places are numbers of 32 bits.
-  const double numbers = 1. * p.batch * p.height * p.width * p.qkv_parts * p.heads * p.head_dim;
-  return width && p.heads <= kTableWorkers && numbers < 0x1p32 && p.type != DType::kFloat32 &&
-         p.kernel_rows == kKernel && p.kernel_columns == kKernel && p.scale >= kSmallestScale;
-}
-
-void PatchesForward(const LocalAttentionProblem& p, const ForwardArrays& arrays,
-                    cudaStream_t stream) {
-  WithType(p, [&](auto zero) {
-    WithForwardShape(p, zero, [&](auto shape) {
-      const auto launch = p.pool_size == 1 ? LaunchForward<decltype(shape), false>
-                                           : LaunchForward<decltype(shape), true>;
+void MmaForward(const LocalAttentionProblem& p, const ForwardArrays& arrays, cudaStream_t stream) {
+  DispatchHalfType(p, [&](auto zero) {
+    DispatchForwardTraits(p, zero, [&](auto traits) {
+      using Traits = decltype(traits);
+      const auto launch =
+          p.pool_size == 1 ? LaunchForward<Traits, false> : LaunchForward<Traits, true>;
       launch(p, arrays, stream);
     });
   });

@@ -15,8 +15,8 @@ __device__ constexpr float kZeros[4] = {0.f, 0.f, 0.f, 0.f};
 // `row` and `row` + 8 and columns 2 `pair` and 2 `pair` + 1 in the lane.
 struct MmaLane {
   int id;
-  int row, pair;     // groupID and threadID_in_group of the PTX ISA
-  int ldmatrix_row;  // the row whose address the lane passes to ldmatrix,
+  int row, pair;             // groupID and threadID_in_group of the PTX ISA
+  int ldmatrix_row;          // the row whose address the lane passes to ldmatrix,
   int matrix_lo, matrix_hi;  // of matrix matrix_lo + 2 matrix_hi
   __device__ MmaLane() {
     id = threadIdx.x % kWarpSize;

@@ -1,20 +1,24 @@
-// The backward kernels of runs, for all their shapes.
+// Backward pass in SIMT arithmetic: the dQ kernel, then the dK/dV kernel, for all head widths and
+// windows.
+#include <cuda_runtime.h>
+
 #include "cuda/launch.h"
-#include "cuda/simt_attention.cuh"
+#include "cuda/simt_backward_dkv.cuh"
+#include "cuda/simt_backward_dq.cuh"
+#include "cuda/simt_traits.cuh"
+#include "cuda/table_gradients.cuh"
+#include "local_attention.h"
 
 namespace sasa {
 
-// Lengths of runs and blocks at a time are those that were fastest on an H200.
-void RunsBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+void SimtBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
                   cudaStream_t stream) {
-  WithShape(p, [&](auto columns, auto slice, auto lanes) {
-    constexpr int kQueryRun = columns <= 7 ? 2 : 1;
-    constexpr int kQueryBlocks = slice <= 8 ? 3 : 2;
-    const TableSums sums =
-        LaunchQueryBackward<Shape<slice, lanes, kQueryRun, columns, kQueryBlocks>>(p, arrays,
-                                                                                   stream);
-    constexpr int kKeyRun = slice <= 8 ? 2 : 1;
-    LaunchKeyBackward<Shape<slice, lanes, kKeyRun, columns, 3>>(p, arrays, sums, stream);
+  DispatchSimtWindow(p, [&](auto head, auto columns) {
+    using Head = decltype(head);
+    constexpr int kColumns = decltype(columns)::value;
+    const TableReduction reduction =
+        LaunchBackwardDq<SimtKernelTraits<DqConfig<Head, kColumns>>>(p, arrays, stream);
+    LaunchBackwardDkv<SimtKernelTraits<DkvConfig<Head, kColumns>>>(p, arrays, reduction, stream);
   });
 }
 

@@ -1,48 +1,61 @@
-// The end of the tables' gradients: sums over the workers, in an order that does not depend on
-// scheduling.
-#ifndef SASA_TF_NATIVE_CUDA_TABLE_SUMS_CUH_
-#define SASA_TF_NATIVE_CUDA_TABLE_SUMS_CUH_
+// The gradients of the relative tables. The dQ kernels write a partial sum per CTA; the dK/dV
+// kernels, which follow, add them in a fixed order, so that the results are deterministic.
+#ifndef SASA_TF_NATIVE_CUDA_TABLE_GRADIENTS_CUH_
+#define SASA_TF_NATIVE_CUDA_TABLE_GRADIENTS_CUH_
 
 #include <cstdint>
 
-#include "cuda/launch.h"
-#include "cuda/element_types.cuh"
+#include "cuda/warp_reduce.cuh"
+#include "local_attention.h"
 
 namespace sasa {
 
-// What is to be summed; nothing if `numbers` is 0.
-struct TableSums {
-  const float* partials;  // [workers][numbers], of the rows before those of the columns
-  int workers, row_numbers, numbers;
-  float factor;
-  float *rows, *columns;
-};
-
-inline TableSums SumsOf(const LocalAttentionProblem& p, const BackwardArrays& a, int workers,
-                        float factor) {
-  const int half = static_cast<int>(p.head_dim) / 2;
-  const int numbers = p.has_relative ? (p.kernel_rows + p.kernel_columns) * half : 0;
-  return {TablePartials(p, a), workers, p.kernel_rows * half, numbers, factor, a.d_relative_rows,
-          a.d_relative_columns};
+// The partial sums in the workspace, which follow delta.
+inline float* TablePartials(const LocalAttentionProblem& p, const BackwardArrays& arrays) {
+  return arrays.workspace + p.batch * p.height * p.width * p.heads;
 }
 
-// By a kernel that comes after the one that wrote the partial sums: each thread block some numbers.
-__device__ inline void SumTables(const TableSums& s) {
-  __shared__ float warps[1024 / kWarpSize];
+// What a dK/dV kernel reduces; nothing if `elements` is 0.
+struct TableReduction {
+  const float* partials;  // [ctas, elements]; the row table's elements come first
+  int ctas, row_elements, elements;
+  float factor;  // multiplies the sums
+  float *d_relative_rows, *d_relative_columns;
+};
+
+inline TableReduction MakeTableReduction(const LocalAttentionProblem& p, const BackwardArrays& a,
+                                         int ctas, float factor) {
+  const int half = static_cast<int>(p.head_dim) / 2;
+  TableReduction reduction = {};
+  reduction.partials = TablePartials(p, a);
+  reduction.ctas = ctas;
+  reduction.row_elements = p.kernel_rows * half;
+  reduction.elements = p.has_relative ? (p.kernel_rows + p.kernel_columns) * half : 0;
+  reduction.factor = factor;
+  reduction.d_relative_rows = a.d_relative_rows;
+  reduction.d_relative_columns = a.d_relative_columns;
+  return reduction;
+}
+
+// Each CTA reduces some of the elements. Called by all threads, at the end of a kernel that runs
+// after the one that wrote the partial sums.
+__device__ inline void ReduceTableGradients(const TableReduction& r) {
+  __shared__ float warp_sums[1024 / kWarpSize];
   const int threads = blockDim.x;
-  for (int number = blockIdx.x; number < s.numbers; number += gridDim.x) {
+  for (int element = blockIdx.x; element < r.elements; element += gridDim.x) {
     float sum = 0.f;
-    for (int worker = threadIdx.x; worker < s.workers; worker += threads) {
-      sum += s.partials[static_cast<int64_t>(worker) * s.numbers + number];
+    for (int cta = threadIdx.x; cta < r.ctas; cta += threads) {
+      sum += r.partials[static_cast<int64_t>(cta) * r.elements + element];
     }
     sum = WarpReduceSum<1>(sum);
-    if (threadIdx.x % kWarpSize == 0) warps[threadIdx.x / kWarpSize] = sum;
+    if (threadIdx.x % kWarpSize == 0) warp_sums[threadIdx.x / kWarpSize] = sum;
     __syncthreads();
     if (threadIdx.x == 0) {
       sum = 0.f;
-      for (int warp = 0; warp < threads / kWarpSize; ++warp) sum += warps[warp];
-      float* to = number < s.row_numbers ? s.rows + number : s.columns + number - s.row_numbers;
-      *to = sum * s.factor;
+      for (int warp = 0; warp < threads / kWarpSize; ++warp) sum += warp_sums[warp];
+      float* to = element < r.row_elements ? r.d_relative_rows + element
+                                           : r.d_relative_columns + element - r.row_elements;
+      *to = sum * r.factor;
     }
     __syncthreads();
   }
@@ -50,4 +63,4 @@ __device__ inline void SumTables(const TableSums& s) {
 
 }  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CUDA_TABLE_SUMS_CUH_
+#endif  // SASA_TF_NATIVE_CUDA_TABLE_GRADIENTS_CUH_

@@ -1,6 +1,6 @@
-// Checks the emulator itself. `check_emulator numbers` compares half precision with its definition;
-// `check_emulator FAULT` runs a kernel with that fault, which has to end the program or print
-// "wrong".
+// Tests the emulator itself. `check_emulator half_types` compares the 16-bit types with their
+// definitions; `check_emulator NAME` runs a kernel, with the fault of that name if it is one, which
+// must end the program with an error or make it print "incorrect".
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -22,157 +22,169 @@ constexpr int kThreads = 64;
 
 enum class Fault {
   kNone,
-  kBarrier,
-  kWarpBarrier,
-  kWait,
-  kAddress,
-  kAlignment,
-  kWrite,
-  kArray,
-  kUnwritten,
-  kUnwrittenStatic,
+  kMissingBarrier,
+  kMissingWarpBarrier,
+  kMissingWait,
+  kAddressOutOfBounds,
+  kAddressMisaligned,
+  kWriteOutOfBounds,
+  kArrayOutOfBounds,
+  kUninitialized,
+  kUninitializedStatic,
   kDivergence,
-  kBranch,
-  kReturned,
-  kBoxes,
-  kBoxWait,
-  kBoxBytes,
-  kBoxAlignment
+  kDivergentBarrier,
+  kExitedLanes,
+  kTma,  // none, of the TMA kernel
+  kMissingTmaWait,
+  kTmaBytes,
+  kTmaMisaligned
 };
-struct Name {
+struct NamedFault {
   const char* name;
   Fault fault;
 };
-constexpr Name kNames[] = {
+constexpr NamedFault kFaults[] = {
     {"none", Fault::kNone},
-    {"missing_barrier", Fault::kBarrier},
-    {"missing_warp_barrier", Fault::kWarpBarrier},
-    {"missing_wait", Fault::kWait},
-    {"address_beyond", Fault::kAddress},
-    {"address_between", Fault::kAlignment},
-    {"write_beyond", Fault::kWrite},
-    {"array_beyond", Fault::kArray},
-    {"unwritten", Fault::kUnwritten},
-    {"unwritten_static", Fault::kUnwrittenStatic},
+    {"missing_barrier", Fault::kMissingBarrier},
+    {"missing_warp_barrier", Fault::kMissingWarpBarrier},
+    {"missing_wait", Fault::kMissingWait},
+    {"address_out_of_bounds", Fault::kAddressOutOfBounds},
+    {"address_misaligned", Fault::kAddressMisaligned},
+    {"write_out_of_bounds", Fault::kWriteOutOfBounds},
+    {"array_out_of_bounds", Fault::kArrayOutOfBounds},
+    {"uninitialized", Fault::kUninitialized},
+    {"uninitialized_static", Fault::kUninitializedStatic},
     {"divergence", Fault::kDivergence},
-    {"barrier_in_branch", Fault::kBranch},
-    {"returned_lanes", Fault::kReturned},
-    {"boxes", Fault::kBoxes},
-    {"missing_box_wait", Fault::kBoxWait},
-    {"box_too_few", Fault::kBoxBytes},
-    {"box_between", Fault::kBoxAlignment},
+    {"divergent_barrier", Fault::kDivergentBarrier},
+    {"exited_lanes", Fault::kExitedLanes},
+    {"tma", Fault::kTma},
+    {"missing_tma_wait", Fault::kMissingTmaWait},
+    {"tma_bytes", Fault::kTmaBytes},
+    {"tma_misaligned", Fault::kTmaMisaligned},
 };
 
-// Adds `from`, of kThreads fours of numbers, to itself backwards.
-__global__ void Kernel(Fault fault, const float* from, float* to) {
+// Adds kThreads float4s to the same in reverse order.
+__global__ void AddReversed(Fault fault, const float* from, float* to) {
   extern __shared__ __align__(128) char memory[];
-  __shared__ float own[kThreads];
-  float* numbers = reinterpret_cast<float*>(memory);
-  const int i = threadIdx.x, back = kThreads - 1 - i;
-  const uint32_t address = SmemAddress(numbers + 4 * i);
-  if (fault != Fault::kUnwrittenStatic) own[i] = 0.f;
-  if (fault != Fault::kUnwritten) {
+  __shared__ float first[kThreads];
+  float* staged = reinterpret_cast<float*>(memory);
+  const int i = threadIdx.x, reversed = kThreads - 1 - i;
+  const uint32_t address = SmemAddress(staged + 4 * i);
+  if (fault != Fault::kUninitializedStatic) first[i] = 0.f;
+  if (fault != Fault::kUninitialized) {
     CpAsync16(address, from + 4 * i, true);
-    if (fault != Fault::kWait) CpAsyncWaitAll();
+    if (fault != Fault::kMissingWait) CpAsyncWaitAll();
   }
-  if (fault == Fault::kAddress) CpAsync16(address + 16, from, true);
-  if (fault == Fault::kAlignment) CpAsync16(address + 4, from, false);
-  if (fault == Fault::kWrite) numbers[4 * i + 4] = 0.f;
-  if (fault == Fault::kArray) to[0] = __ldg(from + 4 * i + 8);
-  if (fault == Fault::kReturned && i % kWarpSize == 5) return;
+  if (fault == Fault::kAddressOutOfBounds) CpAsync16(address + 16, from, true);
+  if (fault == Fault::kAddressMisaligned) CpAsync16(address + 4, from, false);
+  if (fault == Fault::kWriteOutOfBounds) staged[4 * i + 4] = 0.f;
+  if (fault == Fault::kArrayOutOfBounds) to[0] = __ldg(from + 4 * i + 8);
+  if (fault == Fault::kExitedLanes && i % kWarpSize == 5) return;
   if (fault == Fault::kDivergence && i % 2) {
     __shfl_xor_sync(kFullMask, 0.f, 1);
   }
-  if (fault == Fault::kBranch && i % kWarpSize > 3) __syncthreads();
-  if (fault != Fault::kBarrier) __syncthreads();
-  for (int n = 0; n < 4; ++n) to[4 * i + n] = numbers[4 * i + n] + numbers[4 * back + n] + own[i];
-  // The lanes of a warp, the other way round.
-  own[i] = to[4 * i];
-  if (fault != Fault::kWarpBarrier) __syncwarp();
-  if (own[i ^ 31] != to[4 * (i ^ 31)]) to[4 * i] = NAN;
-  uint32_t four[4];
-  LdmatrixX4(address, four);
+  if (fault == Fault::kDivergentBarrier && i % kWarpSize > 3) __syncthreads();
+  if (fault != Fault::kMissingBarrier) __syncthreads();
+  for (int n = 0; n < 4; ++n) {
+    to[4 * i + n] = staged[4 * i + n] + staged[4 * reversed + n] + first[i];
+  }
+  // Read what another lane of the warp has written.
+  first[i] = to[4 * i];
+  if (fault != Fault::kMissingWarpBarrier) __syncwarp();
+  if (first[i ^ 31] != to[4 * (i ^ 31)]) to[4 * i] = NAN;
+  uint32_t matrices[4];
+  LdmatrixX4(address, matrices);
 }
 
-bool RightWith(Fault fault) {
+bool CheckAddReversed(Fault fault) {
   std::vector<float> from(4 * kThreads), to(4 * kThreads);
   for (int i = 0; i < 4 * kThreads; ++i) from[i] = i;
   const std::vector<char> bytes(16 * kThreads);
   emulation::DeviceArray device_from(bytes), device_to(bytes);
   std::memcpy(device_from.data(), from.data(), bytes.size());
-  for (int turn = 0; turn < 20; ++turn) {
+  for (int repetition = 0; repetition < 20; ++repetition) {
     device_to.Poison();
-    LaunchKernel(Kernel, 2, kThreads, 16 * kThreads, nullptr, fault, device_from.floats(),
-            device_to.floats());
+    LaunchKernel(AddReversed, 2, kThreads, 16 * kThreads, nullptr, fault, device_from.floats(),
+                 device_to.floats());
     std::memcpy(to.data(), device_to.data(), bytes.size());
     for (int i = 0; i < 4 * kThreads; ++i) {
-      const int back = 4 * (kThreads - 1 - i / 4) + i % 4;
-      if (!(to[i] == from[i] + from[back])) return false;
+      const int reversed = 4 * (kThreads - 1 - i / 4) + i % 4;
+      if (!(to[i] == from[i] + from[reversed])) return false;
     }
   }
   return true;
 }
 
-// Copies a box of kSide x kSide pixels of 16 channels, which begins one pixel before the image's
-// first, to an array of its own.
-constexpr int kSide = 4, kChannels = 16, kPiece = 8;  // numbers of 16 bits
-__global__ void CopyOneBox(Fault fault, TensorMap boxes, uint16_t* to) {
+// Loads a box of kSide x kSide pixels of 16 channels by TMA, which begins one pixel before the
+// image's first, and undoes the swizzle.
+constexpr int kSide = 4, kChannels = 16, kChunk = 8;  // 16-bit elements
+__global__ void LoadBox(Fault fault, TensorMap tensor_map, uint16_t* to) {
   extern __shared__ __align__(1024) char memory[];
   constexpr int kPixels = kSide * kSide, kBytes = kPixels * kChannels * 2;
-  TmaBarrier arrivals(memory + 2 * kBytes);
+  TmaBarrier barrier(memory + 2 * kBytes);
   __syncthreads();
   if (threadIdx.x == 0) {
-    arrivals.Expect(fault == Fault::kBoxBytes ? 2 * kBytes : kBytes);
-    const int first = fault == Fault::kBoxAlignment ? 16 : 0;
-    arrivals.Copy(boxes, 0, -1, -1, 0, SmemAddress(memory + first));
+    barrier.ArriveExpectTx(fault == Fault::kTmaBytes ? 2 * kBytes : kBytes);
+    const int offset = fault == Fault::kTmaMisaligned ? 16 : 0;
+    TmaLoad(tensor_map, barrier, SmemAddress(memory + offset), 0, -1, -1, 0);
   }
-  if (fault != Fault::kBoxWait) arrivals.Wait();
+  if (fault != Fault::kMissingTmaWait) barrier.Wait();
   __syncthreads();
   if (threadIdx.x >= kPixels) return;
-  const uint16_t* numbers = reinterpret_cast<const uint16_t*>(memory);
+  const uint16_t* elements = reinterpret_cast<const uint16_t*>(memory);
   const int pixel = threadIdx.x;
   for (int c = 0; c < kChannels; ++c) {
-    // Pieces of four pixels are as they are, of the next four exchanged.
-    const int piece = (c / kPiece + pixel / 4) % 2;
-    to[pixel * kChannels + c] = numbers[pixel * kChannels + piece * kPiece + c % kPiece];
+    // The chunks of every second group of four pixels are exchanged.
+    const int chunk = (c / kChunk + pixel / 4) % 2;
+    to[pixel * kChannels + c] = elements[pixel * kChannels + chunk * kChunk + c % kChunk];
   }
 }
 
-bool RightBoxes(Fault fault) {
+bool CheckLoadBox(Fault fault) {
   std::vector<uint16_t> from(kSide * kSide * kChannels), to(from.size());
   for (size_t i = 0; i < from.size(); ++i) from[i] = 1 + i;
   const std::vector<char> bytes(2 * from.size());
   emulation::DeviceArray device_from(bytes), device_to(bytes);
   std::memcpy(device_from.data(), from.data(), bytes.size());
-  TensorMap boxes;
-  EncodeTensorMap({device_from.data(), 1, kSide, kSide, kChannels, kChannels, kChannels, kSide, kSide},
-            boxes);
-  LaunchKernel(CopyOneBox, 1, kThreads, 2 * bytes.size() + TmaBarrier::kBytes, nullptr, fault, boxes,
-          reinterpret_cast<uint16_t*>(device_to.data()));
+  const TensorMapDesc desc = {
+      .data = device_from.data(),
+      .images = 1,
+      .height = kSide,
+      .width = kSide,
+      .channels = kChannels,
+      .pixel_stride = kChannels,
+      .box_channels = kChannels,
+      .box_columns = kSide,
+      .box_rows = kSide,
+  };
+  TensorMap tensor_map;
+  EncodeTensorMap(desc, tensor_map);
+  LaunchKernel(LoadBox, 1, kThreads, 2 * bytes.size() + TmaBarrier::kBytes, nullptr, fault,
+               tensor_map, reinterpret_cast<uint16_t*>(device_to.data()));
   std::memcpy(to.data(), device_to.data(), bytes.size());
   for (int i = 0; i < kSide * kSide * kChannels; ++i) {
     const int row = i / kChannels / kSide - 1, column = i / kChannels % kSide - 1;
-    const bool inside = row >= 0 && column >= 0;
-    const int at = (row * kSide + column) * kChannels + i % kChannels;
-    if (to[i] != (inside ? from[at] : 0)) return false;
+    const bool in_image = row >= 0 && column >= 0;
+    const int source = (row * kSide + column) * kChannels + i % kChannels;
+    if (to[i] != (in_image ? from[source] : 0)) return false;
   }
   return true;
 }
 
-// The next number away from zero differs from this one in its last bit, so of what lies in the
-// middle, the even one is right.
+// Compares conversions with the definition of the type: `smallest` is the exponent of the smallest
+// denormal. A value halfway between two neighbors is rounded to the even one.
 template <typename T>
-bool RightNumbers(int fraction_bits, int smallest) {
+bool CheckHalfType(int fraction_bits, int smallest) {
   const int count = 1 << 15, infinite = (count - 1) >> fraction_bits << fraction_bits;
   for (int bits = 0; bits < count; ++bits) {
     for (int sign = 0; sign < 2; ++sign) {
-      const uint16_t own = sign << 15 | bits;
-      const float x = T::FromBits(own);
+      const uint16_t encoding = sign << 15 | bits;
+      const float x = T::FromBits(encoding);
       if (bits > infinite) {
         if (x == x || T(x).bits != 0x7fff) return false;
         continue;
       }
-      if (T(x).bits != own) return false;
+      if (T(x).bits != encoding) return false;
       const int exponent = bits >> fraction_bits, one = 1 << fraction_bits;
       const double last = std::ldexp(1.0, smallest + (exponent > 0 ? exponent - 1 : 0));
       if (bits == infinite) {
@@ -183,15 +195,15 @@ bool RightNumbers(int fraction_bits, int smallest) {
       if (x != exact) return false;
       const double middle = exact + (sign ? -last : last) / 2;
       const double toward = sign ? -INFINITY : INFINITY;
-      if (T(middle).bits != own + bits % 2) return false;
-      if (T(std::nextafter(middle, toward)).bits != own + 1) return false;
-      if (T(std::nextafter(middle, -toward)).bits != own) return false;
-      if (T(static_cast<float>(middle)).bits != own + bits % 2 && std::fabs(middle) > 1e-37) {
+      if (T(middle).bits != encoding + bits % 2) return false;
+      if (T(std::nextafter(middle, toward)).bits != encoding + 1) return false;
+      if (T(std::nextafter(middle, -toward)).bits != encoding) return false;
+      if (T(static_cast<float>(middle)).bits != encoding + bits % 2 && std::fabs(middle) > 1e-37) {
         return false;
       }
     }
   }
-  // Of products and sums, those whose exact value a long double holds.
+  // Fused multiply-adds whose exact result fits in a long double.
   std::mt19937 random(1);
   for (int i = 0; i < 200000; ++i) {
     T three[3];
@@ -201,8 +213,8 @@ bool RightNumbers(int fraction_bits, int smallest) {
       } while (!std::isfinite(float{x}) || std::fabs(std::log2(std::fabs(float{x}))) > 7);
     }
     const long double exact = static_cast<long double>(three[0]) * three[1] + three[2];
-    const float found = T::MultiplyAdd(three[0], three[1], three[2]);
-    // No neighbour is nearer, and where one is as near, the result is even.
+    const float found = T::Fma(three[0], three[1], three[2]);
+    // No neighbor is nearer; if one is as near, the result is the even one.
     for (int step = -1; step <= 1; step += 2) {
       const T next = T::FromBits(T(found).bits + step);
       const long double own = std::fabs(found - exact), other = std::fabs(next - exact);
@@ -216,17 +228,17 @@ bool RightNumbers(int fraction_bits, int smallest) {
 }  // namespace sasa
 
 int main(int argc, char** argv) {
-  emulation::WhenFailing(nullptr);
-  const char* wanted = argc > 1 ? argv[1] : "numbers";
-  bool right = false;
-  if (std::strcmp(wanted, "numbers") == 0) {
-    right = sasa::RightNumbers<__half>(10, -24) && sasa::RightNumbers<__nv_bfloat16>(7, -133);
+  emulation::OnFailure(nullptr);
+  const char* name = argc > 1 ? argv[1] : "half_types";
+  bool correct = false;
+  if (std::strcmp(name, "half_types") == 0) {
+    correct = sasa::CheckHalfType<__half>(10, -24) && sasa::CheckHalfType<__nv_bfloat16>(7, -133);
   }
-  for (const sasa::Name& name : sasa::kNames) {
-    if (std::strcmp(wanted, name.name) != 0) continue;
-    const bool of_boxes = name.fault >= sasa::Fault::kBoxes;
-    right = of_boxes ? sasa::RightBoxes(name.fault) : sasa::RightWith(name.fault);
+  for (const sasa::NamedFault& known : sasa::kFaults) {
+    if (std::strcmp(name, known.name) != 0) continue;
+    const bool uses_tma = known.fault >= sasa::Fault::kTma;
+    correct = uses_tma ? sasa::CheckLoadBox(known.fault) : sasa::CheckAddReversed(known.fault);
   }
-  std::puts(right ? "right" : "wrong");
-  return right ? 0 : 1;
+  std::puts(correct ? "correct" : "incorrect");
+  return correct ? 0 : 1;
 }

@@ -1,4 +1,4 @@
-// Stands in for CUDA's header of this name, for kernels that run on a processor.
+// Emulation of the CUDA header of this name.
 #ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_CUDA_FP16_H_
 #define SASA_TF_TESTS_NATIVE_EMULATED_GPU_CUDA_FP16_H_
 

@@ -1,4 +1,4 @@
-// Stands in for CUDA's header of this name, for kernels that run on a processor.
+// Emulation of the CUDA header of this name.
 #ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_CUDA_RUNTIME_H_
 #define SASA_TF_TESTS_NATIVE_EMULATED_GPU_CUDA_RUNTIME_H_
 
@@ -18,8 +18,7 @@
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-// Blocks and their threads share one thread of the processor. Unlike "static", this may follow
-// "extern".
+// All emulated threads run in one CPU thread. Unlike `static`, `thread_local` may follow `extern`.
 #define __shared__ thread_local
 
 struct int2 {
@@ -89,45 +88,48 @@ struct dim3 {
 
 inline constexpr int warpSize = emulation::kWarp;
 
-inline void __syncthreads(emulation::Site site = emulation::Site::Here()) {
-  emulation::Barrier(site);
+inline void __syncthreads(
+    emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  emulation::Barrier(location);
 }
-inline void __syncwarp(unsigned mask = ~0u, emulation::Site site = emulation::Site::Here()) {
-  emulation::Meet({"__syncwarp", site, mask, true, false, nullptr, nullptr}, nullptr);
+inline void __syncwarp(unsigned mask = ~0u,
+                       emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  emulation::RunCollective({"__syncwarp", location, mask, true, false, nullptr, nullptr}, nullptr);
 }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
 namespace emulation {
 
-// Each lane takes the value of the lane `from(lane)`, its own where there is none.
+// Each lane receives the value of lane `from(lane)`, or keeps its own.
 template <typename T, typename From>
-T Shuffle(const char* name, Site site, unsigned mask, T value, From from) {
+T Shuffle(const char* name, SourceLocation location, unsigned mask, T value, From from) {
   struct Operands {
     T value, result;
     int from;
-  } own = {value, value, from(Lane())};
-  Meet(name, site, mask, false, own, [&](Operands* const* all) {
+  } operands = {value, value, from(Lane())};
+  RunCollective(name, location, mask, false, operands, [&](Operands* const* all) {
     for (int lane = 0; lane < kWarp; ++lane) {
       if (all[lane] == nullptr || all[lane]->from == lane) continue;
       if (all[all[lane]->from] == nullptr) {
-        Fail("%s at %s:%d: lane %d takes from lane %d, which takes no part", name, site.file,
-             site.line, lane, all[lane]->from);
+        Fail("%s at %s:%d: lane %d reads from lane %d, which does not participate", name,
+             location.file, location.line, lane, all[lane]->from);
       }
       all[lane]->result = all[all[lane]->from]->value;
     }
   });
-  return own.result;
+  return operands.result;
 }
 
-// All lanes get the same: `start`, changed by what `add(result, lane, value)` does for each lane.
+// Reduces over the lanes: all receive `start` after result = add(result, lane, value) for each.
 template <typename T, typename Result, typename Add>
-Result Combine(const char* name, Site site, unsigned mask, T value, Result start, Add add) {
+Result Combine(const char* name, SourceLocation location, unsigned mask, T value, Result start,
+               Add add) {
   struct Operands {
     T value;
     Result result;
-  } own = {value, start};
-  Meet(name, site, mask, false, own, [&](Operands* const* all) {
+  } operands = {value, start};
+  RunCollective(name, location, mask, false, operands, [&](Operands* const* all) {
     Result result = start;
     for (int lane = 0; lane < kWarp; ++lane) {
       if (all[lane] != nullptr) result = add(result, lane, all[lane]->value);
@@ -136,7 +138,7 @@ Result Combine(const char* name, Site site, unsigned mask, T value, Result start
       if (all[lane] != nullptr) all[lane]->result = result;
     }
   });
-  return own.result;
+  return operands.result;
 }
 
 template <typename To, typename From>
@@ -151,72 +153,80 @@ To BitCast(From from) {
 
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int lane, int width = 32,
-              emulation::Site site = emulation::Site::Here()) {
-  return emulation::Shuffle("__shfl_sync", site, mask, value,
-                            [&](int own) { return own / width * width + (lane & (width - 1)); });
+              emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  return emulation::Shuffle("__shfl_sync", location, mask, value,
+                            [&](int self) { return self / width * width + (lane & (width - 1)); });
 }
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32,
-                  emulation::Site site = emulation::Site::Here()) {
-  return emulation::Shuffle("__shfl_xor_sync", site, mask, value, [&](int own) {
-    const int from = own ^ bits;
-    return from / width > own / width ? own : from;
+                  emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  return emulation::Shuffle("__shfl_xor_sync", location, mask, value, [&](int self) {
+    const int from = self ^ bits;
+    return from / width > self / width ? self : from;
   });
 }
 template <typename T>
 T __shfl_up_sync(unsigned mask, T value, unsigned distance, int width = 32,
-                 emulation::Site site = emulation::Site::Here()) {
-  return emulation::Shuffle("__shfl_up_sync", site, mask, value, [&](int own) {
-    return own % width < static_cast<int>(distance) ? own : own - static_cast<int>(distance);
+                 emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  return emulation::Shuffle("__shfl_up_sync", location, mask, value, [&](int self) {
+    return self % width < static_cast<int>(distance) ? self : self - static_cast<int>(distance);
   });
 }
 template <typename T>
 T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32,
-                   emulation::Site site = emulation::Site::Here()) {
-  return emulation::Shuffle("__shfl_down_sync", site, mask, value, [&](int own) {
-    const int from = own % width + static_cast<int>(distance);
-    return from >= width ? own : own + static_cast<int>(distance);
+                   emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  return emulation::Shuffle("__shfl_down_sync", location, mask, value, [&](int self) {
+    const int from = self % width + static_cast<int>(distance);
+    return from >= width ? self : self + static_cast<int>(distance);
   });
 }
-inline int __any_sync(unsigned mask, int value, emulation::Site site = emulation::Site::Here()) {
-  return emulation::Combine("__any_sync", site, mask, value, 0,
-                            [](int any, int, int own) { return int(any || own); });
+inline int __any_sync(unsigned mask, int value,
+                      emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  return emulation::Combine("__any_sync", location, mask, value, 0,
+                            [](int any, int, int self) { return int(any || self); });
 }
-inline int __all_sync(unsigned mask, int value, emulation::Site site = emulation::Site::Here()) {
-  return emulation::Combine("__all_sync", site, mask, value, 1,
-                            [](int all, int, int own) { return int(all && own); });
+inline int __all_sync(unsigned mask, int value,
+                      emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  return emulation::Combine("__all_sync", location, mask, value, 1,
+                            [](int all, int, int self) { return int(all && self); });
 }
-inline unsigned __ballot_sync(unsigned mask, int value,
-                              emulation::Site site = emulation::Site::Here()) {
+inline unsigned __ballot_sync(
+    unsigned mask, int value,
+    emulation::SourceLocation location = emulation::SourceLocation::Current()) {
   return emulation::Combine(
-      "__ballot_sync", site, mask, value, 0u,
-      [](unsigned bits, int lane, int own) { return bits | unsigned{own != 0} << lane; });
+      "__ballot_sync", location, mask, value, 0u,
+      [](unsigned bits, int lane, int self) { return bits | unsigned{self != 0} << lane; });
 }
 template <typename T>
-T __reduce_add_sync(unsigned mask, T value, emulation::Site site = emulation::Site::Here()) {
-  return emulation::Combine("__reduce_add_sync", site, mask, value, T(0),
+T __reduce_add_sync(unsigned mask, T value,
+                    emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  return emulation::Combine("__reduce_add_sync", location, mask, value, T(0),
                             [](T a, int, T b) { return T(unsigned(a) + unsigned(b)); });
 }
 template <typename T>
-T __reduce_max_sync(unsigned mask, T value, emulation::Site site = emulation::Site::Here()) {
-  return emulation::Combine("__reduce_max_sync", site, mask, value, value,
+T __reduce_max_sync(unsigned mask, T value,
+                    emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  return emulation::Combine("__reduce_max_sync", location, mask, value, value,
                             [](T a, int, T b) { return a > b ? a : b; });
 }
 template <typename T>
-T __reduce_min_sync(unsigned mask, T value, emulation::Site site = emulation::Site::Here()) {
-  return emulation::Combine("__reduce_min_sync", site, mask, value, value,
+T __reduce_min_sync(unsigned mask, T value,
+                    emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  return emulation::Combine("__reduce_min_sync", location, mask, value, value,
                             [](T a, int, T b) { return a < b ? a : b; });
 }
 template <typename T>
-T __reduce_or_sync(unsigned mask, T value, emulation::Site site = emulation::Site::Here()) {
-  return emulation::Combine("__reduce_or_sync", site, mask, value, T(0),
+T __reduce_or_sync(unsigned mask, T value,
+                   emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  return emulation::Combine("__reduce_or_sync", location, mask, value, T(0),
                             [](T a, int, T b) { return a | b; });
 }
 
 template <typename T>
 T __ldg(const T* from) {
   if (reinterpret_cast<uintptr_t>(from) % sizeof(T) != 0) {
-    emulation::Fail("__ldg of %d bytes from %p", int(sizeof(T)), static_cast<const void*>(from));
+    emulation::Fail("misaligned __ldg of %d bytes from %p", int(sizeof(T)),
+                    static_cast<const void*>(from));
   }
   return *from;
 }
@@ -237,7 +247,7 @@ void __stcg(T* to, T value) {
   *to = value;
 }
 
-// Blocks do not overlap, nor do threads where they do not wait.
+// CTAs do not overlap, and threads are only switched where they wait.
 template <typename T>
 T atomicAdd(T* to, T value) {
   const T before = *to;
@@ -291,7 +301,7 @@ SASA_EMULATION_MIN_MAX(unsigned long long)
 inline float min(float a, float b) { return fminf(a, b); }
 inline float max(float a, float b) { return fmaxf(a, b); }
 
-// The host's part. Two small multiprocessors, so that blocks take several turns.
+// Host functions. Two multiprocessors with one CTA each, so that CTAs compute several tiles.
 enum cudaError_t { cudaSuccess, cudaErrorInvalidValue };
 using cudaStream_t = struct CUstream_st*;
 enum cudaDeviceAttr {
@@ -321,7 +331,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
       *value = 233472;
       break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = emulation::kMostSharedBytes;
+      *value = emulation::kMaxSharedBytes;
       break;
     case cudaDevAttrComputeCapabilityMajor:
       *value = 9;

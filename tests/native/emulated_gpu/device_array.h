@@ -1,4 +1,4 @@
-// Memory of the emulated GPU.
+// Device memory of the emulated GPU.
 #ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_DEVICE_ARRAY_H_
 #define SASA_TF_TESTS_NATIVE_EMULATED_GPU_DEVICE_ARRAY_H_
 
@@ -12,8 +12,8 @@
 
 namespace emulation {
 
-// A copy of an array of the host. What lies behind its last 16 bytes cannot be touched, and what
-// lies before it must not be written.
+// A device copy of a host array. Accesses after its last 16 bytes fault, and writes before it are
+// detected by CopyTo.
 class DeviceArray {
  public:
   explicit DeviceArray(const std::vector<char>& host) : bytes_(host.size()) {
@@ -37,10 +37,10 @@ class DeviceArray {
   char* data() const { return data_; }
   float* floats() const { return reinterpret_cast<float*>(data_); }
 
-  // Makes all numbers NaN, whatever their type.
+  // Fills the array with NaN, of any type.
   void Poison() { std::memset(data_, kNan, bytes_); }
 
-  // Returns false where something was written around the array.
+  // Copies to the host. Returns false if a kernel wrote outside the array.
   bool CopyTo(std::vector<char>& host) const {
     if (bytes_ > 0) std::memcpy(host.data(), data_, bytes_);
     for (const char* at = memory_; at < memory_ + pages_; ++at) {

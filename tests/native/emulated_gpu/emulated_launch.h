@@ -14,7 +14,7 @@ void LaunchKernel(void (*kernel)(Parameters...), int ctas, int threads, int smem
                   cudaStream_t, Arguments... arguments) {
   auto thread = [&] { kernel(static_cast<Parameters>(arguments)...); };
   const auto call = [](void* context) { (*static_cast<decltype(thread)*>(context))(); };
-  emulation::Run(ctas, threads, smem_bytes, call, &thread);
+  emulation::RunGrid(ctas, threads, smem_bytes, call, &thread);
 }
 
 template <typename Kernel>

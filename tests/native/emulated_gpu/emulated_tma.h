@@ -1,6 +1,6 @@
-// The boxes of cuda/tma.cuh, for kernels that run on a processor.
-#ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_EMULATED_BOXES_H_
-#define SASA_TF_TESTS_NATIVE_EMULATED_GPU_EMULATED_BOXES_H_
+// Emulation of cuda/tma.cuh.
+#ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_EMULATED_TMA_H_
+#define SASA_TF_TESTS_NATIVE_EMULATED_GPU_EMULATED_TMA_H_
 
 #include <cstdint>
 #include <cstring>
@@ -13,15 +13,15 @@
 namespace sasa {
 
 struct TensorMap {
-  TensorMapDesc plan;
+  TensorMapDesc desc;
 
   void Prefetch() const {}
 };
 
-// Every third time there are none, so that kernels are also seen without.
-inline bool EncodeTensorMap(const TensorMapDesc& plan, TensorMap& boxes) {
+// Fails every third time, so that kernels are also tested without TMA.
+inline bool EncodeTensorMap(const TensorMapDesc& desc, TensorMap& tensor_map) {
   static int calls = 0;
-  boxes.plan = plan;
+  tensor_map.desc = desc;
   return ++calls % 3 != 0;
 }
 
@@ -29,62 +29,69 @@ class TmaBarrier {
  public:
   static constexpr int kBytes = 8;
 
-  explicit TmaBarrier(void* memory) { emulation::AddressOf(memory); }
+  explicit TmaBarrier(void* memory) { emulation::SmemAddressOf(memory); }
 
-  void Expect(int bytes) {
-    if (threadIdx.x != 0 || expected_ != 0) emulation::Fail("TmaBarrier::Expect out of turn");
+  void ArriveExpectTx(int bytes) {
+    if (threadIdx.x != 0 || expected_ != 0) {
+      emulation::Fail("ArriveExpectTx was called twice, or not by the first thread");
+    }
     expected_ = bytes;
   }
 
-  // Numbers are not there until they are waited for. Bits of addresses are exchanged as the CUDA
-  // driver's documentation of tensor maps has it.
-  void Copy(const TensorMap& boxes, int channel, int x, int y, int image, uint32_t to,
-            emulation::Site site = emulation::Site::Here()) {
-    constexpr int kPiece = 16, kAligned = 128;
-    const TensorMapDesc& p = boxes.plan;
-    const int pieces = p.channels_of_box * 2 / kPiece;
-    uint32_t at = to;
-    emulation::SharedAt("TmaBarrier::Copy", site, at, kPiece, kAligned);
-    for (int row = y; row < y + p.rows_of_box; ++row) {
-      for (int column = x; column < x + p.columns_of_box; ++column) {
-        for (int piece = 0; piece < pieces; ++piece, at += kPiece) {
-          const uint32_t place = at ^ at / kAligned % pieces * kPiece;
-          char* target = emulation::SharedAt("TmaBarrier::Copy", site, place, kPiece, kPiece);
-          std::memset(target, kPoison, kPiece);
-          const int first = channel + piece * kPiece / 2;
-          const bool inside =
-              row >= 0 && row < p.height && column >= 0 && column < p.width && first < p.channels;
-          const int64_t pixel = (int64_t{image} * p.height + row) * p.width + column;
-          const char* from = static_cast<const char*>(p.from) + 2 * (pixel * p.pixel_step + first);
-          copies_.emplace_back(target, inside ? from : nullptr);
-        }
-      }
-    }
-  }
-
   void Wait() {
-    if (16 * copies_.size() != expected_) {
-      emulation::Fail("%zu bytes were to come in boxes, %zu were copied", expected_,
-                      16 * copies_.size());
+    if (kChunkBytes * loads_.size() != expected_) {
+      emulation::Fail("the TMA barrier expects %zu bytes, and %zu were loaded", expected_,
+                      kChunkBytes * loads_.size());
     }
-    for (const auto& [to, from] : copies_) {
+    for (const auto& [to, from] : loads_) {
       if (from) {
-        std::memcpy(to, from, 16);
+        std::memcpy(to, from, kChunkBytes);
       } else {
-        std::memset(to, 0, 16);
+        std::memset(to, 0, kChunkBytes);
       }
     }
-    copies_.clear();
+    loads_.clear();
     expected_ = 0;
   }
 
  private:
-  static constexpr int kPoison = 0xff;
+  friend void TmaLoad(const TensorMap&, TmaBarrier&, uint32_t, int, int, int, int,
+                      emulation::SourceLocation);
+
+  static constexpr size_t kChunkBytes = 16;
 
   size_t expected_ = 0;
-  std::vector<std::pair<char*, const char*>> copies_;  // of the first thread
+  std::vector<std::pair<char*, const char*>> loads_;  // chunks; null for zeros
 };
+
+// The data arrives when it is waited for; until then its place is NaN. The swizzle is that of the
+// CUDA driver API's documentation of tensor maps.
+inline void TmaLoad(const TensorMap& tensor_map, TmaBarrier& barrier, uint32_t smem, int channel,
+                    int x, int y, int image,
+                    emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  constexpr int kChunk = TmaBarrier::kChunkBytes, kAlignment = 128, kNan = 0xff;
+  const TensorMapDesc& desc = tensor_map.desc;
+  const int chunks = desc.box_channels * 2 / kChunk;
+  uint32_t address = smem;
+  emulation::ResolveSmem("TmaLoad", location, address, kChunk, kAlignment);
+  for (int row = y; row < y + desc.box_rows; ++row) {
+    for (int column = x; column < x + desc.box_columns; ++column) {
+      for (int chunk = 0; chunk < chunks; ++chunk, address += kChunk) {
+        const uint32_t swizzled = address ^ address / kAlignment % chunks * kChunk;
+        char* target = emulation::ResolveSmem("TmaLoad", location, swizzled, kChunk, kChunk);
+        std::memset(target, kNan, kChunk);
+        const int first = channel + chunk * kChunk / 2;
+        const bool in_image = row >= 0 && row < desc.height && column >= 0 && column < desc.width &&
+                              first < desc.channels;
+        const int64_t pixel = (int64_t{image} * desc.height + row) * desc.width + column;
+        const char* data = static_cast<const char*>(desc.data);
+        barrier.loads_.emplace_back(
+            target, in_image ? data + 2 * (pixel * desc.pixel_stride + first) : nullptr);
+      }
+    }
+  }
+}
 
 }  // namespace sasa
 
-#endif  // SASA_TF_TESTS_NATIVE_EMULATED_GPU_EMULATED_BOXES_H_
+#endif  // SASA_TF_TESTS_NATIVE_EMULATED_GPU_EMULATED_TMA_H_

@@ -1,6 +1,6 @@
-// Rounding to half precision, and what both kinds of it can do.
-#ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_NUMBERS_H_
-#define SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_NUMBERS_H_
+// The 16-bit floating point types: rounding, and the operations that both have.
+#ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_TYPES_H_
+#define SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_TYPES_H_
 
 #include <cmath>
 #include <cstdint>
@@ -9,22 +9,22 @@
 
 namespace emulation {
 
-// float16: 5 bits of exponent, 10 of fraction. All round to nearest, ties to even.
+// float16 has 5 bits of exponent and 10 of fraction. All rounding is to nearest, ties to even.
 struct Float16 {
-  static uint16_t Round(float x) {
+  static uint16_t FromFloat(float x) {
     const uint32_t bits = BitCast<uint32_t>(x), sign = bits >> 16 & 0x8000;
     uint32_t magnitude = bits & 0x7fffffff;
     if (magnitude > 0x7f800000) return 0x7fff;
     if (magnitude >= 0x477ff000) return sign | 0x7c00;  // 65520
     if (magnitude < 0x38800000) {
-      // Below 2**-14: a half's last place is then that of a float between 0.5 and 1.
-      const float moved = BitCast<float>(magnitude) + 0.5f;
-      return sign | (BitCast<uint32_t>(moved) - 0x3f000000);
+      // Below 2**-14: after adding 0.5, the last bit of float32 is the last bit of a denormal.
+      const float shifted = BitCast<float>(magnitude) + 0.5f;
+      return sign | (BitCast<uint32_t>(shifted) - 0x3f000000);
     }
     magnitude += 0xfff + (magnitude >> 13 & 1);
     return sign | (magnitude - 0x38000000) >> 13;
   }
-  static float Widen(uint16_t bits) {
+  static float ToFloat(uint16_t bits) {
     const uint32_t magnitude = (bits & 0x7fffu) << 13, sign = (bits & 0x8000u) << 16;
     if (magnitude >= 0x0f800000) return BitCast<float>(sign | magnitude | 0x7f800000);
     const float scaled = BitCast<float>(magnitude) * 0x1p112f;
@@ -32,27 +32,27 @@ struct Float16 {
   }
 };
 
-// bfloat16: the upper half of a float.
+// bfloat16 is the upper half of a float32.
 struct Bfloat16 {
-  static uint16_t Round(float x) {
+  static uint16_t FromFloat(float x) {
     const uint32_t bits = BitCast<uint32_t>(x);
     if ((bits & 0x7fffffff) > 0x7f800000) return 0x7fff;
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   }
-  static float Widen(uint16_t bits) { return BitCast<float>(uint32_t{bits} << 16); }
+  static float ToFloat(uint16_t bits) { return BitCast<float>(uint32_t{bits} << 16); }
 };
 
-// Rounded to a float such that rounding that once more is as rounding once: what is not exact gets
-// an odd last bit.
-inline float ToOdd(double x) {
+// Rounds to odd: the last bit of an inexact result is 1, so that rounding it again to fewer bits is
+// the same as rounding once.
+inline float RoundToOdd(double x) {
   const float narrow = static_cast<float>(x);
   if (narrow == x || x != x || (BitCast<uint32_t>(narrow) & 1) != 0) return narrow;
   const bool larger = std::fabs(double{narrow}) > std::fabs(x);
   return BitCast<float>(BitCast<uint32_t>(narrow) + (larger ? -1 : 1));
 }
 
-// a b + c of numbers of half precision.
-inline float MultiplyAddToOdd(float a, float b, float c) {
+// a b + c of 16-bit values, rounded to odd.
+inline float FmaToOdd(float a, float b, float c) {
   const double product = double{a} * b;  // exact
   double sum = product + c;
   if (!std::isfinite(sum)) return static_cast<float>(sum);
@@ -60,75 +60,75 @@ inline float MultiplyAddToOdd(float a, float b, float c) {
   if (lost != 0 && (BitCast<uint64_t>(sum) & 1) == 0) {
     sum = std::nextafter(sum, lost > 0 ? INFINITY : -INFINITY);
   }
-  return ToOdd(sum);
+  return RoundToOdd(sum);
 }
 
-// A number of `Kind` in memory.
-template <typename Kind>
+// A value of `Format`, Float16 or Bfloat16.
+template <typename Format>
 struct Half {
   uint16_t bits;
 
   Half() = default;
-  Half(float x) : bits(Kind::Round(x)) {}
-  Half(double x) : bits(Kind::Round(ToOdd(x))) {}
+  Half(float x) : bits(Format::FromFloat(x)) {}
+  Half(double x) : bits(Format::FromFloat(RoundToOdd(x))) {}
   Half(int x) : Half(double(x)) {}
   Half(unsigned x) : Half(double(x)) {}
-  operator float() const { return Kind::Widen(bits); }
+  operator float() const { return Format::ToFloat(bits); }
 
   static Half FromBits(uint16_t bits) {
     Half half;
     half.bits = bits;
     return half;
   }
-  static Half MultiplyAdd(Half a, Half b, Half c) { return Half(MultiplyAddToOdd(a, b, c)); }
+  static Half Fma(Half a, Half b, Half c) { return Half(FmaToOdd(a, b, c)); }
 };
 
-// Two of them, the first in the lower half of a word.
-template <typename Kind>
+// Two packed values, the first in the low half of a word.
+template <typename Format>
 struct alignas(4) Half2 {
-  Half<Kind> x, y;
+  Half<Format> x, y;
   Half2() = default;
-  Half2(Half<Kind> x, Half<Kind> y) : x(x), y(y) {}
+  Half2(Half<Format> x, Half<Format> y) : x(x), y(y) {}
 };
 
-template <typename Kind>
-Half<Kind> operator+(Half<Kind> a, Half<Kind> b) {
-  return Half<Kind>::MultiplyAdd(a, 1.f, b);
+template <typename Format>
+Half<Format> operator+(Half<Format> a, Half<Format> b) {
+  return Half<Format>::Fma(a, 1.f, b);
 }
-template <typename Kind>
-Half<Kind> operator-(Half<Kind> a) {
-  return Half<Kind>::FromBits(a.bits ^ 0x8000);
+template <typename Format>
+Half<Format> operator-(Half<Format> a) {
+  return Half<Format>::FromBits(a.bits ^ 0x8000);
 }
-template <typename Kind>
-Half<Kind> operator-(Half<Kind> a, Half<Kind> b) {
+template <typename Format>
+Half<Format> operator-(Half<Format> a, Half<Format> b) {
   return a + -b;
 }
-template <typename Kind>
-Half<Kind> operator*(Half<Kind> a, Half<Kind> b) {
-  return Half<Kind>::MultiplyAdd(a, b, -0.f);
+template <typename Format>
+Half<Format> operator*(Half<Format> a, Half<Format> b) {
+  return Half<Format>::Fma(a, b, -0.f);
 }
 
-// A number that is larger, or the one that is a number.
-template <typename Kind>
-Half<Kind> Larger(Half<Kind> a, Half<Kind> b) {
-  return Half<Kind>(fmaxf(a, b));
+// If one operand is NaN, these return the other.
+template <typename Format>
+Half<Format> Max(Half<Format> a, Half<Format> b) {
+  return Half<Format>(fmaxf(a, b));
 }
-template <typename Kind>
-Half<Kind> Smaller(Half<Kind> a, Half<Kind> b) {
-  return Half<Kind>(fminf(a, b));
+template <typename Format>
+Half<Format> Min(Half<Format> a, Half<Format> b) {
+  return Half<Format>(fminf(a, b));
 }
 
 }  // namespace emulation
 
-// CUDA's names that are the same for both kinds.
+// The CUDA functions that both types have.
 #define SASA_EMULATION_HALF_FUNCTIONS(T, T2)                                     \
   inline T __hadd(T a, T b) { return a + b; }                                    \
   inline T __hsub(T a, T b) { return a - b; }                                    \
   inline T __hmul(T a, T b) { return a * b; }                                    \
-  inline T __hfma(T a, T b, T c) { return T::MultiplyAdd(a, b, c); }             \
+  inline T __hfma(T a, T b, T c) { return T::Fma(a, b, c); }                     \
   inline T __hneg(T a) { return -a; }                                            \
-  inline T __hmax(T a, T b) { return emulation::Larger(a, b); }                  \
-  inline T __hmin(T a, T b) { return emulation::Smaller(a, b); }                 \
+  inline T __hmax(T a, T b) { return emulation::Max(a, b); }                     \
+  inline T __hmin(T a, T b) { return emulation::Min(a, b); }                     \
   inline T2 __hadd2(T2 a, T2 b) { return {a.x + b.x, a.y + b.y}; }               \
   inline T2 __hsub2(T2 a, T2 b) { return {a.x - b.x, a.y - b.y}; }               \
   inline T2 __hmul2(T2 a, T2 b) { return {a.x * b.x, a.y * b.y}; }               \
@@ -137,4 +137,4 @@ Half<Kind> Smaller(Half<Kind> a, Half<Kind> b) {
   inline T2 __hmin2(T2 a, T2 b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; } \
   inline T2 __hfma2(T2 a, T2 b, T2 c) { return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)}; }
 
-#endif  // SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_NUMBERS_H_
+#endif  // SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_TYPES_H_

@@ -1,4 +1,4 @@
-// Instructions that the lanes of a warp execute together, and copies to shared memory.
+// The matrix instructions, which the lanes of a warp execute together.
 #ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_INSTRUCTIONS_H_
 #define SASA_TF_TESTS_NATIVE_EMULATED_GPU_INSTRUCTIONS_H_
 
@@ -11,34 +11,35 @@
 
 namespace emulation {
 
-// ldmatrix: of `count` matrices of 8 x 8 halves, lane i gives the address of row i % 8 of matrix
-// i / 8, and gets the two halves of each at row i / 4 and columns from i % 4 * 2.
-void Ldmatrix(const char* name, Site site, int count, bool transposed, uint32_t from,
-                  uint32_t* to);
+// ldmatrix: loads `count` matrices of 8 x 8 16-bit elements. Lane i passes the address of row i % 8
+// of matrix i / 8, and receives of each matrix the elements of row i / 4, columns i % 4 * 2 and the
+// next.
+void Ldmatrix(const char* name, SourceLocation location, int count, bool transposed, uint32_t smem,
+              uint32_t* matrices);
 
-// movmatrix: a matrix that lies over the lanes as those do.
-uint32_t Movmatrix(const char* name, Site site, uint32_t own);
+// movmatrix: transposes a matrix in the registers that ldmatrix writes.
+uint32_t Movmatrix(const char* name, SourceLocation location, uint32_t a);
 
-// mma: sum [16, 8] = start + a [16, depth] b [depth, 8].
+// mma: acc [16, 8] += a [16, depth] b [depth, 8], of packed bf16 or fp16.
 struct MmaFragments {
   uint32_t a[4], b[2];
-  float sum[4];
+  float acc[4];
 };
-void Mma(const char* name, Site site, bool brain, int depth, MmaFragments& own);
+void Mma(const char* name, SourceLocation location, bool bf16, int depth, MmaFragments& fragments);
 
 template <typename T>
-void Mma(const char* name, Site site, float (&sum)[4], const float (&start)[4],
-              const uint32_t (&a)[4], const uint32_t (&b)[2], int depth) {
-  MmaFragments own = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {start[0], start[1], start[2], start[3]}};
-  Mma(name, site, std::is_same_v<T, __nv_bfloat16>, depth, own);
-  for (int i = 0; i < 4; ++i) sum[i] = own.sum[i];
+void Mma(const char* name, SourceLocation location, float (&d)[4], const float (&c)[4],
+         const uint32_t (&a)[4], const uint32_t (&b)[2], int depth) {
+  MmaFragments fragments = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}};
+  Mma(name, location, std::is_same_v<T, __nv_bfloat16>, depth, fragments);
+  for (int i = 0; i < 4; ++i) d[i] = fragments.acc[i];
 }
 
-// The same with [16, 8] and [8, 8] floats, of which the last 13 bits are not looked at.
+// The same of TF32 [16, 8] and [8, 8]; the low 13 bits of the floats are ignored.
 struct Tf32Fragments {
-  float a[4], b[2], sum[4];
+  float a[4], b[2], acc[4];
 };
-void Mma(const char* name, Site site, Tf32Fragments& own);
+void Mma(const char* name, SourceLocation location, Tf32Fragments& fragments);
 
 }  // namespace emulation
 

@@ -1,4 +1,4 @@
-// Memory of a real GPU.
+// Device memory of a real GPU.
 #ifndef SASA_TF_TESTS_NATIVE_REAL_GPU_DEVICE_ARRAY_H_
 #define SASA_TF_TESTS_NATIVE_REAL_GPU_DEVICE_ARRAY_H_
 
@@ -12,7 +12,7 @@
 
 namespace emulation {
 
-// A copy of an array of the host, with a margin on both sides that must not be written.
+// A device copy of a host array, with a margin on both sides that must not be written.
 class DeviceArray {
  public:
   explicit DeviceArray(const std::vector<char>& host) : bytes_(host.size()) {
@@ -27,10 +27,10 @@ class DeviceArray {
   char* data() const { return memory_ + kMargin; }
   float* floats() const { return reinterpret_cast<float*>(data()); }
 
-  // Makes all numbers NaN, whatever their type.
+  // Fills the array with NaN, of any type.
   void Poison() { Check(cudaMemset(data(), kNan, bytes_)); }
 
-  // Returns false where something was written around the array.
+  // Copies to the host. Returns false if a kernel wrote outside the array.
   bool CopyTo(std::vector<char>& host) const {
     std::vector<char> all(bytes_ + 2 * kMargin);
     Check(cudaDeviceSynchronize());
@@ -49,7 +49,7 @@ class DeviceArray {
 
   static void Check(cudaError_t status) {
     if (status == cudaSuccess) return;
-    std::printf("the GPU: %s\n", cudaGetErrorString(status));
+    std::printf("CUDA error: %s\n", cudaGetErrorString(status));
     std::exit(1);
   }
 

@@ -1,4 +1,4 @@
-// In the place of the emulated GPU's scheduler: a real one needs nothing of it.
+// Replaces the emulated GPU's scheduler in programs that run on a real GPU.
 #ifndef SASA_TF_TESTS_NATIVE_REAL_GPU_SCHEDULER_H_
 #define SASA_TF_TESTS_NATIVE_REAL_GPU_SCHEDULER_H_
 
@@ -6,9 +6,9 @@
 
 namespace emulation {
 
-constexpr char kName[] = "real";
+constexpr char kGpuName[] = "real";
 
-inline void WhenFailing(void (*)()) {}
+inline void OnFailure(void (*)()) {}
 inline void Seed(uint64_t) {}
 
 }  // namespace emulation

@@ -1,0 +1,251 @@
+// Global to shared memory to registers: loads CTA tiles with their halo by TMA or cp.async, and
+// reads the halo tiles of MMA tiles with ldmatrix.
+#ifndef SASA_TF_NATIVE_CUDA_MMA_SMEM_LOAD_CUH_
+#define SASA_TF_NATIVE_CUDA_MMA_SMEM_LOAD_CUH_
+
+#include <cstdint>
+
+#include "cuda/kernel_launch.cuh"
+#include "cuda/mma_traits.cuh"
+#include "cuda/mma_warp_tile.cuh"
+#include "cuda/ptx.cuh"
+#include "cuda/tile_scheduler.cuh"
+#include "cuda/tma.cuh"
+#include "local_attention.h"
+
+namespace sasa {
+namespace {
+
+// A ring buffer of rows in shared memory. Consecutive tiles of a CTA overlap in kOverlapRows rows,
+// which stay where they are, so that only the new rows are loaded.
+template <typename Traits>
+struct SmemRowBuffer {
+  bool reuses_rows = false;  // whether the tile follows the one above it
+  int first_slot = 0;        // of the tile's first row
+
+  __device__ void AdvanceTile(bool follows) {
+    reuses_rows = follows;
+    first_slot = reuses_rows ? Slot(Traits::kTileRows) : Traits::kLeadRows;
+  }
+  __device__ int FirstNewRow() const { return reuses_rows ? Traits::kOverlapRows : 0; }
+  // The slot of a row of the tile, counted from its first halo row.
+  __device__ int Slot(int row) const {
+    row += first_slot;
+    return row < Traits::kBufferRows ? row : row - Traits::kBufferRows;
+  }
+};
+
+// An array that tiles are loaded from.
+template <typename Traits>
+struct TileSource {
+  const typename Traits::Element* data;
+  int parts;   // that are packed in the array
+  bool valid;  // false: the tile is filled with zeros
+};
+
+// The tensor maps of a kernel's two arrays, if `use_tma`.
+struct TileTensorMaps {
+  TensorMap first, second;
+  bool use_tma;
+
+  // Called by all threads at the start of a kernel.
+  __device__ void Prefetch() const {
+    if (!use_tma || threadIdx.x != 0) return;
+    first.Prefetch();
+    second.Prefetch();
+  }
+};
+
+// Encodes the tensor maps of a kernel, if it can use TMA: `possible` is false if an array is
+// missing or pooled. TMA does not support dilation.
+template <typename Traits, typename Kernel>
+TileTensorMaps EncodeTileTensorMaps(Kernel kernel, const LocalAttentionProblem& p, bool possible,
+                                    const void* first, int first_parts, const void* second,
+                                    int second_parts) {
+  TileTensorMaps maps = {};
+  const int64_t channels = p.heads * Traits::kHeadDim;
+  const auto describe = [&](const void* data, int parts) {
+    TensorMapDesc desc = {};
+    desc.data = data;
+    desc.images = p.batch;
+    desc.height = p.height;
+    desc.width = p.width;
+    desc.channels = channels;
+    desc.pixel_stride = channels * parts;
+    desc.box_channels = 8 * Traits::kChunks;
+    desc.box_columns = Traits::kSmemPitch;
+    desc.box_rows = Traits::kTmaBoxRows;
+    return desc;
+  };
+  maps.use_tma = possible && p.dilation_rows == 1 && p.dilation_columns == 1 &&
+                 CompiledForSm90(kernel) &&
+                 EncodeTensorMap(describe(first, first_parts), maps.first) &&
+                 EncodeTensorMap(describe(second, second_parts), maps.second);
+  return maps;
+}
+
+// Loads the new rows of a tile with cp.async. kPooled: from d_output, which may be that of a pooled
+// output.
+template <typename Traits, bool kPooled = false>
+__device__ inline void CpAsyncLoadTile(const TileGrid& g, const CtaTile& tile,
+                                       const SmemRowBuffer<Traits>& buffer, const MmaLane& lane,
+                                       const TileSource<Traits>& source, uint32_t smem) {
+  using Element = typename Traits::Element;
+  // A lane copies one chunk of every kPixels-th pixel of a row.
+  constexpr int kPixels = kWarpSize / Traits::kChunks;
+  constexpr int kIterations = CeilDiv(Traits::kSmemColumns, kPixels);
+  const int warp = threadIdx.x / kWarpSize, chunk = lane.id % Traits::kChunks;
+  const int column = lane.id / Traits::kChunks;
+  // The strides of loads are even, so they are a whole number of pooled pixels.
+  const int shift = kPooled ? g.pool_shift : 0;
+  static_assert(!kPooled || (Traits::kWarps % 2 == 0 && kPixels % 2 == 0));
+  const int row_step =
+      (Traits::kWarps * g.row_stride * source.parts >> 2 * shift) * Traits::kHeadDim;
+  const int column_step = (kPixels * g.column_stride * source.parts >> shift) * Traits::kHeadDim;
+  const bool valid = source.valid && tile.head + chunk / Traits::kHeadChunks < g.heads;
+  bool column_valid[kIterations];
+#pragma unroll
+  for (int i = 0; i < kIterations; ++i) {
+    column_valid[i] = valid && tile.ColumnInImage(column + i * kPixels - kHalo);
+  }
+  const int first = buffer.FirstNewRow() + warp;
+  const int y = first - kHalo, x = column - kHalo;
+  const int64_t pixel =
+      kPooled ? tile.PooledOffset(g, y, x)
+              : tile.Offset(source.parts) + (y * g.row_stride + x * g.column_stride) * source.parts;
+  const Element* row_data = source.data + pixel * Traits::kHeadDim + chunk * 8;
+#pragma unroll 2
+  for (int row = first; row < Traits::kSmemRows; row += Traits::kWarps) {
+    const bool row_valid = tile.RowInImage(row - kHalo);
+    const uint32_t to =
+        smem + Traits::SwizzledOffset(buffer.Slot(row) * Traits::kSmemPitch + column, chunk);
+    const Element* from = row_data;
+#pragma unroll
+    for (int i = 0; i < kIterations; ++i) {
+      if (i < kIterations - 1 || column + i * kPixels < Traits::kSmemColumns) {
+        CpAsync16((to ^ i % 2 * Traits::SwizzleXor(kPixels)) + i * kPixels * Traits::kPixelBytes,
+                  from, row_valid && column_valid[i]);
+      }
+      from += column_step;
+    }
+    row_data += row_step;
+  }
+}
+
+// Loads the new rows of both tiles, whose buffers are adjacent, by TMA. Called by the first thread.
+template <typename Traits>
+__device__ inline void TmaLoadTiles(const CtaTile& tile, const SmemRowBuffer<Traits>& buffer,
+                                    const TileTensorMaps& maps, uint32_t smem,
+                                    TmaBarrier& barrier) {
+  const int begin = buffer.reuses_rows ? Traits::kOverlapRows : -Traits::kLeadRows;
+  const int boxes = CeilDiv(Traits::kSmemRows - begin, Traits::kTmaBoxRows);
+  barrier.ArriveExpectTx(2 * Traits::kTmaBoxBytes * boxes);
+  const int channel = tile.head * Traits::kHeadDim, x = tile.x - kHalo, y = tile.y - kHalo;
+#pragma unroll 1
+  for (int i = 0; i < boxes; ++i) {
+    const int row = begin + i * Traits::kTmaBoxRows;
+    const uint32_t to = smem + buffer.Slot(row) * Traits::kSmemPitch * Traits::kPixelBytes;
+    TmaLoad(maps.first, barrier, to, channel, x, y + row, tile.image);
+    TmaLoad(maps.second, barrier, to + Traits::kBufferBytes, channel, x, y + row, tile.image);
+  }
+}
+
+// Starts the loads of both tiles. kPooled is about the second.
+template <typename Traits, bool kPooled = false>
+__device__ inline void StartTileLoads(const TileGrid& g, const CtaTile& tile,
+                                      const SmemRowBuffer<Traits>& buffer, const MmaLane& lane,
+                                      const TileTensorMaps& maps, bool use_tma,
+                                      const TileSource<Traits>& first,
+                                      const TileSource<Traits>& second, uint32_t smem,
+                                      TmaBarrier& barrier) {
+  if (use_tma) {
+    if (threadIdx.x == 0) TmaLoadTiles<Traits>(tile, buffer, maps, smem, barrier);
+  } else {
+    CpAsyncLoadTile<Traits>(g, tile, buffer, lane, first, smem);
+    CpAsyncLoadTile<Traits, kPooled>(g, tile, buffer, lane, second, smem + Traits::kBufferBytes);
+  }
+}
+
+// Waits until the tiles have arrived for all threads of the CTA.
+__device__ inline void WaitForTiles(bool use_tma, TmaBarrier& barrier) {
+  CpAsyncWaitAll();
+  if (use_tma) barrier.Wait();
+  __syncthreads();
+}
+
+// The addresses that a lane passes to ldmatrix.x4, which loads the matrices of two halo columns and
+// two chunks: for the first two steps of an MMA tile; other steps and tiles are at fixed distances.
+// In the matrices of QK^T the chunks of a column are in consecutive registers of a B operand, in
+// transposed ones (PV) the columns of a chunk.
+template <typename Traits, bool kTransposed>
+struct LdmatrixAddresses {
+  static constexpr int kSteps = 2, kColumns = 2 * kSteps;
+  uint32_t smem[kSteps];
+
+  // `slot`: of the lane's row in the buffer; `column`: the first halo column.
+  __device__ LdmatrixAddresses(uint32_t buffer, const MmaLane& lane, int slot, int column) {
+    const int column_offset = kTransposed ? lane.matrix_lo : lane.matrix_hi;
+    const int chunk = kTransposed ? lane.matrix_hi : lane.matrix_lo;
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      smem[step] =
+          buffer + Traits::SwizzledOffset(
+                       slot * Traits::kSmemPitch + column + 2 * step + column_offset, chunk);
+    }
+  }
+  __device__ uint32_t At(int step, int chunk) const {
+    const int columns = step / kSteps * kColumns;
+    return (smem[step % kSteps] ^ Traits::SwizzleXor(columns) ^ chunk * 16) +
+           columns * Traits::kPixelBytes;
+  }
+  // Advances to the next MMA tile.
+  __device__ void Advance() {
+#pragma unroll
+    for (auto& address : smem) {
+      address = (address ^ Traits::SwizzleXor(Traits::kMmaTileColumns)) +
+                Traits::kMmaTileColumns * Traits::kPixelBytes;
+    }
+  }
+};
+
+// B operands of two halo columns (keys, values; in dK/dV queries, dO): [column][chunk], pixels as
+// rows of 8 channels or, transposed, as columns.
+template <typename Traits, bool kTransposed>
+struct KvFragment {
+  uint32_t b[2][Traits::kChunks];
+
+  // `offset`: of the buffer from that of the addresses, in bytes.
+  __device__ void Load(const LdmatrixAddresses<Traits, kTransposed>& addresses, int step,
+                       int offset = 0) {
+#pragma unroll
+    for (int chunk = 0; chunk < Traits::kChunks; chunk += 2) {
+      uint32_t matrices[4];
+      const uint32_t smem = addresses.At(step, chunk) + offset;
+      if constexpr (kTransposed) {
+        LdmatrixX4Trans(smem, matrices);
+      } else {
+        LdmatrixX4(smem, matrices);
+      }
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        (kTransposed ? b[i % 2][chunk + i / 2] : b[i / 2][chunk + i % 2]) = matrices[i];
+      }
+    }
+  }
+};
+
+// acc [16, D] += p [16, 16 pixels] v [16 pixels, D], by head; only a head's own rows are used.
+template <typename Traits>
+__device__ inline void MmaPV(const uint32_t (&p)[4], const KvFragment<Traits, true>& v,
+                             Accumulator<Traits>& acc) {
+#pragma unroll
+  for (int i = 0; i < Traits::kChunks; ++i) {
+    MmaM16N8K16<typename Traits::Element>(acc[i / Traits::kHeadChunks][i % Traits::kHeadChunks],
+                                          p[0], p[1], p[2], p[3], v.b[0][i], v.b[1][i]);
+  }
+}
+
+}  // namespace
+}  // namespace sasa
+
+#endif  // SASA_TF_NATIVE_CUDA_MMA_SMEM_LOAD_CUH_

@@ -1,0 +1,220 @@
+// Backward pass in SIMT arithmetic, first kernel: dQ, delta = rowsum(O * dO), and the gradients of
+// the relative tables.
+//
+// For each row of the window, a thread computes S and dP of its strip's queries as it loads the
+// keys and values of the row and its halo, dS = P (dP - delta), and dQ += dS K. dS summed over the
+// columns and over the rows of the window gives the tables' part of dQ and their gradients. Each
+// warp accumulates the latter in its own shared memory; the CTA's partial sum is their sum.
+#ifndef SASA_TF_NATIVE_CUDA_SIMT_BACKWARD_DQ_CUH_
+#define SASA_TF_NATIVE_CUDA_SIMT_BACKWARD_DQ_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda/element_types.cuh"
+#include "cuda/kernel_launch.cuh"
+#include "cuda/ptx.cuh"
+#include "cuda/simt_memory.cuh"
+#include "cuda/simt_traits.cuh"
+#include "cuda/table_gradients.cuh"
+#include "local_attention.h"
+
+namespace sasa {
+namespace {
+
+template <typename Traits>
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
+    SimtBackwardDqKernel(SimtGrid g, TypedLoader query, TypedLoader key, TypedLoader value,
+                         const float* __restrict__ relative_rows,
+                         const float* __restrict__ relative_columns, TypedLoader output,
+                         const float* __restrict__ lse, TypedLoader d_output, TypedStorer d_query,
+                         float* __restrict__ delta, float* __restrict__ table_partials) {
+  constexpr int kStrip = Traits::kStrip, kColumns = Traits::kWindowColumns;
+  constexpr int kChannels = Traits::kThreadChannels;
+  extern __shared__ float tables[];
+  LoadRelativeTables<Traits>(g, relative_rows, relative_columns, tables);
+  const int entries = g.window_rows + kColumns, elements = entries * g.half;
+  // The sums of the warps follow the tables.
+  float* d_tables = tables + entries * Traits::kPaddedHeadDim;
+  for (int i = threadIdx.x; i < elements * (blockDim.x / kWarpSize); i += blockDim.x) {
+    d_tables[i] = 0.f;
+  }
+  __syncthreads();
+  d_tables += threadIdx.x / kWarpSize * elements;
+  const int lane = threadIdx.x % kWarpSize;
+
+  for (int tile = blockIdx.x; tile < g.num_tiles; tile += gridDim.x) {
+    const SimtStrip<Traits> strip(g, tile);
+    const float* row_table = tables + strip.slice * kChannels;
+    const float* column_table = row_table + g.window_rows * Traits::kPaddedHeadDim;
+    // Offsets and pixel strides of query, key, value and dQ, and of the output and dO.
+    const int64_t origin = strip.ImageOffset(g, g.qkv_parts);
+    const int64_t output_origin = strip.ImageOffset(g, 1);
+    const int output_stride = g.heads * g.head_dim, stride = g.qkv_parts * output_stride;
+    float q[kStrip][kChannels], d_out[kStrip][kChannels], dq[kStrip][kChannels] = {};
+    float column_bias[kStrip][kColumns], ds_column_sum[kStrip][kColumns] = {};
+    float query_lse[kStrip], query_delta[kStrip];
+#pragma unroll
+    for (int j = 0; j < kStrip; ++j) {
+      const int x = strip.Column(g, j), pixel = strip.y * g.width + x;
+      const bool in_image = strip.InImage(g, x);
+      query.Load(origin + pixel * stride, in_image, strip.channels, q[j]);
+      d_output.Load(output_origin + pixel * output_stride, in_image, strip.channels, d_out[j]);
+      float out[kChannels];
+      output.Load(output_origin + pixel * output_stride, in_image, strip.channels, out);
+      query_delta[j] = HeadSum<Traits::kHeadLanes>(Dot(d_out[j], out, 0.f));
+      query_lse[j] = kInvalidLse;
+      if (in_image) {
+        const int64_t head = strip.HeadOffset(g, strip.y, x);
+        query_lse[j] = lse[head] * kLog2E;
+        if (strip.slice == 0) delta[head] = query_delta[j];
+      }
+#pragma unroll
+      for (int i = 0; i < kChannels; ++i) q[j][i] *= g.scale * kLog2E;
+#pragma unroll
+      for (int b = 0; b < kColumns; ++b) {
+        const int column = strip.Column(g, j + b - kColumns / 2);
+        const bool masked = g.mask_border && (column < 0 || column >= g.width);
+        column_bias[j][b] =
+            Dot(q[j], column_table + b * Traits::kPaddedHeadDim, masked ? kMaskedLogit : 0.f);
+      }
+    }
+#pragma unroll 1
+    for (int a = 0; a < g.window_rows; ++a) {
+      const int y = strip.y + (a - g.window_rows / 2) * g.dilation_rows;
+      const bool row_in_image = y >= 0 && y < g.height;
+      const int64_t row = origin + static_cast<int64_t>(y) * g.width * stride;
+      const float row_mask = g.mask_border && !row_in_image ? kMaskedLogit : 0.f;
+      float s[kStrip][kColumns], dp[kStrip][kColumns];  // dp: dP, then dS
+#pragma unroll
+      for (int j = 0; j < kStrip; ++j) {
+        const float row_bias = Dot(q[j], row_table + a * Traits::kPaddedHeadDim, row_mask);
+#pragma unroll
+        for (int b = 0; b < kColumns; ++b) {
+          s[j][b] = column_bias[j][b] + row_bias;
+          dp[j][b] = 0.f;
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < Traits::kHaloColumns; ++n) {
+        const int x = strip.Column(g, n - kColumns / 2);
+        const bool in_image = row_in_image && strip.InImage(g, x);
+        float k[kChannels], v[kChannels];
+        key.Load(row + x * stride, g.has_key && in_image, strip.channels, k);
+        value.Load(row + x * stride, in_image, strip.channels, v);
+#pragma unroll
+        for (int j = 0; j < kStrip; ++j) {
+          if (n - j >= 0 && n - j < kColumns) {
+            s[j][n - j] = Dot(q[j], k, s[j][n - j]);
+            dp[j][n - j] = Dot(d_out[j], v, dp[j][n - j]);
+          }
+        }
+      }
+      float ds_row_sum[kStrip];
+#pragma unroll
+      for (int j = 0; j < kStrip; ++j) {
+        ds_row_sum[j] = 0.f;
+#pragma unroll
+        for (int b = 0; b < kColumns; ++b) {
+          const float p = Exp2Approx(HeadSum<Traits::kHeadLanes>(s[j][b]) - query_lse[j]);
+          dp[j][b] = p * (HeadSum<Traits::kHeadLanes>(dp[j][b]) - query_delta[j]);
+          ds_row_sum[j] += dp[j][b];
+          ds_column_sum[j][b] += dp[j][b];
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < Traits::kHaloColumns; ++n) {
+        const int x = strip.Column(g, n - kColumns / 2);
+        float k[kChannels];
+        key.Load(row + x * stride, g.has_key && row_in_image && strip.InImage(g, x), strip.channels,
+                 k);
+#pragma unroll
+        for (int j = 0; j < kStrip; ++j) {
+          if (n - j >= 0 && n - j < kColumns) {
+#pragma unroll
+            for (int i = 0; i < kChannels; ++i) dq[j][i] = fmaf(dp[j][n - j], k[i], dq[j][i]);
+          }
+        }
+      }
+      if (g.has_relative) {
+#pragma unroll
+        for (int i = 0; i < kChannels; ++i) {
+          float sum = 0.f;
+#pragma unroll
+          for (int j = 0; j < kStrip; ++j) {
+            dq[j][i] = fmaf(ds_row_sum[j], row_table[a * Traits::kPaddedHeadDim + i], dq[j][i]);
+            sum = fmaf(ds_row_sum[j], q[j][i], sum);
+          }
+          sum = WarpReduceSum<Traits::kHeadLanes>(strip.active ? sum : 0.f);
+          const int channel = strip.slice * kChannels + i;
+          if (lane < Traits::kHeadLanes && channel < g.half) d_tables[a * g.half + channel] += sum;
+        }
+      }
+    }
+    if (g.has_relative) {
+#pragma unroll
+      for (int b = 0; b < kColumns; ++b) {
+#pragma unroll
+        for (int i = 0; i < kChannels; ++i) {
+          float sum = 0.f;
+#pragma unroll
+          for (int j = 0; j < kStrip; ++j) {
+            dq[j][i] =
+                fmaf(ds_column_sum[j][b], column_table[b * Traits::kPaddedHeadDim + i], dq[j][i]);
+            sum = fmaf(ds_column_sum[j][b], q[j][i], sum);
+          }
+          sum = WarpReduceSum<Traits::kHeadLanes>(strip.active ? sum : 0.f);
+          const int channel = strip.slice * kChannels + i - g.half;
+          if (lane < Traits::kHeadLanes && channel >= 0 && channel < g.half) {
+            d_tables[(g.window_rows + b) * g.half + channel] += sum;
+          }
+        }
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kStrip; ++j) {
+      const int x = strip.Column(g, j);
+      if (strip.InImage(g, x)) {
+        d_query.Store(dq[j], g.scale, strip.channels, origin + (strip.y * g.width + x) * stride);
+      }
+    }
+  }
+  __syncthreads();
+  d_tables = tables + entries * Traits::kPaddedHeadDim;
+  for (int i = threadIdx.x; i < elements; i += blockDim.x) {
+    float sum = 0.f;
+    for (int warp = 0; warp < blockDim.x / kWarpSize; ++warp) sum += d_tables[warp * elements + i];
+    table_partials[static_cast<int64_t>(blockIdx.x) * elements + i] = sum;
+  }
+}
+
+// Tuned on an H200.
+template <typename Head, int kWindowColumns_>
+struct DqConfig : Head {
+  static constexpr int kWindowColumns = kWindowColumns_;
+  static constexpr int kMinCtasPerSm = Head::kThreadChannels <= 8 ? 3 : 2;
+  static constexpr int kStrip = kWindowColumns <= 7 ? 2 : 1;
+};
+
+template <typename Traits>
+TableReduction LaunchBackwardDq(const LocalAttentionProblem& p, const BackwardArrays& a,
+                                cudaStream_t stream) {
+  const auto kernel = SimtBackwardDqKernel<Traits>;
+  const SimtLaunchPlan plan = PlanSimtLaunch<Traits>(p);
+  const SimtGrid& g = plan.grid;
+  const int entries = g.window_rows + Traits::kWindowColumns, warps = plan.threads / kWarpSize;
+  const int smem_bytes =
+      RelativeTableBytes<Traits>(g) + static_cast<int>(sizeof(float)) * entries * g.half * warps;
+  const int ctas = PersistentGridSize(kernel, g.num_tiles, plan.threads, smem_bytes, kTableWorkers);
+  LaunchKernel(kernel, ctas, plan.threads, smem_bytes, stream, g, LoadFrom(p, a.query),
+               LoadFrom(p, a.key), LoadFrom(p, a.value), a.relative_rows, a.relative_columns,
+               LoadFrom(p, a.output), a.lse, LoadFrom(p, a.d_output), StoreTo(p, a.d_query),
+               a.workspace, TablePartials(p, a));
+  return MakeTableReduction(p, a, ctas, kLn2);
+}
+
+}  // namespace
+}  // namespace sasa
+
+#endif  // SASA_TF_NATIVE_CUDA_SIMT_BACKWARD_DQ_CUH_

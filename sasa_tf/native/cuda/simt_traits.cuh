@@ -1,0 +1,203 @@
+// The SIMT kernels of local attention, in float32 FMAs, for every element type: how work is divided
+// over threads.
+//
+// A thread owns a strip of neighboring queries of a row (in dK/dV: keys) of one head, or with wide
+// heads a slice of their channels, and loops over the rows of the window. A key that it loads is
+// used for all queries of the strip whose windows contain it. Lanes are ordered by channels first,
+// so that a warp loads contiguous memory; windows of different threads overlap in the L1 cache.
+// Shared memory holds only the relative tables.
+#ifndef SASA_TF_NATIVE_CUDA_SIMT_TRAITS_CUH_
+#define SASA_TF_NATIVE_CUDA_SIMT_TRAITS_CUH_
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda/element_types.cuh"
+#include "cuda/warp_reduce.cuh"
+#include "local_attention.h"
+
+namespace sasa {
+namespace {
+
+// Channels of a thread, and lanes of a head. Heads may be narrower than kThreadChannels kHeadLanes.
+struct SimtHead8 {
+  static constexpr int kThreadChannels = 8, kHeadLanes = 1;
+};
+struct SimtHead16 {
+  static constexpr int kThreadChannels = 16, kHeadLanes = 1;
+};
+struct SimtHead32 {
+  static constexpr int kThreadChannels = 16, kHeadLanes = 2;
+};
+struct SimtHead64 {
+  static constexpr int kThreadChannels = 16, kHeadLanes = 4;
+};
+struct SimtHead128 {
+  static constexpr int kThreadChannels = 16, kHeadLanes = 8;
+};
+
+// Config defines kThreadChannels, kHeadLanes, kStrip (pixels of a strip), kWindowColumns and
+// kMinCtasPerSm. The rows of the window are known at run time.
+template <typename Config>
+struct SimtKernelTraits {
+  static constexpr int kThreadChannels = Config::kThreadChannels, kHeadLanes = Config::kHeadLanes;
+  static constexpr int kStrip = Config::kStrip, kWindowColumns = Config::kWindowColumns;
+  static constexpr int kPaddedHeadDim = kThreadChannels * kHeadLanes;
+  static constexpr int kHaloColumns = kStrip + kWindowColumns - 1;  // of the strip's windows
+  static constexpr int kThreads = 128, kMinCtasPerSm = Config::kMinCtasPerSm;
+};
+
+// Calls `launch` with the head layout and the columns of the window, as an integral constant.
+template <typename Launch>
+void DispatchSimtWindow(const LocalAttentionProblem& p, Launch launch) {
+  const auto with_columns = [&](auto columns) {
+    if (p.head_dim <= 8) return launch(SimtHead8(), columns);
+    if (p.head_dim <= 16) return launch(SimtHead16(), columns);
+    if (p.head_dim <= 32) return launch(SimtHead32(), columns);
+    if (p.head_dim <= 64) return launch(SimtHead64(), columns);
+    launch(SimtHead128(), columns);
+  };
+  if (p.kernel_columns == 3) with_columns(std::integral_constant<int, 3>());
+  if (p.kernel_columns == 5) with_columns(std::integral_constant<int, 5>());
+  if (p.kernel_columns == 7) with_columns(std::integral_constant<int, 7>());
+  if (p.kernel_columns == 9) with_columns(std::integral_constant<int, 9>());
+  if (p.kernel_columns == 11) with_columns(std::integral_constant<int, 11>());
+}
+
+// The problem as the kernels need it, and its division into CTA tiles.
+struct SimtGrid {
+  int height, width, heads, head_dim, half;  // half: channels of a relative table
+  int window_rows, dilation_rows, dilation_columns;
+  bool mask_border, has_key, has_relative;
+  float scale;
+  int qkv_parts;
+  DType type;
+  int strips;                                // of an image row
+  int cta_heads, cta_strips, cta_rows;       // of a CTA tile
+  int tile_columns, tile_rows, head_groups;  // CTA tiles of an image
+  int num_tiles;
+};
+
+struct SimtLaunchPlan {
+  SimtGrid grid;
+  int threads;
+};
+
+// Chooses the CTA tile: few idle threads, and near to square, so that windows overlap.
+template <typename Traits>
+SimtLaunchPlan PlanSimtLaunch(const LocalAttentionProblem& p) {
+  SimtGrid g = {};
+  g.height = static_cast<int>(p.height);
+  g.width = static_cast<int>(p.width);
+  g.heads = static_cast<int>(p.heads);
+  g.head_dim = static_cast<int>(p.head_dim);
+  g.half = g.head_dim / 2;
+  g.window_rows = p.kernel_rows;
+  g.dilation_rows = p.dilation_rows;
+  g.dilation_columns = p.dilation_columns;
+  g.mask_border = p.mask_border;
+  g.has_key = p.has_key;
+  g.has_relative = p.has_relative;
+  g.scale = p.scale;
+  g.qkv_parts = p.qkv_parts;
+  g.type = p.type;
+  g.strips = CeilDiv(CeilDiv(g.width, g.dilation_columns), Traits::kStrip) * g.dilation_columns;
+  g.cta_heads = std::min(g.heads, std::max(1, 64 / Traits::kHeadLanes));
+  g.head_groups = CeilDiv(g.heads, g.cta_heads);
+  const int strip_threads = g.cta_heads * Traits::kHeadLanes;
+  double best = 0;
+  int threads = 0;
+  for (int strips = 1; strips <= g.strips && strips * strip_threads <= Traits::kThreads; ++strips) {
+    for (int rows = 1; rows <= g.height && rows * strips * strip_threads <= Traits::kThreads;
+         ++rows) {
+      const int padded = CeilDiv(rows * strips * strip_threads, kWarpSize) * kWarpSize;
+      const double tiles = double(CeilDiv(g.strips, strips)) * CeilDiv(g.height, rows);
+      const double busy = double(g.strips) * g.height * strip_threads / (tiles * padded);
+      const double area = double(strips) * Traits::kStrip * rows;
+      const double halo = (strips * Traits::kStrip + Traits::kWindowColumns - 1.) *
+                          (rows + g.window_rows - 1.) / area;
+      const double score = busy / (1 + 0.1 * halo);
+      if (score > best) {
+        best = score;
+        g.cta_strips = strips;
+        g.cta_rows = rows;
+        threads = padded;
+      }
+    }
+  }
+  g.tile_columns = CeilDiv(g.strips, g.cta_strips);
+  g.tile_rows = CeilDiv(g.height, g.cta_rows);
+  g.num_tiles = static_cast<int>(p.batch) * g.tile_columns * g.tile_rows * g.head_groups;
+  return {g, threads};
+}
+
+// The strip of a thread in a CTA tile: the head, the slice of its channels, and the first pixel.
+template <typename Traits>
+struct SimtStrip {
+  int image, head, slice, y, x;
+  int channels;  // from the slice's first to the head's last
+  bool active;
+
+  __device__ SimtStrip(const SimtGrid& g, int tile) {
+    int rest = threadIdx.x;
+    slice = rest % Traits::kHeadLanes;
+    channels = g.head_dim - slice * Traits::kThreadChannels;
+    rest /= Traits::kHeadLanes;
+    head = rest % g.cta_heads;
+    rest /= g.cta_heads;
+    int strip = rest % g.cta_strips;
+    y = rest / g.cta_strips;
+    active = y < g.cta_rows;
+    head += tile % g.head_groups * g.cta_heads;
+    tile /= g.head_groups;
+    strip += tile % g.tile_columns * g.cta_strips;
+    tile /= g.tile_columns;
+    y += tile % g.tile_rows * g.cta_rows;
+    image = tile / g.tile_rows;
+    active = active && head < g.heads && strip < g.strips && y < g.height;
+    if (!active) head = strip = y = 0;
+    const int phase_strips = g.strips / g.dilation_columns;
+    x = strip / phase_strips + strip % phase_strips * Traits::kStrip * g.dilation_columns;
+  }
+
+  // Image column of the strip's pixel i, which may be in the halo.
+  __device__ int Column(const SimtGrid& g, int i) const { return x + i * g.dilation_columns; }
+  __device__ bool InImage(const SimtGrid& g, int column) const {
+    return active && column >= 0 && column < g.width;
+  }
+  // Offset of the pixel's head in LSE and delta.
+  __device__ int64_t HeadOffset(const SimtGrid& g, int row, int column) const {
+    const int64_t image_row = static_cast<int64_t>(image) * g.height + row;
+    return (image_row * g.width + column) * g.heads + head;
+  }
+  // Offset of the slice's first channel in the image's first pixel.
+  __device__ int64_t ImageOffset(const SimtGrid& g, int parts) const {
+    const int64_t pixels = static_cast<int64_t>(image) * g.height * g.width;
+    return (pixels * g.heads * parts + head) * g.head_dim + slice * Traits::kThreadChannels;
+  }
+};
+
+// Sums over the lanes of a head.
+template <int kHeadLanes>
+__device__ inline float HeadSum(float x) {
+#pragma unroll
+  for (int distance = kHeadLanes / 2; distance > 0; distance /= 2) {
+    x += __shfl_xor_sync(kFullMask, x, distance);
+  }
+  return x;
+}
+
+template <int kCount>
+__device__ inline float Dot(const float (&a)[kCount], const float* b, float sum) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) sum = fmaf(a[i], b[i], sum);
+  return sum;
+}
+
+}  // namespace
+}  // namespace sasa
+
+#endif  // SASA_TF_NATIVE_CUDA_SIMT_TRAITS_CUH_
