@@ -35,7 +35,7 @@ quickstart: env native ## train, evaluate, export and use an attention ResNet on
 	$(BIN)/python -m sasa_tf.bin.export_saved_model --model_dir=$(QUICKSTART)/run \
 	  --export_dir=$(QUICKSTART)/run/saved_model
 	$(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/saved_model --top_k=2 \
-	  $(QUICKSTART)/data/pictures/*.png
+	  $(QUICKSTART)/data/preview_images/*.png
 	@echo
 	@echo "data             $(QUICKSTART)/data"
 	@echo "checkpoint       $(QUICKSTART)/run/best_ckpt"
@@ -51,13 +51,13 @@ quickstart-detection: env native ## train, evaluate, export and use a detector o
 	$(BIN)/python -m sasa_tf.bin.export_saved_model --model_dir=$(DETECTOR) \
 	  --export_dir=$(DETECTOR)/saved_model
 	$(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/saved_model \
-	  --score_threshold=0.4 --output=$(DETECTOR)/drawn $(SCENES)/pictures/*.jpg
+	  --score_threshold=0.4 --output=$(DETECTOR)/drawn $(SCENES)/preview_images/*.jpg
 	@echo
 	@echo "data             $(SCENES)"
 	@echo "checkpoint       $(DETECTOR)/best_ckpt"
 	@echo "TensorBoard log  $(BIN)/tensorboard --logdir $(DETECTOR)"
 	@echo "SavedModel       $(DETECTOR)/saved_model"
-	@echo "drawn boxes      $(DETECTOR)/drawn (as they should be: $(SCENES)/pictures/with_boxes.png)"
+	@echo "drawn boxes      $(DETECTOR)/drawn (as they should be: $(SCENES)/preview_images/with_boxes.png)"
 	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/saved_model --output=drawn YOUR_PICTURE.jpg"
 
 test: env native ## all fast tests

@@ -37,7 +37,7 @@ PACKAGES = {
     {"numpy", "official", "tensorflow", "tf_keras"},
   ),
   "registry_imports": Package({"builders", "configs", "extras", "tasks"}, {"official"}),
-  "data": Package({"errors", "reporting"}, {"numpy", "sklearn", "tensorflow", "tqdm"}),
+  "data": Package({"errors", "reporting"}, {"numpy", "sklearn", "tensorflow"}),
   "training": Package(
     {"compat", "configs", "data", "errors", "extras", "reporting", "tasks"},
     {"official", "orbit", "tensorflow", "tf_keras", "tqdm", "yaml"},

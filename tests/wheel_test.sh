@@ -37,5 +37,5 @@ PYTHON
 "$scratch/.env/bin/sasa-train" --experiment=sasa_resnet_digits --mode=train_and_eval \
   --model_dir=run --params_override="trainer.train_steps=2,trainer.steps_per_loop=1,trainer.summary_interval=2"
 "$scratch/.env/bin/sasa-export-saved-model" --model_dir=run --export_dir=run/saved_model
-"$scratch/.env/bin/sasa-predict" --saved_model=run/saved_model data/digits/pictures/0-*.png
+"$scratch/.env/bin/sasa-predict" --saved_model=run/saved_model data/digits/preview_images/0-*.png
 echo "wheel test passed"

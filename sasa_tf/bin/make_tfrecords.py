@@ -1,4 +1,4 @@
-"""Converts images into the TFRecords that training reads.
+"""Converts images to the TFRecords that training reads.
 
   python -m sasa_tf.bin.make_tfrecords image_folder --input=DIR --output=DIR
   python -m sasa_tf.bin.make_tfrecords digits --output=DIR
@@ -6,35 +6,37 @@
   python -m sasa_tf.bin.make_tfrecords coco --input=DIR --annotations=FILE --output=DIR
   python -m sasa_tf.bin.make_tfrecords scenes --output=DIR
 
-For classification:
+Classification:
 
-image_folder reads DIR/<class>/.../<image>.{jpg,jpeg,png}. Give it train and validation images one
-after the other, with --split=train and --split=validation and the same --output, or have it hold
-out some of the images with --validation_fraction.
+image_folder reads DIR/<class>/.../<image>.{jpg,jpeg,png}. Convert training and validation images
+with one command each, with the same --output and --split=train or --split=validation, or hold out
+part of the images with --validation_fraction.
 
 digits writes scikit-learn's 1,797 handwritten digits of 8x8 pixels: real images, no download.
 
-For detection; each writes a COCO annotation file <split>.json for the evaluation too:
+Detection; each subcommand also writes a COCO annotation file <split>.json for the evaluation:
 
-voc reads Pascal VOC: DIR/Annotations/*.xml, DIR/JPEGImages and, if there, the lists train, val and
-test of DIR/ImageSets/Main, which become the splits train, validation and test. Pictures and XML
-files may also lie together in DIR, or the XML files in --annotations.
+voc reads Pascal VOC: DIR/Annotations/*.xml, DIR/JPEGImages and, if they exist, the lists train, val
+and test of DIR/ImageSets/Main, which become the splits train, validation and test. Images and XML
+files may also be together in DIR, or the XML files in the directory --annotations.
 
-coco reads an instances FILE of COCO and its pictures, one split at a time or with
---validation_fraction. Labels are the file's category ids, or numbered: --category_ids=contiguous.
+coco reads a COCO instances FILE and its images: one split per command, or two with
+--validation_fraction. Labels are the category ids of the file; --category_ids=contiguous numbers
+them from 1.
 
-scenes draws scenes of scikit-learn's digits with their boxes, the same ones for the same --seed.
+scenes generates images of scikit-learn's digits with boxes. Equal --seed gives equal images.
 
-Boxes with swapped corners, empty ones, ones outside of their picture and other faulty annotations
-are left out and listed in problems-<split>.txt, as are boxes partly outside, which are clipped. Up
-to a pixel outside is rounding: clipped and not mentioned. Images that are missing, broken or of
-another size than their annotation says are left out and listed in skipped-<split>.txt. With
---strict the first of these ends the conversion. Images without boxes are kept.
+Invalid annotations, such as boxes that are empty, have swapped corners or are outside of their
+image, are skipped. Boxes partly outside are clipped. Both are listed in problems-<split>.txt. Up to
+a pixel outside counts as a rounding error, which is clipped and not listed. Images that are
+missing, broken or of another size than their annotation states are skipped and listed in
+skipped-<split>.txt. With --strict, the first of these stops the conversion. Images without boxes
+are converted too.
 
-The first line of labels.txt is then background, so that a line's number, from 0, is the label and
-the number of lines is task.model.num_classes.
+For detection, the first line of labels.txt is background. The line number, from 0, is the label,
+and the number of lines is task.model.num_classes.
 
-A split appears in the output directory when it is complete, or not at all.
+Splits are written atomically: a split in the output directory is always complete.
 """
 
 import inspect
@@ -55,24 +57,24 @@ from sasa_tf.data.conversion_report import conversion_report
 from sasa_tf.data.detection import coco, scenes, voc
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary
-from sasa_tf.data.tfrecord.tensorflow_process import prepare_for_conversion
+from sasa_tf.data.tfrecord.workers import configure_tensorflow
 
 
 class Command(NamedTuple):
-  """A converter, whose parameters are the subcommand's flags, and the experiment to train then."""
+  """A converter, whose parameters are the flags of the subcommand, and an experiment to train."""
 
   convert: Callable[..., DatasetSummary]
   experiment: str
 
   @property
   def parameters(self) -> dict[str, inspect.Parameter]:
-    """The flags; those without a default must be given."""
+    """Flags of the subcommand; those without a default are required."""
     return dict(inspect.signature(self.convert).parameters)
 
   def next_split(self, name: str) -> str:
-    """The beginning of the command that converts another split."""
-    needed = [flag for flag, parameter in self.parameters.items() if not _has_default(parameter)]
-    return " ".join([name, *(f"--{flag}=..." for flag in needed if flag != "output")])
+    """Returns the start of the command that converts another split."""
+    required = [flag for flag, parameter in self.parameters.items() if not _has_default(parameter)]
+    return " ".join([name, *(f"--{flag}=..." for flag in required if flag != "output")])
 
 
 COMMANDS = {
@@ -96,89 +98,96 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string,
     "input",
     None,
-    "Directory of the images: one folder a class for image_folder, a VOC data set for voc.",
+    "Directory of the images: with one folder per class for image_folder, a VOC data set for voc.",
   )
   define(
     flags.DEFINE_string,
     "annotations",
     "",
-    "COCO's instances file, or the directory of VOC's XML files where it is another than usual.",
+    "The COCO instances file; for voc, the directory of the XML files if it is not the default.",
   )
-  define(flags.DEFINE_string, "output", None, "Directory to write, made where missing.")
+  define(flags.DEFINE_string, "output", None, "Directory to write to; created if missing.")
   define(
     flags.DEFINE_string,
     "classes",
     "",
-    "Classes to convert, labelled in this order unless --category_ids=original: names separated by "
-    "commas, or a .txt file of one name a line, such as the labels.txt of another split. All by "
-    "default.",
+    "Classes to convert: comma-separated names, or a .txt file with one name per line, such as the "
+    "labels.txt of another split. Their order defines the labels, except with "
+    "--category_ids=original. All classes by default.",
   )
   define(
     flags.DEFINE_string,
     "category_ids",
     "original",
-    "Labels: original keeps the category ids of the file (91 classes for COCO, as Model Garden and "
-    "the paper have them); contiguous numbers the categories from 1.",
+    "original: labels are the category ids of the file (COCO: 91 classes, as in Model Garden and "
+    "the paper). contiguous: the categories are numbered from 1.",
   )
   define(
     flags.DEFINE_string,
     "image_sets",
     "",
-    "Lists of ImageSets/Main to convert, as LIST or LIST:SPLIT, separated by commas, for example "
-    "trainval:train,test:validation. By default those of train, val:validation and test that are "
-    "there.",
+    "Lists of ImageSets/Main to convert, comma-separated, each LIST or LIST:SPLIT. Example: "
+    "trainval:train,test:validation. Default: those of train, val:validation and test that exist.",
   )
   define(
     flags.DEFINE_integer,
-    "first_pixel",
+    "coordinate_origin",
     1,
-    "Number of the first pixel in the XML files: 1 as in VOC, 0 as some tools count.",
+    "Coordinates of the first pixel in the XML files: 1, as in VOC, or 0.",
   )
   define(
-    flags.DEFINE_string, "split", "train", "Name of the split to write; voc's lists name theirs."
+    flags.DEFINE_string,
+    "split",
+    "train",
+    "Name of the split to write. With voc, image sets define the splits.",
   )
   define(
     flags.DEFINE_float,
     "validation_fraction",
     0.0,
-    "Share of every class to hold out as split validation, at least one image of each.",
+    "Fraction of every class to write as split validation, at least one image of each.",
   )
   define(
     flags.DEFINE_integer,
-    "pictures",
+    "num_preview_images",
     10,
-    "Held-out images to write as files in OUTPUT/pictures too.",
+    "Number of validation images to write also as files in OUTPUT/preview_images.",
   )
-  define(flags.DEFINE_integer, "seed", 0, "Another seed shuffles, holds out and draws otherwise.")
-  define(flags.DEFINE_integer, "train_images", 2000, "Scenes to draw for split train.")
-  define(flags.DEFINE_integer, "validation_images", 200, "Scenes to draw for split validation.")
-  define(flags.DEFINE_integer, "size", 128, "Height and width of a scene in pixels.")
-  define(flags.DEFINE_string, "image_format", "jpeg", "Format of the scenes: jpeg or png.")
-  define(flags.DEFINE_integer, "num_shards", 0, "Files a split; 0 for automatic.")
+  define(
+    flags.DEFINE_integer,
+    "seed",
+    0,
+    "Seed of the order of the examples, of the choice of validation images and of the scenes.",
+  )
+  define(flags.DEFINE_integer, "train_images", 2000, "Number of images of split train.")
+  define(flags.DEFINE_integer, "validation_images", 200, "Number of images of split validation.")
+  define(flags.DEFINE_integer, "size", 128, "Height and width of the images in pixels.")
+  define(flags.DEFINE_string, "image_format", "jpeg", "Format of the images: jpeg or png.")
+  define(flags.DEFINE_integer, "num_shards", 0, "Number of files per split; 0 chooses the number.")
   define(
     flags.DEFINE_integer,
     "num_processes",
     0,
-    "Processes at work; 0 for one a core where so many pay off. The output is the same.",
+    "Number of worker processes; 0 chooses the number. The output does not depend on it.",
   )
   define(
     flags.DEFINE_boolean,
     "strict",
     False,
-    "Stop at a broken image or a faulty annotation instead of leaving it out.",
+    "Stop at a broken image or an invalid annotation instead of skipping it.",
   )
-  define(flags.DEFINE_boolean, "overwrite", False, "Replace finished splits of the same name.")
+  define(flags.DEFINE_boolean, "overwrite", False, "Replace existing splits of the same name.")
 
 
 def execute(arguments: Sequence[str], values: flags.FlagValues) -> None:
   """Runs a subcommand and prints its report.
 
   Args:
-    arguments: what is left of the command line: the program and the subcommand.
+    arguments: the program and the subcommand.
     values: the parsed flags.
 
   Raises:
-    UserError: nothing was written, and why.
+    UserError: if nothing was written.
   """
   command = _command(arguments)
   settings = _flags_of(command, arguments[1], values)
@@ -186,7 +195,7 @@ def execute(arguments: Sequence[str], values: flags.FlagValues) -> None:
     summary = command.convert(**settings)
   except OSError as error:
     raise DatasetError(
-      f"the conversion failed: {error}. Mend the cause and start again."
+      f"the conversion failed: {error}. Fix the cause and run the command again."
     ) from error
   print(conversion_report(summary, command.next_split(arguments[1]), command.experiment))
 
@@ -194,7 +203,7 @@ def execute(arguments: Sequence[str], values: flags.FlagValues) -> None:
 def _command(arguments: Sequence[str]) -> Command:
   names = ", ".join(COMMANDS)
   if len(arguments) < 2:
-    raise DatasetError(f"expected a subcommand, one of: {names}. --help shows the flags.")
+    raise DatasetError(f"expected a subcommand, one of: {names}. See --help.")
   if arguments[1] not in COMMANDS:
     raise DatasetError(f"unknown subcommand {arguments[1]!r}, expected one of: {names}.")
   if len(arguments) > 2:
@@ -207,11 +216,11 @@ def _flags_of(command: Command, name: str, values: flags.FlagValues) -> dict[str
   for flag in sorted(known - command.parameters.keys()):
     if values[flag].present:
       raise DatasetError(
-        f"--{flag} is no flag of {name}, which has --{', --'.join(command.parameters)}."
+        f"{name} has no flag --{flag}. Its flags: --{', --'.join(command.parameters)}."
       )
   for flag, parameter in command.parameters.items():
     if not _has_default(parameter) and not values[flag].value:
-      raise DatasetError(f"{name} needs --{flag}.")
+      raise DatasetError(f"{name} requires --{flag}.")
   return {flag: values[flag].value for flag in command.parameters}
 
 
@@ -221,12 +230,12 @@ def _has_default(parameter: inspect.Parameter) -> bool:
 
 def main(argv: Sequence[str]) -> None:
   """Runs the subcommand of the command line."""
-  prepare_for_conversion()
+  configure_tensorflow()
   try:
     execute(argv, flags.FLAGS)
   except KeyboardInterrupt:
-    print("interrupted; nothing of this run is kept.", file=sys.stderr, flush=True)
-    # Python's orderly end aborts, loudly, where TensorFlow is half imported.
+    print("interrupted; nothing of this run was saved.", file=sys.stderr, flush=True)
+    # Python's regular exit aborts with a stack trace while TensorFlow is being imported.
     os._exit(128 + signal.SIGINT)
 
 

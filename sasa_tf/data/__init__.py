@@ -1,1 +1,1 @@
-"""Converters of image collections into the TFRecords that Model Garden reads."""
+"""Converters of image collections to the TFRecords that Model Garden reads."""

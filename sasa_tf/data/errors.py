@@ -1,11 +1,11 @@
-"""The two errors of this room."""
+"""Errors of the data conversion."""
 
 from sasa_tf.errors import UserError
 
 
 class DatasetError(UserError):
-  """A fault of the input or of the machine that stops a conversion."""
+  """An invalid input, or a failure of the machine, that stops a conversion."""
 
 
 class BrokenImageError(ValueError):
-  """An image that training could not read; the message names the image and the reason."""
+  """An image that training could not read. The message names the image and the reason."""

@@ -1,4 +1,4 @@
-"""labels.txt: one class name a line; the line number, from 0, is the label."""
+"""labels.txt: one class name per line; the line number, from 0, is the label."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
     The class names; a name's index is its label.
 
   Raises:
-    DatasetError: the file is missing, is not UTF-8 text, is empty, or names a class twice.
+    DatasetError: if the file is missing, not UTF-8 text or empty, or lists a class twice.
   """
   path = pathlib.Path(path)
   try:
@@ -25,37 +25,37 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
   except OSError as error:
     raise DatasetError(f"cannot read the class names: {path}: {error.strerror}.") from error
   except UnicodeDecodeError as error:
-    raise DatasetError(f"{path} is not UTF-8 text: expected one class name a line.") from error
+    raise DatasetError(f"{path} is not UTF-8 text: expected one class name per line.") from error
   names = tuple(text.removesuffix("\n").split("\n"))
   check_class_names(names)
   return names
 
 
 def write_labels(path: str | os.PathLike, names: Sequence[str]) -> None:
-  """Writes class names so that `read_labels` returns them unchanged.
+  """Writes class names, which `read_labels` returns unchanged.
 
   Args:
-    path: the file, overwritten.
+    path: the file, which is overwritten.
     names: class names in the order of their labels.
 
   Raises:
-    DatasetError: a name is empty, occurs twice, holds a line break or is not valid Unicode.
+    DatasetError: if a name is empty, occurs twice, contains a line break or is not valid Unicode.
   """
   check_class_names(names)
   pathlib.Path(path).write_bytes("".join(f"{name}\n" for name in names).encode("utf-8"))
 
 
 def check_class_names(names: Sequence[str]) -> None:
-  """Raises DatasetError unless the names fit a labels.txt."""
+  """Raises DatasetError if the names cannot be written to a labels.txt."""
   seen = set()
   for label, name in enumerate(names):
     if not name or "\n" in name or "\r" in name:
-      fault = "must be one non-empty line"
+      problem = "must be one non-empty line"
     elif name.encode("utf-8", "replace").decode("utf-8") != name:
-      fault = "is not valid Unicode"
+      problem = "is not valid Unicode"
     elif name in seen:
-      fault = "occurs twice"
+      problem = "occurs twice"
     else:
       seen.add(name)
       continue
-    raise DatasetError(f"class name {name!r} of label {label} {fault}. Rename the class.")
+    raise DatasetError(f"class name {name!r} of label {label} {problem}. Rename the class.")

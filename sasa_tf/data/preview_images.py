@@ -1,24 +1,29 @@
-"""Example pictures beside a data set, as files that anyone can look at."""
+"""Writes a few images of a data set as files, to look at."""
 
 import os
 import pathlib
 import re
 from collections.abc import Mapping
 
+DIRECTORY = "preview_images"
 
-def write_pictures(directory: str | os.PathLike, pictures: Mapping[str, bytes], ours: str) -> None:
-  """Writes pictures in the place of those of an earlier run.
+
+def write_preview_images(
+  output: str | os.PathLike, images: Mapping[str, bytes], file_pattern: str
+) -> None:
+  """Replaces the preview images of a data set.
 
   Args:
-    directory: where to write, made where there is something to write.
-    pictures: {file name: content}.
-    ours: regular expression of the file names that this program writes there.
+    output: output directory of the data set; the images are in `preview_images` below it.
+    images: {file name: content}.
+    file_pattern: regular expression of the file names that the converter writes. Matching files
+      of an earlier run are removed: with another seed they could be training images.
   """
-  directory = pathlib.Path(directory)
-  if directory.is_dir():  # Pictures of another seed may be training images of this one.
-    for old in directory.iterdir():
-      if re.fullmatch(ours, old.name):
-        old.unlink()
-  for name, content in pictures.items():
+  directory = pathlib.Path(output) / DIRECTORY
+  if directory.is_dir():
+    for file in directory.iterdir():
+      if re.fullmatch(file_pattern, file.name):
+        file.unlink()
+  for name, content in images.items():
     directory.mkdir(exist_ok=True)
     (directory / name).write_bytes(content)

@@ -33,7 +33,7 @@ def images(tmp_path):
   return tmp_path / "images"
 
 
-def test_help_names_the_subcommands_and_loads_no_tensorflow():
+def test_help_lists_the_subcommands_without_importing_tensorflow():
   program = (
     "import runpy, sys\n"
     "sys.argv = ['make_tfrecords', '--help']\n"
@@ -47,7 +47,7 @@ def test_help_names_the_subcommands_and_loads_no_tensorflow():
   )
   assert "AssertionError" not in result.stderr
   assert "--validation_fraction: [image_folder, voc, coco]" in result.stdout
-  assert "--pictures: [digits, scenes]" in result.stdout
+  assert "--num_preview_images: [digits, scenes]" in result.stdout
   assert "--annotations: [voc, coco]" in result.stdout
 
 
@@ -60,7 +60,7 @@ def test_flags_and_converters_have_the_same_defaults(name):
       assert values[flag].default == parameter.default
 
 
-def test_converts_and_tells_what_comes_next(images, tmp_path, capsys):
+def test_converts_and_prints_the_next_command(images, tmp_path, capsys):
   arguments = ["--input", images, "--output", tmp_path / "out", "--num_processes=1"]
   _run("image_folder", *arguments, "--validation_fraction=0.2", "--num_shards=2")
   assert len(list((tmp_path / "out").glob("train-*-of-00002.tfrecord"))) == 2
@@ -70,8 +70,8 @@ def test_converts_and_tells_what_comes_next(images, tmp_path, capsys):
   assert "sasa_tf.bin.train --experiment=sasa_resnet_imagenet" in report
 
 
-def test_draws_scenes_and_tells_what_comes_next(tmp_path, capsys):
-  counts = ["--train_images=3", "--validation_images=2", "--pictures=1", "--size=64"]
+def test_generates_scenes_and_prints_the_next_command(tmp_path, capsys):
+  counts = ["--train_images=3", "--validation_images=2", "--num_preview_images=1", "--size=64"]
   _run("scenes", "--output", tmp_path / "out", *counts)
   report = capsys.readouterr().out
   assert "train       3 examples, 10 classes and background, 1 shard" in report
@@ -79,7 +79,7 @@ def test_draws_scenes_and_tells_what_comes_next(tmp_path, capsys):
   assert f"task.annotation_file='{tmp_path}/out/validation.json'" in report
 
 
-def test_after_one_split_of_boxes_the_command_for_the_other_is_complete(tmp_path, capsys):
+def test_next_command_has_all_required_flags(tmp_path, capsys):
   (tmp_path / "images").mkdir()
   (tmp_path / "images/1.jpg").write_bytes(tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8)).numpy())
   content = {
@@ -91,35 +91,38 @@ def test_after_one_split_of_boxes_the_command_for_the_other_is_complete(tmp_path
   inputs = ["--input", tmp_path / "images", "--annotations", tmp_path / "a.json"]
   _run("coco", *inputs, "--output", tmp_path / "out")
   report = capsys.readouterr().out
-  assert "Faulty annotations: partly outside of the picture 1" in report
-  again = f"coco --input=... --annotations=... --output={tmp_path}/out --split=validation"
-  assert report.rstrip().endswith(again)
+  assert "Invalid annotations: partly outside of the picture 1" in report
+  command = f"coco --input=... --annotations=... --output={tmp_path}/out --split=validation"
+  assert report.rstrip().endswith(command)
 
 
 @pytest.mark.parametrize(
-  ("arguments", "words"),
+  ("arguments", "message"),
   [
     ([], "expected a subcommand, one of: image_folder, digits, voc, coco, scenes"),
     (["cifar"], "unknown subcommand 'cifar', expected one of: image_folder, digits"),
-    (["coco", "--input=in", "--output=out"], "coco needs --annotations"),
-    (["coco", "--input=in", "--output=out", "--first_pixel=0"], "--first_pixel is no flag of coco"),
+    (["coco", "--input=in", "--output=out"], "coco requires --annotations"),
+    (
+      ["coco", "--input=in", "--output=out", "--coordinate_origin=0"],
+      "coco has no flag --coordinate_origin",
+    ),
     (["coco", "--input=in", "--output=out", "--annotations=x.json"], r"cannot read x\.json"),
     (["voc", "--input=/nowhere", "--output=out"], "cannot read /nowhere"),
-    (["digits"], "digits needs --output"),
-    (["image_folder", "--output=out"], "image_folder needs --input"),
-    (["digits", "--output=out", "--strict"], "--strict is no flag of digits, which has --output"),
+    (["digits"], "digits requires --output"),
+    (["image_folder", "--output=out"], "image_folder requires --input"),
+    (["digits", "--output=out", "--strict"], "digits has no flag --strict. Its flags: --output"),
     (["digits", "out"], "unexpected arguments after the flags: out"),
     (["image_folder", "--input=/nowhere", "--output=out"], "cannot read /nowhere"),
   ],
 )
-def test_refuses_what_it_cannot_do(arguments, words, tmp_path, monkeypatch):
+def test_invalid_arguments_raise(arguments, message, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(UserError, match=words):
+  with pytest.raises(UserError, match=message):
     _run(*arguments)
   assert not list(tmp_path.iterdir())
 
 
-def test_a_failing_system_call_is_told_without_a_traceback(monkeypatch):
+def test_system_errors_become_user_errors(monkeypatch):
   def convert(output):
     raise OSError(28, "No space left on device", output)
 
@@ -128,7 +131,7 @@ def test_a_failing_system_call_is_told_without_a_traceback(monkeypatch):
     _run("new", "--output=out")
 
 
-def test_a_new_subcommand_is_one_entry(monkeypatch, capsys):
+def test_subcommand_is_defined_by_its_entry(monkeypatch, capsys):
   def convert(input, output, *, seed=0):
     from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, SplitSummary
 
@@ -138,14 +141,14 @@ def test_a_new_subcommand_is_one_entry(monkeypatch, capsys):
   monkeypatch.setitem(make_tfrecords.COMMANDS, "new", make_tfrecords.Command(convert, "x"))
   _run("new", "--input=in", "--output=/nowhere", "--seed=7")
   assert "1 example, 1 class" in capsys.readouterr().out
-  with pytest.raises(UserError, match="--strict is no flag of new"):
+  with pytest.raises(UserError, match="new has no flag --strict"):
     _run("new", "--input=in", "--output=out", "--strict")
 
 
-def test_ctrl_c_ends_two_processes_in_one_line(images, tmp_path):
+def test_sigint_stops_all_processes_with_one_message(images, tmp_path):
   encoded = tf.io.encode_jpeg(tf.zeros([3000, 3000, 3], tf.uint8)).numpy()
   (tmp_path / "large.jpg").write_bytes(encoded)
-  for i in range(400):  # About a minute of decoding, of which the first broken image is the sign.
+  for i in range(400):  # A minute of decoding; a broken image shows that it has started.
     (images / "cat" / f"large{i}.jpg").symlink_to(tmp_path / "large.jpg")
     (images / "cat" / f"empty{i}.jpg").write_bytes(b"")
   arguments = [f"--input={images}", f"--output={tmp_path}/out", "--num_shards=8"]
@@ -155,15 +158,15 @@ def test_ctrl_c_ends_two_processes_in_one_line(images, tmp_path):
     stderr=subprocess.PIPE,
     text=True,
     start_new_session=True,
-    # A shell's background jobs, which these tests may be one of, ignore interrupts.
+    # Background jobs of a shell ignore SIGINT, and the tests may be one.
     preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   for line in process.stderr:
     if "Skipped" in line:
       break
-  os.killpg(process.pid, signal.SIGINT)  # As a terminal does: to the workers too.
-  _, stderr = process.communicate()  # Returns once no process holds the pipe any more.
+  os.killpg(process.pid, signal.SIGINT)  # Like a terminal, which signals the workers too.
+  _, stderr = process.communicate()  # Returns once no process has the pipe open.
   assert process.returncode == 130
-  assert stderr.splitlines()[-1] == "interrupted; nothing of this run is kept."
+  assert stderr.splitlines()[-1] == "interrupted; nothing of this run was saved."
   assert "Traceback" not in stderr
   assert not (tmp_path / "out").exists()

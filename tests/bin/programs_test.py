@@ -42,7 +42,7 @@ def inputs(data):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
   output = tmp_path_factory.mktemp("digits")
-  program("make_tfrecords", "digits", f"--output={output}", "--pictures=10")
+  program("make_tfrecords", "digits", f"--output={output}", "--num_preview_images=10")
   return output
 
 
@@ -123,7 +123,7 @@ def test_saved_model_matches_the_evaluated_probabilities(exported, data, trained
 
 
 def test_predict_prints_names_and_probabilities(exported, data):
-  pictures = sorted((data / "pictures").glob("*.png"))[:2]
+  pictures = sorted((data / "preview_images").glob("*.png"))[:2]
   _, output = program("predict", f"--saved_model={exported}", "--top_k=10", *pictures)
   lines = output.splitlines()
   for picture in pictures:

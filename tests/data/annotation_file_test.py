@@ -5,7 +5,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from sasa_tf.data.detection.annotation_file import write_annotation_file
+from sasa_tf.data.detection.annotated_images import write_annotation_file
 from sasa_tf.data.detection.boxes import Box, CheckedImage
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]
@@ -23,7 +23,7 @@ IMAGES = [
 
 
 def evaluated(path, detections):
-  """Returns pycocotools' 12 figures, of which the first is AP and the second AP50."""
+  """Returns the 12 metrics of pycocotools; the first two are AP and AP50."""
   truth = COCO(path)
   evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
   evaluation.evaluate()
@@ -46,14 +46,14 @@ def path(tmp_path):
   return tmp_path / "train.json"
 
 
-def test_holds_the_images_in_the_order_of_their_ids(path):
+def test_images_are_sorted_by_id(path):
   content = json.loads(path.read_text())
   assert content["categories"] == CATEGORIES
   assert [image["id"] for image in content["images"]] == [7, 9, 139]
   assert content["images"][2] == {"id": 139, "file_name": "b.jpg", "height": 480, "width": 640}
 
 
-def test_annotations_are_numbered_from_one(path):
+def test_annotation_ids_start_at_one(path):
   annotations = json.loads(path.read_text())["annotations"]
   assert [annotation["id"] for annotation in annotations] == [1, 2, 3]
   assert [annotation["iscrowd"] for annotation in annotations] == [1, 0, 0]
@@ -68,7 +68,7 @@ def test_annotations_are_numbered_from_one(path):
   }
 
 
-def test_perfect_detections_are_perfect_and_shifted_ones_are_not(path):
+def test_average_precision_of_perfect_and_shifted_detections(path):
   detections = perfect_detections(path)
   assert evaluated(path, detections)[0] == pytest.approx(1.0)
   for detection in detections:
@@ -76,7 +76,7 @@ def test_perfect_detections_are_perfect_and_shifted_ones_are_not(path):
   assert evaluated(path, detections)[0] == 0
 
 
-def test_a_split_without_boxes_is_a_file_all_the_same(tmp_path):
+def test_file_without_annotations_is_valid(tmp_path):
   write_annotation_file(tmp_path / "train.json", [IMAGES[1]], CATEGORIES)
   truth = COCO(tmp_path / "train.json")
   assert truth.getImgIds() == [7] and truth.getAnnIds() == []

@@ -1,47 +1,51 @@
 import pytest
 
-from sasa_tf.data.detection.box_classes import box_classes, numbered_classes, parse_classes
+from sasa_tf.data.detection.boxes import (
+  classes_of_categories,
+  classes_of_names,
+  parse_classes,
+)
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.labels import write_labels
 
 
-def test_labels_begin_at_one():
-  classes = numbered_classes(["cat", "dog"])
-  assert classes.labels == ("background", "cat", "dog")
+def test_labels_start_at_one():
+  classes = classes_of_names(["cat", "dog"])
+  assert classes.class_names == ("background", "cat", "dog")
   assert classes.categories == ({"id": 1, "name": "cat"}, {"id": 2, "name": "dog"})
 
 
-def test_gaps_keep_their_lines():
-  classes = box_classes([{"id": 4, "name": "dog"}, {"id": 2, "name": "cat"}])
-  assert classes.labels == ("background", "unused 1", "cat", "unused 3", "dog")
+def test_missing_ids_have_a_line():
+  classes = classes_of_categories([{"id": 4, "name": "dog"}, {"id": 2, "name": "cat"}])
+  assert classes.class_names == ("background", "unused 1", "cat", "unused 3", "dog")
   assert [category["id"] for category in classes.categories] == [4, 2]
 
 
 @pytest.mark.parametrize("text", ["dog,cat", " dog , cat"])
-def test_reads_names(text):
+def test_parses_names(text):
   assert parse_classes(text) == ["dog", "cat"]
 
 
-def test_reads_the_labels_of_another_split(tmp_path):
-  write_labels(tmp_path / "labels.txt", numbered_classes(["dog", "a, b"]).labels)
+def test_parses_the_labels_file_of_another_split(tmp_path):
+  write_labels(tmp_path / "labels.txt", classes_of_names(["dog", "a, b"]).class_names)
   assert parse_classes(str(tmp_path / "labels.txt")) == ["dog", "a, b"]
 
 
-def test_no_text_chooses_no_classes():
+def test_empty_text_selects_no_classes():
   assert parse_classes("") == []
 
 
 @pytest.mark.parametrize(
-  ("text", "words"),
+  ("text", "message"),
   [("a,,b", "non-empty"), ("a,a", "occurs twice"), ("nowhere.txt", "No such file")],
 )
-def test_refuses_what_is_no_list_of_classes(text, words):
-  with pytest.raises(DatasetError, match=words):
+def test_invalid_class_lists_raise(text, message):
+  with pytest.raises(DatasetError, match=message):
     parse_classes(text)
 
 
-def test_refuses_a_class_called_background_and_none_at_all():
+def test_background_class_and_missing_classes_raise():
   with pytest.raises(DatasetError, match=r"'background' of label 1 occurs twice"):
-    numbered_classes(["background"])
+    classes_of_names(["background"])
   with pytest.raises(DatasetError, match="no annotation has a box"):
-    numbered_classes([])
+    classes_of_names([])

@@ -1,4 +1,4 @@
-"""Small data sets of boxes, whole and faulty, for the tests."""
+"""Small VOC and COCO data sets for the tests."""
 
 import glob
 import json
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from . import image_files
 
-# Height and width of the pictures.
+# Size of the images.
 HEIGHT, WIDTH = 24, 40
 
 
@@ -25,7 +25,7 @@ def voc_xml(*objects, height=HEIGHT, width=WIDTH):
   return f"<annotation>{size}{''.join(objects)}</annotation>"
 
 
-def write_picture(path, height=HEIGHT, width=WIDTH, seed=0):
+def write_image(path, height=HEIGHT, width=WIDTH, seed=0):
   encode = image_files.png if path.suffix == ".png" else image_files.jpeg
   path.write_bytes(encode(height, width, seed=seed))
 
@@ -35,7 +35,7 @@ def write_voc(root, xml_by_name, lists=None):
   for folder in ("JPEGImages", "Annotations"):
     (root / folder).mkdir(parents=True)
   for seed, (name, xml) in enumerate(xml_by_name.items()):
-    write_picture(root / "JPEGImages" / f"{name}.jpg", seed=seed)
+    write_image(root / "JPEGImages" / f"{name}.jpg", seed=seed)
     (root / "Annotations" / f"{name}.xml").write_text(xml)
   for name, members in (lists or {}).items():
     (root / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def write_coco(root, content):
   """Writes instances.json and images/<file name>."""
   (root / "images").mkdir(parents=True)
   for image in content["images"]:
-    write_picture(root / "images" / image["file_name"], seed=image["id"])
+    write_image(root / "images" / image["file_name"], seed=image["id"])
   (root / "instances.json").write_text(json.dumps(content))
   return root
 
@@ -90,6 +90,6 @@ def annotations(output, split="train"):
 
 
 def problems(output, split="train"):
-  """Returns the lines of a split's list of problems, without the directory's name."""
+  """Returns the lines of a split's list of problems."""
   path = output / f"problems-{split}.txt"
   return path.read_text().splitlines() if path.exists() else []

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from sasa_tf.data.detection.boxes import AnnotatedImage, Box, Problem, check_boxes
+from sasa_tf.data.detection.boxes import AnnotatedImage, Box, check_boxes
+from sasa_tf.data.tfrecord.image_example import Problem
 
 NAMES = ("background", "cat", "dog")
 
@@ -14,7 +15,7 @@ def _check(*corners, **options):
 
 
 @pytest.mark.parametrize("corners", [(0, 0, 40, 24), (3, 5, 20, 15), (0.25, 0, 0.5, 24)])
-def test_a_sound_box_stays_as_it_is(corners):
+def test_valid_box_is_unchanged(corners):
   assert _check(*corners) == ([corners], [])
 
 
@@ -34,7 +35,7 @@ def test_a_sound_box_stays_as_it_is(corners):
     ((3, 5, math.inf, 15), "not a finite number"),
   ],
 )
-def test_a_box_without_a_part_of_the_picture_is_dropped(corners, kind):
+def test_invalid_boxes_are_dropped(corners, kind):
   assert _check(*corners) == ([], [kind])
 
 
@@ -42,7 +43,7 @@ def test_a_box_without_a_part_of_the_picture_is_dropped(corners, kind):
   ("corners", "inside"),
   [((-9, 5, 20, 15), (0, 5, 20, 15)), ((3, -2, 50, 99), (3, 0, 40, 24))],
 )
-def test_a_box_partly_outside_is_clipped_and_told(corners, inside):
+def test_box_partly_outside_is_clipped_and_reported(corners, inside):
   assert _check(*corners) == ([inside], ["partly outside of the picture"])
 
 
@@ -50,17 +51,17 @@ def test_a_box_partly_outside_is_clipped_and_told(corners, inside):
   ("corners", "inside"),
   [((-1, 5, 20, 15), (0, 5, 20, 15)), ((3, -0.5, 40.99, 25), (3, 0, 40, 24))],
 )
-def test_up_to_a_pixel_outside_is_rounding(corners, inside):
+def test_up_to_a_pixel_outside_is_clipped_silently(corners, inside):
   assert _check(*corners) == ([inside], [])
 
 
-def test_the_area_is_the_outlines_or_that_of_what_is_left():
+def test_area_of_the_outline_or_of_the_clipped_box():
   image = AnnotatedImage("p", "n", 1, "a", boxes=[Box(-5, 0, 10, 4, 1), Box(0, 0, 3, 4, 1, 7.5)])
   boxes, _ = check_boxes(image, 24, 40, NAMES)
   assert [box.area for box in boxes] == [40, 7.5]
 
 
-def test_a_message_says_where_what_and_what_became_of_it():
+def test_messages_of_problems():
   known = Problem("without a class", "a.xml: object 1: without a class, dropped")
   boxes = [Box(3, 5, 3, 15, 2, name="object 2"), Box(-9.5, 5, 20, 15, 1, name="object 3")]
   image = AnnotatedImage("p", "n", 1, "a.xml", boxes=boxes, problems=[known])

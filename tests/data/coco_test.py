@@ -35,7 +35,7 @@ def _boxes(output, split="train"):
   ]
 
 
-def test_ids_and_boxes_stay_as_they_are(tmp_path):
+def test_ids_and_boxes_are_unchanged(tmp_path):
   root = _write(tmp_path)
   _convert(root, tmp_path / "out")
   example = box_data.examples(tmp_path / "out")["7.jpg"]
@@ -55,13 +55,13 @@ def test_ids_and_boxes_stay_as_they_are(tmp_path):
   ]
 
 
-def test_images_without_annotations_are_kept(tmp_path):
+def test_images_without_annotations_are_converted(tmp_path):
   summary = _convert(_write(tmp_path), tmp_path / "out")
   assert box_data.examples(tmp_path / "out").keys() == {"7.jpg", "9.jpg", "139.jpg"}
-  assert summary.splits["train"].boxes.images_without == 1
+  assert summary.splits["train"].annotation_stats.images_without == 1
 
 
-def test_categories_may_be_numbered(tmp_path):
+def test_contiguous_category_ids(tmp_path):
   _convert(_write(tmp_path), tmp_path / "out", category_ids="contiguous")
   assert (tmp_path / "out/labels.txt").read_text() == "background\ncat\ndog\n"
   assert [box[1] for box in _boxes(tmp_path / "out")] == [2, 1, 1]
@@ -76,34 +76,34 @@ def test_categories_may_be_numbered(tmp_path):
 @pytest.mark.parametrize(
   ("category_ids", "label", "lines"), [("original", 3, 4), ("contiguous", 1, 2)]
 )
-def test_classes_may_be_chosen(tmp_path, category_ids, label, lines):
+def test_classes_can_be_selected(tmp_path, category_ids, label, lines):
   _convert(_write(tmp_path), tmp_path / "out", classes="dog", category_ids=category_ids)
   assert [box[:2] for box in _boxes(tmp_path / "out")] == [(7, label)]
   assert len(box_data.annotations(tmp_path / "out")["images"]) == 3
   assert (tmp_path / "out/labels.txt").read_text().count("\n") == lines
 
 
-def test_chosen_classes_are_numbered_in_their_order(tmp_path):
+def test_contiguous_ids_follow_the_order_of_selected_classes(tmp_path):
   _convert(_write(tmp_path), tmp_path / "out", classes="dog,cat", category_ids="contiguous")
   assert (tmp_path / "out/labels.txt").read_text() == "background\ndog\ncat\n"
   assert [box[1] for box in _boxes(tmp_path / "out")] == [1, 2, 2]
 
 
-def test_an_id_of_zero_needs_numbering(tmp_path):
+def test_category_id_zero_requires_contiguous_ids(tmp_path):
   root = _write(tmp_path, boxes=[(7, 0, [1, 1, 5, 5])], categories=[(0, "cat"), (1, "dog")])
-  with pytest.raises(DatasetError, match=r"id 0 cannot be a label.*--category_ids=contiguous"):
+  with pytest.raises(DatasetError, match=r"id 0 is not a valid label.*--category_ids=contiguous"):
     _convert(root, tmp_path / "out")
   _convert(root, tmp_path / "out", category_ids="contiguous")
   assert [box[1] for box in _boxes(tmp_path / "out")] == [1]
 
 
-def test_perfect_detections_reach_an_average_precision_of_one(tmp_path):
+def test_perfect_detections_have_average_precision_one(tmp_path):
   _convert(_write(tmp_path), tmp_path / "out")
   path = tmp_path / "out/train.json"
   assert evaluated(path, perfect_detections(path))[0] == pytest.approx(1.0)
 
 
-def test_splits_may_be_converted_one_after_the_other_or_held_out(tmp_path):
+def test_validation_split_is_converted_or_held_out(tmp_path):
   root = _write(
     tmp_path, image_ids=range(1, 11), boxes=[(i, 1, [1, 1, 9, 9]) for i in range(1, 11)]
   )
@@ -116,7 +116,7 @@ def test_splits_may_be_converted_one_after_the_other_or_held_out(tmp_path):
   assert not ids[0] & ids[1]
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path):
+def test_equal_seeds_give_equal_files(tmp_path):
   root = _write(tmp_path)
   for name in ("a", "b"):
     _convert(root, tmp_path / name)
@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
   assert a == b
 
 
-FAULTY_ANNOTATIONS = {
+INVALID_ANNOTATIONS = {
   "of an image that is not listed": (8, 1, [1, 1, 5, 5]),
   "of a category that is not listed": (7, 2, [1, 1, 5, 5]),
   "without a readable bbox": (7, 1, [1, 1, 5]),
@@ -136,37 +136,37 @@ FAULTY_ANNOTATIONS = {
 }
 
 
-def test_faulty_annotations_are_listed_and_dropped_or_clipped(tmp_path):
-  root = _write(tmp_path, boxes=[*FAULTY_ANNOTATIONS.values(), *BOXES])
+def test_invalid_annotations_are_listed_and_dropped_or_clipped(tmp_path):
+  root = _write(tmp_path, boxes=[*INVALID_ANNOTATIONS.values(), *BOXES])
   summary = _convert(root, tmp_path / "out")
-  assert summary.splits["train"].boxes.problems == dict.fromkeys(FAULTY_ANNOTATIONS, 1)
+  assert summary.splits["train"].annotation_stats.problems == dict.fromkeys(INVALID_ANNOTATIONS, 1)
   assert _boxes(tmp_path / "out")[0] == (7, 1, [30, 1, 10, 5])
   assert len(_boxes(tmp_path / "out")) == 1 + len(BOXES)
   lines = box_data.problems(tmp_path / "out")
-  for number, kind in enumerate(FAULTY_ANNOTATIONS, start=100):
+  for number, kind in enumerate(INVALID_ANNOTATIONS, start=100):
     (line,) = (line for line in lines if f"annotation {number} (" in line)
     assert f": {kind}, " in line
 
 
-@pytest.mark.parametrize("kind", FAULTY_ANNOTATIONS)
-def test_strict_stops_at_any_faulty_annotation(tmp_path, kind):
-  root = _write(tmp_path, boxes=[FAULTY_ANNOTATIONS[kind]])
+@pytest.mark.parametrize("kind", INVALID_ANNOTATIONS)
+def test_strict_raises_for_every_kind_of_invalid_annotation(tmp_path, kind):
+  root = _write(tmp_path, boxes=[INVALID_ANNOTATIONS[kind]])
   with pytest.raises(
-    DatasetError, match=f"annotation 100.*: {kind}, (dropped|clipped)\n.*no --strict"
+    DatasetError, match=f"annotation 100.*: {kind}, (dropped|clipped)\n.*omit --strict"
   ):
     _convert(root, tmp_path / "out", strict=True)
   assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("keys", [{"bbox": "no"}, {"category_id": [1]}, {"image_id": {}}, {}])
-def test_annotations_of_wrong_types_are_faulty_and_no_crash(tmp_path, keys):
+def test_annotations_of_wrong_types_are_invalid(tmp_path, keys):
   content = box_data.coco_content(boxes=BOXES)
   content["annotations"].append(keys)
   summary = _convert(box_data.write_coco(tmp_path / "coco", content), tmp_path / "out")
-  assert sum(summary.splits["train"].boxes.problems.values()) == 1
+  assert sum(summary.splits["train"].annotation_stats.problems.values()) == 1
 
 
-def test_missing_and_unlike_pictures_are_skipped(tmp_path):
+def test_missing_images_and_images_of_other_sizes_are_skipped(tmp_path):
   content = box_data.coco_content(boxes=BOXES)
   content["images"][0]["width"] = 41
   root = box_data.write_coco(tmp_path / "coco", content)
@@ -175,58 +175,63 @@ def test_missing_and_unlike_pictures_are_skipped(tmp_path):
   (root / "instances.json").write_text(json.dumps(content))
   summary = _convert(root, tmp_path / "out")
   assert summary.splits["train"].skipped == 3
-  complaints = sorted((tmp_path / "out/skipped-train.txt").read_text().splitlines())
-  assert complaints[0].startswith(f"{root}/images/7.jpg: the annotation is for 41x24 pixels")
-  assert complaints[1].endswith("image 10: has no file_name")
-  assert complaints[2].endswith(
+  reasons = sorted((tmp_path / "out/skipped-train.txt").read_text().splitlines())
+  assert reasons[0].startswith(f"{root}/images/7.jpg: the annotation is for 41x24 pixels")
+  assert reasons[1].endswith("image 10: has no file_name")
+  assert reasons[2].endswith(
     "image 9 (9.jpg): " + f"{root}/images/9.jpg: No such file or directory"
   )
   assert [image["id"] for image in box_data.annotations(tmp_path / "out")["images"]] == [139]
 
 
 @pytest.mark.parametrize(
-  ("change", "words"),
+  ("change", "message"),
   [
     ({"annotations": None}, "no list of objects 'annotations'"),
     ({"categories": []}, "'categories' is empty"),
     ({"categories": [{"id": 1}]}, "category 1 has no name"),
-    ({"images": [{"id": "0007"}]}, "whole numbers from 0 as ids, received '0007'"),
-    ({"images": [{"id": 7}, {"id": 7}]}, "the id 7 occurs twice among images"),
+    ({"images": [{"id": "0007"}]}, "ids of images must be integers from 0, received '0007'"),
+    ({"images": [{"id": 7}, {"id": 7}]}, "two images have the id 7"),
     ({"categories": [{"id": i, "name": "cat"} for i in (1, 2)]}, "the same name"),
-    ({"categories": [{"id": 10**9, "name": "cat"}]}, "id 1000000000 cannot be a label"),
+    ({"categories": [{"id": 10**9, "name": "cat"}]}, "id 1000000000 is not a valid label"),
   ],
 )
-def test_refuses_other_files(tmp_path, change, words):
+def test_invalid_instances_files_raise(tmp_path, change, message):
   (tmp_path / "instances.json").write_text(json.dumps({**box_data.coco_content(), **change}))
-  with pytest.raises(DatasetError, match=words):
+  with pytest.raises(DatasetError, match=message):
     _convert(tmp_path, tmp_path / "out")
   assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("text", "words"), [("{", "is no JSON"), ("[]", "no list of objects")])
-def test_refuses_what_is_no_instances_file(tmp_path, text, words):
+@pytest.mark.parametrize(
+  ("text", "message"), [("{", "is not valid JSON"), ("[]", "no list of objects")]
+)
+def test_files_of_other_formats_raise(tmp_path, text, message):
   (tmp_path / "instances.json").write_text(text)
-  with pytest.raises(DatasetError, match=f"{words}.*Expected COCO's instances format"):
+  with pytest.raises(DatasetError, match=f"{message}.*Expected COCO's instances format"):
     _convert(tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-  ("options", "words"),
+  ("options", "message"),
   [
     ({"category_ids": "mine"}, "original or contiguous, received 'mine'"),
-    ({"classes": "cow"}, r"names 'cow', which .*instances.json does not have. It has cat, dog\."),
-    ({"split": "validation", "validation_fraction": 0.2}, "another name than validation"),
+    (
+      {"classes": "cow"},
+      r"contains 'cow', which .*instances.json does not have. Its categories: cat, dog\.",
+    ),
+    ({"split": "validation", "validation_fraction": 0.2}, "--split other than validation"),
   ],
 )
-def test_refuses_settings_that_cannot_be(tmp_path, options, words):
-  with pytest.raises(DatasetError, match=words):
+def test_invalid_settings_raise(tmp_path, options, message):
+  with pytest.raises(DatasetError, match=message):
     _convert(_write(tmp_path), tmp_path / "out", **options)
 
 
-def test_the_instances_file_is_not_overwritten(tmp_path):
+def test_instances_file_is_not_overwritten(tmp_path):
   root = _write(tmp_path)
   (root / "instances.json").rename(root / "train.json")
   content = (root / "train.json").read_bytes()
-  with pytest.raises(DatasetError, match=r"train\.json is not of this program"):
+  with pytest.raises(DatasetError, match=r"train\.json was not written by this program"):
     coco.convert(root / "images", root / "train.json", root, num_processes=1, overwrite=True)
   assert (root / "train.json").read_bytes() == content

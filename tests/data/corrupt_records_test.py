@@ -1,11 +1,11 @@
-"""Records without a usable image or label, left out up to a limit."""
+"""Records without a usable image or label are skipped, up to a limit."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from sasa_tf.data.integrity import corrupt_records, record_validation, tfrecord_repair
-from sasa_tf.data.integrity.record_validation import BOXES, Expected
+from sasa_tf.data.integrity.record_validation import DETECTION_SCHEMA, RecordSchema
 from sasa_tf.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 255, [12, 16, 3], np.uint8)
@@ -31,52 +31,52 @@ def example(encoded=JPEG, labels=(3,), boxes=None, source_id=None):
   return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-UNUSABLE = {
-  "text": (example(b"<html>not found</html>", source_id="17"), "image '17': .*begin with b'<html"),
+INVALID = {
+  "text": (example(b"<html>not found</html>", source_id="17"), "image '17': .*start with b'<html"),
   "zero bytes": (example(b""), "image/encoded is missing or empty"),
   "no image": (example(None), "image/encoded is missing or empty"),
-  "truncated JPEG": (example(JPEG[: len(JPEG) // 2]), "is no image"),
-  "truncated PNG": (example(PNG[: len(PNG) // 2]), "is no image"),
-  "one byte": (example(b"\xff"), "is no image"),
-  "no label": (example(labels=None), "expected one image/class/label; there are 0"),
-  "no example": (b"something else", "no example with the features expected"),
+  "truncated JPEG": (example(JPEG[: len(JPEG) // 2]), "is not an image"),
+  "truncated PNG": (example(PNG[: len(PNG) // 2]), "is not an image"),
+  "one byte": (example(b"\xff"), "is not an image"),
+  "no label": (example(labels=None), "expected one image/class/label; received 0"),
+  "not an example": (b"something else", "not an example with the expected features"),
 }
 
 
-@pytest.mark.parametrize(("record", "problem"), UNUSABLE.values(), ids=UNUSABLE)
-def test_unusable_records_are_found_among_others(record, problem):
+@pytest.mark.parametrize(("record", "problem"), INVALID.values(), ids=INVALID)
+def test_invalid_records_are_found(record, problem):
   records = [example()] * 70 + [example(PNG)] + [record] + [example()] * 10
   dataset = tf.data.Dataset.from_tensor_slices(records)
-  found = list(record_validation.unusable(dataset, Expected()))
+  found = list(record_validation.invalid_records(dataset, RecordSchema()))
   assert [number for number, _ in found] == [71]
   with pytest.raises(AssertionError, match=problem):
     raise AssertionError(found[0][1])
 
 
-def test_what_is_within_a_jpeg_file_only_thoroughly():
+def test_decode_all_finds_errors_within_a_jpeg():
   broken = bytearray(JPEG)
-  start = broken.index(b"\xff\xc0")  # its size
+  start = broken.index(b"\xff\xc0")  # The frame header, with the size.
   broken[start + 5 : start + 9] = b"\0\0\0\0"
   dataset = tf.data.Dataset.from_tensors(example(bytes(broken)))
-  assert not list(record_validation.unusable(dataset, Expected()))
-  assert list(record_validation.unusable(dataset, Expected(), thorough=True))
+  assert not list(record_validation.invalid_records(dataset, RecordSchema()))
+  assert list(record_validation.invalid_records(dataset, RecordSchema(), decode_all=True))
 
 
-def test_boxes_and_labels_must_be_as_many():
+def test_number_of_boxes_and_labels_must_match():
   records = [
     example(labels=[1, 2], boxes=2),
     example(labels=[], boxes=0),
     example(labels=[1], boxes=2),
   ]
   dataset = tf.data.Dataset.from_tensor_slices(records)
-  assert list(record_validation.unusable(dataset, BOXES)) == [
+  assert list(record_validation.invalid_records(dataset, DETECTION_SCHEMA)) == [
     (2, "2 boxes, but 1 image/object/class/label")
   ]
 
 
 @pytest.fixture(params=["", "GZIP"], ids=["plain", "compressed"])
 def files(tmp_path, request):
-  """Three files; the second has two unusable records."""
+  """Three files; the second has two invalid records."""
   paths = []
   for index in range(3):
     paths.append(str(tmp_path / f"train-{index}"))
@@ -93,30 +93,32 @@ def labels(files, compression):
   return [each.features.feature["image/class/label"].int64_list.value[0] for each in parsed]
 
 
-def test_left_out_up_to_the_limit(files, tmp_path, capsys):
+def test_records_are_skipped_up_to_the_limit(files, tmp_path, capsys):
   paths, compression = files
-  usable = corrupt_records.leave_out(
-    paths, compression, Expected(), limit=2, scratch=str(tmp_path / "scratch")
+  usable = corrupt_records.skip_corrupt_records(
+    paths, compression, RecordSchema(), limit=2, scratch=str(tmp_path / "scratch")
   )
-  assert (usable[0], usable[2]) == (paths[0], paths[2])  # healthy files are read as they are
+  assert (usable[0], usable[2]) == (paths[0], paths[2])  # Valid files are not copied.
   assert labels(usable, compression) == [0, 1, 2, 3, 4, 10, 12, 13, 20, 21, 22, 23, 24]
-  told = capsys.readouterr().err
-  assert f"left out: {paths[1]}, record 1 (from 0)" in told and "record 4" in told
+  stderr = capsys.readouterr().err
+  assert f"skipped {paths[1]}, record 1 (from 0)" in stderr and "record 4" in stderr
   with pytest.raises(UserError, match=r"more than --max_corrupt_records=1 .*train-1, record 4"):
-    corrupt_records.leave_out(paths, compression, Expected(), limit=1, scratch=str(tmp_path / "b"))
-  first = corrupt_records.first_damage(paths, compression, Expected())
+    corrupt_records.skip_corrupt_records(
+      paths, compression, RecordSchema(), limit=1, scratch=str(tmp_path / "b")
+    )
+  first = corrupt_records.find_corruption(paths, compression, RecordSchema())
   assert (first.file, first.record) == (paths[1], 1)
-  assert corrupt_records.first_damage(paths[:1], compression, Expected()) is None
+  assert corrupt_records.find_corruption(paths[:1], compression, RecordSchema()) is None
 
 
-def test_damaged_bytes_and_unusable_image_in_one_file(files, tmp_path):
+def test_corrupt_bytes_and_invalid_image_in_one_file(files, tmp_path):
   paths, compression = files
   if compression:
-    pytest.skip("behind a damage of a compressed file nothing can be read")
-  with open(paths[1], "r+b") as opened:  # the second record's head
+    pytest.skip("nothing after a corruption of a compressed file can be read")
+  with open(paths[1], "r+b") as opened:  # The header of the second record.
     opened.seek(len(example(labels=[10])) + 16)
     opened.write(b"\xaa" * 4)
-  usable = corrupt_records.leave_out(
-    paths, compression, Expected(), limit=2, scratch=str(tmp_path / "scratch")
+  usable = corrupt_records.skip_corrupt_records(
+    paths, compression, RecordSchema(), limit=2, scratch=str(tmp_path / "scratch")
   )
   assert labels(usable, "")[5:8] == [10, 12, 13]

@@ -1,4 +1,4 @@
-"""Model Garden's own decoder reads what the converters of boxes write."""
+"""Model Garden's decoder reads what the detection converters write."""
 
 import glob
 
@@ -28,11 +28,11 @@ def decoded(tmp_path_factory):
   return {tensors["source_id"]: tensors for tensors in dataset.as_numpy_iterator()}
 
 
-def test_source_ids_are_those_of_the_annotation_file(decoded):
+def test_source_ids_match_the_annotation_file(decoded):
   assert decoded.keys() == {b"7", b"9", b"581929"}
 
 
-def test_boxes_classes_areas_and_crowds_arrive(decoded):
+def test_decodes_boxes_classes_areas_and_crowds(decoded):
   tensors = decoded[b"7"]
   np.testing.assert_allclose(
     tensors["groundtruth_boxes"],
@@ -46,7 +46,7 @@ def test_boxes_classes_areas_and_crowds_arrive(decoded):
   assert (tensors["height"], tensors["width"]) == (24, 40)
 
 
-def test_an_image_without_boxes_decodes(decoded):
+def test_decodes_an_image_without_boxes(decoded):
   tensors = decoded[b"9"]
   assert tensors["groundtruth_boxes"].shape == (0, 4)
   assert tensors["groundtruth_classes"].shape == (0,)

@@ -1,8 +1,8 @@
 import pytest
 import tensorflow as tf
 
+from sasa_tf.data.detection.annotated_images import detection_example
 from sasa_tf.data.detection.boxes import AnnotatedImage, Box
-from sasa_tf.data.detection.detection_examples import detection_example
 from sasa_tf.data.errors import BrokenImageError
 
 from . import image_files
@@ -24,7 +24,7 @@ def _features(example):
   return tf.train.Example.FromString(example.serialized).features.feature
 
 
-def test_holds_the_picture_unchanged_and_its_number_as_text():
+def test_image_is_unchanged_and_source_id_is_text():
   feature = _features(detection_example(ENCODED, _image(), NAMES))
   assert feature["image/encoded"].bytes_list.value == [ENCODED]
   assert feature["image/source_id"].bytes_list.value == [b"139"]
@@ -33,7 +33,7 @@ def test_holds_the_picture_unchanged_and_its_number_as_text():
   assert feature["image/width"].int64_list.value == [40]
 
 
-def test_holds_the_sound_boxes_in_fractions_of_the_picture():
+def test_valid_boxes_are_normalized():
   feature = _features(detection_example(ENCODED, _image(), NAMES))
   floats = {
     key: list(feature[f"image/object/{key}"].float_list.value)
@@ -51,23 +51,23 @@ def test_holds_the_sound_boxes_in_fractions_of_the_picture():
   assert feature["image/object/is_crowd"].int64_list.value == [0, 1]
 
 
-def test_tells_what_it_holds_and_what_was_wrong():
+def test_example_has_annotations_and_problems():
   example = detection_example(ENCODED, _image(), NAMES)
   assert [problem.kind for problem in example.problems] == [
     "swapped corners",
     "partly outside of the picture",
   ]
-  assert example.image[:4] == (139, "a.jpg", 24, 40)
-  assert [box[:5] for box in example.image.boxes] == [(4, 6, 20, 12, 2), (10, 0, 40, 24, 1)]
+  assert example.annotations[:4] == (139, "a.jpg", 24, 40)
+  assert [box[:5] for box in example.annotations.boxes] == [(4, 6, 20, 12, 2), (10, 0, 40, 24, 1)]
 
 
-def test_an_image_without_boxes_is_an_example():
+def test_image_without_boxes():
   example = detection_example(ENCODED, _image(boxes=()), NAMES)
   assert not any(key.startswith("image/object") for key in _features(example))
-  assert example.image.boxes == ()
+  assert example.annotations.boxes == ()
 
 
-def test_refuses_an_annotation_of_another_size():
-  with pytest.raises(BrokenImageError, match="is for 24x40 pixels, the picture has 40x24"):
+def test_annotation_of_another_size_raises():
+  with pytest.raises(BrokenImageError, match="is for 24x40 pixels, but the image has 40x24"):
     detection_example(ENCODED, _image(size=(40, 24)), NAMES)
   assert detection_example(ENCODED, _image(size=None), NAMES).image_format == "jpeg"

@@ -22,11 +22,11 @@ def _names(output, split):
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
   path = tmp_path_factory.mktemp("digits") / "out"
-  digits.convert(path, pictures=14)
+  digits.convert(path, num_preview_images=14)
   return path
 
 
-def test_a_fifth_is_held_out(output):
+def test_holds_out_a_fifth(output):
   train, validation = _names(output, "train"), _names(output, "validation")
   assert (len(train), len(validation)) == (1437, 360)
   assert not train & validation
@@ -36,7 +36,7 @@ def test_a_fifth_is_held_out(output):
   assert (output / "labels.txt").read_text().split() == list("0123456789")
 
 
-def test_the_grey_levels_survive(output):
+def test_grey_levels_are_stored_exactly(output):
   bunch = datasets.load_digits()
   for feature in [*_examples(output, "train"), *_examples(output, "validation")]:
     index = int(feature["image/filename"].bytes_list.value[0][2:6])
@@ -46,33 +46,33 @@ def test_the_grey_levels_survive(output):
     assert feature["image/class/label"].int64_list.value[0] == bunch.target[index]
 
 
-def test_pictures_are_held_out_and_one_of_each_comes_first(output):
-  names = sorted(path.name for path in (output / "pictures").iterdir())
+def test_preview_images_are_held_out_and_cover_all_classes(output):
+  names = sorted(path.name for path in (output / "preview_images").iterdir())
   assert len(names) == 14
   assert set(names) <= _names(output, "validation")
   assert [name[0] for name in names] == list("00112233456789")
-  image = tf.io.decode_png((output / "pictures" / names[0]).read_bytes())
+  image = tf.io.decode_png((output / "preview_images" / names[0]).read_bytes())
   assert image.shape == (8, 8, 1)
 
 
-def test_another_seed_replaces_splits_and_pictures(output, tmp_path):
-  digits.convert(tmp_path, pictures=2)
-  (tmp_path / "pictures/mine.png").write_text("")
-  digits.convert(tmp_path, pictures=3, seed=1, overwrite=True)
-  pictures = {path.name for path in (tmp_path / "pictures").iterdir()}
-  assert len(pictures - {"mine.png"}) == 3
-  assert "mine.png" in pictures
-  assert pictures - {"mine.png"} <= _names(tmp_path, "validation")
+def test_overwrite_replaces_splits_and_preview_images(output, tmp_path):
+  digits.convert(tmp_path, num_preview_images=2)
+  (tmp_path / "preview_images/mine.png").write_text("")
+  digits.convert(tmp_path, num_preview_images=3, seed=1, overwrite=True)
+  previews = {path.name for path in (tmp_path / "preview_images").iterdir()}
+  assert len(previews - {"mine.png"}) == 3
+  assert "mine.png" in previews
+  assert previews - {"mine.png"} <= _names(tmp_path, "validation")
   assert _names(tmp_path, "validation") != _names(output, "validation")
 
 
-def test_zero_pictures_make_no_directory(tmp_path):
-  digits.convert(tmp_path, pictures=0)
-  assert not (tmp_path / "pictures").exists()
+def test_no_directory_without_preview_images(tmp_path):
+  digits.convert(tmp_path, num_preview_images=0)
+  assert not (tmp_path / "preview_images").exists()
 
 
-@pytest.mark.parametrize("pictures", [-1, 361])
-def test_refuses_more_pictures_than_there_are(tmp_path, pictures):
-  with pytest.raises(DatasetError, match=f"0 and the 360 held-out digits, received {pictures}"):
-    digits.convert(tmp_path / "out", pictures=pictures)
+@pytest.mark.parametrize("number", [-1, 361])
+def test_invalid_number_of_preview_images_raises(tmp_path, number):
+  with pytest.raises(DatasetError, match=f"0 and the 360 validation images, received {number}"):
+    digits.convert(tmp_path / "out", num_preview_images=number)
   assert not (tmp_path / "out").exists()

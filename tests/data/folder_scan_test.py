@@ -26,18 +26,18 @@ def test_lists_images_by_class_in_sorted_order(tmp_path):
   assert folder.warnings == []
 
 
-def test_warns_of_empty_classes_loose_images_and_other_files(tmp_path):
+def test_warnings_for_empty_classes_and_ignored_files(tmp_path):
   _touch(tmp_path, "cat/1.jpg", "cat/notes.txt", "README", "loose.jpg", "dog/x.gif")
   folder = scan_image_folder(tmp_path)
   assert folder.class_names == ("cat", "dog")
   assert [file.name for file in folder.files] == ["cat/1.jpg"]
   empty, loose, other = folder.warnings
-  assert "no image in class folder 'dog'" in empty
-  assert loose.endswith("belong to no class: 1.")
+  assert "no images in class folder 'dog'" in empty
+  assert loose.endswith("have no class: 1.")
   assert other.endswith(": 3.")
 
 
-def test_passes_over_hidden_names(tmp_path):
+def test_hidden_files_are_ignored(tmp_path):
   _touch(tmp_path, "cat/1.jpg", "cat/._1.jpg", ".git/1.jpg", "cat/.cache/2.jpg", ".DS_Store")
   folder = scan_image_folder(tmp_path)
   assert folder.class_names == ("cat",)
@@ -45,7 +45,7 @@ def test_passes_over_hidden_names(tmp_path):
   assert folder.warnings == []
 
 
-def test_follows_links_but_not_in_circles(tmp_path):
+def test_follows_links_but_not_cycles(tmp_path):
   _touch(tmp_path, "elsewhere/deep/1.jpg", "root/dog/1.jpg")
   (tmp_path / "root/cat").symlink_to(tmp_path / "elsewhere")
   (tmp_path / "root/dog/up").symlink_to(tmp_path / "root")
@@ -54,7 +54,7 @@ def test_follows_links_but_not_in_circles(tmp_path):
   assert names == ["cat/deep/1.jpg", "dog/1.jpg"]
 
 
-def test_a_broken_link_is_an_image_to_complain_of_and_a_pipe_is_none(tmp_path):
+def test_broken_links_are_images_and_pipes_are_not(tmp_path):
   _touch(tmp_path, "cat/1.jpg")
   (tmp_path / "cat/2.jpg").symlink_to("nowhere")
   os.mkfifo(tmp_path / "cat/3.jpg")
@@ -68,26 +68,26 @@ def test_a_broken_link_is_an_image_to_complain_of_and_a_pipe_is_none(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("names", "words"),
+  ("names", "message"),
   [
-    (["1.jpg", "2.png", "notes.txt"], "2 images directly in it. Expected one folder a class"),
-    (["notes.txt"], "no folder in it"),
-    (["cat/notes.txt", "dog/x.gif"], "2 folders .* hold no image"),
+    (["1.jpg", "2.png", "notes.txt"], "2 images but no folders. Expected one folder per class"),
+    (["notes.txt"], "contains no folders"),
+    (["cat/notes.txt", "dog/x.gif"], "2 folders .* contain no images"),
     (["train/cat/1.jpg", "Val/cat/2.jpg"], "are splits, not classes"),
   ],
 )
-def test_refuses_other_layouts(tmp_path, names, words):
-  with pytest.raises(DatasetError, match=words):
+def test_other_layouts_raise(tmp_path, names, message):
+  with pytest.raises(DatasetError, match=message):
     scan_image_folder(_touch(tmp_path, *names))
 
 
-def test_a_class_may_be_called_train(tmp_path):
+def test_class_can_be_named_train(tmp_path):
   assert scan_image_folder(_touch(tmp_path, "train/1.jpg")).class_names == ("train",)
 
 
-def test_refuses_what_is_no_directory(tmp_path):
+def test_missing_directory_raises(tmp_path):
   _touch(tmp_path, "file")
-  with pytest.raises(DatasetError, match=r"nowhere: No such file.*Expected one folder a class"):
+  with pytest.raises(DatasetError, match=r"nowhere: No such file.*Expected one folder per class"):
     scan_image_folder(tmp_path / "nowhere")
   with pytest.raises(DatasetError, match="file: Not a directory"):
     scan_image_folder(tmp_path / "file")

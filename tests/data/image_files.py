@@ -1,4 +1,4 @@
-"""Image files, whole and broken, for the tests."""
+"""Valid and broken image files for the tests."""
 
 import numpy as np
 import tensorflow as tf
@@ -24,28 +24,28 @@ def png(height=12, width=10, channels=3, seed=0):
 
 
 def broken_files():
-  """Returns {file name: (content, part of the expected complaint)}."""
+  """Returns {file name: (content, part of the expected message)}."""
   return {
     "zero.jpg": (b"", "empty file"),
-    "text.jpg": (b"Dear reader, I am no picture.\n", "neither JPEG nor PNG"),
-    "truncated.jpg": (jpeg()[:-40], "truncated or damaged JPEG"),
-    "header_only.JPEG": (jpeg()[:30], "truncated or damaged JPEG"),
-    "truncated.png": (png()[:-40], "truncated or damaged PNG"),
-    "header_only.png": (png()[:8], "truncated or damaged PNG"),
+    "text.jpg": (b"This is not an image.\n", "neither JPEG nor PNG"),
+    "truncated.jpg": (jpeg()[:-40], "truncated or corrupt JPEG"),
+    "header_only.JPEG": (jpeg()[:30], "truncated or corrupt JPEG"),
+    "truncated.png": (png()[:-40], "truncated or corrupt PNG"),
+    "header_only.png": (png()[:8], "truncated or corrupt PNG"),
     "animation.png": (ANIMATED_GIF, "GIF data"),
     "bitmap.jpg": (bitmap(), "BMP data"),
   }
 
 
 def bitmap():
-  """A BMP of one pixel."""
+  """Returns a BMP of one pixel."""
   header = b"BM" + (58).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little")
   size = (40).to_bytes(4, "little") + (1).to_bytes(4, "little") * 2
   return header + size + b"\x01\x00\x18\x00" + bytes(24) + b"\x01\x02\x03\x00"
 
 
 def write_class_folders(root, classes=("cat", "dog"), images=6):
-  """Writes JPEG files with a PNG among them, each of its own size, and returns the root."""
+  """Writes one PNG and several JPEG files per class, of different sizes; returns the root."""
   for label, name in enumerate(classes):
     (root / name).mkdir(parents=True)
     for i in range(images):

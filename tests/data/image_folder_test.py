@@ -33,7 +33,7 @@ def root(tmp_path):
   return image_files.write_class_folders(tmp_path / "images")
 
 
-def test_every_image_arrives_unchanged(root, tmp_path):
+def test_images_are_stored_unchanged(root, tmp_path):
   summary = _convert(root, tmp_path / "out", num_shards=2)
   assert summary.splits["train"].formats == {"jpeg": 10, "png": 2}
   assert (tmp_path / "out/labels.txt").read_text() == "cat\ndog\n"
@@ -54,14 +54,14 @@ def test_every_image_arrives_unchanged(root, tmp_path):
     }
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(root, tmp_path):
+def test_output_depends_on_the_seed(root, tmp_path):
   for name, seed in (("a", 0), ("b", 0), ("c", 1)):
     _convert(root, tmp_path / name, seed=seed)
   assert _content(tmp_path / "a") == _content(tmp_path / "b")
   assert _content(tmp_path / "a") != _content(tmp_path / "c")
 
 
-def test_holds_out_a_share_of_every_class(root, tmp_path):
+def test_holds_out_a_fraction_of_every_class(root, tmp_path):
   _convert(root, tmp_path / "out", validation_fraction=0.25)
   train, validation = (_examples(tmp_path / "out", split) for split in ("train", "validation"))
   names = [example["image/filename"] for example in train + validation]
@@ -69,7 +69,7 @@ def test_holds_out_a_share_of_every_class(root, tmp_path):
   assert sorted(example["image/class/label"] for example in validation) in ([0, 0, 1], [0, 1, 1])
 
 
-def test_a_second_directory_may_become_another_split(root, tmp_path):
+def test_second_directory_becomes_another_split(root, tmp_path):
   test = image_files.write_class_folders(tmp_path / "test", images=2)
   _convert(root, tmp_path / "out")
   _convert(test, tmp_path / "out", split="validation")
@@ -77,7 +77,7 @@ def test_a_second_directory_may_become_another_split(root, tmp_path):
   assert len(_examples(tmp_path / "out", "validation")) == 4
 
 
-def test_other_classes_are_refused_by_name(root, tmp_path):
+def test_other_classes_raise(root, tmp_path):
   test = image_files.write_class_folders(tmp_path / "test", classes=("cat", "cow", "dog"))
   _convert(root, tmp_path / "out")
   with pytest.raises(DatasetError, match="new: cow"):
@@ -85,7 +85,7 @@ def test_other_classes_are_refused_by_name(root, tmp_path):
   assert not list((tmp_path / "out").glob("validation*"))
 
 
-def test_broken_images_are_skipped_by_path(root, tmp_path, capfd):
+def test_broken_images_are_skipped_and_listed(root, tmp_path, capfd):
   broken = image_files.broken_files()
   for name, (content, _) in broken.items():
     (root / "cat" / name).write_bytes(content)
@@ -94,17 +94,17 @@ def test_broken_images_are_skipped_by_path(root, tmp_path, capfd):
   assert summary.splits["train"].examples == 12
   assert summary.splits["train"].skipped == len(broken) + 1
   lines = (tmp_path / "out/skipped-train.txt").read_text().splitlines()
-  complaints = dict(line.split(": ", 1) for line in lines)
-  assert complaints.pop(str(root / "dog/link.jpg")) == "No such file or directory"
-  assert complaints.keys() == {str(root / "cat" / name) for name in broken}
-  for name, (_, complaint) in broken.items():
-    assert complaint in complaints[str(root / "cat" / name)]
+  reasons = dict(line.split(": ", 1) for line in lines)
+  assert reasons.pop(str(root / "dog/link.jpg")) == "No such file or directory"
+  assert reasons.keys() == {str(root / "cat" / name) for name in broken}
+  for name, (_, reason) in broken.items():
+    assert reason in reasons[str(root / "cat" / name)]
   stderr = capfd.readouterr().err
   assert all(f"Skipped {line}" in stderr for line in lines)
 
 
 @pytest.mark.parametrize("name", image_files.broken_files())
-def test_strict_stops_at_any_broken_image(root, tmp_path, name):
+def test_strict_raises_for_every_kind_of_broken_image(root, tmp_path, name):
   (root / "dog" / name).write_bytes(image_files.broken_files()[name][0])
   with pytest.raises(DatasetError, match=f"dog/{name}: "):
     _convert(root, tmp_path / "out", strict=True)
@@ -114,27 +114,27 @@ def test_strict_stops_at_any_broken_image(root, tmp_path, name):
 def test_warnings_are_printed(root, tmp_path, capsys):
   (root / "empty").mkdir()
   _convert(root, tmp_path / "out")
-  assert "Warning: no image in class folder 'empty'" in capsys.readouterr().err
+  assert "Warning: no images in class folder 'empty'" in capsys.readouterr().err
   assert (tmp_path / "out/labels.txt").read_text() == "cat\ndog\nempty\n"
 
 
 @pytest.mark.parametrize("output", ["", "cat", "cat/new", "../images/new"])
-def test_the_output_must_not_become_a_class(root, output):
-  with pytest.raises(DatasetError, match="must lie outside of --input"):
+def test_output_inside_the_input_raises(root, output):
+  with pytest.raises(DatasetError, match="must be outside of --input"):
     _convert(root, root / output)
   assert sorted(path.name for path in root.iterdir()) == ["cat", "dog"]
 
 
 @pytest.mark.parametrize(
-  ("options", "words"),
+  ("options", "message"),
   [
-    ({"validation_fraction": 0.2, "split": "validation"}, "another name than validation"),
+    ({"validation_fraction": 0.2, "split": "validation"}, "--split other than validation"),
     ({"validation_fraction": 1.0}, "between 0 and 1"),
     ({"num_shards": 13}, "12 images"),
     ({"split": "a/b"}, "letters, digits"),
   ],
 )
-def test_refuses_settings_that_cannot_be(root, tmp_path, options, words):
-  with pytest.raises(DatasetError, match=words):
+def test_invalid_settings_raise(root, tmp_path, options, message):
+  with pytest.raises(DatasetError, match=message):
     _convert(root, tmp_path / "out", **options)
   assert not (tmp_path / "out").exists()

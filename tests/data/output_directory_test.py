@@ -8,13 +8,13 @@ import shutil
 import pytest
 
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.tfrecord.output_directory import OutputDirectory, opened_output
+from sasa_tf.data.tfrecord.output_directory import OutputDirectory, locked_output_directory
 
 
 def _write(
   path, split="train", classes=("a", "b"), shards=2, overwrite=False, skipped=(), files=()
 ):
-  with opened_output(path, [split], classes, overwrite, {split: files}) as output:
+  with locked_output_directory(path, [split], classes, overwrite, {split: files}) as output:
     for index in range(shards):
       output.staged_shard(split, index).write_text(f"{split} {index} of {shards}")
     for name in files:
@@ -27,7 +27,7 @@ def _names(path):
   return sorted(p.relative_to(path).as_posix() for p in path.rglob("*"))
 
 
-def test_a_commit_leaves_the_finished_files_and_no_other(tmp_path):
+def test_commit_leaves_only_the_final_files(tmp_path):
   _write(tmp_path, skipped=["x: broken"])
   assert _names(tmp_path) == [
     "dataset.json",
@@ -42,32 +42,35 @@ def test_a_commit_leaves_the_finished_files_and_no_other(tmp_path):
   assert json.loads((tmp_path / "dataset.json").read_text()) == {"train": {"shards": 2}}
 
 
-def test_before_the_commit_nothing_has_a_final_name(tmp_path):
-  with opened_output(tmp_path, ["train"], ["a"], False) as output:
+def test_no_final_names_before_the_commit(tmp_path):
+  with locked_output_directory(tmp_path, ["train"], ["a"], False) as output:
     output.staged_shard("train", 0).write_text("")
     assert not list(tmp_path.rglob("train-*"))
     assert not list(tmp_path.rglob("*.tfrecord"))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DatasetError, OSError])
-def test_without_a_commit_all_is_as_before(tmp_path, error):
-  with pytest.raises(error), opened_output(tmp_path / "a/b", ["train"], ["a"], False) as output:
+def test_directory_is_restored_without_a_commit(tmp_path, error):
+  with (
+    pytest.raises(error),
+    locked_output_directory(tmp_path / "a/b", ["train"], ["a"], False) as output,
+  ):
     output.staged_shard("train", 0).write_text("")
     raise error
   assert _names(tmp_path) == []
 
 
-def test_a_failing_commit_leaves_nothing(tmp_path):
+def test_failing_commit_leaves_nothing(tmp_path):
   with (
     pytest.raises(FileNotFoundError),
-    opened_output(tmp_path / "out", ["train"], ["a"], False) as output,
+    locked_output_directory(tmp_path / "out", ["train"], ["a"], False) as output,
   ):
     output.staged_shard("train", 0).write_text("")
     output.commit({"train": {"shards": 2}}, ["a"], {"train": []})
   assert _names(tmp_path) == []
 
 
-def test_a_second_split_joins_the_first(tmp_path):
+def test_second_split_is_added(tmp_path):
   _write(tmp_path)
   _write(tmp_path, "validation", shards=1)
   assert OutputDirectory(tmp_path).records() == {
@@ -77,21 +80,21 @@ def test_a_second_split_joins_the_first(tmp_path):
   assert len(OutputDirectory(tmp_path).shards("train")) == 2
 
 
-def test_a_finished_split_is_refused(tmp_path):
+def test_existing_split_raises(tmp_path):
   _write(tmp_path)
-  with pytest.raises(DatasetError, match=r"'train' is finished.*--overwrite"):
+  with pytest.raises(DatasetError, match=r"'train' already exists.*--overwrite"):
     _write(tmp_path, shards=1)
   assert (tmp_path / "train-00001-of-00002.tfrecord").read_text() == "train 1 of 2"
 
 
-def test_shards_of_unknown_origin_are_refused(tmp_path):
-  (tmp_path / "train-00000-of-00001.tfrecord").write_text("of another program")
-  with pytest.raises(DatasetError, match="'train' is finished"):
+def test_shards_of_unknown_origin_raise(tmp_path):
+  (tmp_path / "train-00000-of-00001.tfrecord").write_text("foreign")
+  with pytest.raises(DatasetError, match="'train' already exists"):
     _write(tmp_path)
   assert _names(tmp_path) == ["train-00000-of-00001.tfrecord"]
 
 
-def test_overwriting_replaces_all_of_the_split(tmp_path):
+def test_overwrite_replaces_all_files_of_the_split(tmp_path):
   _write(tmp_path, shards=3, skipped=["x: broken"])
   _write(tmp_path, classes=("c",), shards=2, overwrite=True)
   assert _names(tmp_path) == [
@@ -103,7 +106,7 @@ def test_overwriting_replaces_all_of_the_split(tmp_path):
   assert (tmp_path / "labels.txt").read_text() == "c\n"
 
 
-def test_files_beside_the_shards_come_and_go_with_their_split(tmp_path):
+def test_further_files_are_replaced_with_their_split(tmp_path):
   _write(tmp_path, files=["train.json", "problems.txt"])
   assert (tmp_path / "problems.txt").read_text() == "problems.txt of 2"
   _write(tmp_path, shards=1, overwrite=True, files=["train.json"])
@@ -113,26 +116,26 @@ def test_files_beside_the_shards_come_and_go_with_their_split(tmp_path):
   assert not (tmp_path / "train.json").exists()
 
 
-def test_files_of_others_are_not_overwritten(tmp_path):
-  (tmp_path / "train.json").write_text("mine")
-  with pytest.raises(DatasetError, match=r"train\.json is not of this program .* Move it"):
+def test_foreign_files_are_not_overwritten(tmp_path):
+  (tmp_path / "train.json").write_text("foreign")
+  with pytest.raises(DatasetError, match=r"train\.json was not written by this program .* Move it"):
     _write(tmp_path, overwrite=True, files=["train.json"])
   assert _names(tmp_path) == ["train.json"]
   _write(tmp_path)
-  assert (tmp_path / "train.json").read_text() == "mine"
+  assert (tmp_path / "train.json").read_text() == "foreign"
 
 
-def test_a_failing_overwrite_keeps_the_old_split(tmp_path):
+def test_failing_overwrite_preserves_the_old_split(tmp_path):
   _write(tmp_path)
   before = _names(tmp_path)
-  with pytest.raises(KeyboardInterrupt), opened_output(tmp_path, ["train"], ["c"], True):
+  with pytest.raises(KeyboardInterrupt), locked_output_directory(tmp_path, ["train"], ["c"], True):
     raise KeyboardInterrupt
   assert _names(tmp_path) == before
   assert (tmp_path / "labels.txt").read_text() == "a\nb\n"
 
 
 @pytest.mark.parametrize(
-  ("classes", "words"),
+  ("classes", "message"),
   [
     (("a", "c"), "missing now: b; new: c"),
     (("a",), "missing now: b"),
@@ -142,15 +145,15 @@ def test_a_failing_overwrite_keeps_the_old_split(tmp_path):
   ],
 )
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_another_split_must_have_the_same_classes(tmp_path, classes, words, overwrite):
+def test_splits_must_have_the_same_classes(tmp_path, classes, message, overwrite):
   _write(tmp_path)
-  with pytest.raises(DatasetError, match=words):
+  with pytest.raises(DatasetError, match=message):
     _write(tmp_path, "validation", classes=classes, overwrite=overwrite)
   assert OutputDirectory(tmp_path).records() == {"train": {"shards": 2}}
 
 
 class _KilledError(BaseException):
-  """Stands for a kill before the n-th change of the file system."""
+  """Simulates a kill before the n-th change of the file system."""
 
 
 def _kill_before(patches, change):
@@ -158,20 +161,20 @@ def _kill_before(patches, change):
   changes = [(os, "replace"), (shutil, "rmtree")]
   changes += [(pathlib.Path, name) for name in ("touch", "unlink", "rename", "write_bytes")]
 
-  def mortal(real):
-    def dying(*arguments, **options):
+  def counted(real):
+    def change_or_raise(*arguments, **options):
       if next(count, None) in (change, None):
         raise _KilledError
       return real(*arguments, **options)
 
-    return dying
+    return change_or_raise
 
   for owner, name in changes:
-    patches.setattr(owner, name, mortal(getattr(owner, name)))
+    patches.setattr(owner, name, counted(getattr(owner, name)))
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_commit_killed_anywhere_is_mended_by_the_next_run(tmp_path, monkeypatch, overwrite):
+def test_next_run_recovers_from_a_kill_during_the_commit(tmp_path, monkeypatch, overwrite):
   for change in itertools.count():
     path = tmp_path / str(change)
     path.mkdir()
@@ -192,7 +195,7 @@ def test_a_commit_killed_anywhere_is_mended_by_the_next_run(tmp_path, monkeypatc
         pass
     record = output.records().get("train")
     if record:
-      with contextlib.suppress(OSError), opened_output(path, ["train"], ["a"], True):
+      with contextlib.suppress(OSError), locked_output_directory(path, ["train"], ["a"], True):
         raise OSError
       assert len(output.shards("train")) == record["shards"]
       assert all((path / name).exists() for name in record["files"])
@@ -206,11 +209,11 @@ def test_a_commit_killed_anywhere_is_mended_by_the_next_run(tmp_path, monkeypatc
   assert change > 8
 
 
-def test_two_conversions_at_once_are_refused(tmp_path):
-  with opened_output(tmp_path, ["train"], ["a"], False):
+def test_concurrent_conversions_raise(tmp_path):
+  with locked_output_directory(tmp_path, ["train"], ["a"], False):
     with (
       pytest.raises(DatasetError, match="another conversion"),
-      opened_output(tmp_path, ["validation"], ["a"], False),
+      locked_output_directory(tmp_path, ["validation"], ["a"], False),
     ):
       pass
     assert (tmp_path / ".train.incomplete").is_dir()
@@ -218,20 +221,20 @@ def test_two_conversions_at_once_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("output", ["file", "file/below"])
-def test_a_file_in_the_way_is_told(tmp_path, output):
+def test_output_that_is_a_file_raises(tmp_path, output):
   (tmp_path / "file").write_text("")
-  with pytest.raises(DatasetError, match=f"cannot make the output directory .*{output}"):
+  with pytest.raises(DatasetError, match=f"cannot create the output directory .*{output}"):
     _write(tmp_path / output)
   assert (tmp_path / "file").read_text() == ""
 
 
-def test_a_remote_output_is_refused():
+def test_remote_output_raises():
   with pytest.raises(DatasetError, match="must be a local directory, received gs:/"):
     _write("gs://bucket/data")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
-def test_a_damaged_record_is_told(tmp_path, content):
+def test_invalid_record_file_raises(tmp_path, content):
   (tmp_path / "dataset.json").write_text(content)
   with pytest.raises(DatasetError, match=r"dataset\.json"):
     _write(tmp_path)

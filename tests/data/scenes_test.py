@@ -12,7 +12,7 @@ from sasa_tf.data.errors import DatasetError
 from . import box_data
 from .annotation_file_test import evaluated, perfect_detections
 
-OPTIONS = {"train_images": 8, "validation_images": 6, "pictures": 2, "num_processes": 1}
+OPTIONS = {"train_images": 8, "validation_images": 6, "num_preview_images": 2, "num_processes": 1}
 
 
 def _content(output):
@@ -38,7 +38,7 @@ def output(tmp_path_factory):
   return path
 
 
-def test_both_splits_are_written_with_labels_and_annotations(output):
+def test_writes_both_splits_with_labels_and_annotations(output):
   train, validation = (box_data.examples(output, split) for split in ("train", "validation"))
   assert (len(train), len(validation)) == (8, 6)
   assert (output / "labels.txt").read_text().split() == ["background", *"0123456789"]
@@ -51,12 +51,12 @@ def test_both_splits_are_written_with_labels_and_annotations(output):
     assert 1 <= len(example["object/class/label"]) <= 6
 
 
-def test_perfect_detections_reach_an_average_precision_of_one(output):
+def test_perfect_detections_have_average_precision_one(output):
   path = output / "validation.json"
   assert evaluated(path, perfect_detections(path))[0] == pytest.approx(1.0)
 
 
-def test_the_same_seed_draws_the_same_scenes_and_another_does_not(output, tmp_path):
+def test_scenes_depend_on_the_seed(output, tmp_path):
   for seed in (0, 1):
     scenes.convert(tmp_path / str(seed), **OPTIONS, seed=seed)
   assert _content(tmp_path / "0") == _content(output)
@@ -65,56 +65,60 @@ def test_the_same_seed_draws_the_same_scenes_and_another_does_not(output, tmp_pa
   }
 
 
-def test_fewer_scenes_are_the_first_of_more(output, tmp_path):
+def test_smaller_data_set_is_a_prefix_of_a_larger_one(output, tmp_path):
   scenes.convert(tmp_path, **{**OPTIONS, "train_images": 3})
   few, many = box_data.examples(tmp_path), box_data.examples(output)
   assert few == {name: example for name, example in many.items() if name in few}
   assert len(few) == 3
 
 
-def test_pictures_are_validation_scenes_beside_a_sheet(output):
-  names = sorted(path.name for path in (output / "pictures").iterdir())
+def test_preview_images_are_validation_scenes(output):
+  names = sorted(path.name for path in (output / "preview_images").iterdir())
   assert names == ["validation-000000.jpg", "validation-000001.jpg", "with_boxes.png"]
   examples = box_data.examples(output, "validation")
   for name in names[:2]:
-    assert (output / "pictures" / name).read_bytes() == examples[name]["encoded"][0]
-  sheet = tf.io.decode_png((output / "pictures/with_boxes.png").read_bytes())
-  assert sheet.shape == (128, 2 * 128, 3)
+    assert (output / "preview_images" / name).read_bytes() == examples[name]["encoded"][0]
+  with_boxes = tf.io.decode_png((output / "preview_images/with_boxes.png").read_bytes())
+  assert with_boxes.shape == (128, 2 * 128, 3)
 
 
 def test_png_of_another_size(tmp_path):
-  scenes.convert(tmp_path, **{**OPTIONS, "size": 64, "image_format": "png", "pictures": 0})
+  scenes.convert(
+    tmp_path, **{**OPTIONS, "size": 64, "image_format": "png", "num_preview_images": 0}
+  )
   for name, example in box_data.examples(tmp_path).items():
     assert name.endswith(".png") and example["format"] == [b"png"]
     assert tf.io.decode_png(example["encoded"][0]).shape == (64, 64, 3)
-  assert not (tmp_path / "pictures").exists()
+  assert not (tmp_path / "preview_images").exists()
 
 
-def test_the_digits_of_the_splits_are_apart():
-  train, validation = ({d.index for d in part} for part in digits.divided_digits(3))
+def test_splits_have_different_digits():
+  train, validation = ({d.index for d in part} for part in digits.train_and_validation_digits(3))
   assert len(train) == 1437 and len(validation) == 360 and not train & validation
-  for split, part in zip(("train", "validation"), digits.divided_digits(3), strict=True):
+  for split, part in zip(
+    ("train", "validation"), digits.train_and_validation_digits(3), strict=True
+  ):
     assert [label for label, _ in scenes._digits(split, 3)] == [digit.label for digit in part]
 
 
 @pytest.mark.parametrize(
-  ("options", "words"),
+  ("options", "message"),
   [
     ({"size": 16}, "between 32 and 2048 pixels, received 16"),
     ({"image_format": "gif"}, "jpeg or png, received 'gif'"),
-    ({"pictures": 7}, "between 0 and the 6 validation scenes, received 7"),
+    ({"num_preview_images": 7}, "between 0 and the 6 validation scenes, received 7"),
     ({"train_images": 0}, "1 or more, received 0 and 6"),
     ({"seed": -1}, "--seed must be 0 or more, received -1"),
   ],
 )
-def test_refuses_settings_that_cannot_be(tmp_path, options, words):
-  with pytest.raises(DatasetError, match=words):
+def test_invalid_settings_raise(tmp_path, options, message):
+  with pytest.raises(DatasetError, match=message):
     scenes.convert(tmp_path / "out", **{**OPTIONS, **options})
   assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("size", [32, 128])
-def test_boxes_lie_inside_and_apart(size):
+def test_boxes_are_inside_the_image_and_do_not_touch(size):
   for seed in range(20):
     boxes = np.array([box[:4] for box in _scene(seed, size).boxes])
     assert (boxes[:, :2] >= 0).all() and (boxes[:, 2:] <= size).all()
@@ -125,12 +129,12 @@ def test_boxes_lie_inside_and_apart(size):
 
 
 def test_boxes_are_tight():
-  """Inside each edge of a box lies ink: pixels far from the colour around the box."""
+  """Each edge of a box contains ink: pixels that differ from the colour around the box."""
   for seed in range(10):
     scene = _scene(seed)
-    picture = scene.picture.astype(float)
+    image = scene.image.astype(float)
     for left, top, right, bottom, _ in scene.boxes:
-      box = picture[top:bottom, left:right]
+      box = image[top:bottom, left:right]
       colours = [box[0], box[-1], box[:, 0], box[:, -1]]
       ground = np.median(box[[0, 0, -1, -1], [0, -1, 0, -1]], axis=0)
       for edge in colours:
@@ -145,17 +149,17 @@ def test_scenes_differ_in_number_size_and_class():
   assert {box[4] for scene in boxes for box in scene} == set(range(10))
 
 
-def test_the_sheet_outlines_the_boxes_and_spares_the_digits():
+def test_boxes_are_drawn_around_the_digits():
   scene = _scene(0)
-  outlined = scene_drawing.outlined(scene)
+  outlined = scene_drawing.draw_boxes(scene)
   left, top, right, bottom, _ = scene.boxes[0]
   inside = np.s_[top:bottom, left:right]
-  np.testing.assert_array_equal(outlined[inside], scene.picture[inside])
+  np.testing.assert_array_equal(outlined[inside], scene.image[inside])
   assert (outlined[top:bottom, right] == outlined[top, right]).all()
-  assert (outlined != scene.picture).any()
+  assert (outlined != scene.image).any()
 
 
-def test_annotations_and_records_agree(output):
+def test_annotations_match_the_records(output):
   names = {
     i["id"]: i["file_name"] for i in json.loads((output / "train.json").read_text())["images"]
   }

@@ -8,11 +8,13 @@ import sys
 import pytest
 import tensorflow as tf
 
-from sasa_tf.data.detection.box_stats import BoxFigures
-from sasa_tf.data.detection.boxes import Box, CheckedImage, Problem
+from sasa_tf.data.detection.annotated_images import BoxHooks
+from sasa_tf.data.detection.box_stats import BoxStats
+from sasa_tf.data.detection.boxes import Box, CheckedImage
 from sasa_tf.data.errors import BrokenImageError, DatasetError
-from sasa_tf.data.examples import EncodedExample
-from sasa_tf.data.tfrecord.sharded_writer import SplitPlan, SplitSummary, plan_split, write_dataset
+from sasa_tf.data.tfrecord.image_example import EncodedExample, Problem
+from sasa_tf.data.tfrecord.sharded_writer import SplitSummary, write_dataset
+from sasa_tf.data.tfrecord.splits import SplitPlan, plan_split
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -51,12 +53,12 @@ def _records(output, split="train"):
     (200_000, 10 * 2**30, 80),
   ],
 )
-def test_shards_are_neither_huge_nor_few_nor_tiny(num_items, num_bytes, num_shards):
+def test_automatic_number_of_shards(num_items, num_bytes, num_shards):
   assert plan_split("train", range(num_items), num_bytes).num_shards == num_shards
 
 
 @pytest.mark.parametrize(
-  ("name", "items", "num_shards", "words"),
+  ("name", "items", "num_shards", "message"),
   [
     ("train", [], 0, "'train' would be empty"),
     ("train", [1, 2], 3, "between 1 and the 2 images"),
@@ -66,19 +68,19 @@ def test_shards_are_neither_huge_nor_few_nor_tiny(num_items, num_bytes, num_shar
     ("", [1], 0, "letters, digits and _"),
   ],
 )
-def test_refuses_plans_that_cannot_be(name, items, num_shards, words):
-  with pytest.raises(DatasetError, match=words):
+def test_invalid_plans_raise(name, items, num_shards, message):
+  with pytest.raises(DatasetError, match=message):
     plan_split(name, items, 100, num_shards)
 
 
-def test_every_item_is_written_once_in_order(tmp_path):
+def test_items_are_written_once_in_order(tmp_path):
   summary = _write(tmp_path, range(20), num_shards=3)
   assert _records(tmp_path) == list(range(20))
   assert summary.splits == {"train": SplitSummary(20, 3, 2, 0, {"jpeg": 20})}
-  assert 0 <= summary.starting_seconds <= summary.seconds
+  assert 0 <= summary.startup_seconds <= summary.seconds
 
 
-def test_shards_are_of_equal_size(tmp_path):
+def test_shards_have_equal_sizes(tmp_path):
   _write(tmp_path, range(20), num_shards=3)
   sizes = [
     sum(1 for _ in tf.data.TFRecordDataset(str(path)))
@@ -87,7 +89,7 @@ def test_shards_are_of_equal_size(tmp_path):
   assert sizes == [6, 7, 7]
 
 
-def test_broken_items_are_skipped_counted_and_listed(tmp_path, capsys):
+def test_broken_items_are_skipped_and_listed(tmp_path, capsys):
   summary = _write(tmp_path, [1, -1, 2, -2, 3])
   assert _records(tmp_path) == [1, 2, 3]
   assert summary.splits["train"].skipped == 2
@@ -95,36 +97,36 @@ def test_broken_items_are_skipped_counted_and_listed(tmp_path, capsys):
   assert "Skipped item -1 is broken" in capsys.readouterr().err
 
 
-def test_the_screen_shows_the_first_complaints_only(tmp_path, capsys):
+def test_only_the_first_skipped_items_are_printed(tmp_path, capsys):
   _write(tmp_path, [1, *range(-30, 0)])
   assert capsys.readouterr().err.count("Skipped") == 10
   assert (tmp_path / "skipped-train.txt").read_text().count("\n") == 30
 
 
-def test_strict_leaves_nothing(tmp_path):
-  with pytest.raises(DatasetError, match=r"item -1 is broken\n.*no --strict"):
+def test_strict_error_leaves_no_output(tmp_path):
+  with pytest.raises(DatasetError, match=r"item -1 is broken\n.*omit --strict"):
     _write(tmp_path / "out", [1, 2, -1, 3], strict=True)
   assert not (tmp_path / "out").exists()
 
 
-def test_a_split_of_broken_images_only_is_refused(tmp_path):
-  with pytest.raises(DatasetError, match=r"every one of the 3 images .*\nitem -3"):
+def test_split_with_only_broken_images_raises(tmp_path):
+  with pytest.raises(DatasetError, match=r"all 3 images are broken.*\nitem -3"):
     _write(tmp_path / "out", [-3, -2, -1])
   assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupt_leaves_nothing(tmp_path):
+def test_interrupt_leaves_no_output(tmp_path):
   with pytest.raises(KeyboardInterrupt):
     _write(tmp_path / "out", fatal=15)
   assert not (tmp_path / "out").exists()
 
 
-def test_refuses_a_negative_number_of_processes(tmp_path):
+def test_negative_number_of_processes_raises(tmp_path):
   with pytest.raises(DatasetError, match="received -1"):
     _write(tmp_path / "out", num_processes=-1)
 
 
-def test_class_names_are_checked_before_the_work(tmp_path):
+def test_class_names_are_checked_before_writing(tmp_path):
   with pytest.raises(DatasetError, match="occurs twice"):
     write_dataset(tmp_path / "out", {"train": SplitPlan([1], 1)}, ["a", "a"], None)
 
@@ -136,19 +138,19 @@ def _encode_boxes(item):
   return EncodedExample(b"x", "jpeg", [Problem("empty", f"{item}: empty")] * (item == 4), image)
 
 
-def test_splits_with_boxes_get_an_annotation_file_and_figures(tmp_path):
+def test_hooks_write_annotation_files_and_statistics(tmp_path):
   known = Problem("lost", "7: lost")
   summary = write_dataset(
     tmp_path,
     {"train": SplitPlan([5, -1, 2, 3], 2), "test": SplitPlan([4], 1, [known])},
     ["background", "a"],
     _encode_boxes,
-    categories=[{"id": 1, "name": "a"}],
+    hooks=BoxHooks([{"id": 1, "name": "a"}]),
     num_processes=1,
   )
   train, test = summary.splits["train"], summary.splits["test"]
-  assert train.boxes == BoxFigures({"a": 4}, 0, 1, 2, {})
-  assert test.boxes == BoxFigures({"a": 1}, 0, 0, 1, {"empty": 1, "lost": 1})
+  assert train.annotation_stats == BoxStats({"a": 4}, 0, 1, 2, {})
+  assert test.annotation_stats == BoxStats({"a": 1}, 0, 0, 1, {"empty": 1, "lost": 1})
   assert (train.files, test.files) == (["train.json"], ["test.json", "problems-test.txt"])
   content = json.loads((tmp_path / "train.json").read_text())
   assert [image["id"] for image in content["images"]] == [2, 3, 5]
@@ -157,7 +159,7 @@ def test_splits_with_boxes_get_an_annotation_file_and_figures(tmp_path):
   assert record["boxes"]["problems"] == {"empty": 1, "lost": 1}
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
+def test_output_does_not_depend_on_the_number_of_processes(tmp_path):
   items = [*range(50), -1, *range(50, 100)]
   for num_processes in (1, 2):
     _write(tmp_path / str(num_processes), items, num_shards=5, num_processes=num_processes)
@@ -165,15 +167,16 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
   assert len(_content(tmp_path / "1")) == 5 + 3
 
 
-# Converts in two processes; item 70 says that it is there and waits for the gate to open.
+# Converts in two processes; item 70 prints a line and blocks until the gate is opened.
 _BLOCKING_PROGRAM = """
 import sys
-from sasa_tf.data.tfrecord.sharded_writer import SplitPlan, write_dataset
+from sasa_tf.data.tfrecord.image_example import EncodedExample
+from sasa_tf.data.tfrecord.sharded_writer import write_dataset
+from sasa_tf.data.tfrecord.splits import SplitPlan
 
 def encode(item):
-  from sasa_tf.data.examples import EncodedExample
   if item == 70:
-    print("here", flush=True)
+    print("blocked", flush=True)
     with open(sys.argv[2], "rb", buffering=0) as gate:
       gate.read(1)
   return EncodedExample(b"x", "jpeg")
@@ -186,14 +189,14 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def blocked_conversion(tmp_path):
-  """A conversion halted in the middle, its output directory, and the function to resume it."""
+  """A blocked conversion process, its output directory, and a function that resumes it."""
   program, gate, output = tmp_path / "program.py", tmp_path / "gate", tmp_path / "out"
   program.write_text(_BLOCKING_PROGRAM)
   os.mkfifo(gate)
-  ours = os.open(gate, os.O_RDWR)  # Open from the start, so that it is never early or late.
+  gate_descriptor = os.open(gate, os.O_RDWR)  # Opened first, to avoid a race.
 
   def resume():
-    os.write(ours, b"go")
+    os.write(gate_descriptor, b"go")
 
   with subprocess.Popen(
     [sys.executable, program, output, gate],
@@ -202,21 +205,21 @@ def blocked_conversion(tmp_path):
     text=True,
   ) as process:
     try:
-      assert process.stdout.readline() == "here\n"
+      assert process.stdout.readline() == "blocked\n"
       yield process, output, resume
     finally:
       process.kill()
       resume()
-      os.close(ours)
+      os.close(gate_descriptor)
 
 
-def test_a_kill_leaves_no_final_name_no_worker_and_no_obstacle(blocked_conversion):
+def test_kill_leaves_no_final_files_and_no_workers(blocked_conversion):
   process, output, resume = blocked_conversion
   assert list(output.glob(".train.incomplete/*"))
   process.kill()
   process.wait()
   resume()
-  assert process.stdout.read() == ""  # Ends when the last worker has ended.
+  assert process.stdout.read() == ""  # End of file once the last worker has exited.
   assert not list(output.rglob("train-*"))
   assert not (output / "dataset.json").exists()
   _write(output, range(5), num_shards=1)

@@ -35,7 +35,7 @@ def root(tmp_path):
   return box_data.write_voc(tmp_path / "voc", FILES, LISTS)
 
 
-def test_lists_become_splits(root, tmp_path):
+def test_image_sets_become_splits(root, tmp_path):
   summary = _convert(root, tmp_path / "out")
   assert {name: split.examples for name, split in summary.splits.items()} == {
     "train": 2,
@@ -47,13 +47,13 @@ def test_lists_become_splits(root, tmp_path):
   assert (tmp_path / "out/labels.txt").read_text() == "background\ncat\ndog\n"
 
 
-def test_records_and_annotation_file_hold_the_boxes(root, tmp_path):
+def test_records_and_annotation_file_contain_the_boxes(root, tmp_path):
   _convert(root, tmp_path / "out")
   example = box_data.examples(tmp_path / "out")["a.jpg"]
   assert example["encoded"] == [(root / "JPEGImages/a.jpg").read_bytes()]
   assert example["source_id"] == [b"1"]
   assert example["object/class/label"] == [2, 1]
-  # The first and the last pixel become edges: 1 to 40 of 40 is everything.
+  # Pixels 1 to 40 of 40 are the full width.
   assert example["object/bbox/xmin"] == pytest.approx([0, 2 / 40])
   assert example["object/bbox/xmax"] == pytest.approx([1, 20 / 40])
   assert example["object/bbox/ymin"] == pytest.approx([0, 4 / 24])
@@ -68,24 +68,24 @@ def test_records_and_annotation_file_hold_the_boxes(root, tmp_path):
 def test_difficult_objects_are_crowds(root, tmp_path):
   summary = _convert(root, tmp_path / "out")
   assert box_data.examples(tmp_path / "out")["a.jpg"]["object/is_crowd"] == [0, 1]
-  assert summary.splits["train"].boxes.crowds == 1
+  assert summary.splits["train"].annotation_stats.crowds == 1
 
 
-def test_images_without_objects_are_kept(root, tmp_path):
+def test_images_without_objects_are_converted(root, tmp_path):
   summary = _convert(root, tmp_path / "out")
   assert "object/class/label" not in box_data.examples(tmp_path / "out")["c.jpg"]
-  assert summary.splits["train"].boxes.images_without == 1
+  assert summary.splits["train"].annotation_stats.images_without == 1
   assert len(box_data.annotations(tmp_path / "out")["images"]) == 2
 
 
-def test_counts_by_class(root, tmp_path):
-  boxes = _convert(root, tmp_path / "out").splits["train"].boxes
+def test_statistics_count_boxes_by_class(root, tmp_path):
+  boxes = _convert(root, tmp_path / "out").splits["train"].annotation_stats
   assert boxes.by_class == {"cat": 1, "dog": 1}
   assert (boxes.most_in_an_image, boxes.problems) == (2, {})
   assert not (tmp_path / "out/problems-train.txt").exists()
 
 
-def test_numbers_of_images_are_unique_in_all_splits(root, tmp_path):
+def test_image_ids_are_unique_across_splits(root, tmp_path):
   _convert(root, tmp_path / "out")
   ids = {
     name: example["source_id"]
@@ -95,13 +95,13 @@ def test_numbers_of_images_are_unique_in_all_splits(root, tmp_path):
   assert ids == {"a.jpg": [b"1"], "b.jpg": [b"2"], "c.jpg": [b"3"], "d.jpg": [b"4"]}
 
 
-def test_perfect_detections_reach_an_average_precision_of_one(root, tmp_path):
+def test_perfect_detections_have_average_precision_one(root, tmp_path):
   _convert(root, tmp_path / "out", image_sets="trainval:train")
   path = tmp_path / "out/train.json"
   assert evaluated(path, perfect_detections(path))[0] == pytest.approx(1.0)
 
 
-def test_other_lists_may_be_named(root, tmp_path, capsys):
+def test_image_sets_can_be_selected(root, tmp_path, capsys):
   summary = _convert(root, tmp_path / "out", image_sets="trainval:train, val")
   assert {name: split.examples for name, split in summary.splits.items()} == {
     "train": 3,
@@ -110,22 +110,22 @@ def test_other_lists_may_be_named(root, tmp_path, capsys):
   assert "Warning: images in both train and validation: 1." in capsys.readouterr().err
 
 
-def test_pixels_may_count_from_zero(root, tmp_path):
-  _convert(root, tmp_path / "out", first_pixel=0)
+def test_coordinate_origin_zero(root, tmp_path):
+  _convert(root, tmp_path / "out", coordinate_origin=0)
   assert _boxes(tmp_path / "out")[1] == ("a.jpg", 1, [3, 5, 17, 10])
 
 
-def test_classes_may_be_chosen_and_ordered(root, tmp_path, capsys):
+def test_classes_can_be_selected_and_ordered(root, tmp_path, capsys):
   _convert(root, tmp_path / "out", classes="dog,cow")
   assert (tmp_path / "out/labels.txt").read_text() == "background\ndog\ncow\n"
   assert [box[:2] for box in _boxes(tmp_path / "out")] == [("a.jpg", 1)]
   assert len(box_data.examples(tmp_path / "out")) == 2
   stderr = capsys.readouterr().err
   assert "Warning: no box of class 'cow'." in stderr
-  assert "Left out, as --classes says: boxes of 'cat'." in stderr
+  assert "Skipped boxes of classes not in --classes: 'cat'." in stderr
 
 
-def test_a_folder_without_lists_is_one_split_or_two(tmp_path):
+def test_data_set_without_image_sets(tmp_path):
   names = [f"{i:02d}" for i in range(20)]
   files = {n: voc_xml(voc_object("rare" if n < "02" else "cat")) for n in names}
   root = box_data.write_voc(tmp_path / "voc", files)
@@ -133,24 +133,24 @@ def test_a_folder_without_lists_is_one_split_or_two(tmp_path):
   assert summary.splits["all"].examples == 20
   summary = _convert(root, tmp_path / "two", validation_fraction=0.2)
   assert [split.examples for split in summary.splits.values()] == [16, 4]
-  assert all(split.boxes.by_class["rare"] == 1 for split in summary.splits.values())
+  assert all(split.annotation_stats.by_class["rare"] == 1 for split in summary.splits.values())
 
 
-def test_a_fraction_overrules_the_lists(root, tmp_path):
+def test_validation_fraction_overrides_image_sets(root, tmp_path):
   summary = _convert(root, tmp_path / "out", validation_fraction=0.25)
   assert summary.splits.keys() == {"train", "validation"}
   assert sum(split.examples for split in summary.splits.values()) == 4
 
 
-def test_pictures_and_xml_files_may_share_a_folder(tmp_path):
-  box_data.write_picture(tmp_path / "a.png")
+def test_images_and_xml_files_in_one_folder(tmp_path):
+  box_data.write_image(tmp_path / "a.png")
   (tmp_path / "a.xml").write_text(FILES["b"])
   summary = _convert(tmp_path, tmp_path / "out")
   assert summary.splits["train"].formats == {"png": 1}
   assert _boxes(tmp_path / "out") == [("a.png", 1, [1, 1, 8, 8])]
 
 
-FAULTY_BOXES = {
+INVALID_BOXES = {
   "swapped corners": voc_object("cat", (20, 5, 3, 15)),
   "empty": voc_object("cat", (3, 5, 3, 5)),
   "outside of the picture": voc_object("cat", (50, 5, 60, 15)),
@@ -161,52 +161,52 @@ FAULTY_BOXES = {
 }
 
 
-def test_faulty_boxes_are_listed_and_dropped_or_clipped(tmp_path):
-  files = {"a": voc_xml(*FAULTY_BOXES.values(), voc_object("cat")), "b": FILES["b"]}
+def test_invalid_boxes_are_listed_and_dropped_or_clipped(tmp_path):
+  files = {"a": voc_xml(*INVALID_BOXES.values(), voc_object("cat")), "b": FILES["b"]}
   root = box_data.write_voc(tmp_path / "voc", files)
   summary = _convert(root, tmp_path / "out")
-  assert summary.splits["train"].boxes.problems == dict.fromkeys(FAULTY_BOXES, 1)
+  assert summary.splits["train"].annotation_stats.problems == dict.fromkeys(INVALID_BOXES, 1)
   assert [box[2] for box in _boxes(tmp_path / "out") if box[0] == "a.jpg"] == [
     [29, 4, 11, 11],
     [2, 4, 18, 11],
   ]
   lines = box_data.problems(tmp_path / "out")
-  assert len(lines) == len(FAULTY_BOXES)
+  assert len(lines) == len(INVALID_BOXES)
   assert all(line.startswith(f"{root}/Annotations/a.xml: object ") for line in lines)
 
 
-@pytest.mark.parametrize("kind", FAULTY_BOXES)
-def test_strict_stops_at_any_faulty_box(tmp_path, kind):
-  root = box_data.write_voc(tmp_path / "voc", {"a": voc_xml(FAULTY_BOXES[kind], voc_object())})
+@pytest.mark.parametrize("kind", INVALID_BOXES)
+def test_strict_raises_for_every_kind_of_invalid_box(tmp_path, kind):
+  root = box_data.write_voc(tmp_path / "voc", {"a": voc_xml(INVALID_BOXES[kind], voc_object())})
   with pytest.raises(
-    DatasetError, match=f"a.xml: object 1.*: {kind}, (dropped|clipped)\n.*no --strict"
+    DatasetError, match=f"a.xml: object 1.*: {kind}, (dropped|clipped)\n.*omit --strict"
   ):
     _convert(root, tmp_path / "out", strict=True)
   assert not (tmp_path / "out").exists()
 
 
 def _broken_images(root):
-  """Breaks images of a data set and returns {part of the path: part of the complaint}."""
+  """Breaks images of a data set and returns {part of the path: part of the message}."""
   (root / "JPEGImages/b.jpg").unlink()
-  (root / "JPEGImages/c.jpg").write_bytes(b"no picture")
+  (root / "JPEGImages/c.jpg").write_bytes(b"not an image")
   (root / "Annotations/e.xml").write_text(voc_xml(height=25))
-  box_data.write_picture(root / "JPEGImages/e.jpg")
-  box_data.write_picture(root / "JPEGImages/f.jpg")
+  box_data.write_image(root / "JPEGImages/e.jpg")
+  box_data.write_image(root / "JPEGImages/f.jpg")
   (root / "Annotations/g.xml").write_text("<annotation>")
-  box_data.write_picture(root / "JPEGImages/d.png")
+  box_data.write_image(root / "JPEGImages/d.png")
   (root / "ImageSets/Main/train.txt").write_text("\n".join("abcdefgh"))
   return {
-    "Annotations/b.xml": "no picture of that name in",
+    "Annotations/b.xml": "expected one image of this name in",
     "JPEGImages/c.jpg": "neither JPEG nor PNG",
-    "Annotations/d.xml": "d.jpg and d.png of that name",
-    "JPEGImages/e.jpg": "the annotation is for 40x25 pixels, the picture has 40x24",
-    "Annotations/f.xml": "no such annotation, not even one without objects",
-    "Annotations/g.xml": "damaged XML",
-    "Annotations/h.xml": "no such annotation",
+    "Annotations/d.xml": "found d.jpg and d.png",
+    "JPEGImages/e.jpg": "the annotation is for 40x25 pixels, but the image has 40x24",
+    "Annotations/f.xml": "file not found; an image without objects needs an annotation",
+    "Annotations/g.xml": "invalid XML",
+    "Annotations/h.xml": "file not found",
   }
 
 
-def test_broken_images_are_skipped_by_path(root, tmp_path):
+def test_broken_images_are_skipped_and_listed(root, tmp_path):
   broken = _broken_images(root)
   summary = _convert(root, tmp_path / "out", image_sets="train")
   assert summary.splits["train"].skipped == len(broken)
@@ -214,38 +214,38 @@ def test_broken_images_are_skipped_by_path(root, tmp_path):
     "a.jpg"
   ]
   lines = (tmp_path / "out/skipped-train.txt").read_text().splitlines()
-  complaints = dict(line.split(": ", 1) for line in lines)
-  assert complaints.keys() == {str(root / name) for name in broken}
-  for name, complaint in broken.items():
-    assert complaint in complaints[str(root / name)]
+  reasons = dict(line.split(": ", 1) for line in lines)
+  assert reasons.keys() == {str(root / name) for name in broken}
+  for name, reason in broken.items():
+    assert reason in reasons[str(root / name)]
 
 
-def test_strict_stops_at_a_broken_image(root, tmp_path):
+def test_strict_raises_for_broken_images(root, tmp_path):
   _broken_images(root)
-  with pytest.raises(DatasetError, match="no --strict"):
+  with pytest.raises(DatasetError, match="omit --strict"):
     _convert(root, tmp_path / "out", image_sets="train", strict=True)
   assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-  ("options", "words"),
+  ("options", "message"),
   [
-    ({"first_pixel": 2}, "0 or 1, received 2"),
-    ({"image_sets": "nothing"}, "Lists there: cat_train, test, train"),
+    ({"coordinate_origin": 2}, "0 or 1, received 2"),
+    ({"image_sets": "nothing"}, "Existing lists: cat_train, test, train"),
     ({"image_sets": "train,trainval:train"}, "names a split twice"),
     ({"split": "mine"}, r"has train, val, test\. Pass --image_sets=LIST:mine\."),
-    ({"validation_fraction": 0.2, "split": "validation"}, "another name than validation"),
+    ({"validation_fraction": 0.2, "split": "validation"}, "--split other than validation"),
     ({"validation_fraction": 2.0}, "between 0 and 1"),
     ({"classes": "cat,cat"}, "occurs twice"),
   ],
 )
-def test_refuses_settings_that_cannot_be(root, tmp_path, options, words):
-  with pytest.raises(DatasetError, match=words):
+def test_invalid_settings_raise(root, tmp_path, options, message):
+  with pytest.raises(DatasetError, match=message):
     _convert(root, tmp_path / "out", **options)
   assert not (tmp_path / "out").exists()
 
 
-def test_other_classes_in_another_split_are_refused_with_the_cure(root, tmp_path):
+def test_error_for_other_classes_suggests_the_classes_flag(root, tmp_path):
   _convert(root, tmp_path / "out", image_sets="train")
   with pytest.raises(DatasetError, match=r"missing now: dog.*--classes=.*/out/labels\.txt"):
     _convert(root, tmp_path / "out", image_sets="val")
@@ -256,19 +256,19 @@ def test_other_classes_in_another_split_are_refused_with_the_cure(root, tmp_path
 @pytest.mark.skipif(
   not BCCD.exists(), reason=f"needs the BCCD images, {BCCD.name}, beside the checkout"
 )
-def test_converts_blood_cells(tmp_path):
+def test_converts_bccd(tmp_path):
   with tarfile.open(BCCD) as archive:
     archive.extractall(tmp_path, filter="data")
   summary = _convert(tmp_path / "BCCD", tmp_path / "out")
-  figures = {name: split.boxes for name, split in summary.splits.items()}
+  stats = {name: split.annotation_stats for name, split in summary.splits.items()}
   assert {name: split.examples for name, split in summary.splits.items()} == {
     "train": 205,
     "validation": 87,
     "test": 72,
   }
-  assert figures["train"].by_class == {"Platelets": 209, "RBC": 2381, "WBC": 214}
-  assert figures["validation"].by_class == {"Platelets": 83, "RBC": 967, "WBC": 87}
-  assert figures["test"].by_class == {"Platelets": 69, "RBC": 805, "WBC": 71}
-  assert [boxes.problems for boxes in figures.values()] == [{"empty": 1}, {"empty": 1}, {}]
+  assert stats["train"].by_class == {"Platelets": 209, "RBC": 2381, "WBC": 214}
+  assert stats["validation"].by_class == {"Platelets": 83, "RBC": 967, "WBC": 87}
+  assert stats["test"].by_class == {"Platelets": 69, "RBC": 805, "WBC": 71}
+  assert [boxes.problems for boxes in stats.values()] == [{"empty": 1}, {"empty": 1}, {}]
   path = tmp_path / "out/test.json"
   assert evaluated(path, perfect_detections(path))[0] == pytest.approx(1.0)

@@ -13,11 +13,11 @@ def _square(task, report):
   return task**2
 
 
-def _leave(task, report):
-  if task == "fault":
-    raise DatasetError("the worker's own words")
+def _fail(task, report):
+  if task == "error":
+    raise DatasetError("message of the worker")
   if task == "crash":
-    raise KeyError("not foreseen")
+    raise KeyError("unexpected")
   os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -25,13 +25,13 @@ def _environment(task, report):
   return os.environ.get(task), "tensorflow" in sys.modules
 
 
-def test_one_process_is_this_one():
+def test_one_process_runs_the_tasks_in_this_process():
   reports = []
   assert workers.run_tasks(_square, [3, 1, 2], 1, reports.append) == [9, 1, 4]
   assert reports == [(os.getpid(), 3), (os.getpid(), 1), (os.getpid(), 2)]
 
 
-def test_several_processes_keep_the_order_of_the_results():
+def test_results_of_several_processes_are_in_order():
   reports = []
   assert workers.run_tasks(_square, range(40), 3, reports.append) == [i**2 for i in range(40)]
   processes, tasks = zip(*reports, strict=True)
@@ -41,23 +41,23 @@ def test_several_processes_keep_the_order_of_the_results():
 
 
 @pytest.mark.parametrize(
-  ("task", "error", "words"),
+  ("task", "error", "message"),
   [
-    ("fault", DatasetError, "^the worker's own words$"),
-    ("crash", RuntimeError, "KeyError: 'not foreseen'"),
+    ("error", DatasetError, "^message of the worker$"),
+    ("crash", RuntimeError, "KeyError: 'unexpected'"),
     ("kill", DatasetError, "exit code -9"),
   ],
 )
-def test_a_workers_end_is_this_ones(task, error, words):
-  with pytest.raises(error, match=words):
-    workers.run_tasks(_leave, [task, task], 2, lambda report: None)
+def test_failure_of_a_worker_raises(task, error, message):
+  with pytest.raises(error, match=message):
+    workers.run_tasks(_fail, [task, task], 2, lambda report: None)
 
 
-def test_workers_see_no_gpu_and_start_without_tensorflow():
+def test_workers_hide_gpus_and_start_without_tensorflow():
   results = workers.run_tasks(_environment, ["CUDA_VISIBLE_DEVICES"] * 2, 2, lambda report: None)
   assert results == [("-1", False)] * 2
 
 
-def test_few_items_are_worth_one_process_and_many_at_most_the_cores(monkeypatch):
+def test_automatic_number_of_processes(monkeypatch):
   monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(6), raising=False)
   assert [workers.automatic_num_processes(n) for n in (0, 100, 10_000, 10**6)] == [1, 1, 2, 6]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sasa_tf.data.detection import detection_examples
+from sasa_tf.data.detection import annotated_images
 from sasa_tf.data.detection.boxes import AnnotatedImage
 from sasa_tf.errors import UserError
 from sasa_tf.serving import client, detection_client, export
@@ -34,7 +34,7 @@ def encoded(images):
 @pytest.fixture(scope="module")
 def examples(encoded):
   return [
-    detection_examples.detection_example(
+    annotated_images.detection_example(
       content, AnnotatedImage(f"{i}.png", f"{i}.png", i, f"{i}.png"), NAMES
     ).serialized
     for i, content in enumerate(encoded, start=1)

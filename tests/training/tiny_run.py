@@ -11,7 +11,7 @@ EXPERIMENT = "sasa_resnet_digits"
 
 def write_data(directory):
   """Writes the digits' TFRecords; returns the directory as a string."""
-  digits.convert(output=str(directory), pictures=0)
+  digits.convert(output=str(directory), num_preview_images=0)
   return str(directory)
 
 

@@ -1,1 +1,1 @@
-"""Images with one class each as TFRecords."""
+"""Converters of images with one class label each to TFRecords."""

@@ -1,26 +1,23 @@
-"""scikit-learn's handwritten digits to TFRecords: real images without a download."""
+"""Converts scikit-learn's handwritten digits to TFRecords: real images without a download."""
 
 import os
-import pathlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from sasa_tf.data.classification.examples import classification_example
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.preview_images import write_pictures
-from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, plan_split, write_dataset
-from sasa_tf.data.tfrecord.splits import hold_out, shuffled
-
-if TYPE_CHECKING:
-  from sasa_tf.data.examples import EncodedExample
+from sasa_tf.data.preview_images import write_preview_images
+from sasa_tf.data.tfrecord.image_example import EncodedExample
+from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, write_dataset
+from sasa_tf.data.tfrecord.splits import hold_out, plan_split, shuffled
 
 CLASS_NAMES = tuple("0123456789")
 _VALIDATION_FRACTION = 0.2
 _SIDE = 8
-PICTURES = "pictures"
-_OURS = r"\d-\d{4}\.png"
+_PREVIEW_FILES = r"\d-\d{4}\.png"
 
 
 class Digit(NamedTuple):
-  """A digit: its number in scikit-learn's order, its label, its 64 grey levels 0..255."""
+  """A digit: its index in scikit-learn's data, its label and its 64 grey levels, uint8."""
 
   index: int
   label: int
@@ -28,28 +25,32 @@ class Digit(NamedTuple):
 
 
 def convert(
-  output: str | os.PathLike, *, pictures: int = 10, seed: int = 0, overwrite: bool = False
+  output: str | os.PathLike,
+  *,
+  num_preview_images: int = 10,
+  seed: int = 0,
+  overwrite: bool = False,
 ) -> DatasetSummary:
   """Converts the 1,797 digits of 8x8 pixels: 1,437 as "train", 360 as "validation".
 
   Args:
-    output: where to write.
-    pictures: number of held-out images to write as output/pictures/<label>-<index>.png too, one
-      of each class first.
-    seed: another seed shuffles and holds out otherwise.
+    output: the directory to write to.
+    num_preview_images: number of validation images to write also as
+      output/preview_images/<label>-<index>.png, starting with one of each class.
+    seed: determines the order of the examples and which images are held out.
     overwrite: whether to replace finished splits.
 
   Returns:
-    Figures of the splits.
+    Statistics of the splits.
 
   Raises:
-    DatasetError: nothing was written, and why.
+    DatasetError: if nothing was written.
   """
-  train, validation = divided_digits(seed)
-  if not 0 <= pictures <= len(validation):
+  train, validation = train_and_validation_digits(seed)
+  if not 0 <= num_preview_images <= len(validation):
     raise DatasetError(
-      f"--pictures must lie between 0 and the {len(validation)} held-out digits, received "
-      f"{pictures}."
+      f"--num_preview_images must be between 0 and the {len(validation)} validation images, "
+      f"received {num_preview_images}."
     )
   summary = write_dataset(
     output,
@@ -62,18 +63,16 @@ def convert(
     num_processes=1,
     overwrite=overwrite,
   )
-  chosen = _one_of_each_first(validation)[:pictures]
-  write_pictures(
-    pathlib.Path(output) / PICTURES, {_filename(digit): _png(digit) for digit in chosen}, _OURS
-  )
+  preview = _alternating_classes(validation)[:num_preview_images]
+  write_preview_images(output, {_filename(digit): _png(digit) for digit in preview}, _PREVIEW_FILES)
   return summary
 
 
-def divided_digits(seed: int) -> tuple[list[Digit], list[Digit]]:
-  """Returns the digits of training and the fifth of each class that is held out.
+def train_and_validation_digits(seed: int) -> tuple[list[Digit], list[Digit]]:
+  """Returns the training digits, and the fifth of each class that is held out.
 
   Raises:
-    DatasetError: scikit-learn is not installed.
+    DatasetError: if scikit-learn is not installed.
   """
   return hold_out(load_digits(), _VALIDATION_FRACTION, seed, _filename, lambda digit: digit.label)
 
@@ -82,13 +81,13 @@ def load_digits() -> list[Digit]:
   """Loads the digits in scikit-learn's order.
 
   Raises:
-    DatasetError: scikit-learn is not installed.
+    DatasetError: if scikit-learn is not installed.
   """
   try:
     from sklearn import datasets
   except ImportError as error:
     raise DatasetError(
-      "the digits come with scikit-learn, which is not installed: pip install scikit-learn."
+      "the digits are part of scikit-learn, which is not installed: pip install scikit-learn."
     ) from error
   bunch = datasets.load_digits()
   grey_levels = (bunch.images * 255 / 16).round().astype("uint8")
@@ -110,18 +109,17 @@ def _png(digit: Digit) -> bytes:
   ).numpy()
 
 
-def _encode(digit: Digit) -> "EncodedExample":
-  from sasa_tf.data.examples import classification_example
-
+def _encode(digit: Digit) -> EncodedExample:
   return classification_example(
     _png(digit), digit.label, CLASS_NAMES[digit.label], _filename(digit)
   )
 
 
-def _one_of_each_first(digits: list[Digit]) -> list[Digit]:
-  rounds: dict[int, int] = {}
-  turns = []
+def _alternating_classes(digits: list[Digit]) -> list[Digit]:
+  """Returns the first digit of each class, then the second of each, and so on."""
+  num_seen: dict[int, int] = {}
+  ranked = []
   for digit in digits:
-    rounds[digit.label] = rounds.get(digit.label, -1) + 1
-    turns.append((rounds[digit.label], digit.label, digit))
-  return [digit for _, _, digit in sorted(turns)]
+    num_seen[digit.label] = num_seen.get(digit.label, 0) + 1
+    ranked.append((num_seen[digit.label], digit.label, digit))
+  return [digit for _, _, digit in sorted(ranked)]

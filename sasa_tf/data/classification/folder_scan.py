@@ -1,4 +1,4 @@
-"""Finding the images of a directory that holds one folder a class."""
+"""Finds the images of a directory with one folder per class."""
 
 import collections
 import os
@@ -8,12 +8,12 @@ from typing import NamedTuple
 from sasa_tf.data.errors import DatasetError
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
-_LAYOUT = "Expected one folder a class: <input>/<class>/.../<image>.{jpg,jpeg,png}"
+_LAYOUT = "Expected one folder per class: <input>/<class>/.../<image>.{jpg,jpeg,png}"
 _SPLIT_NAMES = {"train", "training", "test", "testing", "val", "valid", "validation", "eval"}
 
 
 class ImageFile(NamedTuple):
-  """An image file; the name is its path below the root, with / between its parts."""
+  """An image file; the name is its path relative to the root, with / as separator."""
 
   name: str
   label: int
@@ -21,7 +21,7 @@ class ImageFile(NamedTuple):
 
 
 class ImageFolder(NamedTuple):
-  """What a root directory holds; a class's index in class_names is its label."""
+  """Content of a root directory; the label of a class is its index in `class_names`."""
 
   root: str
   class_names: tuple[str, ...]
@@ -32,16 +32,16 @@ class ImageFolder(NamedTuple):
 def scan_image_folder(root: str | os.PathLike) -> ImageFolder:
   """Lists the images of a root directory without opening them.
 
-  Names that begin with a dot are passed over, links are followed.
+  Names that start with a dot are ignored; symbolic links are followed.
 
   Args:
     root: the directory of the class folders.
 
   Returns:
-    Its classes and images, and what a user should know about the rest.
+    Its classes and images, and warnings about other files.
 
   Raises:
-    DatasetError: the directory cannot be read, or is not laid out as one folder a class.
+    DatasetError: if the directory cannot be read, or does not have one folder per class.
   """
   root = os.fspath(root)
   try:
@@ -49,11 +49,13 @@ def scan_image_folder(root: str | os.PathLike) -> ImageFolder:
   except OSError as error:
     raise DatasetError(f"cannot read {error.filename}: {error.strerror}. {_LAYOUT}.") from error
   if not folder.class_names:
-    found = f"{num_loose} images directly in it" if num_loose else "no folder in it"
-    raise DatasetError(f"{root} has {found}. {_LAYOUT}.")
+    found = f"{num_loose} images but no folders" if num_loose else "no folders"
+    raise DatasetError(f"{root} contains {found}. {_LAYOUT}.")
   if not folder.files:
-    raise DatasetError(f"the {len(folder.class_names)} folders of {root} hold no image. {_LAYOUT}.")
-  _refuse_splits_as_classes(folder)
+    raise DatasetError(
+      f"the {len(folder.class_names)} folders of {root} contain no images. {_LAYOUT}."
+    )
+  _check_folders_are_classes(folder)
   return folder
 
 
@@ -77,25 +79,25 @@ def _scan(root: str) -> tuple[ImageFolder, int]:
   empty = [repr(name) for label, name in enumerate(classes) if not sizes[label]]
   warnings = []
   if empty:
-    warnings.append(f"no image in class folder {', '.join(empty)}; the class keeps its label.")
+    warnings.append(f"no images in class folder {', '.join(empty)}; the class still has a label.")
   if loose:
-    warnings.append(f"ignored images directly in {root}, which belong to no class: {loose}.")
+    warnings.append(f"ignored images directly in {root}, which have no class: {loose}.")
   if other:
-    warnings.append(f"ignored files that are not named {', '.join(_SUFFIXES)}: {other}.")
+    warnings.append(f"ignored files with a suffix other than {', '.join(_SUFFIXES)}: {other}.")
   return ImageFolder(root, tuple(classes), files, warnings), loose
 
 
 def _walk(
-  directory: str, prefix: str, above: tuple[str, ...]
+  directory: str, prefix: str, parents: tuple[str, ...]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-  """Yields the files below a directory with their names, each directory once in a chain."""
+  """Yields the files below a directory with their names; skips links to parent directories."""
   here = os.path.realpath(directory)
-  if here in above:
-    return  # a link to a directory above
+  if here in parents:
+    return
   for entry in _entries(directory):
     name = f"{prefix}/{entry.name}"
     if entry.is_dir():
-      yield from _walk(entry.path, name, (*above, here))
+      yield from _walk(entry.path, name, (*parents, here))
     else:
       yield name, entry
 
@@ -107,7 +109,7 @@ def _entries(directory: str) -> list[os.DirEntry[str]]:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-  """Whether to convert a file: a broken link too, so that it is reported; no pipe, no device."""
+  """Whether to convert a file; true for broken links, so that they are reported."""
   is_candidate = entry.is_file() or not os.path.exists(entry.path)
   return is_candidate and entry.name.lower().endswith(_SUFFIXES)
 
@@ -116,14 +118,14 @@ def _size(entry: os.DirEntry[str]) -> int:
   try:
     return entry.stat().st_size
   except OSError:
-    return 0  # a broken link
+    return 0  # Broken link.
 
 
-def _refuse_splits_as_classes(folder: ImageFolder) -> None:
+def _check_folders_are_classes(folder: ImageFolder) -> None:
   all_nested = all(file.name.count("/") > 1 for file in folder.files)
   if all_nested and {name.lower() for name in folder.class_names} <= _SPLIT_NAMES:
     inputs = ", ".join(f"--input={os.path.join(folder.root, n)}" for n in folder.class_names)
     raise DatasetError(
-      f"the folders of {folder.root} are splits, not classes. Convert one at a time ({inputs}), as "
-      "--split=train or --split=validation."
+      f"the folders of {folder.root} are splits, not classes. Convert them separately ({inputs}), "
+      "with --split=train or --split=validation."
     )

@@ -1,18 +1,16 @@
-"""Folders of images, one folder a class, to TFRecords."""
+"""Converts image folders, one folder per class, to TFRecords."""
 
 import functools
 import os
 import pathlib
 import sys
-from typing import TYPE_CHECKING
 
+from sasa_tf.data.classification.examples import classification_example
 from sasa_tf.data.classification.folder_scan import ImageFile, scan_image_folder
 from sasa_tf.data.errors import BrokenImageError, DatasetError
-from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, plan_split, write_dataset
-from sasa_tf.data.tfrecord.splits import hold_out, shuffled
-
-if TYPE_CHECKING:
-  from sasa_tf.data.examples import EncodedExample
+from sasa_tf.data.tfrecord.image_example import EncodedExample
+from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, write_dataset
+from sasa_tf.data.tfrecord.splits import hold_out, plan_split, shuffled
 
 
 def convert(
@@ -27,36 +25,38 @@ def convert(
   strict: bool = False,
   overwrite: bool = False,
 ) -> DatasetSummary:
-  """Converts <input>/<class>/.../<image>.{jpg,jpeg,png} into one split, or two.
+  """Converts <input>/<class>/.../<image>.{jpg,jpeg,png} to one split, or two.
 
   Args:
-    input: the root; its folders' sorted names are the classes.
-    output: where to write, outside of `input`.
+    input: the root directory; the sorted names of its folders are the classes.
+    output: the directory to write to, outside of `input`.
     split: name of the split.
-    validation_fraction: share of every class to write as split "validation" instead; 0 for none.
-    seed: another seed shuffles and holds out otherwise.
-    num_shards: files a split, 0 for automatic.
-    num_processes: worker processes, 0 for automatic, 1 for this process.
-    strict: whether a broken image is fatal rather than skipped.
+    validation_fraction: fraction of every class to write as split "validation"; 0 for none.
+    seed: determines the order of the examples and which images are held out.
+    num_shards: number of files per split; 0 chooses the number.
+    num_processes: worker processes; 0 chooses the number, 1 writes in this process.
+    strict: whether to stop at a broken image instead of skipping it.
     overwrite: whether to replace finished splits.
 
   Returns:
-    Figures of the splits.
+    Statistics of the splits.
 
   Raises:
-    DatasetError: nothing was written, and why.
+    DatasetError: if nothing was written.
   """
   if pathlib.Path(output).resolve().is_relative_to(pathlib.Path(input).resolve()):
-    raise DatasetError(f"--output {output} must lie outside of --input {input}.")
+    raise DatasetError(f"--output {output} must be outside of --input {input}.")
   if validation_fraction and split == "validation":
-    raise DatasetError("--validation_fraction needs a --split of another name than validation.")
+    raise DatasetError("--validation_fraction needs a --split other than validation.")
   folder = scan_image_folder(input)
   for warning in folder.warnings:
     print(f"Warning: {warning}", file=sys.stderr)
   members = {split: folder.files}
   if validation_fraction:
-    kept, held = hold_out(folder.files, validation_fraction, seed, _name, lambda file: file.label)
-    members = {split: kept, "validation": held}
+    remaining, held_out = hold_out(
+      folder.files, validation_fraction, seed, _name, lambda file: file.label
+    )
+    members = {split: remaining, "validation": held_out}
   return write_dataset(
     output,
     {
@@ -77,9 +77,7 @@ def _name(file: ImageFile) -> str:
   return file.name
 
 
-def _encode(file: ImageFile, root: str, class_names: tuple[str, ...]) -> "EncodedExample":
-  from sasa_tf.data.examples import classification_example
-
+def _encode(file: ImageFile, root: str, class_names: tuple[str, ...]) -> EncodedExample:
   path = os.path.join(root, file.name)
   try:
     encoded = pathlib.Path(path).read_bytes()

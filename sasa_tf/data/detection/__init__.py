@@ -1,1 +1,1 @@
-"""Images with bounding boxes as TFRecords."""
+"""Converters of images with bounding boxes to TFRecords."""

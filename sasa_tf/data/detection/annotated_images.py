@@ -1,26 +1,42 @@
-"""Annotated pictures to TFRecords: what the converters of VOC and COCO have in common."""
+"""Writes annotated images: TFRecords, COCO annotation files and lists of problems.
+
+The VOC, COCO and scenes converters share this module.
+"""
 
 import collections
 import dataclasses
 import functools
+import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from sasa_tf.data.detection.box_classes import BoxClasses
-from sasa_tf.data.detection.boxes import AnnotatedImage, Problem
+from sasa_tf.data.detection.box_stats import (
+  BoxStats,
+  annotation_file_name,
+  box_stats,
+  problems_file_name,
+)
+from sasa_tf.data.detection.boxes import AnnotatedImage, BoxClasses, CheckedImage, check_boxes
 from sasa_tf.data.errors import BrokenImageError, DatasetError
-from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, plan_split, write_dataset
-from sasa_tf.data.tfrecord.splits import hold_out, shuffled
+from sasa_tf.data.tfrecord.image_example import (
+  EncodedExample,
+  Problem,
+  image_features,
+  inspect_image,
+  serialize,
+)
+from sasa_tf.data.tfrecord.output_directory import OutputDirectory
+from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, write_dataset
+from sasa_tf.data.tfrecord.splits import hold_out, plan_split, shuffled
 
-if TYPE_CHECKING:
-  from sasa_tf.data.examples import EncodedExample
+_DECIMALS = 3  # Of coordinates in annotation files, in pixels.
 
 
 def write_annotated_images(
   output: str | os.PathLike,
-  members: Mapping[str, Sequence[AnnotatedImage]],
+  images: Mapping[str, Sequence[AnnotatedImage]],
   classes: BoxClasses,
   *,
   problems: Mapping[str, Sequence[Problem]] | None = None,
@@ -30,40 +46,40 @@ def write_annotated_images(
   strict: bool = False,
   overwrite: bool = False,
 ) -> DatasetSummary:
-  """Writes splits of annotated pictures as `write_dataset` does.
+  """Writes splits of annotated images, as `write_dataset` does.
 
   Args:
-    output: the directory to write.
-    members: {split: images}.
+    output: the directory to write to.
+    images: {split: images}.
     classes: the classes of all boxes.
-    problems: {split: what is wrong with annotations that belong to no image}.
-    seed: another seed shuffles otherwise.
-    num_shards: files a split, 0 for automatic.
-    num_processes: worker processes, 0 for automatic, 1 for this process.
-    strict: whether a broken image or a faulty annotation is fatal.
+    problems: {split: invalid annotations that belong to no image}.
+    seed: determines the order of the examples.
+    num_shards: number of files per split; 0 chooses the number.
+    num_processes: worker processes; 0 chooses the number, 1 writes in this process.
+    strict: whether to stop at a broken image or an invalid annotation.
     overwrite: whether to replace finished splits.
 
   Returns:
-    Figures of the splits.
+    Statistics of the splits.
 
   Raises:
-    DatasetError: nothing was written, and why.
+    DatasetError: if nothing was written.
   """
   problems = problems or {}
   plans = {}
-  for name, images in members.items():
-    of_split = problems.get(name, ())
-    if strict and of_split:
-      raise of_split[0].as_error()
-    num_bytes = sum(_size(image.path) for image in images)
-    plan = plan_split(name, shuffled(images, seed, image_name), num_bytes, num_shards)
-    plans[name] = dataclasses.replace(plan, problems=of_split)
+  for split, of_split in images.items():
+    known_problems = problems.get(split, ())
+    if strict and known_problems:
+      raise known_problems[0].as_error()
+    num_bytes = sum(_file_size(image.path) for image in of_split)
+    plan = plan_split(split, shuffled(of_split, seed, image_name), num_bytes, num_shards)
+    plans[split] = dataclasses.replace(plan, problems=known_problems)
   return write_dataset(
     output,
     plans,
-    classes.labels,
-    functools.partial(_encode, class_names=classes.labels),
-    categories=classes.categories,
+    classes.class_names,
+    functools.partial(_encode, class_names=classes.class_names),
+    hooks=BoxHooks(classes.categories),
     num_processes=num_processes,
     strict=strict,
     overwrite=overwrite,
@@ -73,46 +89,176 @@ def write_annotated_images(
 def hold_out_images(
   images: Sequence[AnnotatedImage], fraction: float, seed: int, split: str
 ) -> dict[str, list[AnnotatedImage]]:
-  """Divides images into `split` and "validation", each class going into both.
+  """Divides images into `split` and "validation", with boxes of every class in both.
 
-  An image counts as one of its rarest class, so that rare ones are held out too.
+  Each image is assigned to its rarest class, so that rare classes are held out too.
 
   Raises:
-    DatasetError: the fraction is not between 0 and 1, or the split is called validation itself.
+    DatasetError: if the fraction is not between 0 and 1, or the split is called validation.
   """
   if split == "validation":
-    raise DatasetError("--validation_fraction needs a --split of another name than validation.")
+    raise DatasetError("--validation_fraction needs a --split other than validation.")
   counts = collections.Counter(box.label for image in images for box in image.boxes)
 
-  def rarest(image: AnnotatedImage) -> int:
+  def rarest_label(image: AnnotatedImage) -> int:
     return min(
       (box.label for box in image.boxes), key=lambda label: (counts[label], label), default=0
     )
 
-  kept, held = hold_out(images, fraction, seed, image_name, rarest)
-  return {split: kept, "validation": held}
+  remaining, held_out = hold_out(images, fraction, seed, image_name, rarest_label)
+  return {split: remaining, "validation": held_out}
 
 
 def image_name(image: AnnotatedImage) -> str:
-  """Returns the name that an image is shuffled and held out by."""
+  """Returns the name by which an image is shuffled and held out."""
   return image.name
 
 
-def _size(path: str) -> int:
-  try:
-    return os.path.getsize(path)
-  except OSError:
-    return 0  # missing, of which its turn will tell
+def detection_example(
+  encoded: bytes, image: AnnotatedImage, class_names: Sequence[str]
+) -> EncodedExample:
+  """Builds the tf.train.Example that Model Garden's TfExampleDecoder parses.
+
+  Args:
+    encoded: content of the image file, stored unchanged. It is decoded once as a check.
+    image: the annotations.
+    class_names: class names in the order of their labels.
+
+  Returns:
+    The example, with its `CheckedImage` as annotations and the problems of invalid boxes.
+
+  Raises:
+    BrokenImageError: if training could not decode the image, or the annotation states another size.
+  """
+  info = inspect_image(encoded)
+  if image.size and image.size != (info.height, info.width):
+    raise BrokenImageError(
+      f"the annotation is for {image.size[1]}x{image.size[0]} pixels, but the image has "
+      f"{info.width}x{info.height}: was it resized or rotated after annotation?"
+    )
+  boxes, problems = check_boxes(image, info.height, info.width, class_names)
+  features = image_features(encoded, info, image.name)
+  features["image/source_id"] = [str(image.source_id).encode()]
+  if boxes:
+    features |= {
+      "image/object/bbox/xmin": [box.xmin / info.width for box in boxes],
+      "image/object/bbox/xmax": [box.xmax / info.width for box in boxes],
+      "image/object/bbox/ymin": [box.ymin / info.height for box in boxes],
+      "image/object/bbox/ymax": [box.ymax / info.height for box in boxes],
+      "image/object/class/label": [box.label for box in boxes],
+      "image/object/class/text": [class_names[box.label].encode() for box in boxes],
+      "image/object/is_crowd": [int(box.is_crowd) for box in boxes],
+      "image/object/area": [box.area for box in boxes],
+    }
+  checked = CheckedImage(image.source_id, image.name, info.height, info.width, tuple(boxes))
+  return EncodedExample(serialize(features), info.format, tuple(problems), checked)
 
 
-def _encode(image: AnnotatedImage, class_names: Sequence[str]) -> "EncodedExample":
-  from sasa_tf.data.detection.detection_examples import detection_example
+@dataclasses.dataclass(frozen=True)
+class BoxHooks:
+  """The `AnnotationHooks` of images with boxes.
 
-  if image.fault:
-    raise BrokenImageError(f"{image.origin}: {image.fault}")
+  Attributes:
+    categories: {"id": label, "name": class name} of every class.
+  """
+
+  categories: Sequence[dict[str, Any]]
+
+  def file_names(self, split: str) -> list[str]:
+    """Returns the names of the annotation file and of the list of problems."""
+    return [annotation_file_name(split), problems_file_name(split)]
+
+  def write_files(
+    self,
+    directory: OutputDirectory,
+    split: str,
+    annotations: Sequence[CheckedImage],
+    problems: Sequence[Problem],
+  ) -> list[str]:
+    """Writes the annotation file and, if there are problems, their list; returns the names."""
+    coco_file, problems_file = self.file_names(split)
+    write_annotation_file(directory.staged_file(split, coco_file), annotations, self.categories)
+    if not problems:
+      return [coco_file]
+    lines = "".join(f"{problem.message}\n" for problem in problems)
+    directory.staged_file(split, problems_file).write_bytes(
+      lines.encode("utf-8", "backslashreplace")
+    )
+    return [coco_file, problems_file]
+
+  def stats(self, annotations: Sequence[CheckedImage], problems: Sequence[Problem]) -> BoxStats:
+    """Returns the statistics of a split."""
+    return box_stats(annotations, problems, self.categories)
+
+
+def write_annotation_file(
+  path: str | os.PathLike, images: Iterable[CheckedImage], categories: Sequence[dict[str, Any]]
+) -> None:
+  """Writes a COCO instances file, which pycocotools evaluates detections against.
+
+  Annotation ids start at 1, because pycocotools interprets a match with id 0 as no match.
+
+  Args:
+    path: the file, which is overwritten.
+    images: the images as their records contain them.
+    categories: {"id": label, "name": class name} of every class.
+  """
+  images = sorted(images, key=lambda image: image.source_id)
+  sections = {
+    "categories": categories,
+    "images": map(_image_entry, images),
+    "annotations": _annotation_entries(images),
+  }
+  with pathlib.Path(path).open("w", encoding="utf-8") as file:
+    file.write('{"info": {"description": "written by sasa_tf"},\n"licenses": []')
+    for name, entries in sections.items():
+      file.write(f',\n"{name}": [')
+      separator = "\n"
+      for entry in entries:
+        file.write(separator + json.dumps(entry))
+        separator = ",\n"
+      file.write("\n]")
+    file.write("}\n")
+
+
+def _image_entry(image: CheckedImage) -> dict[str, Any]:
+  return {
+    "id": image.source_id,
+    "file_name": image.name,
+    "height": image.height,
+    "width": image.width,
+  }
+
+
+def _annotation_entries(images: Iterable[CheckedImage]) -> Iterator[dict[str, Any]]:
+  annotation_id = 0
+  for image in images:
+    for box in image.boxes:
+      annotation_id += 1
+      width, height = box.xmax - box.xmin, box.ymax - box.ymin
+      yield {
+        "id": annotation_id,
+        "image_id": image.source_id,
+        "category_id": box.label,
+        "bbox": [round(value, _DECIMALS) for value in (box.xmin, box.ymin, width, height)],
+        "area": round(box.area, _DECIMALS),
+        "iscrowd": int(box.is_crowd),
+      }
+
+
+def _encode(image: AnnotatedImage, class_names: Sequence[str]) -> EncodedExample:
+  if image.error:
+    raise BrokenImageError(f"{image.origin}: {image.error}")
   try:
     return detection_example(pathlib.Path(image.path).read_bytes(), image, class_names)
   except OSError as error:
     raise BrokenImageError(f"{image.origin}: {image.path}: {error.strerror}") from error
   except BrokenImageError as error:
     raise BrokenImageError(f"{image.path}: {error}") from error
+
+
+def _file_size(path: str) -> int:
+  try:
+    return os.path.getsize(path)
+  except OSError:
+    return 0  # The error is reported when the image is encoded.

@@ -1,27 +1,44 @@
-"""Boxes around the objects of a picture, and what may be wrong with them."""
+"""Bounding boxes and their classes, with their validation.
+
+Labels start at 1; label 0 is Model Garden's background. The first line of labels.txt is therefore
+`background`: the line number, from 0, is the label, and the number of lines is the number of
+classes of the model.
+"""
 
 import math
+import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.labels import check_class_names, read_labels
+from sasa_tf.data.tfrecord.image_example import Problem
 
-# Annotations in fractions of pixels, and tools that count pixels from 0 or from 1, are off by this.
-_ROUNDING = 1.0
+BACKGROUND = "background"
+
+# Tolerance in pixels for fractional coordinates, and for tools that count pixels from 0 or 1.
+_TOLERANCE = 1.0
+
+
+class BoxClasses(NamedTuple):
+  """Class names in the order of their labels, and the categories of COCO annotation files."""
+
+  class_names: tuple[str, ...]
+  categories: tuple[dict[str, Any], ...]
 
 
 class Box(NamedTuple):
-  """A labelled box.
+  """A labelled box in pixels; the origin is the upper left corner of the image.
 
   Attributes:
-    xmin: left edge, in pixels from the left edge of the picture, as the others are.
-    ymin: upper edge, from the upper edge of the picture.
+    xmin: left edge.
+    ymin: upper edge.
     xmax: right edge.
     ymax: lower edge.
-    label: class number, from 1.
-    area: of the object in square pixels where its outline is known, else None for the box's.
-    is_crowd: whether it surrounds a group, or what else shall be neither trained on nor counted.
-    name: how its annotation file calls it.
+    label: class label, from 1.
+    area: area of the object's outline in square pixels; None for the area of the box.
+    is_crowd: whether training and evaluation ignore it, for example because it surrounds a group.
+    name: identifies the annotation in messages.
   """
 
   xmin: float
@@ -34,29 +51,18 @@ class Box(NamedTuple):
   name: str = ""
 
 
-class Problem(NamedTuple):
-  """A fault of an annotation: its kind, for the counts, and a line that says where it is."""
-
-  kind: str
-  message: str
-
-  def as_error(self) -> DatasetError:
-    """What --strict makes of it."""
-    return DatasetError(f"{self.message}\nMend the annotation, or have this done: no --strict.")
-
-
 class AnnotatedImage(NamedTuple):
-  """A picture to convert and what its annotation says of it.
+  """An image to convert, with its annotations.
 
   Attributes:
-    path: the picture's file.
-    name: its name in the data set, with / between its parts.
-    source_id: its number, which detections and annotation files name it by.
-    origin: where its annotation is, for messages.
-    size: (height, width) that the annotation claims, None where it does not.
-    boxes: its boxes, unchecked.
-    problems: what is known to be wrong with other boxes of it.
-    fault: why it cannot be converted at all, if that is known.
+    path: the image file.
+    name: name of the image in the data set, with / as separator.
+    source_id: image id in records, detections and annotation files.
+    origin: where the annotation is, for messages.
+    size: (height, width) according to the annotation, None if it does not say.
+    boxes: the boxes, not validated.
+    problems: invalid annotations that no box represents.
+    error: why the image cannot be converted at all; None if no reason is known.
   """
 
   path: str
@@ -66,11 +72,11 @@ class AnnotatedImage(NamedTuple):
   size: tuple[int, int] | None = None
   boxes: Sequence[Box] = ()
   problems: Sequence[Problem] = ()
-  fault: str | None = None
+  error: str | None = None
 
 
 class CheckedImage(NamedTuple):
-  """A converted picture: the boxes that are left lie inside of it."""
+  """A converted image, with valid boxes that lie inside it."""
 
   source_id: int
   name: str
@@ -82,40 +88,40 @@ class CheckedImage(NamedTuple):
 def check_boxes(
   image: AnnotatedImage, height: int, width: int, class_names: Sequence[str]
 ) -> tuple[list[Box], list[Problem]]:
-  """Keeps the sound boxes of an image, cut off at its edges, and says what was wrong with others.
+  """Validates the boxes of an image and clips them to it.
 
-  Boxes with coordinates that are no finite numbers, with swapped corners, empty ones and those
-  outside of the picture are dropped; so are those of which less than a pixel lies inside. Boxes
-  partly outside are clipped. Up to a pixel outside is rounding: clipped without a word.
+  Boxes are dropped if a coordinate is not finite, if corners are swapped, if they are empty, or if
+  less than a pixel of them is inside the image. Boxes partly outside are clipped. Up to a pixel
+  outside is a rounding error, which is clipped without a problem.
 
   Args:
     image: the image and its boxes.
-    height: height of the picture in pixels.
-    width: its width.
-    class_names: class names in the order of the labels.
+    height: height of the image in pixels.
+    width: width of the image in pixels.
+    class_names: class names in the order of their labels.
 
   Returns:
-    The boxes to keep, each with its area, and all problems of the image.
+    The valid boxes, each with its area, and all problems of the image.
   """
-  kept, problems = [], list(image.problems)
+  valid, problems = [], list(image.problems)
   for box in image.boxes:
-    sound, kind = _checked(box, height, width)
-    if sound:
-      kept.append(sound)
+    clipped, kind = _clip(box, height, width)
+    if clipped:
+      valid.append(clipped)
     if kind:
       corners = f"x {box.xmin:g} to {box.xmax:g}, y {box.ymin:g} to {box.ymax:g}"
       problems.append(
         Problem(
           kind,
           f"{image.origin}: {box.name} ({class_names[box.label]}, {corners}) in {width}x{height} "
-          f"pixels: {kind}, {'clipped' if sound else 'dropped'}",
+          f"pixels: {kind}, {'clipped' if clipped else 'dropped'}",
         )
       )
-  return kept, problems
+  return valid, problems
 
 
-def _checked(box: Box, height: int, width: int) -> tuple[Box | None, str | None]:
-  """Returns what is left of a box and the kind of its problem."""
+def _clip(box: Box, height: int, width: int) -> tuple[Box | None, str | None]:
+  """Returns the part of a box inside the image, if any, and the kind of its problem, if any."""
   if not all(map(math.isfinite, box[:4])):
     return None, "not a finite number"
   if box.xmax < box.xmin or box.ymax < box.ymin:
@@ -130,9 +136,55 @@ def _checked(box: Box, height: int, width: int) -> tuple[Box | None, str | None]
   )
   excess = max(abs(a - b) for a, b in zip(inside[:4], box[:4], strict=True))
   sides = inside.xmax - inside.xmin, inside.ymax - inside.ymin
-  side = min(sides)
-  if side <= 0 or (excess > _ROUNDING and side < _ROUNDING):
+  shorter_side = min(sides)
+  # The kinds are keys of dataset.json.
+  if shorter_side <= 0 or (excess > _TOLERANCE and shorter_side < _TOLERANCE):
     return None, "outside of the picture"
   if box.area is None:
     inside = inside._replace(area=math.prod(sides))
-  return inside, "partly outside of the picture" if excess > _ROUNDING else None
+  return inside, "partly outside of the picture" if excess > _TOLERANCE else None
+
+
+def classes_of_categories(categories: Sequence[dict[str, Any]]) -> BoxClasses:
+  """Returns classes whose labels are the category ids; missing ids are named `unused <id>`.
+
+  Args:
+    categories: {"id": label from 1, "name": class name} of every class.
+
+  Raises:
+    DatasetError: if the names cannot be written to a labels.txt.
+  """
+  names = {category["id"]: category["name"] for category in categories}
+  class_names = (
+    BACKGROUND,
+    *(names.get(label, f"unused {label}") for label in range(1, max(names) + 1)),
+  )
+  check_class_names(class_names)
+  return BoxClasses(class_names, tuple(categories))
+
+
+def classes_of_names(names: Sequence[str]) -> BoxClasses:
+  """Returns classes with these names and the labels 1, 2, ...
+
+  Raises:
+    DatasetError: if there are no names, or if they cannot be written to a labels.txt.
+  """
+  if not names:
+    raise DatasetError("there are no classes: no annotation has a box, and --classes is not set.")
+  return classes_of_categories(
+    [{"id": label, "name": name} for label, name in enumerate(names, start=1)]
+  )
+
+
+def parse_classes(text: str) -> list[str]:
+  """Parses --classes: comma-separated names, or the path of a .txt file with one name per line.
+
+  Raises:
+    DatasetError: if the file cannot be read, or a name is empty or occurs twice.
+  """
+  if text.endswith(".txt"):
+    names = [name for name in read_labels(pathlib.Path(text)) if name != BACKGROUND]
+  else:
+    names = [name.strip() for name in text.split(",")] if text else []
+  check_class_names(names)
+  return names

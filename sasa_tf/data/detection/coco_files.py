@@ -1,4 +1,4 @@
-"""Reading COCO's instances files."""
+"""Reads COCO instances files."""
 
 import json
 import os
@@ -6,14 +6,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sasa_tf.data.detection.boxes import AnnotatedImage, Box, Problem
+from sasa_tf.data.detection.boxes import AnnotatedImage, Box
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.tfrecord.image_example import Problem
 
 _FORMAT = 'Expected COCO\'s instances format: {"images": [...], "annotations": [...], "categories":'
 
 
 class CocoFile(NamedTuple):
-  """The three lists of an instances file; categories are in the order of their ids."""
+  """The three lists of an instances file; the categories are sorted by id."""
 
   path: str
   images: list[dict[str, Any]]
@@ -22,7 +23,7 @@ class CocoFile(NamedTuple):
 
 
 def read_coco(path: str | os.PathLike) -> CocoFile:
-  """Reads an instances file, of which images and categories are checked.
+  """Reads an instances file and validates its images and categories.
 
   Args:
     path: the JSON file.
@@ -31,7 +32,7 @@ def read_coco(path: str | os.PathLike) -> CocoFile:
     Its lists.
 
   Raises:
-    DatasetError: it cannot be read, is of another format, or ids are missing or occur twice.
+    DatasetError: if it cannot be read or has another format, or if ids are missing or not unique.
   """
   path = os.fspath(path)
   try:
@@ -39,7 +40,7 @@ def read_coco(path: str | os.PathLike) -> CocoFile:
   except OSError as error:
     raise DatasetError(f"cannot read {path}: {error.strerror}. {_FORMAT} [...]}}.") from error
   except ValueError as error:
-    raise DatasetError(f"{path} is no JSON ({error}). {_FORMAT} [...]}}.") from error
+    raise DatasetError(f"{path} is not valid JSON ({error}). {_FORMAT} [...]}}.") from error
   lists = []
   for name in ("images", "annotations", "categories"):
     entries = content.get(name) if isinstance(content, dict) else None
@@ -62,30 +63,28 @@ def _check_ids(path: str, name: str, entries: Sequence[dict[str, Any]]) -> None:
   for entry in entries:
     number = entry.get("id")
     if type(number) is not int or number < 0:
-      raise DatasetError(
-        f"{path}: {name} need whole numbers from 0 as ids, received {number!r}. Number them."
-      )
+      raise DatasetError(f"{path}: the ids of {name} must be integers from 0, received {number!r}.")
     if number in seen:
-      raise DatasetError(f"{path}: the id {number} occurs twice among {name}. Make ids unique.")
+      raise DatasetError(f"{path}: two {name} have the id {number}. Make the ids unique.")
     seen.add(number)
 
 
-def annotated_images(
+def join_annotations(
   file: CocoFile, folder: str | os.PathLike, labels: Mapping[int, int]
 ) -> tuple[list[AnnotatedImage], list[Problem]]:
-  """Joins images and annotations.
+  """Joins images with their annotations.
 
   Args:
     file: the instances file.
-    folder: folder of its pictures.
-    labels: {category id: label}; annotations of the file's other categories are left out.
+    folder: folder of its images.
+    labels: {category id: label}; annotations of the file's other categories are skipped.
 
   Returns:
-    The images, and what is wrong with annotations that belong to none.
+    The images, and the problems of annotations that belong to no image.
   """
   boxes: dict[int, list[Box]] = {image["id"]: [] for image in file.images}
   problems: dict[int, list[Problem]] = {image["id"]: [] for image in file.images}
-  homeless = []
+  unmatched = []
   known = {category["id"] for category in file.categories}
   for annotation in file.annotations:
     name = f"annotation {annotation.get('id', 'without id')}"
@@ -93,7 +92,7 @@ def annotated_images(
     if type(image_id) is not int or image_id not in boxes:
       kind = "of an image that is not listed"
       message = f"{file.path}: {name} (image_id {image_id!r}): {kind}, dropped"
-      homeless.append(Problem(kind, message))
+      unmatched.append(Problem(kind, message))
       continue
     kind = None
     if type(category) is not int or category not in known:
@@ -109,7 +108,7 @@ def annotated_images(
     _image(file, os.fspath(folder), image, boxes[image["id"]], problems[image["id"]])
     for image in file.images
   ]
-  return images, homeless
+  return images, unmatched
 
 
 def _box(annotation: Mapping[str, Any], label: int, name: str) -> Box | None:
@@ -143,7 +142,7 @@ def _image(
   origin = f"{file.path}: image {image['id']}"
   name = image.get("file_name")
   if not isinstance(name, str) or not name:
-    return AnnotatedImage("", str(image["id"]), image["id"], origin, fault="has no file_name")
+    return AnnotatedImage("", str(image["id"]), image["id"], origin, error="has no file_name")
   size = image.get("height"), image.get("width")
   return AnnotatedImage(
     os.path.join(folder, name),

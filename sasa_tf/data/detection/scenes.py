@@ -1,44 +1,44 @@
-"""Scenes of scikit-learn's handwritten digits with boxes: a detection data set without a download.
+"""Generates scenes of scikit-learn's digits with boxes: a detection data set without a download.
 
-The digits of validation scenes are not among those of training scenes. A scene depends on the seed,
-its split and its number alone, so that fewer images of a split are the first of more.
+Training and validation scenes show different digits. A scene depends only on the seed, its split
+and its index, so that a smaller data set is a prefix of a larger one.
 """
 
 import functools
 import os
-import pathlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from sasa_tf.data.classification.digits import CLASS_NAMES, PICTURES, divided_digits
-from sasa_tf.data.detection.box_classes import numbered_classes
-from sasa_tf.data.detection.boxes import AnnotatedImage, Box
+from sasa_tf.data.classification.digits import CLASS_NAMES, train_and_validation_digits
+from sasa_tf.data.detection.annotated_images import BoxHooks, detection_example
+from sasa_tf.data.detection.boxes import AnnotatedImage, Box, classes_of_names
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.preview_images import write_pictures
-from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, plan_split, write_dataset
+from sasa_tf.data.preview_images import write_preview_images
+from sasa_tf.data.tfrecord.image_example import EncodedExample
+from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, write_dataset
+from sasa_tf.data.tfrecord.splits import plan_split
 
 if TYPE_CHECKING:
   import numpy as np
 
   from sasa_tf.data.detection.scene_drawing import Scene
-  from sasa_tf.data.examples import EncodedExample
 
-_SIZES = (32, 2048)
+_SIZE_RANGE = (32, 2048)
 _JPEG_QUALITY = 95
-_SHEET = "with_boxes.png"
-_OURS = rf"validation-\d{{6}}\.(jpg|png)|{_SHEET}"
+_ANNOTATED_PREVIEW = "with_boxes.png"
+_PREVIEW_FILES = rf"validation-\d{{6}}\.(jpg|png)|{_ANNOTATED_PREVIEW}"
 _SPLITS = ("train", "validation")
 
 
 class SceneSettings(NamedTuple):
-  """What all scenes of a data set have in common."""
+  """Settings shared by all scenes of a data set."""
 
   size: int
   image_format: str
   seed: int
 
 
-class SceneNumber(NamedTuple):
-  """Which scene to draw: its split, its number in it from 0, its number in the data set from 1."""
+class SceneId(NamedTuple):
+  """Identifies a scene: its split, its index there from 0, its image id from 1."""
 
   split: str
   index: int
@@ -52,44 +52,44 @@ def convert(
   validation_images: int = 200,
   size: int = 128,
   image_format: str = "jpeg",
-  pictures: int = 10,
+  num_preview_images: int = 10,
   seed: int = 0,
   num_processes: int = 0,
   overwrite: bool = False,
 ) -> DatasetSummary:
-  """Draws scenes of one to six digits in many sizes and colours, which do not touch each other.
+  """Generates scenes of one to six digits of many sizes and colours that do not touch each other.
 
   Args:
-    output: where to write.
+    output: the directory to write to.
     train_images: number of scenes of split "train".
     validation_images: number of scenes of split "validation".
     size: height and width in pixels.
     image_format: "jpeg" or "png".
-    pictures: number of validation scenes to write as files in output/pictures too, beside a sheet
-      of them with their boxes.
-    seed: another seed draws other scenes.
-    num_processes: worker processes, 0 for automatic, 1 for this process.
+    num_preview_images: number of validation scenes to write also as files in
+      output/preview_images, with an image that shows their boxes.
+    seed: determines the scenes.
+    num_processes: worker processes; 0 chooses the number, 1 writes in this process.
     overwrite: whether to replace finished splits.
 
   Returns:
-    Figures of the splits.
+    Statistics of the splits.
 
   Raises:
-    DatasetError: nothing was written, and why.
+    DatasetError: if nothing was written.
   """
-  if not _SIZES[0] <= size <= _SIZES[1]:
+  if not _SIZE_RANGE[0] <= size <= _SIZE_RANGE[1]:
     raise DatasetError(
-      f"--size must lie between {_SIZES[0]} and {_SIZES[1]} pixels, received {size}."
+      f"--size must be between {_SIZE_RANGE[0]} and {_SIZE_RANGE[1]} pixels, received {size}."
     )
   if image_format not in ("jpeg", "png"):
     raise DatasetError(f"--image_format must be jpeg or png, received {image_format!r}.")
-  if not 0 <= pictures <= validation_images:
+  if not 0 <= num_preview_images <= validation_images:
     raise DatasetError(
-      f"--pictures must lie between 0 and the {validation_images} validation scenes, received "
-      f"{pictures}."
+      f"--num_preview_images must be between 0 and the {validation_images} validation scenes, "
+      f"received {num_preview_images}."
     )
-  numbers = {"train": train_images, "validation": validation_images}
-  if min(numbers.values()) < 1:
+  num_images = {"train": train_images, "validation": validation_images}
+  if min(num_images.values()) < 1:
     raise DatasetError(
       "--train_images and --validation_images must be 1 or more, received "
       f"{train_images} and {validation_images}."
@@ -97,40 +97,38 @@ def convert(
   if seed < 0:
     raise DatasetError(f"--seed must be 0 or more, received {seed}.")
   settings = SceneSettings(size, image_format, seed)
-  classes = numbered_classes(CLASS_NAMES)
+  classes = classes_of_names(CLASS_NAMES)
   summary = write_dataset(
     output,
     {
       split: plan_split(
         split,
-        [SceneNumber(split, i, i + 1 + _SPLITS.index(split) * train_images) for i in range(number)],
+        [SceneId(split, i, i + 1 + _SPLITS.index(split) * train_images) for i in range(number)],
         number * size**2,
       )
-      for split, number in numbers.items()
+      for split, number in num_images.items()
     },
-    classes.labels,
-    functools.partial(_encode, settings=settings, class_names=classes.labels),
-    categories=classes.categories,
+    classes.class_names,
+    functools.partial(_encode, settings=settings, class_names=classes.class_names),
+    hooks=BoxHooks(classes.categories),
     num_processes=num_processes,
     overwrite=overwrite,
   )
-  write_pictures(pathlib.Path(output) / PICTURES, _pictures(pictures, settings), _OURS)
+  write_preview_images(output, _preview_images(num_preview_images, settings), _PREVIEW_FILES)
   return summary
 
 
 def _encode(
-  number: SceneNumber, settings: SceneSettings, class_names: tuple[str, ...]
-) -> "EncodedExample":
-  from sasa_tf.data.detection.detection_examples import detection_example
-
-  scene = _scene(number.split, number.index, settings)
-  name = _filename(number.split, number.index, settings)
+  scene_id: SceneId, settings: SceneSettings, class_names: tuple[str, ...]
+) -> EncodedExample:
+  scene = _scene(scene_id.split, scene_id.index, settings)
+  name = _filename(scene_id.split, scene_id.index, settings)
   boxes = [
     Box(*map(float, corners), digit + 1, name=f"digit {position}")
     for position, (*corners, digit) in enumerate(scene.boxes, start=1)
   ]
-  image = AnnotatedImage(name, name, number.source_id, name, scene.picture.shape[:2], boxes)
-  return detection_example(_encoded(scene.picture, settings.image_format), image, class_names)
+  image = AnnotatedImage(name, name, scene_id.source_id, name, scene.image.shape[:2], boxes)
+  return detection_example(_encode_image(scene.image, settings.image_format), image, class_names)
 
 
 def _scene(split: str, index: int, settings: SceneSettings) -> "Scene":
@@ -146,7 +144,7 @@ def _scene(split: str, index: int, settings: SceneSettings) -> "Scene":
 def _digits(split: str, seed: int) -> "list[tuple[int, np.ndarray]]":
   import numpy as np
 
-  digits = divided_digits(seed)[_SPLITS.index(split)]
+  digits = train_and_validation_digits(seed)[_SPLITS.index(split)]
   return [
     (digit.label, np.frombuffer(digit.grey_levels, np.uint8).reshape(8, 8)) for digit in digits
   ]
@@ -156,25 +154,26 @@ def _filename(split: str, index: int, settings: SceneSettings) -> str:
   return f"{split}-{index:06d}.{'jpg' if settings.image_format == 'jpeg' else 'png'}"
 
 
-def _encoded(picture: "np.ndarray", image_format: str) -> bytes:
+def _encode_image(image: "np.ndarray", image_format: str) -> bytes:
   import tensorflow as tf
 
   if image_format == "png":
-    return tf.io.encode_png(picture).numpy()
-  return tf.io.encode_jpeg(picture, quality=_JPEG_QUALITY).numpy()
+    return tf.io.encode_png(image).numpy()
+  return tf.io.encode_jpeg(image, quality=_JPEG_QUALITY).numpy()
 
 
-def _pictures(number: int, settings: SceneSettings) -> dict[str, bytes]:
-  """Returns {file name: content} of the first validation scenes and of the sheet."""
+def _preview_images(number: int, settings: SceneSettings) -> dict[str, bytes]:
+  """Returns {file name: content} of the first validation scenes, without and with boxes."""
   if not number:
     return {}
   import numpy as np
 
-  from sasa_tf.data.detection.scene_drawing import outlined
+  from sasa_tf.data.detection.scene_drawing import draw_boxes
 
   scenes = [_scene("validation", i, settings) for i in range(number)]
   files = {
-    _filename("validation", i, settings): _encoded(scene.picture, settings.image_format)
+    _filename("validation", i, settings): _encode_image(scene.image, settings.image_format)
     for i, scene in enumerate(scenes)
   }
-  return {**files, _SHEET: _encoded(np.concatenate([*map(outlined, scenes)], axis=1), "png")}
+  with_boxes = np.concatenate([draw_boxes(scene) for scene in scenes], axis=1)
+  return {**files, _ANNOTATED_PREVIEW: _encode_image(with_boxes, "png")}

@@ -1,1 +1,1 @@
-"""Corrupt TFRecords: detection and repair."""
+"""Detection and repair of corrupt TFRecord files."""

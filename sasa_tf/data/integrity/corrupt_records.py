@@ -1,4 +1,4 @@
-"""Data sets with corrupt records: which ones they are, and how to do without."""
+"""Finds the corrupt records of a data set and copies files without them."""
 
 from __future__ import annotations
 
@@ -9,108 +9,115 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import tensorflow as tf
-from tqdm import tqdm
 
 from sasa_tf.data.integrity import record_validation, tfrecord_repair
-from sasa_tf.data.integrity.record_validation import Expected
-from sasa_tf.data.integrity.tfrecord_repair import Damage
+from sasa_tf.data.integrity.record_validation import RecordSchema
+from sasa_tf.data.integrity.tfrecord_repair import Corruption
 from sasa_tf.errors import UserError
+from sasa_tf.reporting import track
 
 
-def inspect(
-  file: str, compression: str, expected: Expected, *, thorough: bool = False
-) -> list[Damage]:
-  """Returns what of a TFRecord file cannot be used, in the order of the records.
+def find_corrupt_records(
+  file: str, compression: str, schema: RecordSchema, *, decode_all: bool = False
+) -> list[Corruption]:
+  """Returns what cannot be used of a TFRecord file, in the order of the records.
 
   Args:
-    file: path.
+    file: path of the file.
     compression: "" or "GZIP".
-    expected: what the records should hold.
-    thorough: see `record_validation.unusable`.
+    schema: the expected features.
+    decode_all: see `record_validation.invalid_records`.
   """
-  segments, damages = tfrecord_repair.segments(file, compression)
-  if len(segments) == 1 and not damages:
-    contents = tfrecord_repair.read(file, compression)
-    damages = [
-      Damage(file, number, problem)
-      for number, problem in record_validation.unusable(contents, expected, thorough=thorough)
+  segments, corruptions = tfrecord_repair.scan(file, compression)
+  if len(segments) == 1 and not corruptions:
+    records = tfrecord_repair.read(file, compression)
+    corruptions = [
+      Corruption(file, index, problem)
+      for index, problem in record_validation.invalid_records(
+        records, schema, decode_all=decode_all
+      )
     ]
   else:
     for segment in segments:
-      for offset, record in enumerate(tfrecord_repair.records_of(file, segment, compression)):
-        problem = record_validation.problem_of(record, expected)
+      records = tfrecord_repair.read_segment(file, segment, compression)
+      for index, record in enumerate(records, start=segment.first_record):
+        problem = record_validation.validate_record(record, schema)
         if problem:
-          damages.append(Damage(file, segment.first_record + offset, problem))
-  return sorted(damages, key=lambda damage: damage.record)
+          corruptions.append(Corruption(file, index, problem))
+  return sorted(corruptions, key=lambda corruption: corruption.record)
 
 
-def first_damage(files: Sequence[str], compression: str, expected: Expected) -> Damage | None:
-  """Returns the first thing that is wrong with a data set, None where nothing is."""
-  # Most are seen at a glance; to decode all images of a large data set takes hours.
-  for thorough in (False, True):
-    for _, damages in _inspect_all(files, compression, expected, thorough=thorough):
-      if damages:
-        return damages[0]
+def find_corruption(
+  files: Sequence[str], compression: str, schema: RecordSchema
+) -> Corruption | None:
+  """Returns the first corruption of a data set, or None."""
+  # Decoding all images of a large data set takes hours; most corruptions are found without it.
+  for decode_all in (False, True):
+    for _, corruptions in _find_in_files(files, compression, schema, decode_all=decode_all):
+      if corruptions:
+        return corruptions[0]
   return None
 
 
-def leave_out(
-  files: Sequence[str], compression: str, expected: Expected, *, limit: int, scratch: str
+def skip_corrupt_records(
+  files: Sequence[str], compression: str, schema: RecordSchema, *, limit: int, scratch: str
 ) -> list[str]:
-  """Returns the files to read in the place of these: copies where there is something to leave out.
+  """Returns files without corrupt records: valid files, and copies of the others.
 
-  Every file is read once; to train on what is healthy then costs nothing. What is left out is told
-  on standard error.
+  Every file is read once, before training, so that skipping costs nothing during training. Skipped
+  records are listed on standard error.
 
   Args:
     files: paths of TFRecord files.
     compression: "" or "GZIP".
-    expected: what the records should hold.
-    limit: how many records may be left out.
+    schema: the expected features.
+    limit: maximum number of records to skip.
     scratch: directory for the copies.
 
   Raises:
-    UserError: more would have to be left out.
+    UserError: if more records are corrupt.
   """
-  usable, damages = [], []
-  for file, found in _inspect_all(files, compression, expected):
-    damages += found
-    for damage in found:
-      print(f"warning: left out: {damage}", file=sys.stderr, flush=True)
-    if len(damages) > limit:
+  valid_files, skipped = [], []
+  for file, corruptions in _find_in_files(files, compression, schema):
+    skipped += corruptions
+    for corruption in corruptions:
+      print(f"warning: skipped {corruption}", file=sys.stderr, flush=True)
+    if len(skipped) > limit:
       raise UserError(
-        f"more than --max_corrupt_records={limit} corrupt records; the last one is {damages[-1]}. "
+        f"more than --max_corrupt_records={limit} corrupt records; the last one is {skipped[-1]}. "
         "Raise the limit, or write the TFRecords again."
       )
-    if not found:
-      usable.append(file)
+    if not corruptions:
+      valid_files.append(file)
       continue
-    copy = os.path.join(scratch, f"{len(usable):05d}", os.path.basename(file))
+    copy = os.path.join(scratch, f"{len(valid_files):05d}", os.path.basename(file))
     os.makedirs(os.path.dirname(copy))
-    _copy_without(file, copy, compression, {damage.record for damage in found})
-    usable.append(copy)
-  return usable
+    _copy_without(file, copy, compression, {corruption.record for corruption in corruptions})
+    valid_files.append(copy)
+  return valid_files
 
 
-def _inspect_all(
-  files: Sequence[str], compression: str, expected: Expected, *, thorough: bool = False
-) -> Iterator[tuple[str, list[Damage]]]:
-  """Yields each file and its damages, in order."""
+def _find_in_files(
+  files: Sequence[str], compression: str, schema: RecordSchema, *, decode_all: bool = False
+) -> Iterator[tuple[str, list[Corruption]]]:
+  """Yields each file and its corruptions, in order."""
   with ThreadPoolExecutor() as pool:
-    found = pool.map(lambda file: inspect(file, compression, expected, thorough=thorough), files)
-    bar = tqdm(found, total=len(files), desc="looking for corrupt records", unit="file")
+    results = pool.map(
+      lambda file: find_corrupt_records(file, compression, schema, decode_all=decode_all), files
+    )
+    progress = track(results, "Looking for corrupt records", total=len(files), unit="file")
     try:
-      yield from zip(files, bar, strict=True)
+      yield from zip(files, progress, strict=True)
     finally:
-      bar.close()
+      progress.close()
       pool.shutdown(cancel_futures=True)
 
 
-def _copy_without(file: str, copy: str, compression: str, left_out: set[int]) -> None:
-  segments, _ = tfrecord_repair.segments(file, compression)
+def _copy_without(file: str, copy: str, compression: str, skipped: set[int]) -> None:
+  segments, _ = tfrecord_repair.scan(file, compression)
   with tf.io.TFRecordWriter(copy, compression) as writer:
     for segment in segments:
-      records = tfrecord_repair.records_of(file, segment, compression)
-      for number, record in zip(itertools.count(segment.first_record), records):
-        if number not in left_out:
+      records = tfrecord_repair.read_segment(file, segment, compression)
+      for index, record in zip(itertools.count(segment.first_record), records):
+        if index not in skipped:
           writer.write(record)

@@ -1,1 +1,1 @@
-"""Sharded TFRecord files: planned, written in parallel, atomically."""
+"""Generic writer of sharded TFRecord data sets: planning, parallel writing, atomic commit."""

@@ -1,15 +1,15 @@
-"""A directory of finished splits, to which new ones are added whole or not at all.
+"""An output directory of finished splits, to which new splits are added atomically.
 
   labels.txt                        class names
-  dataset.json                      {split: figures}, the record of the finished splits
+  dataset.json                      {split: statistics} of the finished splits
   train-00000-of-00008.tfrecord     the shards
-  skipped-train.txt                 what was left out and why, if anything was
-  train.json, problems-train.txt    further files of the split, named in its record
-  .train.incomplete/                shards of a split being written, and what a kill leaves
+  skipped-train.txt                 skipped images and the reasons, if there are any
+  train.json, problems-train.txt    further files of the split, listed in dataset.json
+  .train.incomplete/                shards of a split being written, or of a killed run
 
-A file system cannot rename many files at once, so a kill in the milliseconds of `commit` may leave
-final names of a part of the shards. They are then in no dataset.json, the marker in the incomplete
-directory tells that they are ours, and the next run removes them.
+A file system cannot rename several files atomically, so a kill in the milliseconds of `commit` can
+leave some of the shards under their final names. dataset.json then does not list the split, but a
+marker in the incomplete directory identifies the files as ours, and the next run removes them.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from typing import Any
 
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.labels import read_labels, write_labels
-from sasa_tf.data.tfrecord.signals import ignored_interrupts
+from sasa_tf.data.tfrecord.workers import ignored_sigint
 
 LABELS_FILE = "labels.txt"
 RECORD_FILE = "dataset.json"
@@ -32,16 +32,16 @@ _MARKER = "committing"
 
 
 class OutputDirectory:
-  """The files of a data set. Use `opened_output` to add splits."""
+  """The files of a data set. Use `locked_output_directory` to add splits."""
 
   def __init__(self, path: str | os.PathLike):
     self.path = pathlib.Path(path)
 
   def records(self) -> dict[str, dict[str, Any]]:
-    """Figures of the finished splits, {} where there are none.
+    """Returns {split: statistics} of the finished splits.
 
     Raises:
-      DatasetError: dataset.json cannot be understood.
+      DatasetError: if dataset.json is invalid.
     """
     path = self.path / RECORD_FILE
     try:
@@ -49,24 +49,22 @@ class OutputDirectory:
     except FileNotFoundError:
       return {}
     except ValueError as error:
-      raise DatasetError(
-        f"{path} is not the JSON that this program writes ({error}). Choose another --output."
-      ) from error
+      raise DatasetError(f"{path} is not valid JSON ({error}). Choose another --output.") from error
     if not isinstance(records, dict):
       raise DatasetError(f"{path} must hold one JSON object. Choose another --output.")
     return records
 
   def shards(self, split: str) -> list[pathlib.Path]:
-    """The split's files under their final names."""
+    """Returns the shards of a finished split."""
     name = re.compile(rf"{re.escape(split)}-\d{{5}}-of-\d{{5}}\.tfrecord")
     return sorted(path for path in self.path.iterdir() if name.fullmatch(path.name))
 
   def staged_shard(self, split: str, index: int) -> pathlib.Path:
-    """Where to write a shard before it is committed; the name fits no `<split>-*` pattern."""
+    """Returns where to write a shard before the commit; the name matches no `<split>-*`."""
     return self._stage(split) / f"{index:05d}"
 
   def staged_file(self, split: str, name: str) -> pathlib.Path:
-    """Where to write a further file of the split before it is committed."""
+    """Returns where to write a further file of the split before the commit."""
     return self._stage(split) / name
 
   def commit(
@@ -75,15 +73,15 @@ class OutputDirectory:
     class_names: Sequence[str],
     skipped: Mapping[str, Sequence[str]],
   ) -> None:
-    """Makes the staged splits the finished ones.
+    """Moves the staged splits to their final names.
 
     Args:
-      records: {split: figures}; figures["shards"] is the number of staged shards, and
-        figures["files"], if there, the names of further staged files.
+      records: {split: statistics}; statistics["shards"] is the number of staged shards,
+        statistics["files"], if present, the names of further staged files.
       class_names: content of labels.txt.
-      skipped: {split: complaints}.
+      skipped: {split: reasons of the skipped images}.
     """
-    with ignored_interrupts():
+    with ignored_sigint():
       before = self.records()
       for split, record in records.items():
         names = {*_files(record), *_files(before.get(split))}
@@ -108,45 +106,45 @@ class OutputDirectory:
       for split in records:
         shutil.rmtree(self._stage(split))
 
-  def refuse_finished(self, splits: Sequence[str]) -> None:
-    """Raises DatasetError where a split is there already."""
+  def check_not_finished(self, splits: Sequence[str]) -> None:
+    """Raises DatasetError if a split exists already."""
     for split in splits:
       ours = self._marker(split).exists() and split not in self.records()
       if not ours and (split in self.records() or self.shards(split)):
         raise DatasetError(
-          f"split {split!r} is finished in {self.path} already. Pass --overwrite to replace it, or "
+          f"split {split!r} already exists in {self.path}. Pass --overwrite to replace it, or "
           "choose another --split or --output."
         )
 
-  def refuse_foreign_files(self, files: Mapping[str, Sequence[str]]) -> None:
-    """Raises DatasetError where a file to be written, {split: names}, is not this program's."""
+  def check_no_foreign_files(self, files: Mapping[str, Sequence[str]]) -> None:
+    """Raises DatasetError if {split: file names} contains a file that no conversion wrote."""
     records = self.records()
     for split, names in files.items():
       for name in sorted({*names} - {*_files(records.get(split)), *self._marked(split)}):
         if (self.path / name).exists():
           raise DatasetError(
-            f"{self.path / name} is not of this program and would be overwritten. Move it, or "
-            "choose another --output."
+            f"{self.path / name} was not written by this program and would be overwritten. "
+            "Move it, or choose another --output."
           )
 
-  def refuse_other_classes(self, class_names: Sequence[str]) -> None:
-    """Raises DatasetError where labels.txt says otherwise."""
+  def check_same_classes(self, class_names: Sequence[str]) -> None:
+    """Raises DatasetError if labels.txt lists other classes."""
     path = self.path / LABELS_FILE
     if not path.exists() or (existing := read_labels(path)) == tuple(class_names):
       return
     raise DatasetError(
-      f"the class names differ from those in {path}: {_difference(existing, class_names)}. Every "
-      "split must have the same classes: make the class folders equal (an empty folder counts), "
-      f"for boxes pass --classes={path}, or choose another --output."
+      f"the class names differ from those in {path}: {_difference(existing, class_names)}. All "
+      "splits must have the same classes. For image folders, create the missing class folders "
+      f"(they may be empty); for boxes, pass --classes={path}; or choose another --output."
     )
 
   def stage(self, split: str) -> None:
-    """Makes an empty incomplete directory, clearing what a killed run left."""
+    """Creates an empty incomplete directory, after removing that of a killed run."""
     self.discard(split)
     self._stage(split).mkdir()
 
   def discard(self, split: str) -> None:
-    """Removes the split's unfinished files; finished ones stay."""
+    """Removes the files of an unfinished split; those of a finished one remain."""
     if self._marker(split).exists() and split not in self.records():
       for path in self.shards(split):
         path.unlink()
@@ -161,16 +159,16 @@ class OutputDirectory:
     return self._stage(split) / _MARKER
 
   def _marked(self, split: str) -> list[str]:
-    """The further files that a commit which was killed may have left."""
+    """Returns the names of the further files that a killed commit may have left."""
     try:
       return json.loads(self._marker(split).read_text())
-    except (FileNotFoundError, ValueError):  # ValueError: killed before the marker was complete.
+    except (FileNotFoundError, ValueError):  # ValueError: incomplete marker of a killed run.
       return []
 
-  def _write_skipped(self, split: str, complaints: Sequence[str]) -> None:
+  def _write_skipped(self, split: str, reasons: Sequence[str]) -> None:
     name = f"skipped-{split}.txt"
-    if complaints:
-      self._replace(name, "".join(f"{complaint}\n" for complaint in complaints))
+    if reasons:
+      self._replace(name, "".join(f"{reason}\n" for reason in reasons))
     else:
       (self.path / name).unlink(missing_ok=True)
 
@@ -189,38 +187,38 @@ class OutputDirectory:
 
 
 @contextlib.contextmanager
-def opened_output(
+def locked_output_directory(
   path: str | os.PathLike,
   splits: Sequence[str],
   class_names: Sequence[str],
   overwrite: bool,
   files: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[OutputDirectory]:
-  """Prepares and locks a directory for new splits; without a commit, leaves it as it was.
+  """Locks a directory and prepares it for new splits; restores it if nothing is committed.
 
   Args:
-    path: the directory, made where missing.
-    splits: splits about to be written.
+    path: the directory, created if missing.
+    splits: names of the splits to write.
     class_names: class names in the order of their labels.
     overwrite: whether finished splits of these names may be replaced.
     files: {split: names of files that may be written beside its shards}.
 
   Yields:
-    The directory, with an empty stage for every split.
+    The directory, with an empty incomplete directory for every split.
 
   Raises:
-    DatasetError: the directory cannot be used, is in use, holds a finished split, other classes or
-      files of these names that are not of this program.
+    DatasetError: if the directory cannot be used, is in use, or contains one of the splits, other
+      classes, or files of these names that no conversion wrote.
   """
   output = OutputDirectory(path)
-  made = _make(output.path)
+  created = _create(output.path)
   try:
     with _locked(output.path):
       if not overwrite:
-        output.refuse_finished(splits)
-      output.refuse_foreign_files(files or {})
+        output.check_not_finished(splits)
+      output.check_no_foreign_files(files or {})
       if not overwrite or output.records().keys() - set(splits):
-        output.refuse_other_classes(class_names)
+        output.check_same_classes(class_names)
       try:
         for split in splits:
           output.stage(split)
@@ -229,22 +227,24 @@ def opened_output(
         for split in splits:
           output.discard(split)
   finally:
-    with contextlib.suppress(OSError):  # A directory that holds something stays.
-      for directory in made:
+    with contextlib.suppress(OSError):  # Directories that are not empty remain.
+      for directory in created:
         directory.rmdir()
 
 
-def _make(path: pathlib.Path) -> list[pathlib.Path]:
-  """Makes a directory and its parents; returns those that were missing, innermost first."""
-  if re.match(r"\w{2,}:/", os.fspath(path)):  # pathlib has made one slash of two.
-    raise DatasetError(f"--output must be a local directory, received {path}. Copy it up after.")
+def _create(path: pathlib.Path) -> list[pathlib.Path]:
+  """Creates a directory and its parents; returns those that were missing, innermost first."""
+  if re.match(r"\w{2,}:/", os.fspath(path)):  # pathlib joins two slashes.
+    raise DatasetError(
+      f"--output must be a local directory, received {path}. Copy the files there afterwards."
+    )
   missing = [d for d in (path, *path.parents) if not d.exists()]
   try:
     path.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise DatasetError(
-      f"cannot make the output directory {path}: {error.strerror}. Expected a directory, or a path "
-      "where one can be made."
+      f"cannot create the output directory {path}: {error.strerror}. Expected a directory, or a "
+      "path where one can be created."
     ) from error
   if not os.access(path, os.W_OK | os.X_OK):
     raise DatasetError(f"the output directory {path} is not writable. Choose another --output.")
@@ -253,24 +253,24 @@ def _make(path: pathlib.Path) -> list[pathlib.Path]:
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
-  """Holds the directory's lock, which the system releases even after a kill."""
+  """Holds the lock of the directory, which the system releases even after a kill."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     try:
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
       raise DatasetError(
-        f"another conversion is writing to {path}. Wait for its end, or choose another --output."
+        f"another conversion is writing to {path}. Wait until it ends, or choose another --output."
       ) from error
     except OSError:
-      pass  # Some network file systems cannot lock directories; two runs at once are rare.
+      pass  # Some network file systems cannot lock directories.
     yield
   finally:
     os.close(descriptor)
 
 
 def _files(record: Mapping[str, Any] | None) -> list[str]:
-  """Names of the files beside the shards of a finished split, or of none."""
+  """Returns the names of the files beside the shards of a split; [] for None."""
   return record.get("files", []) if record else []
 
 
@@ -279,13 +279,13 @@ def _difference(existing: Sequence[str], received: Sequence[str]) -> str:
   additional = sorted(set(received) - set(existing))
   parts = []
   if missing:
-    parts.append(f"missing now: {_some(missing)}")
+    parts.append(f"missing now: {_joined(missing)}")
   if additional:
-    parts.append(f"new: {_some(additional)}")
-  return "; ".join(parts) or "the same names in another order"
+    parts.append(f"new: {_joined(additional)}")
+  return "; ".join(parts) or "same names in another order"
 
 
-def _some(names: Sequence[str], limit: int = 10) -> str:
+def _joined(names: Sequence[str], limit: int = 10) -> str:
   more = f" and {len(names) - limit} more" if len(names) > limit else ""
   return ", ".join(names[:limit]) + more
 

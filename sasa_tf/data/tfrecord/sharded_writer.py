@@ -1,65 +1,75 @@
-"""Writes splits of a data set as sharded TFRecords: planned, in parallel, atomic.
+"""Writes the splits of a data set as sharded TFRecords: in parallel, all or nothing.
 
-Generic over the items: a converter brings items and a picklable `encode` that makes an item's
-example or raises BrokenImageError. This module and the converters import TensorFlow only where
-the encoding happens, so that the parent of worker processes starts at once.
+A converter supplies the items and a picklable function that encodes one. What depends on the kind
+of annotation (statistics, files beside the shards) is supplied as `AnnotationHooks`. TensorFlow is
+imported only where a shard is written, so that the parent of worker processes starts at once.
 """
 
 import collections
 import dataclasses
-import itertools
 import os
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from sasa_tf.data.detection.box_files import box_file_names, stage_box_files
-from sasa_tf.data.detection.box_stats import BoxFigures, box_figures
-from sasa_tf.data.detection.boxes import Problem
-from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.errors import BrokenImageError, DatasetError
 from sasa_tf.data.labels import check_class_names
-from sasa_tf.data.tfrecord.output_directory import opened_output
-from sasa_tf.data.tfrecord.progress import ProgressBar
-from sasa_tf.data.tfrecord.shard_report import ShardProgress, ShardResult
+from sasa_tf.data.tfrecord.image_example import EncodedExample, Problem
+from sasa_tf.data.tfrecord.output_directory import OutputDirectory, locked_output_directory
+from sasa_tf.data.tfrecord.splits import SplitPlan
 from sasa_tf.data.tfrecord.workers import automatic_num_processes, run_tasks
+from sasa_tf.reporting import ProgressBar
 
-if TYPE_CHECKING:
-  from sasa_tf.data.examples import EncodedExample
+_SECONDS_BETWEEN_REPORTS = 0.1
+_MAX_SKIPPED_SHOWN = 10
 
-_BYTES_A_SHARD = 128 * 2**20
-_LEAST_SHARDS = 8  # Model Garden reads about this many files at once.
-_MOST_SHARDS = 1024
-_LEAST_ITEMS_A_SHARD = 64
+Encode = Callable[[Any], EncodedExample]
 
 
-@dataclasses.dataclass(frozen=True)
-class SplitPlan:
-  """What a split is to hold.
+class AnnotationStats(Protocol):
+  """Statistics of the annotations of a split: a dataclass, saved in dataset.json."""
 
-  Attributes:
-    items: its items in their final order.
-    num_shards: the number of files to divide them among.
-    problems: what is known already to be wrong with its annotations.
-  """
+  def describe_classes(self) -> str:
+    """Returns the number of classes, for the report."""
 
-  items: Sequence[Any]
-  num_shards: int
-  problems: Sequence[Problem] = ()
+  def report_lines(self, output: str, split: str) -> list[str]:
+    """Returns what the report says about the split's annotations."""
+
+  def experiment_overrides(self, output: str) -> list[str]:
+    """Returns the overrides that training on the data set needs, as "key=value"."""
+
+
+class AnnotationHooks(Protocol):
+  """Collects the annotations of a split."""
+
+  def file_names(self, split: str) -> list[str]:
+    """Returns the names of all files that may be written beside the split's shards."""
+
+  def write_files(
+    self,
+    directory: OutputDirectory,
+    split: str,
+    annotations: Sequence[Any],
+    problems: Sequence[Problem],
+  ) -> list[str]:
+    """Writes files beside the split's shards to `directory.staged_file`; returns their names."""
+
+  def stats(self, annotations: Sequence[Any], problems: Sequence[Problem]) -> AnnotationStats:
+    """Returns the statistics of a split."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitSummary:
-  """Figures of a finished split.
+  """Statistics of a finished split.
 
   Attributes:
-    examples: number of examples written.
-    shards: number of files that they are in.
+    examples: number of examples.
+    shards: number of files.
     classes: number of lines of labels.txt.
-    skipped: number of broken images left out.
+    skipped: number of broken images, which were skipped.
     formats: {image format: number of examples}.
-    boxes: figures of its boxes, None where images have none by nature.
-    files: names of the files beside its shards.
+    annotation_stats: what the `AnnotationHooks` returned, None without hooks.
+    files: names of the files beside the shards.
   """
 
   examples: int
@@ -67,150 +77,227 @@ class SplitSummary:
   classes: int
   skipped: int
   formats: dict[str, int]
-  boxes: BoxFigures | None = None
+  annotation_stats: AnnotationStats | None = None
   files: list[str] = dataclasses.field(default_factory=list)
+
+  def to_record(self) -> dict[str, Any]:
+    """Returns the split's entry of dataset.json."""
+    record = dataclasses.asdict(self)
+    record["boxes"] = record.pop("annotation_stats")  # The format's key for annotations.
+    return record
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSummary:
-  """What a conversion wrote, in how many seconds, TensorFlow's start included, and that alone."""
+  """What a conversion wrote.
+
+  Attributes:
+    output: the directory.
+    splits: {split: statistics}.
+    seconds: duration of the conversion.
+    startup_seconds: part of it until TensorFlow was imported.
+  """
 
   output: str
   splits: dict[str, SplitSummary]
   seconds: float
-  starting_seconds: float
+  startup_seconds: float
 
 
-class _ShardTask(NamedTuple):
+class ShardTask(NamedTuple):
+  """A shard to write: its path, its items in order, how to encode one, and --strict."""
+
   path: str
   items: Sequence[Any]
-  encode: Callable[[Any], "EncodedExample"]
+  encode: Encode
   strict: bool
 
 
-def plan_split(name: str, items: Sequence[Any], num_bytes: int, num_shards: int = 0) -> SplitPlan:
-  """Checks a split and chooses its number of shards.
+class ShardProgress(NamedTuple):
+  """Number of items finished since the last report, and why some of them were skipped.
 
-  Args:
-    name: the split's name: letters, digits and underscores.
-    items: its items in their final order.
-    num_bytes: size of their images.
-    num_shards: number of files; 0 chooses about 128 MiB a file, from 8 to 1024 files of at least
-      64 images.
-
-  Returns:
-    The plan.
-
-  Raises:
-    DatasetError: the name is unfit, there are no items, or fewer items than shards.
+  The first report of a shard has no items; it says that TensorFlow has been imported.
   """
-  if not re.fullmatch(r"\w+", name, re.ASCII):
-    raise DatasetError(f"a split's name must be letters, digits and _, received {name!r}.")
-  if not items:
-    raise DatasetError(f"split {name!r} would be empty.")
-  if num_shards < 0 or num_shards > len(items):
-    raise DatasetError(
-      f"--num_shards must lie between 1 and the {len(items)} images of split {name!r}, or be 0 "
-      f"for automatic, received {num_shards}."
-    )
-  if not num_shards:
-    by_size = min(max(-(-num_bytes // _BYTES_A_SHARD), _LEAST_SHARDS), _MOST_SHARDS)
-    num_shards = max(min(by_size, len(items) // _LEAST_ITEMS_A_SHARD), 1)
-  return SplitPlan(items, num_shards)
+
+  items: int
+  skipped: list[str]
+
+
+class ShardResult(NamedTuple):
+  """What became of the items of a shard, in order.
+
+  Attributes:
+    formats: {image format: number of examples}.
+    skipped: why items were skipped, one line each.
+    problems: invalid annotations of the examples.
+    annotations: the annotations of the examples that have any.
+  """
+
+  formats: dict[str, int]
+  skipped: list[str]
+  problems: list[Problem]
+  annotations: list[Any]
 
 
 def write_dataset(
   output: str | os.PathLike,
   splits: Mapping[str, SplitPlan],
   class_names: Sequence[str],
-  encode: Callable[[Any], "EncodedExample"],
+  encode: Encode,
   *,
-  categories: Sequence[dict[str, Any]] | None = None,
+  hooks: AnnotationHooks | None = None,
   num_processes: int = 0,
   strict: bool = False,
   overwrite: bool = False,
 ) -> DatasetSummary:
-  """Writes splits into a directory, all of them or none, with a progress bar.
+  """Writes splits into a directory, all or none of them, with a progress bar.
 
-  The files depend on the splits, class names and `encode` only, not on the number of processes.
+  The files depend only on the splits, the class names and `encode`, not on the number of processes.
 
   Args:
-    output: the directory; may hold other splits with the same classes.
+    output: the directory; may contain other splits with the same classes.
     splits: {split: plan}.
     class_names: class names in the order of their labels.
-    encode: picklable; makes an item's example, or raises BrokenImageError to have it skipped.
-    categories: {"id": label, "name": class name} for every class of boxes, where `encode` brings
-      boxes: a COCO annotation file `<split>.json` is written too.
-    num_processes: worker processes; 0 for one a core, where so many pay off; 1 for this process.
-    strict: whether a broken image or a faulty annotation is fatal rather than skipped.
-    overwrite: whether to replace splits of these names.
+    encode: picklable; encodes an item, or raises BrokenImageError to skip it.
+    hooks: collects the annotations, if `encode` returns any.
+    num_processes: worker processes; 0 chooses the number, 1 writes in this process.
+    strict: whether to stop at a broken image or an invalid annotation instead of skipping it.
+    overwrite: whether to replace finished splits of these names.
 
   Returns:
-    Figures of the splits.
+    Statistics of the splits.
 
   Raises:
-    DatasetError: nothing was written, and why.
+    DatasetError: if nothing was written.
   """
   if num_processes < 0:
     raise DatasetError(
-      f"--num_processes must be 0 for automatic or more, received {num_processes}."
+      f"--num_processes must be positive, or 0 to choose automatically, received {num_processes}."
     )
   check_class_names(class_names)
   start = time.monotonic()
   num_items = sum(len(plan.items) for plan in splits.values())
-  files = {name: [] if categories is None else box_file_names(name) for name in splits}
-  with opened_output(output, list(splits), class_names, overwrite, files) as directory:
+  files = {name: hooks.file_names(name) if hooks else [] for name in splits}
+  with locked_output_directory(output, list(splits), class_names, overwrite, files) as directory:
     tasks = [
-      _ShardTask(os.fspath(directory.staged_shard(name, index)), items, encode, strict)
+      ShardTask(os.fspath(directory.staged_shard(name, index)), items, encode, strict)
       for name, plan in splits.items()
-      for index, items in enumerate(_slices(plan))
+      for index, items in enumerate(plan.shards())
     ]
-    with ProgressBar(num_items) as progress:
+    with _ConversionProgress(num_items) as progress:
       processes = num_processes or automatic_num_processes(num_items)
-      results = iter(run_tasks(_write_shard, tasks, processes, progress.advance))
+      results = iter(run_tasks(write_shard, tasks, processes, progress.update))
     summaries, skipped = {}, {}
     for name, plan in splits.items():
-      of_split = [next(results) for _ in range(plan.num_shards)]
-      summaries[name], skipped[name] = _summarize(name, of_split, len(class_names))
-      if categories is not None:
-        problems = [*plan.problems, *itertools.chain.from_iterable(r.problems for r in of_split)]
-        images = [image for result in of_split for image in result.images]
-        summaries[name] = dataclasses.replace(
-          summaries[name],
-          boxes=box_figures(images, problems, categories),
-          files=stage_box_files(directory, name, images, problems, categories),
+      shards = [next(results) for _ in range(plan.num_shards)]
+      skipped[name] = [reason for shard in shards for reason in shard.skipped]
+      summary = _summarize(name, shards, len(class_names))
+      if hooks:
+        annotations = [each for shard in shards for each in shard.annotations]
+        problems = [*plan.problems, *(each for shard in shards for each in shard.problems)]
+        summary = dataclasses.replace(
+          summary,
+          annotation_stats=hooks.stats(annotations, problems),
+          files=hooks.write_files(directory, name, annotations, problems),
         )
-    directory.commit(
-      {name: dataclasses.asdict(summary) for name, summary in summaries.items()},
-      class_names,
-      skipped,
-    )
+      summaries[name] = summary
+    records = {name: summary.to_record() for name, summary in summaries.items()}
+    directory.commit(records, class_names, skipped)
   seconds = time.monotonic() - start
-  return DatasetSummary(os.fspath(output), summaries, seconds, progress.starting_seconds)
+  return DatasetSummary(os.fspath(output), summaries, seconds, progress.startup_seconds)
 
 
-def _slices(plan: SplitPlan) -> list[Sequence[Any]]:
-  bounds = [len(plan.items) * i // plan.num_shards for i in range(plan.num_shards + 1)]
-  return [plan.items[start:end] for start, end in itertools.pairwise(bounds)]
+def write_shard(task: ShardTask, report: Callable[[ShardProgress], None]) -> ShardResult:
+  """Writes one shard, skipping the items that `encode` finds broken.
+
+  Args:
+    task: the shard.
+    report: receives the progress several times per second.
+
+  Returns:
+    What was written and what was skipped.
+
+  Raises:
+    DatasetError: if the file cannot be written, or if an item or an annotation is invalid and
+      `task.strict` is set.
+  """
+  import tensorflow as tf
+
+  report(ShardProgress(0, []))
+  formats: collections.Counter[str] = collections.Counter()
+  result = ShardResult({}, [], [], [])
+  num_finished, num_reported, last_report = 0, 0, time.monotonic()
+  try:
+    with tf.io.TFRecordWriter(task.path) as writer:
+      for item in task.items:
+        try:
+          example = task.encode(item)
+          if task.strict and example.problems:
+            raise example.problems[0].as_error()
+          writer.write(example.serialized)
+          formats[example.image_format] += 1
+          result.problems.extend(example.problems)
+          if example.annotations is not None:
+            result.annotations.append(example.annotations)
+        except BrokenImageError as error:
+          if task.strict:
+            raise DatasetError(
+              f"{error}\nFix or remove the image, or omit --strict to skip it."
+            ) from error
+          result.skipped.append(str(error))
+        num_finished += 1
+        if time.monotonic() - last_report > _SECONDS_BETWEEN_REPORTS:
+          report(ShardProgress(num_finished, result.skipped[num_reported:]))
+          num_finished, num_reported, last_report = 0, len(result.skipped), time.monotonic()
+  except tf.errors.OpError as error:
+    raise DatasetError(
+      f"cannot write a shard: {error.message}. Nothing of this run was saved."
+    ) from error
+  report(ShardProgress(num_finished, result.skipped[num_reported:]))
+  return result._replace(formats=dict(formats))
 
 
-def _write_shard(task: _ShardTask, report: Callable[[ShardProgress], None]) -> ShardResult:
-  from sasa_tf.data.tfrecord.shard import write_shard
-
-  return write_shard(*task, report)
-
-
-def _summarize(
-  name: str, results: Sequence[ShardResult], num_classes: int
-) -> tuple[SplitSummary, list[str]]:
-  formats = sum((collections.Counter(result.formats) for result in results), collections.Counter())
-  complaints = [complaint for result in results for complaint in result.complaints]
+def _summarize(name: str, shards: Sequence[ShardResult], num_classes: int) -> SplitSummary:
+  formats = sum((collections.Counter(shard.formats) for shard in shards), collections.Counter())
+  skipped = [reason for shard in shards for reason in shard.skipped]
   if not formats:
     raise DatasetError(
-      f"split {name!r}: every one of the {len(complaints)} images is broken. The first:\n"
-      f"{complaints[0]}"
+      f"split {name!r}: all {len(skipped)} images are broken. The first:\n{skipped[0]}"
     )
-  examples = formats.total()
   return SplitSummary(
-    examples, len(results), num_classes, len(complaints), dict(sorted(formats.items()))
-  ), complaints
+    formats.total(), len(shards), num_classes, len(skipped), dict(sorted(formats.items()))
+  )
+
+
+class _ConversionProgress:
+  """The progress bar, with the reasons of the first skipped images above it.
+
+  Attributes:
+    startup_seconds: time from the creation to the first report.
+  """
+
+  def __init__(self, num_items: int):
+    self.startup_seconds = 0.0
+    self._num_skipped = 0
+    self._created = time.monotonic()
+    self._bar = ProgressBar(
+      num_items, "Starting TensorFlow", unit="image", seconds_between_lines=30
+    )
+
+  def __enter__(self) -> "_ConversionProgress":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._bar.close()
+
+  def update(self, progress: ShardProgress) -> None:
+    """Shows what a worker reported."""
+    if not self.startup_seconds:
+      self.startup_seconds = time.monotonic() - self._created
+      self._bar.restart_timer()
+      self._bar.set_description("Converting")
+    for reason in progress.skipped:
+      self._num_skipped += 1
+      if self._num_skipped <= _MAX_SKIPPED_SHOWN:
+        self._bar.write(f"Skipped {reason}")
+    self._bar.advance(progress.items)

@@ -10,7 +10,7 @@ from official.core import config_definitions, input_reader
 
 from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data.integrity import corrupt_records
-from sasa_tf.data.integrity.record_validation import BOXES, Expected
+from sasa_tf.data.integrity.record_validation import DETECTION_SCHEMA, RecordSchema
 from sasa_tf.errors import UserError
 
 _COMPRESSIONS = {"tfrecord": "", "tfrecord_compressed": "GZIP"}
@@ -41,7 +41,7 @@ def leave_out(
         f"--max_corrupt_records is for TFRecord files; task.{name}.input_path is "
         f"{data.input_path!r}. Leave the flag away."
       )
-    files = corrupt_records.leave_out(
+    files = corrupt_records.skip_corrupt_records(
       input_reader.match_files(data.input_path),
       _COMPRESSIONS[data.file_type],
       _expected(task),
@@ -70,7 +70,7 @@ def explain(
     if not isinstance(data.input_path, (str, list, tuple)) or not data.input_path:
       continue
     files = input_reader.match_files(data.input_path)
-    damage = corrupt_records.first_damage(files, _COMPRESSIONS[data.file_type], _expected(task))
+    damage = corrupt_records.find_corruption(files, _COMPRESSIONS[data.file_type], _expected(task))
     if damage is not None:
       return UserError(
         f"task.{name} has a corrupt record: {damage}. Write the TFRecords again, or leave such "
@@ -87,11 +87,11 @@ def _data_sets(
       yield name, getattr(task, name)
 
 
-def _expected(task: config_definitions.TaskConfig) -> Expected:
+def _expected(task: config_definitions.TaskConfig) -> RecordSchema:
   if isinstance(task, RetinaNetTask):
-    return BOXES
+    return DETECTION_SCHEMA
   data = task.train_data
-  return Expected(
+  return RecordSchema(
     image_key=data.image_field_key,
     label_key=None if data.is_multilabel else data.label_field_key,
   )
