@@ -36,7 +36,7 @@ def conversion_report(summary: DatasetSummary, converter: str, experiment: str) 
     )
     if split.skipped:
       reasons = os.path.join(summary.output, f"skipped-{name}.txt")
-      line += f", {split.skipped:,} broken images skipped (see {reasons})"
+      line += f", {_count(split.skipped, 'broken image')} skipped (see {reasons})"
     lines.append(line)
     if split.annotation_stats:
       lines += [
