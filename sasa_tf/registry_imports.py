@@ -1,4 +1,4 @@
-"""Importing this module registers models, tasks and experiments with TF Model Garden."""
+"""Registers models, tasks and experiments with TF Model Garden when it is imported."""
 
 from sasa_tf import extras
 

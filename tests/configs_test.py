@@ -1,4 +1,4 @@
-"""The official configurations: their headers say what is so."""
+"""The official configurations match the paper, the models and the numbers in their headers."""
 
 import functools
 import pathlib
@@ -18,11 +18,12 @@ from sasa_tf.analysis.paper.tables import DETECTORS, MODELS, rows_of
 from sasa_tf.training import experiment
 
 ROOT = pathlib.Path(__file__).parent.parent / "official_configs"
+SOURCES = ROOT.parent / "sasa_tf"
 FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("**/*.yaml"))
 IMAGENET = {f"imagenet/{model}.yaml": model for model in MODELS}
 COCO = {f"coco/{detector}.yaml": detector for detector in DETECTORS}
 
-# Built by Model Garden whenever the tests run, one of each kind; the others are slow.
+# Built by Model Garden in the fast tests, at least one of each kind; the others are slow tests.
 BUILT = {
   "imagenet/resnet26.yaml",
   "imagenet/sasa_resnet26.yaml",
@@ -33,7 +34,7 @@ BUILT |= {name for name in FILES if name not in {*IMAGENET, *COCO}}
 
 @functools.cache
 def read(name):
-  """Returns the header's values and the strictly loaded configuration."""
+  """Returns the values in the header and the loaded configuration."""
   values = dict(re.findall(r"^# ([\w ]+): (.*)$", (ROOT / name).read_text(), re.MULTILINE))
   flags = dict(part[2:].split("=", 1) for part in shlex.split(values["run"]) if part[:2] == "--")
   assert flags["config_file"] == name
@@ -43,7 +44,7 @@ def read(name):
 @pytest.mark.parametrize(
   "name", [pytest.param(f, marks=[] if f in BUILT else pytest.mark.slow) for f in FILES]
 )
-def test_parameters_are_those_of_the_built_model(name):
+def test_parameters_match_the_built_model(name):
   values, params = read(name)
   model = task_factory.get_task(params.task).build_model()
   found = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
@@ -52,7 +53,7 @@ def test_parameters_are_those_of_the_built_model(name):
 
 
 @pytest.mark.parametrize("name", IMAGENET)
-def test_imagenet_file_is_its_row(name):
+def test_imagenet_file_matches_its_row(name):
   _, params = read(name)
   default = exp_factory.get_exp_config("sasa_resnet_imagenet")
   arguments = {
@@ -65,7 +66,7 @@ def test_imagenet_file_is_its_row(name):
 
 
 @pytest.mark.parametrize("name", IMAGENET)
-def test_imagenet_header(name):
+def test_imagenet_header_matches_the_cost_model(name):
   values, _ = read(name)
   model = IMAGENET[name]
   cost, rows = paper_cost(model), rows_of(model)
@@ -89,13 +90,13 @@ def test_imagenet_header(name):
 
 @pytest.fixture(scope="module")
 def counted():
-  """{name in DETECTORS: its row of the paper and what it costs here}."""
+  """{name in DETECTORS: its row in the paper and its cost}."""
   report = DetectionReport.of(paper_detector_cost)
   return {detector.name: detector for detector in report.detectors}
 
 
 @pytest.mark.parametrize("name", COCO)
-def test_coco_file_is_its_row(name):
+def test_coco_file_matches_its_row(name):
   _, params = read(name)
   detector, model = DETECTORS[COCO[name]], params.task.model
   default = exp_factory.get_exp_config("retinanet_sasa_coco").task.model
@@ -111,7 +112,7 @@ def test_coco_file_is_its_row(name):
 
 
 @pytest.mark.parametrize("name", COCO)
-def test_coco_header(counted, name):
+def test_coco_header_matches_the_cost_model(counted, name):
   values, _ = read(name)
   detector = counted[COCO[name]]
   assert values["row"] == f"Table 2, {detector.row.label}"
@@ -131,7 +132,7 @@ def test_every_row_has_a_file():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_is_listed(name):
+def test_file_is_listed_in_the_readme(name):
   lines = (ROOT / "README.md").read_text().splitlines()
   (line,) = [line for line in lines if f"]({name})" in line]
   if name in IMAGENET:
@@ -152,7 +153,7 @@ def test_is_listed(name):
     assert line.endswith(end)
 
 
-def test_held_out_split_of_the_list_is_accepted():
+def test_held_out_command_of_the_readme_loads():
   text = (ROOT / "README.md").read_text()
   (command,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
   flags = dict(part[2:].split("=", 1) for part in shlex.split(command) if part[:2] == "--")
@@ -161,3 +162,18 @@ def test_held_out_split_of_the_list_is_accepted():
   )
   assert params.task.train_data.tfds_split == "train[:96%]"
   assert params.task.validation_data.tfds_split == "train[96%:]"
+
+
+def test_files_named_in_messages_and_docstrings_exist():
+  """Names with a directory, such as cifar10/resnet26.yaml."""
+  named = {
+    (str(path.relative_to(SOURCES)), name)
+    for path in SOURCES.rglob("*.py")
+    for name in re.findall(r"[\w/]+/\w+\.yaml", path.read_text())
+    if not name.endswith("NAME.yaml")
+  }
+  assert named
+  missing = {
+    (path, name) for path, name in named if name.split("official_configs/")[-1] not in FILES
+  }
+  assert not missing

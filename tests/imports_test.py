@@ -128,8 +128,8 @@ BUILDERS = "from sasa_tf.modeling import builders"
     ),
     (
       "sasa_tf/ops/x.py",
-      "from ..layers import heads",
-      ":1: ops imports sasa_tf.layers.heads",
+      "from ..layers import checks",
+      ":1: ops imports sasa_tf.layers.checks",
     ),
     ("sasa_tf/ops/__init__.py", "from .. import layers", ":1: ops imports sasa_tf.layers of"),
     (

@@ -1,4 +1,4 @@
-"""Model Garden configurations: data only, never the models they describe."""
+"""Model Garden configurations. They contain data only and do not import the models."""
 
 from sasa_tf import extras
 

@@ -1,4 +1,4 @@
-"""The backbone's configuration."""
+"""Configuration of the backbone."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from official.vision.configs import backbones
 
 @dataclasses.dataclass
 class SASAResNet(hyperparams.Config):
-  """Arguments of `sasa_tf.tf_keras.SASAResNet` that a YAML file may set; see there."""
+  """Arguments of `sasa_tf.tf_keras.SASAResNet`, which documents them."""
 
   model_id: int = 50
   stem: str = "conv"
@@ -30,7 +30,7 @@ class SASAResNet(hyperparams.Config):
 
 @dataclasses.dataclass
 class Backbone(backbones.Backbone):
-  """Model Garden's choice of backbones, and ours."""
+  """Model Garden's backbones and `sasa_resnet`."""
 
   type: str | None = "sasa_resnet"
   sasa_resnet: SASAResNet = dataclasses.field(default_factory=SASAResNet)

@@ -1,4 +1,4 @@
-"""The decoder's configuration."""
+"""Configuration of the decoder."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from official.vision.configs import decoders
 
 @dataclasses.dataclass
 class SASAFPN(hyperparams.Config):
-  """Arguments of `sasa_tf.tf_keras.SASAFPN` that a YAML file may set; see there."""
+  """Arguments of `sasa_tf.tf_keras.SASAFPN`, which documents them."""
 
   num_filters: int = 256
   spatial: str = "attention"
@@ -22,7 +22,7 @@ class SASAFPN(hyperparams.Config):
 
 @dataclasses.dataclass
 class Decoder(decoders.Decoder):
-  """Model Garden's choice of decoders, and ours."""
+  """Model Garden's decoders and `sasa_fpn`."""
 
   type: str | None = "sasa_fpn"
   sasa_fpn: SASAFPN = dataclasses.field(default_factory=SASAFPN)

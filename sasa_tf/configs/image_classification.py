@@ -1,4 +1,4 @@
-"""Classification experiments: each is Model Garden's `resnet_imagenet` plus its differences."""
+"""Classification experiments, which override Model Garden's `resnet_imagenet`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DIGITS_TRAIN_EXAMPLES = 1_437
 
 @dataclasses.dataclass
 class ImageClassificationModel(image_classification.ImageClassificationModel):
-  """Model Garden's classification model with our backbone among the choices."""
+  """Model Garden's classification model with `sasa_resnet` as a backbone."""
 
   backbone: Backbone = dataclasses.field(default_factory=Backbone)
 
 
 @dataclasses.dataclass
 class ImageClassificationTask(image_classification.ImageClassificationTask):
-  """Model Garden's task; a class of its own, as the registry looks tasks up by exact class."""
+  """Model Garden's task config, subclassed because tasks are registered by exact class."""
 
   model: ImageClassificationModel = dataclasses.field(default_factory=ImageClassificationModel)
 
@@ -41,17 +41,17 @@ def _experiment(
   ema_decay: float | None = None,
   overrides: dict[str, Any],
 ) -> config_definitions.ExperimentConfig:
-  """`resnet_imagenet` with our task, linear warm-up and cosine decay to zero.
+  """Returns `resnet_imagenet` with sasa_tf's task, linear warm-up and cosine decay to zero.
 
   Args:
-    train_examples: size of the training split, which turns epochs into steps.
-    batch_size: over all replicas.
-    epochs: of training, warm-up included.
-    warmup_epochs: epochs in which the learning rate rises from zero.
+    train_examples: number of training examples, used to convert epochs to steps.
+    batch_size: global batch size.
+    epochs: training epochs, including warm-up.
+    warmup_epochs: epochs of warm-up, in which the learning rate rises from zero.
     optimizer: Model Garden's `optimizer` field.
-    learning_rate: peak, after the warm-up.
-    ema_decay: of the moving average of the weights, or None for no average.
-    overrides: all other differences, as in a YAML file.
+    learning_rate: peak learning rate, after the warm-up.
+    ema_decay: decay of the moving average of the weights, or None for no average.
+    overrides: all other overrides, as in a YAML file.
   """
   parent = exp_factory.get_exp_config("resnet_imagenet")
   steps_per_epoch = train_examples // batch_size
@@ -103,11 +103,12 @@ def _experiment(
 
 @exp_factory.register_config_factory("sasa_resnet_imagenet")
 def sasa_resnet_imagenet() -> config_definitions.ExperimentConfig:
-  """The paper's recipe (App. A.2); ImageNet through TFDS with 1,000 classes.
+  """The paper's ImageNet recipe (App. A.2) with the 1,000 classes of TFDS' `imagenet2012`.
 
-  The paper fixes: 130 epochs, Nesterov momentum, learning rate 1.6 at batch 4096 with 10 epochs of
-  linear warm-up and cosine decay, batch norm decay 0.9999, moving average of the weights 0.9999.
-  It leaves open, and we set as was usual: momentum 0.9, weight decay 1e-4, random crop and flip.
+  From the paper: 130 epochs, Nesterov momentum, learning rate 1.6 at batch size 4096 with 10 epochs
+  of linear warm-up and cosine decay, batch norm decay 0.9999, moving average of the weights 0.9999.
+  Not given in the paper, set to common values: momentum 0.9, weight decay 1e-4, random crop and
+  flip.
   """
   return _experiment(
     train_examples=IMAGENET_TRAIN_EXAMPLES,
@@ -133,7 +134,7 @@ def sasa_resnet_imagenet() -> config_definitions.ExperimentConfig:
 
 @exp_factory.register_config_factory("sasa_resnet_cifar10")
 def sasa_resnet_cifar10() -> config_definitions.ExperimentConfig:
-  """CIFAR-10 at 32 pixels through TFDS, half width, one device's worth of batch."""
+  """CIFAR-10 from TFDS at 32 pixels, with half the width and a batch size for one device."""
   data = {"tfds_name": "cifar10", "aug_crop": False, "decode_jpeg_only": False}
   return _experiment(
     train_examples=CIFAR10_TRAIN_EXAMPLES,
@@ -162,9 +163,9 @@ def sasa_resnet_cifar10() -> config_definitions.ExperimentConfig:
 
 @exp_factory.register_config_factory("sasa_resnet_digits")
 def sasa_resnet_digits() -> config_definitions.ExperimentConfig:
-  """scikit-learn's handwritten digits at their 8x8 pixels: minutes on two processor cores.
+  """scikit-learn's handwritten digits of 8x8 pixels; trains in minutes on two CPU cores.
 
-  Reads what `python -m sasa_tf.bin.make_tfrecords digits --output data/digits` writes.
+  Reads the files that `python -m sasa_tf.bin.make_tfrecords digits --output data/digits` writes.
   """
   data = {"aug_crop": False, "aug_rand_hflip": False, "decode_jpeg_only": False}
   return _experiment(

@@ -1,4 +1,4 @@
-"""Detection experiments: RetinaNet with attention in backbone, pyramid and heads."""
+"""Detection experiments: RetinaNet with attention in the backbone, pyramid and heads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sasa_tf.configs.decoders import SASAFPN, Decoder
 
 COCO_TRAIN_EXAMPLES = 118_287
 SCENES_TRAIN_EXAMPLES = 2_000
-# COCO numbers its 80 categories from 1 to 90; Model Garden adds background as class 0.
+# The 80 categories of COCO have ids from 1 to 90; Model Garden adds background as class 0.
 COCO_CLASSES = 91
 _RESTRICTIONS = [
   "task.train_data.is_training != None",
@@ -24,9 +24,9 @@ _RESTRICTIONS = [
 
 @dataclasses.dataclass
 class RetinaNetHead(retinanet.RetinaNetHead):
-  """Model Garden's fields, and those of `sasa_tf.tf_keras.RetinaNetHead`; see there.
+  """Model Garden's fields and arguments of `sasa_tf.tf_keras.RetinaNetHead`, which documents them.
 
-  `num_convs` is the number of spatial operations of a tower, whichever they are.
+  `num_convs` is the number of spatial operations of a tower, also if they are attention.
   """
 
   spatial: str = "attention"
@@ -40,7 +40,7 @@ class RetinaNetHead(retinanet.RetinaNetHead):
 
 @dataclasses.dataclass
 class RetinaNet(retinanet.RetinaNet):
-  """Model Garden's detector with our backbone and decoder among the choices, and our head."""
+  """Model Garden's RetinaNet with `sasa_resnet`, `sasa_fpn` and sasa_tf's head."""
 
   backbone: Backbone = dataclasses.field(default_factory=Backbone)
   decoder: Decoder = dataclasses.field(default_factory=Decoder)
@@ -49,7 +49,7 @@ class RetinaNet(retinanet.RetinaNet):
 
 @dataclasses.dataclass
 class RetinaNetTask(retinanet.RetinaNetTask):
-  """Model Garden's task; a class of its own, as the registry looks tasks up by exact class."""
+  """Model Garden's task config, subclassed because tasks are registered by exact class."""
 
   model: RetinaNet = dataclasses.field(default_factory=RetinaNet)
 
@@ -63,15 +63,15 @@ def _trainer(
   optimizer: dict[str, Any],
   learning_rate: float,
 ) -> config_definitions.TrainerConfig:
-  """Linear warm-up and cosine decay to zero; the checkpoint of the best AP is kept.
+  """Returns a trainer with linear warm-up and cosine decay that saves the checkpoint of best AP.
 
   Args:
-    steps_per_epoch: which counts everything else in steps.
-    epochs: of training, warm-up included.
-    warmup_steps: in which the learning rate rises from zero.
-    epochs_per_evaluation: between two evaluations, and two checkpoints.
+    steps_per_epoch: used to convert epochs to steps.
+    epochs: training epochs, including warm-up.
+    warmup_steps: steps of warm-up, in which the learning rate rises from zero.
+    epochs_per_evaluation: epochs between evaluations and between checkpoints.
     optimizer: Model Garden's `optimizer` field.
-    learning_rate: peak, after the warm-up.
+    learning_rate: peak learning rate, after the warm-up.
   """
   interval = epochs_per_evaluation * steps_per_epoch
   return config_definitions.TrainerConfig(
@@ -105,12 +105,12 @@ def _trainer(
 
 @exp_factory.register_config_factory("retinanet_sasa_coco")
 def retinanet_sasa_coco() -> config_definitions.ExperimentConfig:
-  """The paper's recipe (App. A.3); COCO 2017 through TFDS, all of attention, from scratch.
+  """The paper's COCO recipe (App. A.3): attention everywhere, from scratch, COCO 2017 from TFDS.
 
-  The paper fixes: 150 epochs, batch 64, learning rate from 0 to 0.12 over the first epoch and
-  cosine decay, multiscale jitter, 640 pixel crops, flips half of the time. Its FLOPs need 6 anchors
-  at each place. It leaves open, and we set as was usual: momentum 0.9, weight decay 1e-4, jitter
-  from 0.8 to 1.2, focal loss with gamma 1.5, batch norm over all replicas.
+  From the paper: 150 epochs, batch size 64, learning rate from 0 to 0.12 over the first epoch and
+  cosine decay, multiscale jitter, crops of 640 pixels, flips with probability 0.5. Its FLOPs imply
+  6 anchors per pixel. Not given in the paper, set to common values: momentum 0.9, weight decay
+  1e-4, jitter from 0.8 to 1.2, focal loss with gamma 1.5, batch norm over all replicas.
   """
   batch_size, epochs = 64, 150
   steps_per_epoch = COCO_TRAIN_EXAMPLES // batch_size
@@ -129,7 +129,7 @@ def retinanet_sasa_coco() -> config_definitions.ExperimentConfig:
         is_training=True,
         global_batch_size=batch_size,
         dtype="float32",
-        # Of whole images, some of which take a megabyte.
+        # Complete images, some of which take a megabyte.
         shuffle_buffer_size=1000,
         parser=retinanet.Parser(aug_rand_hflip=True, aug_scale_min=0.8, aug_scale_max=1.2),
       ),
@@ -156,15 +156,15 @@ def retinanet_sasa_coco() -> config_definitions.ExperimentConfig:
 
 @exp_factory.register_config_factory("retinanet_sasa_scenes")
 def retinanet_sasa_scenes() -> config_definitions.ExperimentConfig:
-  """Scenes of handwritten digits at 128 pixels: minutes on two processor cores.
+  """Scenes of handwritten digits at 128 pixels; trains in minutes on two CPU cores.
 
-  Attention in the whole body; pyramid and heads are of convolutions, as attention there needs more
-  steps than minutes have. Reads what `python -m sasa_tf.bin.make_tfrecords scenes --output
-  data/scenes` writes.
+  The backbone uses attention. The pyramid and the heads use convolutions, because attention there
+  needs more training steps. Reads the files that `python -m sasa_tf.bin.make_tfrecords scenes
+  --output data/scenes` writes.
   """
   batch_size, epochs = 16, 6
   data = {"global_batch_size": batch_size, "dtype": "float32"}
-  body = SASAResNet(model_id=26, width_multiplier=0.25, kernel_size=5, num_heads=4)
+  backbone = SASAResNet(model_id=26, width_multiplier=0.25, kernel_size=5, num_heads=4)
   return config_definitions.ExperimentConfig(
     task=RetinaNetTask(
       model=RetinaNet(
@@ -173,7 +173,7 @@ def retinanet_sasa_scenes() -> config_definitions.ExperimentConfig:
         max_level=5,
         # Digits are 18 to 54 pixels high; the smallest anchors 16.
         anchor=retinanet.Anchor(anchor_size=2.0),
-        backbone=Backbone(sasa_resnet=body),
+        backbone=Backbone(sasa_resnet=backbone),
         decoder=Decoder(sasa_fpn=SASAFPN(num_filters=64, spatial="conv")),
         head=RetinaNetHead(num_convs=2, num_filters=64, spatial="conv"),
         detection_generator=retinanet.DetectionGenerator(pre_nms_top_k=500),

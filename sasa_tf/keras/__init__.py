@@ -1,10 +1,10 @@
-"""Layers and models for Keras 3 (`import keras`) on its TensorFlow backend."""
+"""Layers and models for Keras 3 (`import keras`) with the TensorFlow backend."""
 
 import keras
 
 if keras.backend.backend() != "tensorflow":
   raise ImportError(
-    "sasa_tf.keras needs Keras 3 on its TensorFlow backend; received backend "
+    "sasa_tf.keras needs Keras 3 with the TensorFlow backend; received backend "
     f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before importing keras."
   )
 
@@ -22,6 +22,7 @@ from sasa_tf.modeling import (
   RetinaNetHeadBase,
   SASAFPNBase,
   SASAResNetBase,
+  SASAResNetClassifierBase,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
   "NonLocal2D",
   "RetinaNetHead",
   "SASAResNet",
+  "SASAResNetClassifier",
   "SqueezeExcitation2D",
   "UpsampleAdd2D",
 ]
@@ -78,6 +80,13 @@ class SASAResNet(SASAResNetBase, keras.Model):
   _attention = LocalSelfAttention2D
   _baselines = BaselineLayers(SqueezeExcitation2D, NonLocal2D, AttentionAugmentedConv2D)
   _attention_stem = AttentionStem
+
+
+@_register
+class SASAResNetClassifier(SASAResNetClassifierBase, keras.Model):
+  __doc__ = SASAResNetClassifierBase.__doc__
+  _keras = keras
+  _backbone = SASAResNet
 
 
 @_register

@@ -1,40 +1,42 @@
-"""Convolution with global attention beside it (Bello et al. 2019, arXiv 1904.09925)."""
+"""Attention-augmented convolution (Bello et al. 2019, arXiv 1904.09925)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.inputs import checked_inputs, known_channels
-from sasa_tf.layers.keras_mixin import KerasBound
+from sasa_tf.layers.checks import check_inputs, require_channels
+from sasa_tf.layers.keras_mixin import KerasMixin
+from sasa_tf.layers.types import Positions
 
-POSITIONS = ("relative", "absolute", "none")
+POSITIONS: tuple[str, ...] = get_args(Positions)
 
 
-class AttentionAugmentedConv2DBase(KerasBound):
-  """A convolution and multi-head global attention of one input, concatenated.
+class AttentionAugmentedConv2DBase(KerasMixin):
+  """Concatenates a convolution and multi-head global attention; a replacement for `Conv2D`.
 
-  `filters` - `value_filters` channels come from the convolution, the last `value_filters` from
-  attention of every pixel to all and a pointwise projection. Exchanges for `Conv2D`. Among the
-  baselines that the paper's introduction argues against: attention beside convolutions.
+  The first `filters` - `value_filters` output channels come from the convolution, the others from
+  attention of every pixel to all pixels and a pointwise projection. It is one of the baselines of
+  the paper's introduction, which add attention to convolutions.
 
-  With strides, attention reads and attends within the input's average over windows of
-  2 * strides - 1 pixels (3x3 for stride 2): its cost is that of the output's resolution.
+  With strides, the attention reads and attends to the average-pooled input, with windows of
+  2 * strides - 1 pixels (3x3 for stride 2), so its cost is that of the output resolution.
 
   Example:
     `keras.layers.Conv2D(128, 3, padding="same")` becomes
     `AttentionAugmentedConv2D(128, 3, key_filters=160, value_filters=16)`.
 
-  Input: [B, H, W, C]. With positions="relative" H and W must be known, as the embeddings' size
-  depends on them; otherwise they may be unknown. Time and memory grow with (H W)^2.
+  Input: [B, H, W, C]. With positions="relative", H and W must be known, because the embeddings
+  depend on them; otherwise they may be unknown. Time and memory grow with (H W)^2.
   Output: [B, ceil(H / strides), ceil(W / strides), filters].
 
-  Weights: `convolution_kernel` [K, K, C, filters - value_filters], None if that is no channel;
+  Weights: `convolution_kernel` [K, K, C, filters - value_filters], or None if that is no channel;
   `query_kernel`, `key_kernel` [C, key_filters], `value_kernel` [C, value_filters],
-  `output_kernel` [value_filters, value_filters]; `relative_rows` [2H' - 1, D], `relative_columns`
-  [2W' - 1, D] with D = key_filters / num_heads and H', W' the output's size, shared by the heads.
+  `output_kernel` [value_filters, value_filters]; with positions="relative", `relative_rows`
+  [2H' - 1, D] and `relative_columns` [2W' - 1, D] with D = key_filters / num_heads and the output
+  size H', W', shared by the heads.
   """
 
   def __init__(
@@ -45,7 +47,7 @@ class AttentionAugmentedConv2DBase(KerasBound):
     key_filters: int,
     value_filters: int,
     num_heads: int = 8,
-    positions: str = "relative",
+    positions: Positions = "relative",
     strides: int = 1,
     kernel_initializer: Any = "glorot_uniform",
     relative_initializer: Any = None,
@@ -58,22 +60,23 @@ class AttentionAugmentedConv2DBase(KerasBound):
     Args:
       filters: output channels of convolution and attention together.
       kernel_size: of the convolution, in pixels.
-      key_filters: width of queries and keys in all heads together; a multiple of `num_heads`.
-      value_filters: output channels of the attention; a multiple of `num_heads`. As many as
-        `filters` leave no convolution.
-      num_heads: N.
+      key_filters: channels of queries and keys of all heads together; a multiple of `num_heads`.
+      value_filters: output channels of the attention; a multiple of `num_heads`. If equal to
+        `filters`, there is no convolution.
+      num_heads: number of heads N.
       positions: "relative" adds q.r with learned row and column embeddings of every offset in the
-        image; "absolute" adds fixed sinusoids to the attention's input; "none".
-      strides: of both halves.
+        image; "absolute" adds fixed sinusoids to the input of the attention; "none" uses no
+        position information.
+      strides: of both convolution and attention.
       kernel_initializer: of the convolution and the projections.
       relative_initializer: of both embeddings; by default normal with standard deviation
         D ** -0.5.
       kernel_regularizer: of the convolution and the projections.
       relative_regularizer: of both embeddings.
-      **kwargs: Keras's own (`name`, `dtype`, `trainable`, ...).
+      **kwargs: Keras arguments (`name`, `dtype`, `trainable`, ...).
 
     Raises:
-      ValueError: an argument out of range; the message says which, and how to mend it.
+      ValueError: an argument is out of range.
     """
     super().__init__(**kwargs)
     counts = {
@@ -89,14 +92,14 @@ class AttentionAugmentedConv2DBase(KerasBound):
         raise ValueError(f"{name} must be a positive int; received {count!r}.")
     if key_filters % num_heads or value_filters % num_heads:
       raise ValueError(
-        "key_filters and value_filters must be multiples of num_heads, as the heads split them "
-        f"evenly; received key_filters={key_filters}, value_filters={value_filters} and "
+        "key_filters and value_filters must be multiples of num_heads, because the heads split "
+        f"them evenly; received key_filters={key_filters}, value_filters={value_filters} and "
         f"num_heads={num_heads}."
       )
     if value_filters > filters:
       raise ValueError(
-        "value_filters are a part of filters; received "
-        f"value_filters={value_filters} of filters={filters}. Choose at most {filters}."
+        "value_filters must not exceed filters; received "
+        f"value_filters={value_filters} and filters={filters}. Choose at most {filters}."
       )
     if positions not in POSITIONS:
       raise ValueError(f"positions must be one of {POSITIONS}; received {positions!r}.")
@@ -116,7 +119,7 @@ class AttentionAugmentedConv2DBase(KerasBound):
 
   def build(self, input_shape):
     """Creates the weights for inputs of `input_shape` [B, H, W, C]."""
-    channels = known_channels(type(self).__name__, input_shape)
+    channels = require_channels(type(self).__name__, input_shape)
     keys, values = self.key_filters, self.value_filters
     window = (self.kernel_size, self.kernel_size)
     self.convolution_kernel = None
@@ -135,11 +138,11 @@ class AttentionAugmentedConv2DBase(KerasBound):
       if height is None or width is None:
         raise ValueError(
           f"{type(self).__name__} with positions='relative' needs to know the H and W of its input "
-          "when it is built, as it learns an embedding of every offset in the image; received "
-          f"shape {tuple(input_shape)}. Give the input's size, as in Input([224, 224, 3]) or "
+          "when it is built, because it learns an embedding of every offset in the image; received "
+          f"shape {tuple(input_shape)}. Set the input size, as in Input([224, 224, 3]) or "
           "input_shape=(224, 224, 3), or choose positions='absolute' or 'none'."
         )
-      _, rows, columns, _ = self.compute_output_shape(input_shape)
+      rows, columns = self._strided(height), self._strided(width)
       self.relative_rows = self._add_relative("relative_rows", rows)
       self.relative_columns = self._add_relative("relative_columns", columns)
       self._built_shape = (None, height, width, channels)
@@ -160,8 +163,8 @@ class AttentionAugmentedConv2DBase(KerasBound):
     return self._add_trained(name, shape, initializer, self.relative_regularizer, autocast=False)
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
-    """Convolves and attends: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
-    inputs = checked_inputs(self.name, inputs, self._built_shape)
+    """Applies the layer: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
+    inputs = check_inputs(self.name, inputs, self._built_shape)
     attended = self._attend(inputs)
     if self.convolution_kernel is None:
       return attended
@@ -170,7 +173,7 @@ class AttentionAugmentedConv2DBase(KerasBound):
     return tf.concat([convolved, attended], axis=-1)
 
   def _attend(self, inputs: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), value_filters]."""
+    """Attends: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), value_filters]."""
 
     def project(x, *kernels):
       kernels = [tf.cast(tf.convert_to_tensor(kernel), x.dtype) for kernel in kernels]
@@ -180,7 +183,7 @@ class AttentionAugmentedConv2DBase(KerasBound):
       inputs = tf.nn.avg_pool2d(inputs, 2 * self.strides - 1, self.strides, "SAME")
     height, width = tf.unstack(tf.shape(inputs)[1:3])
     if self.positions == "absolute":
-      positions = ops.sinusoidal_positions(height, width, inputs.shape[-1])
+      positions = ops.sinusoidal_positions(height, width, self.query_kernel.shape[0])
       inputs += tf.cast(positions, inputs.dtype)
     projected = project(inputs, self.query_kernel, self.key_kernel, self.value_kernel)
     widths = [self.key_filters, self.key_filters, self.value_filters]
@@ -201,11 +204,15 @@ class AttentionAugmentedConv2DBase(KerasBound):
   def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:
     """Returns (B, ceil(H / strides), ceil(W / strides), filters)."""
     batch, *size, _ = tuple(input_shape)
-    strided = [None if s is None else -(-s // self.strides) for s in size]
+    strided = [None if s is None else self._strided(s) for s in size]
     return (batch, *strided, self.filters)
 
+  def _strided(self, size: int) -> int:
+    """Returns ceil(size / strides)."""
+    return -(-size // self.strides)
+
   def get_config(self) -> dict[str, Any]:
-    """Returns the constructor's arguments, serialised."""
+    """Returns the arguments of the constructor, serialized."""
     keras = self._keras
     return super().get_config() | {
       "filters": self.filters,

@@ -1,48 +1,48 @@
-"""The attention of the paper's stem, in the place of its first convolution (Sec. 3.2, App. A.1)."""
+"""Attention of the paper's stem, which replaces the first convolution (Sec. 3.2, App. A.1)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.heads import head_width
-from sasa_tf.layers.inputs import checked_inputs, known_channels
-from sasa_tf.layers.keras_mixin import KerasBound
+from sasa_tf.layers.checks import check_inputs, head_width, require_channels
+from sasa_tf.layers.keras_mixin import KerasMixin
+from sasa_tf.layers.types import StemVariant
 from sasa_tf.ops.stem.absorbed_attention import (
   block_attention_2d_absorbed,
   should_absorb_projections,
 )
 from sasa_tf.ops.stem.value_mixture import spatial_value_kernels
 
-VARIANTS = ("mixture", "standalone", "conv_values")
+VARIANTS: tuple[str, ...] = get_args(StemVariant)
 
 
-class AttentionStemBase(KerasBound):
-  """Multi-head self-attention inside each block of the image; exchanges for a stem's convolution.
+class AttentionStemBase(KerasMixin):
+  """Multi-head self-attention within blocks of pixels; a replacement for the stem's convolution.
 
-  Pixels attend to those of their own block alone, blocks do not overlap. What is seen first of an
-  image are its colours, of which pointwise values can make no edges; so values depend on the place
-  in the block, as the taps of a convolution do (paper Sec. 3.2). Batch norm and a max pool over
-  each block complete the stem of the paper; it names no non-linearity between them.
+  Each pixel attends to the pixels of its own block; blocks do not overlap. The values depend on the
+  position in the block, like the taps of a convolution, because pointwise functions of RGB values
+  cannot detect edges (paper Sec. 3.2). Batch norm and max pooling over each block complete the
+  paper's stem, which has no activation.
 
   Example:
     >>> x = AttentionStem(64)(images)
     >>> x = keras.layers.BatchNormalization()(x)
     >>> x = keras.layers.MaxPooling2D(4, padding="same")(x)  # [B, ceil(H / 4), ceil(W / 4), 64]
 
-  Input: [B, H, W, C], H and W known or not. They need not be multiples of `block_size`: the image
-  then counts as padded by zeros on all sides as a pooling with padding "same" pads it, so that such
-  a pooling still takes each block as a whole. Padded pixels take no part in the attention.
+  Input: [B, H, W, C]. H and W may be unknown and need not be multiples of `block_size`: the image
+  is padded on all sides like in a pooling with padding "same", so that such a pooling covers
+  complete blocks. Padded pixels are ignored by the softmax.
   Output: [B, H, W, filters].
 
-  Weights: `query_kernel`, `key_kernel` [C, filters], and for the variant
-    "mixture" (q.k): `value_kernels` [M, C, filters], `embedding_rows`, `embedding_columns`
+  Weights: `query_kernel`, `key_kernel` [C, filters], and depending on the variant
+    "mixture" (logits q.k): `value_kernels` [M, C, filters], `embedding_rows`, `embedding_columns`
       [block_size, E], `mixture_vectors` [M, E];
-    "standalone" (Eq. 3, so q.k + q.r): `value_kernel` [C, filters], `relative_rows`,
+    "standalone" (logits q.k + q.r, Eq. 3): `value_kernel` [C, filters], `relative_rows`,
       `relative_columns` [2 * block_size - 1, D/2] with D = filters / num_heads;
-    "conv_values" (q.k): `value_kernel` [block_size, block_size, C, filters].
+    "conv_values" (logits q.k): `value_kernel` [block_size, block_size, C, filters].
   """
 
   def __init__(
@@ -51,7 +51,7 @@ class AttentionStemBase(KerasBound):
     block_size: int = 4,
     num_heads: int = 4,
     num_mixtures: int = 8,
-    variant: str = "mixture",
+    variant: StemVariant = "mixture",
     *,
     embedding_dim: int | None = None,
     scale: float = 1.0,
@@ -67,30 +67,31 @@ class AttentionStemBase(KerasBound):
     Args:
       filters: output channels; a multiple of `num_heads`.
       block_size: height and width of a block, in pixels.
-      num_heads: N. Each head is D = filters / num_heads wide.
-      num_mixtures: M, the value matrices of the variant "mixture". The paper does not say how many;
-        its FLOPs fit 7 or 8.
-      variant: what the values are (paper Table 7). "mixture": each place in a block mixes the M
-        value matrices by weights of its own, learned and shared by the heads; "standalone": one
-        projection for all places, and relative positions in the logits, the stem as a layer of the
-        network's body; "conv_values": a convolution as large as a block, of stride 1, with padding
-        "same" and so not confined to blocks.
-      embedding_dim: E, the width of the embeddings that decide the mixture; None is D.
-      scale: multiplies the query. The paper has none.
-      kernel_initializer: of the projections. Each value matrix is drawn by itself, with the fans of
-        one projection; those of one seeded initializer are equal. A mixture of 8
-        has about half of the standard deviation of one matrix, for which batch norm makes up.
-      value_initializer: of the values' kernels; `kernel_initializer` by default.
-      embedding_initializer: of all embeddings and the mixture vectors; by default normal. The
-        standard deviation is (2 E) ** -0.25 in the variant "mixture", so that the logits of the
-        mixture start with variance one and places start out different, and D ** -0.5 in
-        "standalone", as in `LocalSelfAttention2D`.
+      num_heads: number of heads N. Each head has the width D = filters / num_heads.
+      num_mixtures: number of value matrices M of the variant "mixture". The paper does not give
+        it; its FLOPs fit 7 or 8.
+      variant: how the values are computed (paper Table 7). "mixture": a mixture of M value
+        matrices, with learned weights for each position in the block, shared by the heads;
+        "standalone": one projection for all positions, and relative positions in the logits, as in
+        the attention layers of the backbone; "conv_values": a convolution with a kernel of
+        block_size x block_size, stride 1 and padding "same", which also reads pixels of other
+        blocks.
+      embedding_dim: width E of the embeddings that give the mixture weights; D by default.
+      scale: factor of the query. The paper uses none.
+      kernel_initializer: of the projections. The M value matrices are drawn separately, with the
+        fans of one projection; a seeded initializer gives equal matrices. A mixture of 8 matrices
+        has about half of the standard deviation of one matrix, which batch norm compensates.
+      value_initializer: of the kernels of the values; `kernel_initializer` by default.
+      embedding_initializer: of the embeddings and the mixture vectors; by default normal. The
+        standard deviation is (2 E) ** -0.25 for "mixture", so that the logits of the mixture have
+        unit variance initially and positions differ, and D ** -0.5 for "standalone", as in
+        `LocalSelfAttention2D`.
       kernel_regularizer: of the projections.
-      embedding_regularizer: of all embeddings and the mixture vectors.
-      **kwargs: Keras's own (`name`, `dtype`, `trainable`, ...).
+      embedding_regularizer: of the embeddings and the mixture vectors.
+      **kwargs: Keras arguments (`name`, `dtype`, `trainable`, ...).
 
     Raises:
-      ValueError: an argument out of range; the message says which, and how to mend it.
+      ValueError: an argument is out of range.
     """
     super().__init__(**kwargs)
     head_dim = head_width(filters, num_heads)
@@ -106,7 +107,7 @@ class AttentionStemBase(KerasBound):
       raise ValueError(f"variant must be one of {VARIANTS} (paper Table 7); received {variant!r}.")
     if variant == "standalone" and head_dim % 2:
       raise ValueError(
-        "variant='standalone' needs an even head width, half of it for the row and half for the "
+        "variant='standalone' needs an even head width, one half for the row and one for the "
         f"column (paper Sec. 3.1); received filters={filters} / num_heads={num_heads} = "
         f"{head_dim}. Choose filters as a multiple of {2 * num_heads}, or another variant."
       )
@@ -128,14 +129,14 @@ class AttentionStemBase(KerasBound):
 
   def build(self, input_shape):
     """Creates the weights for inputs of `input_shape` [B, H, W, C]."""
-    channels = known_channels(type(self).__name__, input_shape)
+    channels = require_channels(type(self).__name__, input_shape)
     block, projection = self.block_size, (channels, self.filters)
     values = self.value_initializer or self.kernel_initializer
     self.query_kernel = self._add_kernel("query_kernel", projection)
     self.key_kernel = self._add_kernel("key_kernel", projection)
     if self.variant == "mixture":
       self.value_kernels = self._add_kernel(
-        "value_kernels", (self.num_mixtures, *projection), self._one_by_one(values)
+        "value_kernels", (self.num_mixtures, *projection), self._drawn_separately(values)
       )
       width, deviation = self.embedding_dim, (2 * self.embedding_dim) ** -0.25
       self.embedding_rows, self.embedding_columns = (
@@ -156,10 +157,10 @@ class AttentionStemBase(KerasBound):
     self.input_spec = self._keras.layers.InputSpec(ndim=4, axes={-1: channels})
     self.built = True
 
-  def _one_by_one(self, initializer: Any):
-    """Returns an initializer that draws [M, C, filters] as M matrices.
+  def _drawn_separately(self, initializer: Any):
+    """Returns an initializer that draws [M, C, filters] as M separate matrices.
 
-    Keras would take M for the size of a convolution's kernel and shrink the matrices accordingly.
+    Keras would interpret M as a kernel size, which changes the fans and hence the variance.
     """
 
     def draw(shape, dtype=None):
@@ -181,18 +182,19 @@ class AttentionStemBase(KerasBound):
     return self._add_trained(name, shape, initializer, self.embedding_regularizer)
 
   def _query_and_key(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns both, [B, H, W, N, D] each."""
+    """Returns query and key, each [B, H, W, N, D]."""
     kernels = [
       tf.cast(tf.convert_to_tensor(kernel), inputs.dtype)
       for kernel in (self.query_kernel, self.key_kernel)
     ]
     # One matrix product for both projections reads the input once.
     projected = tf.tensordot(inputs, tf.concat(kernels, axis=-1), axes=1)
-    return tuple(self._as_heads(part) for part in tf.split(projected, 2, axis=-1))
+    query, key = tf.split(projected, 2, axis=-1)
+    return self._as_heads(query), self._as_heads(key)
 
   def _as_heads(self, images: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, filters] -> [B, H, W, N, D]."""
-    # No -1 among the sizes, which an empty batch would leave undecided.
+    """Splits the heads: [B, H, W, filters] -> [B, H, W, N, D]."""
+    # Explicit sizes, because -1 is undefined for an empty batch.
     heads = tf.reshape(
       images, tf.concat([tf.shape(images)[:3], [self.num_heads, self.head_dim]], axis=0)
     )
@@ -207,7 +209,7 @@ class AttentionStemBase(KerasBound):
     )
 
   def _values(self, inputs: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, C] -> [B, H, W, filters]."""
+    """Computes the values: [B, H, W, C] -> [B, H, W, filters]."""
     if self.variant == "mixture":
       return ops.spatial_value_mixture(inputs, *self._mixture())
     kernel = tf.cast(tf.convert_to_tensor(self.value_kernel), inputs.dtype)
@@ -224,13 +226,16 @@ class AttentionStemBase(KerasBound):
       }
     return {**tables, "block_size": self.block_size, "scale": self.scale}
 
-  def _attend_to_pixels(self, inputs: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, C] -> [B, H, W, filters], without queries, keys and values."""
+  def _attend_absorbed(self, inputs: tf.Tensor) -> tf.Tensor:
+    """Attends with absorbed projections: [B, H, W, C] -> [B, H, W, filters].
+
+    Queries, keys and values are never materialized.
+    """
     if self.variant == "mixture":
       values = spatial_value_kernels(*self._mixture())
     else:
-      places = self.block_size**2
-      values = tf.tile(tf.convert_to_tensor(self.value_kernel)[None], [places, 1, 1])
+      positions = self.block_size**2
+      values = tf.tile(tf.convert_to_tensor(self.value_kernel)[None], [positions, 1, 1])
     heads = [self.num_heads, self.head_dim]
     query, key, values = (
       tf.reshape(kernel, [*kernel.shape[:-1], *heads])
@@ -239,50 +244,50 @@ class AttentionStemBase(KerasBound):
     return block_attention_2d_absorbed(inputs, query, key, values, **self._block_arguments())
 
   def _checked(self, inputs: tf.Tensor) -> tf.Tensor:
-    return checked_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
+    return check_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
-    """Attends: [B, H, W, C] -> [B, H, W, filters]."""
+    """Applies the layer: [B, H, W, C] -> [B, H, W, filters]."""
     inputs = self._checked(inputs)
-    # The values of a convolution are of other blocks' pixels too.
+    # The values of a convolution depend on pixels of other blocks.
     if self.variant != "conv_values" and should_absorb_projections(
       inputs,
       self.head_dim,
       block_size=self.block_size,
       positions=self.variant == "standalone",
     ):
-      return self._attend_to_pixels(inputs)
+      return self._attend_absorbed(inputs)
     query, key = self._query_and_key(inputs)
     value = self._as_heads(self._values(inputs))
     attended = ops.block_attention_2d(query, key, value, **self._block_arguments())
     outputs = tf.reshape(attended, tf.concat([tf.shape(inputs)[:3], [self.filters]], axis=0))
     return tf.ensure_shape(outputs, [*inputs.shape[:3], self.filters])
 
-  def attention_weights(self, inputs: tf.Tensor) -> tf.Tensor:
-    """Returns the weights that the built layer gives to each place of a pixel's block, to look at.
+  def attention_weights(self, inputs: Any) -> tf.Tensor:
+    """Returns the softmax weights of each block, for visualization. The layer must be built.
 
     Args:
       inputs: [B, H, W, C].
 
     Returns:
-      As `sasa_tf.ops.block_attention_weights`: [B, H, W, N, block_size, block_size].
+      [B, H, W, N, block_size, block_size]; see `sasa_tf.ops.block_attention_weights`.
     """
     query, key = self._query_and_key(self._checked(tf.convert_to_tensor(inputs)))
     return ops.block_attention_weights(query, key, **self._block_arguments())
 
   def mixture_weights(self) -> tf.Tensor:
-    """Returns the weights of the M value matrices at each place of a block, to look at.
+    """Returns the weights of the M value matrices for each position in a block.
 
     Returns:
-      As `sasa_tf.ops.spatial_mixture_weights`: [block_size, block_size, M].
+      [block_size, block_size, M]; see `sasa_tf.ops.spatial_mixture_weights`.
 
     Raises:
-      ValueError: the layer is of another variant than "mixture".
+      ValueError: the variant is not "mixture".
     """
     if self.variant != "mixture":
       raise ValueError(
-        f"{self.name} has no mixture to look at; expected variant='mixture', received "
-        f"variant={self.variant!r}. attention_weights(inputs) serves all variants."
+        f"{self.name} has no mixture weights; expected variant='mixture', received "
+        f"variant={self.variant!r}. attention_weights(inputs) works for all variants."
       )
     return ops.spatial_mixture_weights(
       *map(
@@ -295,7 +300,7 @@ class AttentionStemBase(KerasBound):
     return (*tuple(input_shape)[:3], self.filters)
 
   def get_config(self) -> dict[str, Any]:
-    """Returns the constructor's arguments, serialised."""
+    """Returns the arguments of the constructor, serialized."""
     keras = self._keras
     return super().get_config() | {
       "filters": self.filters,

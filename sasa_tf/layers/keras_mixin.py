@@ -1,31 +1,57 @@
-"""The one place that knows that there are two Kerases.
+"""Support for Keras 3 and tf_keras from one source.
 
-Keras 3 (`import keras`, also what `tf.keras` is) and tf_keras (Model Garden's) offer the same words
-for layers, initializers and regularizers. A base class reaches them through `self._keras`, the
-module that its binding in `sasa_tf.keras` or `sasa_tf.tf_keras` sets.
+Keras 3 (`import keras`, which is also `tf.keras`) and tf_keras (Keras 2, used by Model Garden) have
+the same API for layers, initializers and regularizers. The base classes access it as `self._keras`.
+The bindings `sasa_tf.keras` and `sasa_tf.tf_keras` set `_keras` to their module.
 """
 
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-# Top-level package that a symbolic tensor's class comes from -> the face of sasa_tf that serves it.
-_FACES = {"keras": "sasa_tf.keras", "tf_keras": "sasa_tf.tf_keras"}
+# Top-level package of a symbolic tensor's class -> the binding for that Keras version.
+_BINDINGS = {"keras": "sasa_tf.keras", "tf_keras": "sasa_tf.tf_keras"}
 
 
-def _symbolic_flavour(tensor: Any) -> str | None:
-  """Returns "keras" or "tf_keras" for a symbolic tensor of that package, None for all else."""
+def _keras_api_of(tensor: Any) -> str | None:
+  """Returns "keras" or "tf_keras" for a symbolic tensor of that package, None for other values."""
   if type(tensor).__name__ != "KerasTensor":
     return None
   package = type(tensor).__module__.partition(".")[0]
-  return package if package in _FACES else None
+  return package if package in _BINDINGS else None
 
 
-class KerasBound:
-  """Mixin of layers and models whose Keras is bound later; stands before Keras's class.
+if TYPE_CHECKING:
+
+  class _KerasObject:
+    """Members of Keras layers and models that the base classes use."""
+
+    def __init__(self, *args: Any, **kwargs: Any): ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    def add_weight(self, *args: Any, **kwargs: Any) -> Any: ...
+    def get_config(self) -> dict[str, Any]: ...
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype_policy(self) -> Any: ...
+    @dtype_policy.setter
+    def dtype_policy(self, value: Any) -> None: ...
+    @property
+    def trainable(self) -> bool: ...
+    @trainable.setter
+    def trainable(self, value: bool) -> None: ...
+else:
+  _KerasObject = object
+
+
+class KerasMixin(_KerasObject):
+  """Mixin of layers and models that work with Keras 3 and tf_keras.
+
+  It must precede the Keras class in the list of bases.
 
   Attributes:
     _keras: the Keras module of the binding.
@@ -34,19 +60,23 @@ class KerasBound:
   _keras: ModuleType
 
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
-    """Calls the layer, or raises a TypeError on a symbolic tensor of the other Keras."""
-    # Without this check a layer of the other Keras becomes a constant in the graph: no error, and
-    # none of its weights are trained.
+    """Calls the layer.
+
+    Raises:
+      TypeError: an argument is a symbolic tensor of the other Keras version.
+    """
+    # Keras would raise no error: the layer would become a constant of the graph and none of its
+    # weights would be trained.
     own = self._keras.__name__
     for tensor in tf.nest.flatten((args, kwargs)):
-      flavour = _symbolic_flavour(tensor)
-      if flavour not in (None, own):
+      keras_api = _keras_api_of(tensor)
+      if keras_api not in (None, own):
         name = type(self).__name__
         raise TypeError(
-          f"{name} of {_FACES[own]} was called on a symbolic tensor of {flavour}; expected one of "
-          f"{own}, received {type(tensor).__module__}.KerasTensor of shape {tensor.shape}. A layer "
-          f"of one Keras inside of a model of the other would not be trained. Use "
-          f"`from {_FACES[flavour]} import {name}`."
+          f"{name} of {_BINDINGS[own]} was called on a symbolic tensor of {keras_api}; expected a "
+          f"tensor of {own}, received {type(tensor).__module__}.KerasTensor of shape "
+          f"{tensor.shape}. A layer of one Keras version inside a model of the other would not be "
+          f"trained. Use `from {_BINDINGS[keras_api]} import {name}`."
         )
     return super().__call__(*args, **kwargs)
 
@@ -58,10 +88,15 @@ class KerasBound:
     regularizer: Any = None,
     autocast: bool = True,
   ) -> Any:
-    """Creates a trainable weight, whose initializer is its own.
+    """Creates a trainable weight.
 
-    Without `autocast` mixed precision leaves it in float32: for what the softmax adds to its
-    logits, which are float32 too.
+    Args:
+      name: of the weight.
+      shape: of the weight.
+      initializer: copied, so that the weight is drawn independently of the others.
+      regularizer: of the weight, or None.
+      autocast: False to keep the weight in float32 under mixed precision. Used for relative
+        position embeddings, which are added to float32 logits.
     """
     return self.add_weight(
       name=name,
@@ -73,10 +108,10 @@ class KerasBound:
     )
 
   def _fresh_initializer(self, identifier: Any) -> Any:
-    """Returns an initializer that shares no state with any other weight's.
+    """Returns a new initializer object with the same configuration.
 
-    Both Kerases draw the same values each time that one unseeded initializer object is called, so
-    query and key of one shape would start out equal.
+    In both Keras versions an unseeded initializer object returns the same values each time it is
+    called, so a query and a key kernel of equal shape would start with equal values.
     """
     initializers = self._keras.initializers
     initializer = initializers.get(identifier)

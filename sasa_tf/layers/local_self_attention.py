@@ -1,40 +1,41 @@
-"""Local self-attention in the place of a spatial convolution (paper Sec. 3.1)."""
+"""Local self-attention as a replacement for spatial convolution (paper Sec. 3.1)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.heads import head_width
-from sasa_tf.layers.inputs import checked_inputs, known_channels
-from sasa_tf.layers.keras_mixin import KerasBound
+from sasa_tf.layers.checks import check_inputs, head_width, require_channels
+from sasa_tf.layers.keras_mixin import KerasMixin
+from sasa_tf.layers.types import Border, Implementation, Positions
 from sasa_tf.ops.checks import window_geometry
 from sasa_tf.ops.dispatch import check_implementation
 from sasa_tf.ops.qkv_packing import split_qkv
 from sasa_tf.ops.xla_barriers import fusion_barrier, recompute_barrier
 
-POSITIONS = ("relative", "absolute", "none")
+POSITIONS: tuple[str, ...] = get_args(Positions)
 
 
-class LocalSelfAttention2DBase(KerasBound):
-  """Multi-head self-attention over the window around each pixel; exchanges for `Conv2D`.
+class LocalSelfAttention2DBase(KerasMixin):
+  """Multi-head self-attention over a window around each pixel; a replacement for `Conv2D`.
 
-  Queries, keys and values are pointwise projections of the input; each pixel attends to the
+  Queries, keys and values are pointwise projections of the input. Each pixel attends to the
   `kernel_size` window centred on it, separately in each of `num_heads` heads (paper Sec. 3.1,
-  Eq. 3). There is no output projection. Output size is that of `Conv2D(padding="same")`.
+  Eq. 3). There is no output projection. The output has the size of `Conv2D(padding="same")`.
 
   Example:
     `keras.layers.Conv2D(64, 3, strides=2, padding="same")` becomes
     `LocalSelfAttention2D(64, 7, strides=2)`.
 
-  Input: [B, H, W, C], H and W known or not; the kernel may be larger than the feature map.
+  Input: [B, H, W, C]. H and W may be unknown. The kernel may be larger than the feature map.
   Output: [B, ceil(H / strides), ceil(W / strides), filters].
 
-  Weights: `query_kernel`, `key_kernel`, `value_kernel` [C, filters], their biases [filters] where
-  used, `relative_rows` and `relative_columns` [K, D/2] with D = filters / num_heads, shared by the
-  heads. None depends on H, W or the implementation.
+  Weights: `query_kernel`, `key_kernel`, `value_kernel` [C, filters]; with `use_bias`, `query_bias`,
+  `key_bias`, `value_bias` [filters]; with positions="relative", `relative_rows` [K of the rows,
+  D/2] and `relative_columns` [K of the columns, D/2] with D = filters / num_heads, shared by the
+  heads. Their shapes do not depend on H, W or the implementation.
   """
 
   def __init__(
@@ -42,12 +43,12 @@ class LocalSelfAttention2DBase(KerasBound):
     filters: int,
     kernel_size: int | tuple[int, int] = 7,
     num_heads: int = 8,
-    positions: str = "relative",
+    positions: Positions = "relative",
     content: bool = True,
-    border: str = "zero",
+    border: Border = "zero",
     dilation_rate: int | tuple[int, int] = 1,
     use_bias: bool = False,
-    implementation: str = "auto",
+    implementation: Implementation = "auto",
     *,
     strides: int = 1,
     scale: float = 1.0,
@@ -65,33 +66,34 @@ class LocalSelfAttention2DBase(KerasBound):
 
     Args:
       filters: output channels; a multiple of `num_heads`.
-      kernel_size: odd int, or (rows, columns) of odd ints, in pixels.
-      num_heads: N. Each head is D = filters / num_heads wide.
+      kernel_size: odd int or (rows, columns) of odd ints, in pixels.
+      num_heads: number of heads N. Each head has the width D = filters / num_heads.
       positions: "relative" adds q.r with learned row and column embeddings (the paper's choice;
-        D must be even); "absolute" adds fixed sinusoids to the layer's input; "none".
-      content: False drops q.k and the key projection, so that attention is by relative position
-        alone (paper Table 6).
-      border: what a neighbour outside of the image is. "zero": a zero key and value that still
-        takes part through q.r; "mask": it takes no part.
+        D must be even); "absolute" adds fixed sinusoids to the input of the layer; "none" uses no
+        position information.
+      content: False omits q.k and the key projection, so that attention depends on the relative
+        position only (paper Table 6).
+      border: treatment of a neighbour outside the image. "zero": its key and value are zero, and it
+        still contributes q.r to the softmax; "mask": the softmax ignores it.
       dilation_rate: int or (rows, columns), in pixels.
       use_bias: whether the three projections have a bias.
       implementation: "auto" or one of `sasa_tf.ops.available_implementations()`.
-      strides: average-pools the output over strides x strides pixels (paper Sec. 3.1); at the
-        right and lower border over those that exist.
-      scale: multiplies the query. The paper has none.
-      activation: as `Conv2D`'s; applied last.
+      strides: size and stride of the average pooling of the output (paper Sec. 3.1). Windows at the
+        right and lower border average the pixels inside the image.
+      scale: factor of the query. The paper uses none.
+      activation: activation of the output, as in `Conv2D`.
       kernel_initializer: of the three projections.
       value_initializer: of the value projection; `kernel_initializer` by default.
       bias_initializer: of the biases.
       relative_initializer: of both embeddings; by default normal with standard deviation
-        D ** -0.5, so that q.r starts at the variance of one channel of q.
+        D ** -0.5, so that q.r initially has the variance of one channel of q.
       kernel_regularizer: of the three projections.
       bias_regularizer: of the biases.
       relative_regularizer: of both embeddings.
-      **kwargs: Keras's own (`name`, `dtype`, `trainable`, ...).
+      **kwargs: Keras arguments (`name`, `dtype`, `trainable`, ...).
 
     Raises:
-      ValueError: an argument out of range; the message says which, and how to mend it.
+      ValueError: an argument is out of range.
     """
     super().__init__(**kwargs)
     head_dim = head_width(filters, num_heads)
@@ -99,13 +101,13 @@ class LocalSelfAttention2DBase(KerasBound):
       raise ValueError(f"positions must be one of {POSITIONS}; received {positions!r}.")
     if positions == "relative" and head_dim % 2:
       raise ValueError(
-        "positions='relative' needs an even head width, half of it for the row and half for the "
+        "positions='relative' needs an even head width, one half for the row and one for the "
         f"column (paper Sec. 3.1); received filters={filters} / num_heads={num_heads} = "
-        f"{head_dim}. Choose filters as a multiple of {2 * num_heads}, or another positions."
+        f"{head_dim}. Choose filters as a multiple of {2 * num_heads}, or change positions."
       )
     if not content and positions != "relative":
       raise ValueError(
-        "content=False leaves only q.r (paper Table 6), so it needs positions='relative'; "
+        "content=False uses only q.r (paper Table 6), so it needs positions='relative'; "
         f"received positions={positions!r}."
       )
     if not isinstance(strides, int) or strides < 1:
@@ -137,7 +139,7 @@ class LocalSelfAttention2DBase(KerasBound):
 
   def build(self, input_shape):
     """Creates the weights for inputs of `input_shape` [B, H, W, C]."""
-    channels = known_channels(type(self).__name__, input_shape)
+    channels = require_channels(type(self).__name__, input_shape)
     values = self.value_initializer or self.kernel_initializer
     self.query_kernel, self.query_bias = self._add_projection("query", channels)
     self.key_kernel, self.key_bias = (
@@ -174,16 +176,16 @@ class LocalSelfAttention2DBase(KerasBound):
     return self._add_trained(name, shape, initializer, self.relative_regularizer, autocast=False)
 
   def _with_positions(self, inputs: tf.Tensor) -> tf.Tensor:
-    """Returns what is projected, [B, H, W, C]."""
-    inputs = checked_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
+    """Returns the input of the projections, [B, H, W, C]."""
+    inputs = check_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
     if self.positions != "absolute":
       return inputs
     height, width = tf.unstack(tf.shape(inputs)[1:3])
-    positions = ops.sinusoidal_positions(height, width, inputs.shape[-1])
+    positions = ops.sinusoidal_positions(height, width, self.query_kernel.shape[0])
     return inputs + tf.cast(positions, inputs.dtype)
 
   def _projection(self, dtype: tf.DType) -> list[tf.Tensor]:
-    """Returns the kernels side by side, and then the biases, where they are used."""
+    """Returns the concatenated kernels and, with `use_bias`, the concatenated biases."""
 
     def joined(weights):
       return tf.concat(
@@ -196,14 +198,14 @@ class LocalSelfAttention2DBase(KerasBound):
     return [kernel, joined([self.query_bias, self.key_bias, self.value_bias])]
 
   def _project(self, inputs: tf.Tensor, projection: list[tf.Tensor]) -> tf.Tensor:
-    """Returns query, key (not without content) and value, [B, H, W, parts, N, D]."""
+    """Returns query, key (if `content`) and value, [B, H, W, parts, N, D]."""
     kernel, *bias = projection
     # One matrix product for all projections reads the input once.
     projected = tf.tensordot(inputs, kernel, axes=1)
     if bias:
       projected += bias[0]
     parts = 3 if self.content else 2
-    # No -1 among the sizes, which an empty batch would leave undecided.
+    # Explicit sizes, because -1 is undefined for an empty batch.
     sizes = tf.concat([tf.shape(inputs)[:3], [parts, self.num_heads, self.head_dim]], axis=0)
     return tf.reshape(projected, sizes)
 
@@ -223,29 +225,30 @@ class LocalSelfAttention2DBase(KerasBound):
     }
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
-    """Attends: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
+    """Applies the layer: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
     source = fusion_barrier(self._with_positions(inputs))
     projection = self._projection(source.dtype)
     attended = ops.local_attention_2d_qkv_packed(
       self._project(source, projection),
       implementation=self.implementation,
       pool_size=self.strides,
-      # QKV are three times as large as the inputs, and cheap to recompute.
+      # Recomputed, because query, key and value take three times the memory of the input.
       recompute_qkv=lambda earlier: self._project(source, recompute_barrier(earlier, projection)),
       **self._window_arguments(),
     )
     outputs = tf.reshape(attended, tf.concat([tf.shape(attended)[:3], [self.filters]], axis=0))
     return self.activation(tf.ensure_shape(outputs, [*attended.shape[:3], self.filters]))
 
-  def attention_weights(self, inputs: tf.Tensor, pixels: tf.Tensor | None = None) -> tf.Tensor:
-    """Returns the weights that the built layer gives to each window, to look at.
+  def attention_weights(self, inputs: Any, pixels: Any = None) -> tf.Tensor:
+    """Returns the softmax weights of each window, for visualization. The layer must be built.
 
     Args:
       inputs: [B, H, W, C].
-      pixels: integers [P, 2], the (row, column) of the queries wanted; None for all.
+      pixels: int [P, 2], the (row, column) of the selected queries; None for all.
 
     Returns:
-      As `sasa_tf.ops.local_attention_weights`: [B, H, W, N, K, K], or [B, P, N, K, K].
+      [B, H, W, N, K, K], or [B, P, N, K, K] for P pixels; see
+      `sasa_tf.ops.local_attention_weights`.
     """
     source = self._with_positions(tf.convert_to_tensor(inputs))
     projected = self._project(source, self._projection(source.dtype))
@@ -259,7 +262,7 @@ class LocalSelfAttention2DBase(KerasBound):
     return (batch, *pooled, self.filters)
 
   def get_config(self) -> dict[str, Any]:
-    """Returns the constructor's arguments, serialised."""
+    """Returns the arguments of the constructor, serialized."""
     keras = self._keras
     return super().get_config() | {
       "filters": self.filters,

@@ -7,26 +7,26 @@ from typing import Any
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.inputs import checked_inputs, known_channels
-from sasa_tf.layers.keras_mixin import KerasBound
+from sasa_tf.layers.checks import check_inputs, require_channels
+from sasa_tf.layers.keras_mixin import KerasMixin
 
 
-class NonLocal2DBase(KerasBound):
-  """x + batch_norm(attention(x) W), with one head of attention from every pixel to all.
+class NonLocal2DBase(KerasMixin):
+  """x + batch_norm(attention(x) W), with one head of attention from every pixel to all pixels.
 
-  The embedded Gaussian form. Batch norm's gamma starts at zero, so that the block starts as the
-  identity and can be put into a trained network. Among the baselines that the paper's introduction
-  argues against: attention added to convolutions, without positions, where few pixels are left.
+  This is the embedded Gaussian form. Gamma of the batch norm is initialized to zero, so that the
+  block is initially the identity and can be inserted into a trained network. It is one of the
+  baselines of the paper's introduction, which add attention to convolutions.
 
   Example:
     `x = NonLocal2D()(x)` between two residual blocks.
 
-  Input: [B, H, W, C], H and W known or not. Time and memory grow with (H W)^2.
-  Output: as the input.
+  Input: [B, H, W, C]. H and W may be unknown. Time and memory grow with (H W)^2.
+  Output: [B, H, W, C].
 
   Weights, with I = `inner_filters`: `query_kernel`, `key_kernel`, `value_kernel` [C, I],
   `output_kernel` [I, C], and those of the batch norm `norm`. There are no biases: the softmax
-  cancels that of the keys, the batch norm those of values and output.
+  cancels the bias of the keys, the batch norm those of values and output.
   """
 
   def __init__(
@@ -46,18 +46,18 @@ class NonLocal2DBase(KerasBound):
     """Creates the layer.
 
     Args:
-      inner_filters: I, the width of queries, keys and values; None is C // 2, as in the paper.
-      subsample: whether keys and values are max-pooled over 2x2 pixels, which takes a quarter of
-        the work; at the right and lower border over those that exist.
-      scale: multiplies the query. None is I ** -0.5, as in the authors' released code; their
-        paper has 1.0, with which wide layers start out with a saturated softmax.
-      norm_momentum: of batch norm's moving averages.
-      norm_epsilon: of batch norm.
-      use_sync_bn: whether batch norm sees the batch of all replicas.
-      gamma_initializer: of batch norm's factors.
+      inner_filters: width I of queries, keys and values; C // 2 by default, as in the paper.
+      subsample: whether keys and values are max-pooled over 2x2 pixels, which reduces the work to a
+        quarter. Windows at the right and lower border cover the pixels inside the image.
+      scale: factor of the query; I ** -0.5 by default, as in the code of the authors. Their paper
+        uses 1.0, with which the softmax of wide layers is saturated initially.
+      norm_momentum: momentum of the moving averages of batch norm.
+      norm_epsilon: epsilon of batch norm.
+      use_sync_bn: whether batch norm uses the statistics of all replicas.
+      gamma_initializer: of gamma in batch norm.
       kernel_initializer: of the four projections.
       kernel_regularizer: of the four projections.
-      **kwargs: Keras's own (`name`, `dtype`, `trainable`, ...).
+      **kwargs: Keras arguments (`name`, `dtype`, `trainable`, ...).
 
     Raises:
       ValueError: `inner_filters` is neither None nor a positive int.
@@ -90,7 +90,7 @@ class NonLocal2DBase(KerasBound):
 
   def build(self, input_shape):
     """Creates the weights for inputs of `input_shape` [B, H, W, C]."""
-    channels = known_channels(type(self).__name__, input_shape)
+    channels = require_channels(type(self).__name__, input_shape)
     self.inner_filters = self.inner_filters or max(1, channels // 2)
     self.query_kernel, self.key_kernel, self.value_kernel = (
       self._add_projection(part, channels, self.inner_filters) for part in ("query", "key", "value")
@@ -106,12 +106,12 @@ class NonLocal2DBase(KerasBound):
     )
 
   def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-    """Adds what all pixels say: [B, H, W, C] -> [B, H, W, C]."""
+    """Adds the attention to all pixels: [B, H, W, C] -> [B, H, W, C]."""
 
     def project(x, kernel):
       return tf.tensordot(x, tf.cast(tf.convert_to_tensor(kernel), x.dtype), axes=1)
 
-    inputs = checked_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
+    inputs = check_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
     query, key, value = (
       project(inputs, kernel) for kernel in (self.query_kernel, self.key_kernel, self.value_kernel)
     )
@@ -119,17 +119,17 @@ class NonLocal2DBase(KerasBound):
       key, value = (tf.nn.max_pool2d(x, 2, 2, "SAME") for x in (key, value))
     attended = ops.global_attention_2d(
       *(x[..., None, :] for x in (query, key, value)),
-      scale=self.inner_filters**-0.5 if self.scale is None else self.scale,
+      scale=query.shape[-1] ** -0.5 if self.scale is None else self.scale,
     )
     outputs = project(tf.squeeze(attended, axis=3), self.output_kernel)
     return inputs + self.norm(tf.ensure_shape(outputs, inputs.shape), training=training)
 
   def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:
-    """Returns the input's shape."""
+    """Returns the shape of the input."""
     return tuple(input_shape)
 
   def get_config(self) -> dict[str, Any]:
-    """Returns the constructor's arguments, serialised; `inner_filters` as built."""
+    """Returns the arguments of the constructor, serialized; `inner_filters` as built."""
     keras = self._keras
     return super().get_config() | {
       "inner_filters": self.inner_filters,

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: attention to channels (Hu et al. 2018, arXiv 1709.01507)."""
+"""Squeeze-and-excitation: channel attention (Hu et al. 2018, arXiv 1709.01507)."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.layers.inputs import checked_inputs, known_channels
-from sasa_tf.layers.keras_mixin import KerasBound
+from sasa_tf.layers.checks import check_inputs, require_channels
+from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.ops.checks import softmax_dtype
 
 
-class SqueezeExcitation2DBase(KerasBound):
-  """Multiplies each channel by a gate that depends on the mean of all channels.
+class SqueezeExcitation2DBase(KerasMixin):
+  """Multiplies each channel by a gate that depends on the means of all channels.
 
-  gate = sigmoid(relu(mean_HW(x) W1 + b1) W2 + b2), output = x * gate. Among the baselines that the
-  paper's introduction argues against: it weighs channels, not places.
+  gate = sigmoid(relu(mean_HW(x) W1 + b1) W2 + b2), output = x * gate. It is one of the baselines of
+  the paper's introduction: it weights channels, not positions.
 
   Example:
     `x = SqueezeExcitation2D(ratio=16)(x)` at the end of a residual block, before the addition.
 
-  Input: [B, H, W, C], H and W known or not.
-  Output: as the input.
+  Input: [B, H, W, C]. H and W may be unknown.
+  Output: [B, H, W, C].
 
   Weights, with S = max(1, C // ratio): `squeeze_kernel` [C, S], `squeeze_bias` [S],
   `excitation_kernel` [S, C], `excitation_bias` [C].
@@ -42,14 +42,14 @@ class SqueezeExcitation2DBase(KerasBound):
     """Creates the layer.
 
     Args:
-      ratio: how many times narrower the layer in the middle is than the input.
-      activation: of the layer in the middle.
+      ratio: C divided by the width of the hidden layer.
+      activation: of the hidden layer.
       gating_activation: of the gates.
       kernel_initializer: of both kernels.
       bias_initializer: of both biases.
       kernel_regularizer: of both kernels.
       bias_regularizer: of both biases.
-      **kwargs: Keras's own (`name`, `dtype`, `trainable`, ...).
+      **kwargs: Keras arguments (`name`, `dtype`, `trainable`, ...).
 
     Raises:
       ValueError: `ratio` is not a positive int.
@@ -69,7 +69,7 @@ class SqueezeExcitation2DBase(KerasBound):
 
   def build(self, input_shape):
     """Creates the weights for inputs of `input_shape` [B, H, W, C]."""
-    channels = known_channels(type(self).__name__, input_shape)
+    channels = require_channels(type(self).__name__, input_shape)
     squeezed = max(1, channels // self.ratio)
     self.squeeze_kernel, self.squeeze_bias = self._add_dense("squeeze", channels, squeezed)
     self.excitation_kernel, self.excitation_bias = self._add_dense("excitation", squeezed, channels)
@@ -92,8 +92,8 @@ class SqueezeExcitation2DBase(KerasBound):
       kernel, bias = (tf.cast(tf.convert_to_tensor(w), x.dtype) for w in (kernel, bias))
       return tf.matmul(x, kernel) + bias
 
-    inputs = checked_inputs(self.name, inputs, [None, None, None, self.squeeze_kernel.shape[0]])
-    # Sums over a large image exceed float16, and lose bits in bfloat16.
+    inputs = check_inputs(self.name, inputs, [None, None, None, self.squeeze_kernel.shape[0]])
+    # Sums over a large image overflow float16 and lose precision in bfloat16.
     means = tf.reduce_mean(tf.cast(inputs, softmax_dtype(inputs.dtype)), axis=[1, 2])
     means = tf.cast(means, inputs.dtype)
     squeezed = self.activation(dense(means, self.squeeze_kernel, self.squeeze_bias))
@@ -101,11 +101,11 @@ class SqueezeExcitation2DBase(KerasBound):
     return inputs * self.gating_activation(gates)[:, None, None]
 
   def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:
-    """Returns the input's shape."""
+    """Returns the shape of the input."""
     return tuple(input_shape)
 
   def get_config(self) -> dict[str, Any]:
-    """Returns the constructor's arguments, serialised."""
+    """Returns the arguments of the constructor, serialized."""
     keras = self._keras
     return super().get_config() | {
       "ratio": self.ratio,

@@ -1,4 +1,4 @@
-"""The step from a coarse level of a feature pyramid to the next finer one."""
+"""Top-down step of a feature pyramid."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.layers.keras_mixin import KerasBound
+from sasa_tf.layers.keras_mixin import KerasMixin
 
 
-class UpsampleAdd2DBase(KerasBound):
-  """Adds a map, each pixel repeated twice in both directions, to one of twice its size.
+class UpsampleAdd2DBase(KerasMixin):
+  """Upsamples a coarse feature map by 2 (nearest neighbour) and adds it to a fine one.
 
-  The top-down step of a feature pyramid (Lin et al. 2017, arXiv 1612.03144), for images of any
-  size: where a level of odd size was halved, the row or column too many is left out.
+  This is the top-down step of a feature pyramid (Lin et al. 2017, arXiv 1612.03144). Images may
+  have any size: if the fine map has an odd height or width, the upsampled map is cropped.
 
   Example:
     `finer = UpsampleAdd2D()([coarse, fine])`
 
-  Input: [coarse [B, ceil(H / 2), ceil(W / 2), C], fine [B, H, W, C]], H and W known or not.
+  Input: [coarse [B, ceil(H / 2), ceil(W / 2), C], fine [B, H, W, C]], H and W may be
+  unknown.
   Output: [B, H, W, C].
   """
 
   def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Adds the coarse map to the fine one: [B, H, W, C]."""
+    """Adds the upsampled coarse map to the fine one: [B, H, W, C]."""
     coarse, fine = map(tf.convert_to_tensor, inputs)
     _, height, width, _ = tf.unstack(tf.shape(fine))
-    # A gradient of repetition exists in every dtype and on every device; that of resizing does not.
+    # Repeats, because the gradient of resizing does not exist for every dtype and device.
     repeated = tf.repeat(tf.repeat(coarse, 2, axis=1), 2, axis=2)[:, :height, :width]
     return tf.ensure_shape(repeated + fine, fine.shape)
 

@@ -1,27 +1,30 @@
-"""Feature pyramid whose 3x3 convolutions can be exchanged for attention (paper App. A.3)."""
+"""Feature pyramid with 3x3 convolutions or local self-attention (paper App. A.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sasa_tf.modeling.levels import level_inputs, sorted_levels
-from sasa_tf.modeling.serializable import ConfiguredModel
-from sasa_tf.modeling.spatial_operations import spatial_operation
+from sasa_tf.layers.types import Border, Implementation, Positions
+from sasa_tf.modeling.pyramid import Spatial, level_inputs, sorted_levels, spatial_operation
+from sasa_tf.modeling.serializable import SerializableModel
 
 
-class SASAFPNBase(ConfiguredModel):
+class SASAFPNBase(SerializableModel):
   """Feature pyramid network (Lin et al. 2017) with RetinaNet's coarser levels.
 
-  With spatial="conv" it computes what Model Garden's `FPN` does. With "attention" every 3x3
-  convolution becomes local self-attention of the same width, followed by 2x2 average pooling where
+  With spatial="conv" it computes the same function as Model Garden's `FPN`. With "attention" every
+  3x3 convolution becomes local self-attention of the same width, followed by 2x2 average pooling if
   the convolution has a stride (paper App. A.3). The pointwise lateral convolutions stay.
 
-  Input: {level: [B, ceil(H / 2^level), ceil(W / 2^level), C of the level]} of a backbone, all
-  levels of `input_specs`, of which those below `min_level` are ignored.
-  Output: {level: [B, ceil(H / 2^level), ceil(W / 2^level), num_filters]} from `min_level` to
-  `max_level`. `output_specs` holds their shapes. The image's size H, W need not be a multiple of
-  anything.
+  Input: {level: [B, ceil(H / 2^level), ceil(W / 2^level), C of the level]} from a backbone, with
+  all levels of `input_specs`; levels below `min_level` are ignored. H and W of the image may have
+  any value.
+  Output: {level: [B, ceil(H / 2^level), ceil(W / 2^level), num_filters]} for the levels from
+  `min_level` to `max_level`.
+
+  Attributes:
+    output_specs: {level: shape of the output}.
 
   Example:
     >>> backbone = SASAResNet(50)
@@ -29,18 +32,21 @@ class SASAFPNBase(ConfiguredModel):
     >>> features = pyramid(backbone(images))["3"]  # [B, ceil(H / 8), ceil(W / 8), 256]
   """
 
+  _attention: Callable[..., Any]
+  _upsample_add: Callable[..., Any]
+
   def __init__(
     self,
     input_specs: Mapping[str, Sequence[int | None]],
     min_level: int = 3,
     max_level: int = 7,
     num_filters: int = 256,
-    spatial: str = "attention",
+    spatial: Spatial = "attention",
     kernel_size: int | tuple[int, int] = 7,
     num_heads: int = 8,
-    positions: str = "relative",
-    border: str = "zero",
-    implementation: str = "auto",
+    positions: Positions = "relative",
+    border: Border = "zero",
+    implementation: Implementation = "auto",
     *,
     use_batch_norm: bool = True,
     activation: str = "relu",
@@ -51,43 +57,45 @@ class SASAFPNBase(ConfiguredModel):
     kernel_regularizer: Any = None,
     **kwargs: Any,
   ):
-    """Builds the pyramid.
+    """Creates the pyramid.
 
     Args:
-      input_specs: {level: shape (B, H, W, C)} of the backbone's outputs, its `output_specs`.
-      min_level: finest level of the outputs; level n has the image's resolution by 2^n.
-      max_level: coarsest level of the outputs. Those beyond the backbone's are made of the one
-        before, at half of its resolution.
-      num_filters: channels of every level; for attention a multiple of 2 * num_heads.
-      spatial: "attention" or "conv", what the backbone's levels and the coarser ones go through.
-      kernel_size: window of attention, odd int or (rows, columns).
-      num_heads: heads of attention.
+      input_specs: {level: shape (B, H, W, C)} of the outputs of the backbone, its `output_specs`.
+      min_level: finest output level. Level n has the resolution of the image divided by 2^n.
+      max_level: coarsest output level. Each level beyond those of the backbone is computed from
+        the previous one, at half its resolution.
+      num_filters: channels of every level; a multiple of 2 * num_heads for attention with relative
+        positions.
+      spatial: "attention" or "conv", the operation that is applied to each level.
+      kernel_size: window of the attention, an odd int or (rows, columns).
+      num_heads: heads of the attention.
       positions: "relative", "absolute" or "none".
-      border: "zero" or "mask", what a neighbour outside of the map is.
+      border: "zero" or "mask", how a neighbour outside the feature map is treated; see
+        `LocalSelfAttention2D`.
       implementation: of the attention, "auto" or one of `sasa_tf.ops.available_implementations()`.
-      use_batch_norm: whether batch norm ends every level.
-      activation: name of the non-linearity between the levels beyond the backbone's.
-      use_sync_bn: whether batch norm sees the batch of all replicas.
-      norm_momentum: of batch norm's moving averages.
-      norm_epsilon: of batch norm.
+      use_batch_norm: whether every level ends with batch norm.
+      activation: name of the activation between the levels beyond those of the backbone.
+      use_sync_bn: whether batch norm uses the statistics of all replicas.
+      norm_momentum: momentum of the moving averages of batch norm.
+      norm_epsilon: epsilon of batch norm.
       kernel_initializer: of convolutions and projections.
       kernel_regularizer: of convolutions and projections.
-      **kwargs: Keras's own (`name`, `trainable`).
+      **kwargs: Keras arguments (`name`, `trainable`).
 
     Raises:
-      ValueError: an argument out of range; the message says which, and how to mend it.
+      ValueError: an argument is out of range.
     """
     levels = sorted_levels(input_specs)
     if min_level not in levels or max_level < min_level:
       raise ValueError(
-        "min_level must be among the backbone's levels, and max_level no finer; received "
+        "min_level must be a level of the backbone, and max_level must not be finer; received "
         f"min_level={min_level!r}, max_level={max_level!r} and the levels {levels}."
       )
     keras = self._keras
     layers = keras.layers
     initializer = keras.initializers.serialize(keras.initializers.get(kernel_initializer))
     regularizer = keras.regularizers.serialize(keras.regularizers.get(kernel_regularizer))
-    # Serialised, so that each layer makes an initializer of its own and draws other values.
+    # Serialized, so that each layer creates its own initializer and draws different values.
     kernel = {"kernel_initializer": initializer, "kernel_regularizer": regularizer}
     window = {
       "kernel_size": kernel_size,
@@ -100,18 +108,18 @@ class SASAFPNBase(ConfiguredModel):
 
     inputs = level_inputs(keras, input_specs)
     top = min(levels[-1], max_level)
-    own = range(min_level, top + 1)
-    for level in set(levels).difference(own):
-      # Keras before 3.13, the last for Python 3.10, refuses an input that nothing was called on.
+    merged = range(min_level, top + 1)
+    for level in set(levels).difference(merged):
+      # Keras before 3.13 (3.12 is the last for Python 3.10) rejects an input that no layer uses.
       layers.Activation("linear", name=f"unused_{level}")(inputs[str(level)])
     features = {
       level: layers.Conv2D(num_filters, 1, name=f"lateral_{level}", **kernel)(inputs[str(level)])
-      for level in own
+      for level in merged
     }
-    for level in reversed(own[:-1]):
+    for level in reversed(merged[:-1]):
       merge = self._upsample_add(name=f"top_down_{level}")
       features[level] = merge([features[level + 1], features[level]])
-    for level in own:
+    for level in merged:
       features[level] = operation(num_filters, name=f"post_hoc_{level}")(features[level])
     for level in range(top + 1, max_level + 1):
       x = features[level - 1]
@@ -131,7 +139,7 @@ class SASAFPNBase(ConfiguredModel):
     super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
     self.output_specs = {level: x.shape for level, x in outputs.items()}
-    self._remember(
+    self._save_init_args(
       input_specs={level: tuple(shape) for level, shape in input_specs.items()},
       min_level=min_level,
       max_level=max_level,

@@ -1,41 +1,44 @@
-"""RetinaNet's head, of convolutions or of attention (paper App. A.3)."""
+"""RetinaNet's detection head with convolutions or local self-attention (paper App. A.3)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sasa_tf.modeling.levels import level_inputs, sorted_levels
-from sasa_tf.modeling.serializable import ConfiguredModel
-from sasa_tf.modeling.spatial_operations import spatial_operation
+from sasa_tf.layers.types import Border, Implementation, Positions
+from sasa_tf.modeling.pyramid import Spatial, level_inputs, sorted_levels, spatial_operation
+from sasa_tf.modeling.serializable import SerializableModel
 
-# Probability that every class starts with, pi in Lin et al. 2017 (arXiv 1708.02002, Sec. 4.1).
+# Initial probability of every class, pi in Lin et al. 2017 (arXiv 1708.02002, Sec. 4.1).
 PRIOR = 0.01
-# Standard deviation of all kernels of convolutions (there), and of the value projections of
+# Initial standard deviation of the convolution kernels (ibid.) and of the value projections of the
 # attention (paper App. A.3).
 STDDEV = 0.01
 BOX_PARAMETERS = 4
 
 
-class RetinaNetHeadBase(ConfiguredModel):
-  """Class scores and boxes for every anchor: two towers, each shared by all levels.
+class RetinaNetHeadBase(SerializableModel):
+  """Predicts class scores and boxes of every anchor with two towers shared by all levels.
 
-  A tower is `num_layers` times a spatial operation, batch norm and a non-linearity, then the
-  predictor. Kernels are shared by the levels; batch norm is each level's own, as the levels'
-  statistics differ. With spatial="conv" it computes what Model Garden's `RetinaNetHead` does. With
-  "attention" every 3x3 convolution becomes local self-attention, that of the predictor too, which
-  an extra pointwise convolution then ends (paper App. A.3).
+  A tower is `num_layers` spatial operations, each followed by batch norm and the activation, and a
+  predictor. All levels share the kernels; each level has its own batch norms, because the
+  statistics of the levels differ. With spatial="conv" it computes the same function as Model
+  Garden's `RetinaNetHead`. With "attention" every 3x3 convolution becomes local self-attention,
+  including the predictor's, which an additional pointwise convolution follows (paper App. A.3).
 
-  Input: {level: [B, H, W, C]} of a pyramid, all levels of `input_specs`, of one C.
+  Input: {level: [B, H, W, C]} from a pyramid, with all levels of `input_specs`. All levels have the
+  same C.
   Output: ({level: class logits [B, H, W, num_anchors * num_classes]},
-  {level: boxes [B, H, W, num_anchors * 4]}); in the last axis anchors come before classes.
+  {level: boxes [B, H, W, num_anchors * 4]}). Anchors are the outer dimension of the last axis.
 
   Example:
     >>> head = RetinaNetHead(pyramid.output_specs, num_classes=90, num_anchors=6)
     >>> scores, boxes = head(pyramid(backbone(images)))
     >>> scores["3"]  # [B, ceil(H / 8), ceil(W / 8), 540]
   """
+
+  _attention: Callable[..., Any]
 
   def __init__(
     self,
@@ -44,12 +47,12 @@ class RetinaNetHeadBase(ConfiguredModel):
     num_anchors: int,
     num_layers: int = 4,
     num_filters: int = 256,
-    spatial: str = "attention",
+    spatial: Spatial = "attention",
     kernel_size: int | tuple[int, int] = 7,
     num_heads: int = 8,
-    positions: str = "relative",
-    border: str = "zero",
-    implementation: str = "auto",
+    positions: Positions = "relative",
+    border: Border = "zero",
+    implementation: Implementation = "auto",
     *,
     use_batch_norm: bool = True,
     activation: str = "relu",
@@ -59,37 +62,39 @@ class RetinaNetHeadBase(ConfiguredModel):
     kernel_regularizer: Any = None,
     **kwargs: Any,
   ):
-    """Builds the head.
+    """Creates the head.
 
     Args:
-      input_specs: {level: shape (B, H, W, C)} of the pyramid, its `output_specs`.
-      num_classes: of objects, background not counted.
-      num_anchors: anchors at each place of a level.
+      input_specs: {level: shape (B, H, W, C)} of the outputs of the pyramid, its `output_specs`.
+      num_classes: number of object classes, without background.
+      num_anchors: anchors at each pixel of a level.
       num_layers: spatial operations of a tower before the predictor.
-      num_filters: channels of the towers; for attention a multiple of 2 * num_heads.
+      num_filters: channels of the towers; a multiple of 2 * num_heads for attention with relative
+        positions.
       spatial: "attention" or "conv".
-      kernel_size: window of attention, odd int or (rows, columns).
-      num_heads: heads of attention.
+      kernel_size: window of the attention, an odd int or (rows, columns).
+      num_heads: heads of the attention.
       positions: "relative", "absolute" or "none".
-      border: "zero" or "mask", what a neighbour outside of the map is.
+      border: "zero" or "mask", how a neighbour outside the feature map is treated; see
+        `LocalSelfAttention2D`.
       implementation: of the attention, "auto" or one of `sasa_tf.ops.available_implementations()`.
       use_batch_norm: whether batch norm follows each operation of a tower.
-      activation: name of the non-linearity.
-      use_sync_bn: whether batch norm sees the batch of all replicas.
-      norm_momentum: of batch norm's moving averages.
-      norm_epsilon: of batch norm.
+      activation: name of the activation.
+      use_sync_bn: whether batch norm uses the statistics of all replicas.
+      norm_momentum: momentum of the moving averages of batch norm.
+      norm_epsilon: epsilon of batch norm.
       kernel_regularizer: of convolutions and projections.
-      **kwargs: Keras's own (`name`, `trainable`).
+      **kwargs: Keras arguments (`name`, `trainable`).
 
     Raises:
-      ValueError: an argument out of range; the message says which, and how to mend it.
+      ValueError: an argument is out of range.
     """
     levels = sorted_levels(input_specs)
     channels = {tuple(shape)[-1] for shape in input_specs.values()}
     if len(channels) != 1 or None in channels:
       raise ValueError(
-        "the towers are shared by all levels, so input_specs must have the same known number of "
-        f"channels at each; received {dict(input_specs)}."
+        "all levels share the towers, so input_specs must have the same known number of "
+        f"channels at each level; received {dict(input_specs)}."
       )
     for name, count in {"num_classes": num_classes, "num_anchors": num_anchors}.items():
       if not isinstance(count, int) or count < 1:
@@ -100,7 +105,7 @@ class RetinaNetHeadBase(ConfiguredModel):
     layers = keras.layers
     regularizer = keras.regularizers.serialize(keras.regularizers.get(kernel_regularizer))
 
-    # Serialised, so that each layer makes an initializer of its own and draws other values.
+    # Serialized, so that each layer creates its own initializer and draws different values.
     normal = keras.initializers.serialize(keras.initializers.RandomNormal(stddev=STDDEV))
     kernel = {"kernel_initializer": normal, "kernel_regularizer": regularizer}
     values = {"value_initializer": normal, "kernel_regularizer": regularizer}
@@ -125,7 +130,7 @@ class RetinaNetHeadBase(ConfiguredModel):
       return layers.Activation(activation, name=f"{name}_activation")(x)
 
     def predictor(outputs, bias, name):
-      """Returns the layers that end a tower."""
+      """Returns the last layers of a tower."""
       convolution = layers.Conv2D(
         outputs,
         3 if spatial == "conv" else 1,
@@ -134,7 +139,7 @@ class RetinaNetHeadBase(ConfiguredModel):
         name=name,
         **kernel,
       )
-      # The predictor has no non-linearity inside, as the convolution that it stands for has none.
+      # Without an activation in between, because the pair replaces one convolution.
       last = [operation(num_filters, name=f"{name}_spatial")] if spatial == "attention" else []
       return [*last, convolution]
 
@@ -156,7 +161,7 @@ class RetinaNetHeadBase(ConfiguredModel):
     boxes = tower("boxes", num_anchors * BOX_PARAMETERS, 0.0, inputs)
     super().__init__(inputs=inputs, outputs=(scores, boxes), **kwargs)
 
-    self._remember(
+    self._save_init_args(
       input_specs={str(level): tuple(input_specs[str(level)]) for level in levels},
       num_classes=num_classes,
       num_anchors=num_anchors,

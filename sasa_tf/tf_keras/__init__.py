@@ -1,4 +1,4 @@
-"""Layers and models for tf_keras, the Keras of TF Model Garden."""
+"""Layers and models for tf_keras (Keras 2), which TF Model Garden uses."""
 
 from sasa_tf import extras
 
@@ -20,6 +20,7 @@ from sasa_tf.modeling import (
   RetinaNetHeadBase,
   SASAFPNBase,
   SASAResNetBase,
+  SASAResNetClassifierBase,
 )
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
   "NonLocal2D",
   "RetinaNetHead",
   "SASAResNet",
+  "SASAResNetClassifier",
   "SqueezeExcitation2D",
   "UpsampleAdd2D",
 ]
@@ -76,6 +78,13 @@ class SASAResNet(SASAResNetBase, tf_keras.Model):
   _attention = LocalSelfAttention2D
   _baselines = BaselineLayers(SqueezeExcitation2D, NonLocal2D, AttentionAugmentedConv2D)
   _attention_stem = AttentionStem
+
+
+@_register
+class SASAResNetClassifier(SASAResNetClassifierBase, tf_keras.Model):
+  __doc__ = SASAResNetClassifierBase.__doc__
+  _keras = tf_keras
+  _backbone = SASAResNet
 
 
 @_register

@@ -36,7 +36,7 @@ def load_experiment(
   Args:
     experiment: a name registered with Model Garden.
     config_files: YAML or JSON files; a path that does not exist is looked up among the official
-      configs that come with the package, for example "digits/sasa_resnet26.yaml".
+      configs that come with the package, for example "cifar10/sasa_resnet26.yaml".
     params_override: a YAML or JSON string or file, or "a.b=1,c.d=2".
 
   Raises:

@@ -1,11 +1,11 @@
-"""AttentionAugmentedConv2D: its numbers, its parameters, known and unknown sizes, its errors."""
+"""AttentionAugmentedConv2D: values, parameters, known and unknown sizes, errors."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from tests.layers.bindings import FACES, both, tf_variables
+from tests.layers.bindings import BINDINGS, both_bindings, tf_variables
 
 WIDTHS = {"filters": 10, "key_filters": 6, "value_filters": 4, "num_heads": 2}
 
@@ -15,18 +15,18 @@ def images(*shape, seed=0):
 
 
 def pooled(x):
-  """Means over 3x3 pixels at every second pixel of [H, W, C], SAME, over what there is."""
+  """3x3 average pooling of [H, W, C] with stride 2 and padding "SAME"."""
   height, width, channels = x.shape
   result = np.zeros([-(-height // 2), -(-width // 2), channels])
   for i, j in np.ndindex(*result.shape[:2]):
-    # An even size leaves one pixel of padding, which SAME puts at the end.
+    # For an even size, SAME adds its one pixel of padding at the end.
     y, x0 = 2 * i - height % 2, 2 * j - width % 2
     result[i, j] = x[max(y, 0) : y + 3, max(x0, 0) : x0 + 3].mean(axis=(0, 1))
   return result
 
 
 def attention_oracle(layer, image):
-  """[H, W, C] -> [H, W, value_filters], the attention's half."""
+  """[H, W, C] -> [H, W, value_filters], the attention channels."""
   names = ("query_kernel", "key_kernel", "value_kernel", "output_kernel")
   query, key, value, output = (np.array(getattr(layer, name), np.float64) for name in names)
   height, width, _ = image.shape
@@ -50,13 +50,13 @@ def attention_oracle(layer, image):
   return result.reshape(height, width, -1) @ output
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize("positions", ["relative", "absolute", "none"])
 @pytest.mark.parametrize(("strides", "size"), [(1, (4, 3)), (2, (6, 5))])
-def test_equals_oracle_beside_a_convolution(flavour, positions, strides, size):
-  keras, face = FACES[flavour]
+def test_matches_convolution_and_attention_oracle(keras_api, positions, strides, size):
+  keras, binding = BINDINGS[keras_api]
   x = images(2, *size, 5)
-  layer = face.AttentionAugmentedConv2D(**WIDTHS, positions=positions, strides=strides)
+  layer = binding.AttentionAugmentedConv2D(**WIDTHS, positions=positions, strides=strides)
   result = np.array(layer(x))
   convolution = keras.layers.Conv2D(6, 3, strides=strides, padding="same", use_bias=False)
   convolution.build(x.shape)
@@ -67,39 +67,39 @@ def test_equals_oracle_beside_a_convolution(flavour, positions, strides, size):
   assert result.shape == tuple(layer.compute_output_shape(x.shape))
 
 
-@both
-def test_parameters(flavour):
-  _, face = FACES[flavour]
-  layer = face.AttentionAugmentedConv2D(128, key_filters=160, value_filters=16, strides=2)
+@both_bindings
+def test_parameters(keras_api):
+  _, binding = BINDINGS[keras_api]
+  layer = binding.AttentionAugmentedConv2D(128, key_filters=160, value_filters=16, strides=2)
   layer.build((None, 56, 55, 64))
   convolution, projections = 9 * 64 * 112, 64 * (160 + 160 + 16) + 16 * 16
   assert layer.count_params() == convolution + projections + (2 * 28 - 1 + 2 * 28 - 1) * 20
 
 
-@both
-def test_value_filters_may_leave_no_convolution(flavour):
-  _, face = FACES[flavour]
-  layer = face.AttentionAugmentedConv2D(8, key_filters=8, value_filters=8, num_heads=2)
+@both_bindings
+def test_value_filters_equal_to_filters_omit_the_convolution(keras_api):
+  _, binding = BINDINGS[keras_api]
+  layer = binding.AttentionAugmentedConv2D(8, key_filters=8, value_filters=8, num_heads=2)
   x = images(1, 4, 3, 5)
   np.testing.assert_allclose(layer(x)[0], attention_oracle(layer, x[0]), atol=1e-5)
   assert layer.convolution_kernel is None
   assert len(layer.trainable_weights) == 6
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize("strides", [1, 2])
-def test_relative_positions_train_save_and_compile(flavour, strides, tmp_path):
-  """The promises of conformance_test, whose inputs have no size, for inputs that have one."""
-  keras, face = FACES[flavour]
+def test_relative_positions_train_save_and_compile(keras_api, strides, tmp_path):
+  """Conformance for inputs of known size; conformance_test uses unknown sizes."""
+  keras, binding = BINDINGS[keras_api]
   x = images(2, 6, 5, 3)
   inputs = keras.Input(x.shape[1:])
-  layer = face.AttentionAugmentedConv2D(**WIDTHS, strides=strides)
+  layer = binding.AttentionAugmentedConv2D(**WIDTHS, strides=strides)
   outputs = layer(inputs)
   assert tuple(outputs.shape[1:]) == tuple(layer.compute_output_shape(x.shape))[1:]
   model = keras.Model(inputs, outputs)
   with tf.GradientTape() as tape:
     loss = tf.reduce_sum(tf.sin(model(x)))
-  variables = tf_variables(flavour, model.trainable_weights)
+  variables = tf_variables(keras_api, model.trainable_weights)
   for weight, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
     assert np.abs(gradient).max() > 0, weight.name
   model.save(tmp_path / "model.keras")
@@ -109,13 +109,13 @@ def test_relative_positions_train_save_and_compile(flavour, strides, tmp_path):
   np.testing.assert_allclose(model(x), compiled(x), atol=1e-5)
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_relative_positions_in_mixed_precision(flavour, dtype):
-  _, face = FACES[flavour]
+def test_relative_positions_in_mixed_precision(keras_api, dtype):
+  _, binding = BINDINGS[keras_api]
   x = images(2, 6, 5, 3)
-  full = face.AttentionAugmentedConv2D(**WIDTHS)
-  mixed = face.AttentionAugmentedConv2D(**WIDTHS, dtype=f"mixed_{dtype}")
+  full = binding.AttentionAugmentedConv2D(**WIDTHS)
+  mixed = binding.AttentionAugmentedConv2D(**WIDTHS, dtype=f"mixed_{dtype}")
   expected, _ = full(x), mixed(x)
   mixed.set_weights(full.get_weights())
   result = mixed(x)
@@ -124,7 +124,7 @@ def test_relative_positions_in_mixed_precision(flavour, dtype):
   np.testing.assert_allclose(tf.cast(result, tf.float32), expected, atol=0.05)
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize(
   ("change", "message"),
   [
@@ -136,22 +136,22 @@ def test_relative_positions_in_mixed_precision(flavour, dtype):
     ({"positions": "learned"}, "positions must be one of"),
   ],
 )
-def test_bad_arguments(flavour, change, message):
-  _, face = FACES[flavour]
+def test_bad_arguments(keras_api, change, message):
+  _, binding = BINDINGS[keras_api]
   with pytest.raises(ValueError, match=message):
-    face.AttentionAugmentedConv2D(**{**WIDTHS, **change})
+    binding.AttentionAugmentedConv2D(**{**WIDTHS, **change})
 
 
-@both
-def test_bad_inputs(flavour):
-  keras, face = FACES[flavour]
+@both_bindings
+def test_bad_inputs(keras_api):
+  keras, binding = BINDINGS[keras_api]
   with pytest.raises(ValueError, match="needs to know the channels"):
-    face.AttentionAugmentedConv2D(**WIDTHS)(keras.Input([8, 8, None]))
+    binding.AttentionAugmentedConv2D(**WIDTHS)(keras.Input([8, 8, None]))
   with pytest.raises(
     ValueError, match=r"needs to know the H and W.*positions='absolute' or 'none'"
   ):
-    face.AttentionAugmentedConv2D(**WIDTHS)(keras.Input([8, None, 3]))
-  layer = face.AttentionAugmentedConv2D(**WIDTHS)
+    binding.AttentionAugmentedConv2D(**WIDTHS)(keras.Input([8, None, 3]))
+  layer = binding.AttentionAugmentedConv2D(**WIDTHS)
   layer(keras.Input([8, 8, 3]))
   with pytest.raises(ValueError, match=r"expected shape|was built for inputs of shape"):
     layer(keras.Input([8, 9, 3]))

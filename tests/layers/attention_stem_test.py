@@ -1,4 +1,4 @@
-"""AttentionStem: its numbers, its variants, its errors."""
+"""AttentionStem: values, variants, errors."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.ops.types import DEVICES
-from tests.layers.bindings import FACES, both
+from tests.layers.bindings import BINDINGS, both_bindings
 from tests.ops import stem_oracle
 
 VARIANTS = ("mixture", "standalone", "conv_values")
@@ -18,7 +18,7 @@ def images(*shape, seed=0):
 
 
 def convolved(x, kernel):
-  """Stride 1 and padding "same" by loops: of what a kernel of even size lacks, less is above."""
+  """Convolution with stride 1 and padding "same", which pads even kernels more at the end."""
   size = kernel.shape[0]
   before, after = (size - 1) // 2, size // 2
   padded = np.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
@@ -41,14 +41,14 @@ def expected_values(layer, x):
   return x @ kernel if layer.variant == "standalone" else convolved(x, kernel)
 
 
-@both
+@both_bindings
 @each_variant
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [(8, 4), (6, 5), (1, 1)], ids=str)
-def test_equals_oracle_of_its_projections(flavour, variant, device, size):
-  _, face = FACES[flavour]
+def test_matches_oracle(keras_api, variant, device, size):
+  _, binding = BINDINGS[keras_api]
   x = images(2, *size, 3)
-  layer = face.AttentionStem(8, num_heads=2, num_mixtures=3, variant=variant, scale=0.7)
+  layer = binding.AttentionStem(8, num_heads=2, num_mixtures=3, variant=variant, scale=0.7)
   with ops.use_target_device(device):
     result = layer(x)
   query, key, value = (
@@ -69,7 +69,7 @@ def test_equals_oracle_of_its_projections(flavour, variant, device, size):
   np.testing.assert_allclose(layer.attention_weights(x), weights, atol=1e-5)
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize(
   ("variant", "shapes"),
   [
@@ -89,33 +89,33 @@ def test_equals_oracle_of_its_projections(flavour, variant, device, size):
     ("conv_values", {"value_kernel": (4, 4, 3, 64)}),
   ],
 )
-def test_weights_of_each_variant(flavour, variant, shapes):
-  _, face = FACES[flavour]
-  layer = face.AttentionStem(variant=variant)
+def test_weights_of_each_variant(keras_api, variant, shapes):
+  _, binding = BINDINGS[keras_api]
+  layer = binding.AttentionStem(variant=variant)
   layer.build((None, None, None, 3))
   found = {w.name.split("/")[-1].split(":")[0]: tuple(w.shape) for w in layer.trainable_weights}
   assert found == {"query_kernel": (3, 64), "key_kernel": (3, 64), **shapes}
 
 
-@both
+@both_bindings
 @each_variant
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 1), (None, None)], ids=str)
-def test_with_its_pool_it_is_as_large_as_the_convolutional_stem(flavour, variant, size):
-  keras, face = FACES[flavour]
+def test_output_size_after_pooling_matches_the_convolutional_stem(keras_api, variant, size):
+  keras, binding = BINDINGS[keras_api]
   inputs = keras.Input([*size, 3])
-  x = face.AttentionStem(8, num_heads=2, variant=variant)(inputs)
+  x = binding.AttentionStem(8, num_heads=2, variant=variant)(inputs)
   assert tuple(x.shape) == (None, *size, 8)
   model = keras.Model(inputs, keras.layers.MaxPooling2D(4, padding="same")(x))
   for height, width in [size] if size[0] else [(8, 8), (7, 5), (1, 2)]:
     assert model(images(2, height, width, 3)).shape == (2, -(-height // 4), -(-width // 4), 8)
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize("size", [(6, 9), (5, 7)], ids=str)
-def test_its_pool_takes_each_block_as_a_whole(flavour, size):
-  """Changing one block's pixels changes one pixel of the pool."""
-  keras, face = FACES[flavour]
-  layer, pool = face.AttentionStem(8, num_heads=2), keras.layers.MaxPooling2D(4, padding="same")
+def test_pooling_windows_are_the_attention_blocks(keras_api, size):
+  """Changing the pixels of one block changes one pixel of the pooled output."""
+  keras, binding = BINDINGS[keras_api]
+  layer, pool = binding.AttentionStem(8, num_heads=2), keras.layers.MaxPooling2D(4, padding="same")
   x = images(1, *size, 3)
   before = np.array(pool(layer(x)))
   blocks = np.indices(size)
@@ -135,9 +135,9 @@ def test_its_pool_takes_each_block_as_a_whole(flavour, size):
 @pytest.mark.parametrize("variant", ["mixture", "standalone"])
 @pytest.mark.parametrize("size", [(8, 12), (7, 5)], ids=str)
 def test_gradients_do_not_depend_on_the_device(variant, dtype, mode, size):
-  """On a GPU no query, key or value is computed."""
-  _, face = FACES["tf_keras"]
-  layer = face.AttentionStem(16, num_heads=2, num_mixtures=3, variant=variant, dtype=dtype)
+  """A GPU uses absorbed projections, without queries, keys and values."""
+  _, binding = BINDINGS["tf_keras"]
+  layer = binding.AttentionStem(16, num_heads=2, num_mixtures=3, variant=variant, dtype=dtype)
   x = tf.cast(images(2, *size, 3), dtype)
   upstream = tf.cast(images(2, *size, 16, seed=1), dtype)
   layer(x)
@@ -163,15 +163,15 @@ def test_gradients_do_not_depend_on_the_device(variant, dtype, mode, size):
     np.testing.assert_allclose(a, b, atol=tolerance * max(1, np.abs(b).max()))
 
 
-@both
+@both_bindings
 @each_variant
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
-def test_every_precision_policy(flavour, variant, policy):
-  _, face = FACES[flavour]
+def test_every_precision_policy(keras_api, variant, policy):
+  _, binding = BINDINGS[keras_api]
   x = images(2, 6, 9, 3)
-  full = face.AttentionStem(8, num_heads=2, variant=variant)
+  full = binding.AttentionStem(8, num_heads=2, variant=variant)
   expected = np.array(full(x))
-  layer = face.AttentionStem(8, num_heads=2, variant=variant, dtype=policy)
+  layer = binding.AttentionStem(8, num_heads=2, variant=variant, dtype=policy)
   layer.build(x.shape)
   layer.set_weights(full.get_weights())
   compute = policy.removeprefix("mixed_")
@@ -181,21 +181,21 @@ def test_every_precision_policy(flavour, variant, policy):
     assert np.abs(tf.cast(result, tf.float32) - expected).max() < 0.03 * np.abs(expected).max()
 
 
-@both
+@both_bindings
 @each_variant
-def test_empty_batch(flavour, variant):
-  """What a replica gets at the end of an evaluation."""
-  _, face = FACES[flavour]
-  layer = face.AttentionStem(8, num_heads=2, variant=variant)
+def test_empty_batch(keras_api, variant):
+  """A replica can receive an empty batch at the end of an evaluation."""
+  _, binding = BINDINGS[keras_api]
+  layer = binding.AttentionStem(8, num_heads=2, variant=variant)
   for size in ((8, 8), (None, None)):
     function = tf.function(layer, input_signature=[tf.TensorSpec([None, *size, 3])])
     assert function(tf.zeros([0, 8, 8, 3])).shape == (0, 8, 8, 8)
 
 
-@both
-def test_value_matrices_start_out_different_and_as_large_as_the_query(flavour):
-  _, face = FACES[flavour]
-  layer = face.AttentionStem()
+@both_bindings
+def test_initial_value_matrices_differ_and_have_the_scale_of_the_query_kernel(keras_api):
+  _, binding = BINDINGS[keras_api]
+  layer = binding.AttentionStem()
   layer.build((None, None, None, 3))
   query, *values = (np.array(k) for k in (layer.query_kernel, *np.array(layer.value_kernels)))
   deviations = [np.std(v) for v in values]
@@ -203,10 +203,10 @@ def test_value_matrices_start_out_different_and_as_large_as_the_query(flavour):
   assert len({float(v[0, 0]) for v in (query, *values)}) == 9
 
 
-@both
-def test_places_start_out_different_but_undecided(flavour):
-  _, face = FACES[flavour]
-  layer = face.AttentionStem()
+@both_bindings
+def test_initial_mixture_weights_differ_by_position_and_are_not_saturated(keras_api):
+  _, binding = BINDINGS[keras_api]
+  layer = binding.AttentionStem()
   layer.build((None, None, None, 3))
   weights = np.array(layer.mixture_weights())
   assert weights.shape == (4, 4, 8)
@@ -215,10 +215,10 @@ def test_places_start_out_different_but_undecided(flavour):
   assert np.mean(weights.max(axis=-1)) < 0.7
 
 
-@both
-def test_value_and_embedding_initializers(flavour):
-  _, face = FACES[flavour]
-  layer = face.AttentionStem(
+@both_bindings
+def test_value_and_embedding_initializers(keras_api):
+  _, binding = BINDINGS[keras_api]
+  layer = binding.AttentionStem(
     8, num_heads=2, value_initializer="ones", embedding_initializer="zeros", embedding_dim=6
   )
   layer.build((None, None, None, 3))
@@ -227,10 +227,10 @@ def test_value_and_embedding_initializers(flavour):
   np.testing.assert_allclose(layer.mixture_weights(), np.full((4, 4, 8), 0.125))
 
 
-@both
-def test_regularizers_reach_projections_and_embeddings(flavour):
-  keras, face = FACES[flavour]
-  layer = face.AttentionStem(
+@both_bindings
+def test_regularizers_apply_to_projections_and_embeddings(keras_api):
+  keras, binding = BINDINGS[keras_api]
+  layer = binding.AttentionStem(
     8, num_heads=2, kernel_regularizer=keras.regularizers.L2(0.5), embedding_regularizer="l2"
   )
   layer.build((None, 4, 4, 3))
@@ -241,27 +241,29 @@ def test_regularizers_reach_projections_and_embeddings(flavour):
   np.testing.assert_allclose(sum(map(float, layer.losses)), expected, rtol=1e-5)
 
 
-def test_flavours_agree():
+def test_bindings_agree():
   x = images(2, 9, 6, 3)
   for variant in VARIANTS:
-    layers = [face.AttentionStem(8, num_heads=2, variant=variant) for _, face in FACES.values()]
+    layers = [
+      binding.AttentionStem(8, num_heads=2, variant=variant) for _, binding in BINDINGS.values()
+    ]
     for layer in layers:
       layer.build(x.shape)
     layers[1].set_weights(layers[0].get_weights())
     np.testing.assert_array_equal(layers[0](x), layers[1](x))
 
 
-@both
-def test_only_a_mixture_shows_its_weights(flavour):
-  _, face = FACES[flavour]
-  layer = face.AttentionStem(variant="conv_values")
+@both_bindings
+def test_mixture_weights_require_the_mixture_variant(keras_api):
+  _, binding = BINDINGS[keras_api]
+  layer = binding.AttentionStem(variant="conv_values")
   with pytest.raises(
     ValueError, match="expected variant='mixture', received variant='conv_values'"
   ):
     layer.mixture_weights()
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
@@ -275,20 +277,20 @@ def test_only_a_mixture_shows_its_weights(flavour):
     ({"filters": 12, "variant": "standalone"}, "even head width.*12.*= 3.*multiple of 8"),
   ],
 )
-def test_bad_arguments(flavour, arguments, message):
-  _, face = FACES[flavour]
+def test_bad_arguments(keras_api, arguments, message):
+  _, binding = BINDINGS[keras_api]
   with pytest.raises(ValueError, match=message):
-    face.AttentionStem(**arguments)
+    binding.AttentionStem(**arguments)
 
 
-@both
-def test_bad_inputs(flavour):
-  keras, face = FACES[flavour]
+@both_bindings
+def test_bad_inputs(keras_api):
+  keras, binding = BINDINGS[keras_api]
   with pytest.raises(ValueError, match="expected ndim=4"):
-    face.AttentionStem(8)(keras.Input([8, 3]))
+    binding.AttentionStem(8)(keras.Input([8, 3]))
   with pytest.raises(ValueError, match="needs to know the channels"):
-    face.AttentionStem(8)(keras.Input([8, 8, None]))
-  layer = face.AttentionStem(8)
+    binding.AttentionStem(8)(keras.Input([8, 8, None]))
+  layer = binding.AttentionStem(8)
   layer(keras.Input([8, 8, 3]))
   with pytest.raises(ValueError, match=r"axis -1|was built for"):
     layer(keras.Input([8, 8, 4]))

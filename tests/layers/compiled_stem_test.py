@@ -1,4 +1,4 @@
-"""Where the stem's attention is a compiled kernel, and what a training step makes of it."""
+"""Selection of the compiled stem kernels and their use in a training step."""
 
 import pytest
 import tensorflow as tf
@@ -18,7 +18,7 @@ def operations(implementation, function, *arguments):
   return [operation.type for operation in concrete.graph.get_operations()]
 
 
-def test_a_training_step_has_two_calls_and_does_not_compute_the_gradient_of_the_pixels():
+def test_training_step_has_two_kernel_calls_and_no_gradient_of_the_pixels():
   layer = AttentionStem(8, num_heads=2)
   images = tf.random.normal([2, 8, 8, 3])
   layer.build(images.shape)
@@ -35,10 +35,10 @@ def test_a_training_step_has_two_calls_and_does_not_compute_the_gradient_of_the_
     stage="optimized_hlo"
   )
   assert text.count('custom_call_target="sasa_tf_stem_attention') == 2
-  assert "[8,16,2,16]" not in text  # the stock operations' logits
+  assert "[8,16,2,16]" not in text  # logits of the TensorFlow implementation
 
 
-def test_who_takes_the_kernels():
+def test_when_the_compiled_kernels_are_used():
   layer = AttentionStem(8, num_heads=2)
   positions = AttentionStem(8, num_heads=2, variant="standalone")
   images = tf.TensorSpec([2, 8, 8, 3])
@@ -52,7 +52,7 @@ def test_who_takes_the_kernels():
 
 
 @pytest.mark.parametrize("platforms", [("CPU",), ("CPU", "CUDA")])
-def test_a_gpu_takes_the_kernels_that_were_built_for_it(monkeypatch, platforms):
+def test_gpu_uses_the_kernels_only_if_built_for_cuda(monkeypatch, platforms):
   layer = AttentionStem(8, num_heads=2)
   images = tf.TensorSpec([2, 8, 8, 3])
   layer.build(images.shape)

@@ -1,9 +1,9 @@
-"""NonLocal2D: its numbers, its start as the identity, its errors."""
+"""NonLocal2D: values, initial identity, errors."""
 
 import numpy as np
 import pytest
 
-from tests.layers.bindings import FACES, both
+from tests.layers.bindings import BINDINGS, both_bindings
 
 
 def images(*shape, seed=0):
@@ -11,13 +11,13 @@ def images(*shape, seed=0):
 
 
 def pooled(x):
-  """Maxima over 2x2 pixels of [H, W, C]; those at the end over what there is."""
+  """2x2 max pooling of [H, W, C]; windows at the end cover the remaining pixels."""
   rows = np.stack([x[i : i + 2].max(axis=0) for i in range(0, len(x), 2)])
   return np.stack([rows[:, j : j + 2].max(axis=1) for j in range(0, x.shape[1], 2)], axis=1)
 
 
 def oracle(layer, x, scale, subsample):
-  """The block in inference, where batch norm has its initial statistics: mean 0, variance 1."""
+  """The block at inference with the initial statistics of batch norm: mean 0, variance 1."""
   query, key, value, output = (
     np.array(kernel, np.float64)
     for kernel in (layer.query_kernel, layer.key_kernel, layer.value_kernel, layer.output_kernel)
@@ -35,61 +35,61 @@ def oracle(layer, x, scale, subsample):
   return result
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize("subsample", [False, True])
 @pytest.mark.parametrize(("scale", "expected"), [(None, 4**-0.5), (1.0, 1.0)])
-def test_equals_oracle(flavour, subsample, scale, expected):
-  _, face = FACES[flavour]
+def test_matches_oracle(keras_api, subsample, scale, expected):
+  _, binding = BINDINGS[keras_api]
   x = images(2, 5, 4, 8)
-  layer = face.NonLocal2D(subsample=subsample, scale=scale, gamma_initializer="ones")
+  layer = binding.NonLocal2D(subsample=subsample, scale=scale, gamma_initializer="ones")
   np.testing.assert_allclose(layer(x), oracle(layer, x, expected, subsample), atol=1e-5)
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize("training", [False, True])
-def test_starts_as_the_identity(flavour, training):
-  _, face = FACES[flavour]
+def test_initially_the_identity(keras_api, training):
+  _, binding = BINDINGS[keras_api]
   x = images(2, 5, 4, 8)
-  np.testing.assert_array_equal(face.NonLocal2D()(x, training=training), x)
+  np.testing.assert_array_equal(binding.NonLocal2D()(x, training=training), x)
 
 
-@both
-def test_training_moves_the_statistics(flavour):
-  _, face = FACES[flavour]
+@both_bindings
+def test_training_updates_the_statistics(keras_api):
+  _, binding = BINDINGS[keras_api]
   x = images(2, 5, 4, 8)
-  layer = face.NonLocal2D(norm_momentum=0.5)
+  layer = binding.NonLocal2D(norm_momentum=0.5)
   layer(x, training=False)
   assert np.abs(layer.norm.moving_mean).max() == 0
   layer(x, training=True)
   assert np.abs(layer.norm.moving_mean).max() > 0
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize(("inner_filters", "inner"), [(None, 32), (7, 7)])
-def test_parameters(flavour, inner_filters, inner):
-  _, face = FACES[flavour]
-  layer = face.NonLocal2D(inner_filters)
+def test_parameters(keras_api, inner_filters, inner):
+  _, binding = BINDINGS[keras_api]
+  layer = binding.NonLocal2D(inner_filters)
   layer.build((None, None, None, 64))
   assert layer.inner_filters == inner
   assert sum(np.prod(w.shape) for w in layer.trainable_weights) == 4 * 64 * inner + 2 * 64
 
 
-@both
-def test_one_pixel(flavour):
-  _, face = FACES[flavour]
+@both_bindings
+def test_one_pixel(keras_api):
+  _, binding = BINDINGS[keras_api]
   x = images(3, 1, 1, 8)
-  layer = face.NonLocal2D(gamma_initializer="ones")
+  layer = binding.NonLocal2D(gamma_initializer="ones")
   np.testing.assert_allclose(layer(x), oracle(layer, x, 1.0, False), atol=1e-5)
 
 
-@both
-def test_bad_arguments_and_inputs(flavour):
-  keras, face = FACES[flavour]
+@both_bindings
+def test_bad_arguments_and_inputs(keras_api):
+  keras, binding = BINDINGS[keras_api]
   with pytest.raises(ValueError, match="inner_filters must be a positive int, or None"):
-    face.NonLocal2D(0)
+    binding.NonLocal2D(0)
   with pytest.raises(ValueError, match="needs to know the channels"):
-    face.NonLocal2D()(keras.Input([8, 8, None]))
-  layer = face.NonLocal2D()
+    binding.NonLocal2D()(keras.Input([8, 8, None]))
+  layer = binding.NonLocal2D()
   layer(keras.Input([8, 8, 16]))
   with pytest.raises(ValueError, match=r"axis -1|was built for inputs of shape"):
     layer(keras.Input([8, 8, 32]))

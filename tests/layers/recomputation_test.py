@@ -1,6 +1,6 @@
-"""On accelerators the layer projects again in the backward pass; it does not keep what it made.
+"""On accelerators the layer recomputes its projections in the backward pass.
 
-On GPUs that is so of images of more than 16 x 16 pixels.
+On GPUs it does so for images of more than 16 x 16 pixels.
 """
 
 import numpy as np
@@ -25,11 +25,11 @@ def layer_step(layer):
 
 @pytest.mark.parametrize("implementation", ["blocked", "fused"])
 @pytest.mark.parametrize("use_bias", [False, True])
-def test_the_layer_projects_again(monkeypatch, implementation, use_bias):
+def test_backward_pass_recomputes_the_projections(monkeypatch, implementation, use_bias):
   if implementation == "fused":
     if "fused" not in ops.available_implementations():
       pytest.skip("the compiled kernels have not been built")
-    # The program is a GPU's up to the kernels.
+    # Traces the program of a GPU, but with CPU kernels.
     monkeypatch.setitem(xla_custom_call.PLATFORMS, "GPU", "CPU")
   layer = LocalSelfAttention2D(8, 3, num_heads=2, use_bias=use_bias, implementation=implementation)
   inputs = tf.random.stateless_normal([2, 13, 20, 5], [0, 0])
@@ -42,17 +42,17 @@ def test_the_layer_projects_again(monkeypatch, implementation, use_bias):
     wide = f"{2 * 13 * 20},{3 * 8}"
     return products(step, inputs, upstream).count(wide)
 
-  kept = projections()
+  saved = projections()
   with ops.use_target_device("GPU"):
-    assert projections() == kept + 1
+    assert projections() == saved + 1
     for jit in (False, True):
       found = tf.function(step, jit_compile=jit, autograph=False)(inputs, upstream)
       for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("device", "again"), [("CPU", 0), ("GPU", 0), ("TPU", 1)])
-def test_of_small_images_a_gpu_keeps_the_projections(device, again):
+@pytest.mark.parametrize(("device", "recomputed"), [("CPU", 0), ("GPU", 0), ("TPU", 1)])
+def test_gpu_saves_the_projections_of_small_images(device, recomputed):
   layer = LocalSelfAttention2D(8, 3, num_heads=2, implementation="blocked")
   inputs, upstream = tf.zeros([2, 16, 16, 5]), tf.zeros([2, 16, 16, 8])
   layer.build(inputs.shape)
@@ -62,12 +62,12 @@ def test_of_small_images_a_gpu_keeps_the_projections(device, again):
     return products(layer_step(layer), inputs, upstream).count(wide)
 
   with ops.use_target_device("CPU"):
-    kept = projections()
+    saved = projections()
   with ops.use_target_device(device):
-    assert projections() == kept + again
+    assert projections() == saved + recomputed
 
 
-def test_second_derivatives_pass_through_what_is_computed_again():
+def test_second_derivatives_of_recomputed_projections():
   layer = LocalSelfAttention2D(4, 3, num_heads=2, implementation="blocked", dtype="float64")
   inputs = tf.random.stateless_normal([1, 2, 130, 3], [0, 0], dtype=tf.float64)
   layer.build(inputs.shape)

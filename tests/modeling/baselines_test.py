@@ -1,16 +1,16 @@
-"""The baselines in a ResNet: parameter counts, where their layers stand, what they change."""
+"""Baselines of the introduction in SASAResNet: parameters, layers, values."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.layers.bindings import FACES, both, tf_variables
+from tests.layers.bindings import BINDINGS, both_bindings, tf_variables
 
 CLASSIFIER = 2048 * 1000 + 1000
 BASELINES = ("squeeze_excitation", "non_local", "attention_augmented")
 
-# Trainable parameters with the 1,000-class classifier, 224 x 224. Squeeze-and-excitation is the
-# count of public SE-ResNet-50s. Non-local adds, at 512 and 1024 channels, 4 C (C / 2) + 2 C.
+# Trainable parameters with the 1,000-class classifier, 224 x 224. Squeeze-and-excitation has
+# the count of public SE-ResNet-50s. Non-local adds, at 512 and 1024 channels, 4 C (C / 2) + 2 C.
 # Attention augmentation is published as 25.8 M.
 PARAMETERS = {
   "squeeze_excitation": 28_088_024,
@@ -29,8 +29,8 @@ def count(model):
   return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
 
 
-def small(face, baseline, **arguments):
-  return face.SASAResNet(**{**SMALL, "attention_groups": (), "baseline": baseline, **arguments})
+def small(binding, baseline, **arguments):
+  return binding.SASAResNet(**{**SMALL, "attention_groups": (), "baseline": baseline, **arguments})
 
 
 def kinds(model, kind):
@@ -43,8 +43,8 @@ def images(count=2):
 
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_parameters_of_resnet_50(baseline):
-  _, face = FACES["keras"]
-  model = face.SASAResNet(50, attention_groups=(), baseline=baseline, input_shape=(224, 224, 3))
+  _, binding = BINDINGS["keras"]
+  model = binding.SASAResNet(50, attention_groups=(), baseline=baseline, input_shape=(224, 224, 3))
   print(f"{baseline:19} {count(model) + CLASSIFIER:,}")
   assert count(model) + CLASSIFIER == PARAMETERS[baseline]
   # The published widths: keys of at least 20 in each of 8 heads, values of a tenth of the filters.
@@ -54,13 +54,13 @@ def test_parameters_of_resnet_50(baseline):
   )
 
 
-@both
-def test_squeeze_and_excitation_ends_every_block_before_the_addition(flavour):
-  _, face = FACES[flavour]
-  model = small(face, "squeeze_excitation", attention_groups=(3, 4))
+@both_bindings
+def test_squeeze_and_excitation_precedes_the_addition_of_every_block(keras_api):
+  _, binding = BINDINGS[keras_api]
+  model = small(binding, "squeeze_excitation", attention_groups=(3, 4))
   gates = kinds(model, "SqueezeExcitation2D")
   assert set(gates) == {
-    f"group{group}_block{block}_recalibration" for group, block in ((1, 1), (2, 1), (2, 2))
+    f"group{stage}_block{block}_recalibration" for stage, block in ((1, 1), (2, 1), (2, 2))
   }
   for name, layer in gates.items():
     before, after = (
@@ -82,18 +82,18 @@ def test_squeeze_and_excitation_ends_every_block_before_the_addition(flavour):
     ),
   ],
 )
-def test_non_local_blocks_stand_after_every_second_block_of_groups_2_and_3(model_id, after):
-  _, face = FACES["keras"]
-  model = small(face, "non_local", model_id=model_id)
+def test_non_local_blocks_follow_every_second_block_of_stages_2_and_3(model_id, after):
+  _, binding = BINDINGS["keras"]
+  model = small(binding, "non_local", model_id=model_id)
   blocks = kinds(model, "NonLocal2D")
   assert set(blocks) == {f"{name}_context" for name in after}
   assert all(layer.inner_filters == layer.input.shape[-1] // 2 for layer in blocks.values())
 
 
-@both
-def test_a_non_local_network_starts_as_the_convolutional_one(flavour):
-  _, face = FACES[flavour]
-  plain, other = small(face, "conv"), small(face, "non_local")
+@both_bindings
+def test_non_local_network_initially_equals_the_convolutional_one(keras_api):
+  _, binding = BINDINGS[keras_api]
+  plain, other = small(binding, "conv"), small(binding, "non_local")
   for layer in plain.layers:
     other.get_layer(layer.name).set_weights(layer.get_weights())
   expected, result = plain(images()), other(images())
@@ -101,13 +101,13 @@ def test_a_non_local_network_starts_as_the_convolutional_one(flavour):
     np.testing.assert_allclose(result[level], expected[level], atol=1e-6)
 
 
-def test_attention_augments_the_convolutions_of_the_last_three_groups():
-  _, face = FACES["keras"]
-  model = small(face, "attention_augmented", attention_groups=(4,), positions="absolute")
+def test_attention_augments_the_convolutions_of_the_last_three_stages():
+  _, binding = BINDINGS["keras"]
+  model = small(binding, "attention_augmented", attention_groups=(4,), positions="absolute")
   augmented = kinds(model, "AttentionAugmentedConv2D")
   assert set(augmented) == {
-    f"group{group}_block{block}_spatial"
-    for group, blocks in ((2, 2), (3, 4))
+    f"group{stage}_block{block}_spatial"
+    for stage, blocks in ((2, 2), (3, 4))
     for block in range(1, blocks + 1)
   }
   assert all(x.positions == "absolute" and x.kernel_size == 3 for x in augmented.values())
@@ -116,16 +116,16 @@ def test_attention_augments_the_convolutions_of_the_last_three_groups():
   assert type(model.get_layer("group4_block1_spatial")).__name__ == "LocalSelfAttention2D"
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_every_baseline_trains(flavour, baseline):
-  keras, face = FACES[flavour]
-  model = small(face, baseline, kernel_regularizer=keras.regularizers.L2(1e-4))
+def test_every_baseline_trains(keras_api, baseline):
+  keras, binding = BINDINGS[keras_api]
+  model = small(binding, baseline, kernel_regularizer=keras.regularizers.L2(1e-4))
   with tf.GradientTape() as tape:
     outputs = model(images(), training=True)
     loss = sum(tf.reduce_mean(tf.sin(x)) for x in outputs.values())
   assert [tuple(x.shape[1:3]) for x in outputs.values()] == [(8, 8), (4, 4), (2, 2), (1, 1)]
-  variables = tf_variables(flavour, model.trainable_weights)
+  variables = tf_variables(keras_api, model.trainable_weights)
   gradients = tape.gradient(loss, variables)
   assert all(gradient is not None and np.isfinite(gradient).all() for gradient in gradients)
   regularized = [
@@ -135,29 +135,29 @@ def test_every_baseline_trains(flavour, baseline):
 
 
 def test_config_round_trip():
-  _, face = FACES["keras"]
-  model = small(face, "squeeze_excitation")
+  _, binding = BINDINGS["keras"]
+  model = small(binding, "squeeze_excitation")
   copy = type(model).from_config(model.get_config())
   assert copy.get_config() == model.get_config()
   assert kinds(copy, "SqueezeExcitation2D").keys() == kinds(model, "SqueezeExcitation2D").keys()
 
 
-def test_augmentation_of_images_of_unknown_size_does_without_relative_positions():
-  _, face = FACES["keras"]
-  model = small(face, "attention_augmented", positions="none", input_shape=(None, None, 3))
+def test_augmentation_without_relative_positions_accepts_unknown_sizes():
+  _, binding = BINDINGS["keras"]
+  model = small(binding, "attention_augmented", positions="none", input_shape=(None, None, 3))
   assert model(images()[:, :, :20])["5"].shape == (2, 1, 1, 128)
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
     ({"baseline": "cbam"}, r"baseline must be one of \('conv', 'squeeze_excitation'.*'cbam'"),
     (
       {"baseline": "squeeze_excitation", "attention_groups": (1, 2, 3, 4)},
-      r"expected one at least; received attention_groups=\(1, 2, 3, 4\).*attention_groups=\(\)",
+      r"expected at least one, received attention_groups=\(1, 2, 3, 4\).*attention_groups=\(\)",
     ),
-    ({"baseline": "non_local", "attention_groups": (2, 3)}, r"the groups \(2, 3\)"),
+    ({"baseline": "non_local", "attention_groups": (2, 3)}, r"the stages \(2, 3\)"),
     ({"baseline": "attention_augmented", "attention_groups": (4, 3, 2)}, r"\(2, 3, 4\)"),
     (
       {"baseline": "attention_augmented", "input_shape": (None, None, 3)},
@@ -165,7 +165,7 @@ def test_augmentation_of_images_of_unknown_size_does_without_relative_positions(
     ),
   ],
 )
-def test_bad_arguments(flavour, arguments, message):
-  _, face = FACES[flavour]
+def test_bad_arguments(keras_api, arguments, message):
+  _, binding = BINDINGS[keras_api]
   with pytest.raises(ValueError, match=message):
-    face.SASAResNet(**{**SMALL, "attention_groups": (), **arguments})
+    binding.SASAResNet(**{**SMALL, "attention_groups": (), **arguments})

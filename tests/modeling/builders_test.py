@@ -1,4 +1,4 @@
-"""A configuration's fields reach the network."""
+"""The fields of the configuration are passed to the backbone."""
 
 import dataclasses
 import inspect
@@ -11,14 +11,14 @@ from sasa_tf.modeling import builders
 from sasa_tf.tf_keras import SASAResNet
 
 
-def test_every_field_is_an_argument_of_the_same_default():
+def test_fields_have_the_defaults_of_the_arguments():
   arguments = inspect.signature(SASAResNet.__init__).parameters
   for name, value in dataclasses.asdict(backbones.SASAResNet()).items():
     default = arguments[name].default
     assert value == (list(default) if isinstance(default, tuple) else default), name
 
 
-def test_an_attention_stem_is_built_as_configured():
+def test_attention_stem_has_the_configured_arguments():
   stem = {"stem": "attention", "stem_variant": "standalone", "stem_num_heads": 2}
   config = backbones.Backbone(
     sasa_resnet=backbones.SASAResNet(

@@ -1,27 +1,27 @@
-"""Pyramid and head: parameters of the paper's Table 2, shapes, switches, first predictions."""
+"""Pyramid and head: parameters of the paper's Table 2, shapes, options, initial predictions."""
 
 import math
 
 import numpy as np
 import pytest
 
-from tests.layers.bindings import FACES, both
+from tests.layers.bindings import BINDINGS, both_bindings
 
-# Trainable parameters of the backbones without classifier, which resnet_test holds.
+# Trainable parameters of the backbones without classifier; tested in resnet_test.
 BACKBONES = {
   "resnet50": 25_557_032 - 2_049_000,
   "sasa_resnet50_conv_stem": 18_015_504 - 2_049_000,
   "sasa_resnet50": 18_008_272 - 2_049_000,
 }
-# (backbone, pyramid, head) -> trainable parameters with and without the batch norm of pyramid and
-# head, of which the paper says nothing, and millions as it prints them (Table 2).
+# (backbone, pyramid, head) -> trainable parameters with and without the batch norms of pyramid and
+# head, which the paper does not mention, and millions as printed in Table 2.
 TABLE_2 = {
   ("resnet50", "conv", "conv"): (33_420_404, 33_397_364, 33.4),
   ("sasa_resnet50_conv_stem", "conv", "conv"): (25_878_876, 25_855_836, 25.9),
   ("sasa_resnet50", "conv", "conv"): (25_871_644, 25_848_604, 25.9),
   ("sasa_resnet50_conv_stem", "conv", "attention"): (21_971_484, 21_948_444, 22.0),
   ("sasa_resnet50", "conv", "attention"): (21_964_252, 21_941_212, 22.0),
-  # The other reading of the last two rows.
+  # The alternative interpretation of the last two rows.
   ("sasa_resnet50_conv_stem", "attention", "attention"): (20_005_244, 19_982_204, None),
   ("sasa_resnet50", "attention", "attention"): (19_998_012, 19_974_972, None),
 }
@@ -38,13 +38,13 @@ def count(model):
 @pytest.fixture(scope="module")
 def parts():
   """{(spatial, use_batch_norm): parameters} of pyramids and of heads."""
-  _, face = FACES["keras"]
+  _, binding = BINDINGS["keras"]
   pyramids, heads = {}, {}
   for key in [(spatial, norm) for spatial in ("conv", "attention") for norm in (True, False)]:
     spatial, norm = key
-    pyramid = face.SASAFPN(R50, spatial=spatial, use_batch_norm=norm)
+    pyramid = binding.SASAFPN(R50, spatial=spatial, use_batch_norm=norm)
     specs = pyramid.output_specs
-    head = face.RetinaNetHead(specs, 90, 6, spatial=spatial, use_batch_norm=norm)
+    head = binding.RetinaNetHead(specs, 90, 6, spatial=spatial, use_batch_norm=norm)
     pyramids[key], heads[key] = count(pyramid), count(head)
   return pyramids, heads
 
@@ -62,11 +62,11 @@ def test_parameters_of_table_2(parts, row):
     assert printed is None or abs(parameters / 1e6 - printed) < 0.06
 
 
-def test_parameters_do_not_depend_on_the_flavour():
+def test_parameters_do_not_depend_on_the_binding():
   sizes = set()
-  for _, face in FACES.values():
-    pyramid = face.SASAFPN(SMALL, **TINY)
-    head = face.RetinaNetHead(pyramid.output_specs, 3, 2, num_layers=1, **TINY)
+  for _, binding in BINDINGS.values():
+    pyramid = binding.SASAFPN(SMALL, **TINY)
+    head = binding.RetinaNetHead(pyramid.output_specs, 3, 2, num_layers=1, **TINY)
     sizes.add((count(pyramid), count(head)))
   assert len(sizes) == 1
 
@@ -81,12 +81,12 @@ def features(height, width, specs=SMALL):
   }
 
 
-@both
+@both_bindings
 @SPATIAL
-def test_shapes_on_all_levels_of_images_of_any_size(flavour, spatial):
-  _, face = FACES[flavour]
-  pyramid = face.SASAFPN(SMALL, spatial=spatial, **TINY)
-  head = face.RetinaNetHead(pyramid.output_specs, 3, 2, num_layers=1, spatial=spatial, **TINY)
+def test_shapes_of_all_levels_for_any_image_size(keras_api, spatial):
+  _, binding = BINDINGS[keras_api]
+  pyramid = binding.SASAFPN(SMALL, spatial=spatial, **TINY)
+  head = binding.RetinaNetHead(pyramid.output_specs, 3, 2, num_layers=1, spatial=spatial, **TINY)
   assert {level: tuple(s) for level, s in pyramid.output_specs.items()} == {
     str(level): (None, None, None, 8) for level in range(3, 8)
   }
@@ -99,12 +99,12 @@ def test_shapes_on_all_levels_of_images_of_any_size(flavour, spatial):
       }
 
 
-@both
+@both_bindings
 @SPATIAL
-def test_classes_start_at_the_prior_and_boxes_at_the_anchors(flavour, spatial):
-  _, face = FACES[flavour]
+def test_initial_classes_have_the_prior_and_boxes_are_the_anchors(keras_api, spatial):
+  _, binding = BINDINGS[keras_api]
   specs = {"3": (None, None, None, 8), "4": (None, None, None, 8)}
-  head = face.RetinaNetHead(specs, 3, 2, num_layers=1, spatial=spatial, **TINY)
+  head = binding.RetinaNetHead(specs, 3, 2, num_layers=1, spatial=spatial, **TINY)
   bias = np.array(head.get_layer("classes_predictor").bias)
   np.testing.assert_allclose(bias, -math.log(0.99 / 0.01), rtol=1e-6)
   assert not np.array(head.get_layer("boxes_predictor").bias).any()
@@ -113,11 +113,11 @@ def test_classes_start_at_the_prior_and_boxes_at_the_anchors(flavour, spatial):
   assert np.abs(boxes["3"]).max() < 0.2
 
 
-@both
-def test_values_of_attention_in_heads_start_small(flavour):
-  _, face = FACES[flavour]
+@both_bindings
+def test_initial_value_kernels_of_the_head_are_small(keras_api):
+  _, binding = BINDINGS[keras_api]
   specs = {"3": (None, None, None, 64), "4": (None, None, None, 64)}
-  head = face.RetinaNetHead(specs, 3, 2, num_layers=1, **{**TINY, "num_filters": 64})
+  head = binding.RetinaNetHead(specs, 3, 2, num_layers=1, **{**TINY, "num_filters": 64})
   for name in ("classes_1", "boxes_1", "classes_predictor_spatial"):
     layer = head.get_layer(name)
     assert abs(np.std(layer.value_kernel) - 0.01) < 0.001
@@ -127,10 +127,10 @@ def test_values_of_attention_in_heads_start_small(flavour):
   assert not np.allclose(first, second)
 
 
-def test_towers_share_their_kernels_and_have_batch_norm_of_each_level():
-  _, face = FACES["keras"]
+def test_levels_share_kernels_but_not_batch_norms():
+  _, binding = BINDINGS["keras"]
   specs = {level: (None, None, None, 8) for level in "34"}
-  head = face.RetinaNetHead(specs, 3, 2, num_layers=2, **TINY)
+  head = binding.RetinaNetHead(specs, 3, 2, num_layers=2, **TINY)
   kinds = {}
   for layer in head.layers:
     kinds.setdefault(type(layer).__name__, []).append(layer.name)
@@ -142,14 +142,15 @@ def test_towers_share_their_kernels_and_have_batch_norm_of_each_level():
   )
   assert head.get_layer("classes_predictor").kernel_size == (1, 1)
   assert "BatchNormalization" not in {
-    type(x).__name__ for x in face.RetinaNetHead(specs, 3, 2, use_batch_norm=False, **TINY).layers
+    type(x).__name__
+    for x in binding.RetinaNetHead(specs, 3, 2, use_batch_norm=False, **TINY).layers
   }
 
 
-def test_attention_stands_where_convolutions_stood():
-  _, face = FACES["keras"]
+def test_attention_replaces_the_3x3_convolutions():
+  _, binding = BINDINGS["keras"]
   attention, conv = (
-    {x.name: x for x in face.SASAFPN(SMALL, spatial=spatial, **TINY).layers}
+    {x.name: x for x in binding.SASAFPN(SMALL, spatial=spatial, **TINY).layers}
     for spatial in ("attention", "conv")
   )
   assert attention.keys() == conv.keys()
@@ -161,31 +162,31 @@ def test_attention_stands_where_convolutions_stood():
 
 @pytest.mark.parametrize(("min_level", "max_level"), [(2, 4), (3, 3), (5, 8)])
 def test_levels_of_the_pyramid(min_level, max_level):
-  _, face = FACES["keras"]
-  pyramid = face.SASAFPN(SMALL, min_level, max_level, **TINY)
+  _, binding = BINDINGS["keras"]
+  pyramid = binding.SASAFPN(SMALL, min_level, max_level, **TINY)
   outputs = pyramid(features(64, 64))
   assert list(outputs) == [str(level) for level in range(min_level, max_level + 1)]
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
     ({"spatial": "convolution"}, r"spatial must be one of \('conv', 'attention'\)"),
-    ({"min_level": 1}, r"min_level must be among .* min_level=1.*\(2, 3, 4, 5\)"),
-    ({"max_level": 2}, "max_level no finer; received min_level=3, max_level=2"),
+    ({"min_level": 1}, r"min_level must be a level of .* min_level=1.*\(2, 3, 4, 5\)"),
+    ({"max_level": 2}, "max_level must not be finer; received min_level=3, max_level=2"),
     ({"input_specs": {"a": (None, None, None, 3)}}, r"consecutive levels.*\['a'\]"),
     ({"input_specs": {"3": SMALL["3"], "5": SMALL["5"]}}, r"consecutive levels.*\['3', '5'\]"),
     ({"num_filters": 12, "num_heads": 8}, "filters must be a multiple of num_heads"),
   ],
 )
-def test_bad_arguments_of_the_pyramid(flavour, arguments, message):
-  _, face = FACES[flavour]
+def test_bad_arguments_of_the_pyramid(keras_api, arguments, message):
+  _, binding = BINDINGS[keras_api]
   with pytest.raises(ValueError, match=message):
-    face.SASAFPN(**{"input_specs": SMALL, **TINY, **arguments})
+    binding.SASAFPN(**{"input_specs": SMALL, **TINY, **arguments})
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
@@ -196,10 +197,10 @@ def test_bad_arguments_of_the_pyramid(flavour, arguments, message):
     ({"spatial": None}, "spatial must be one of"),
   ],
 )
-def test_bad_arguments_of_the_head(flavour, arguments, message):
-  _, face = FACES[flavour]
+def test_bad_arguments_of_the_head(keras_api, arguments, message):
+  _, binding = BINDINGS[keras_api]
   specs = {"3": (None, None, None, 8)}
   with pytest.raises(ValueError, match=message):
-    face.RetinaNetHead(
+    binding.RetinaNetHead(
       **{"input_specs": specs, "num_classes": 3, "num_anchors": 2, **TINY, **arguments}
     )

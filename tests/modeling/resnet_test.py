@@ -1,11 +1,11 @@
-"""SASAResNet: the paper's parameter counts, shapes, switches."""
+"""SASAResNet: parameters of the paper, shapes, options."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
 
-from tests.layers.bindings import FACES, both
+from tests.layers.bindings import BINDINGS, both_bindings
 
 CLASSIFIER = 2048 * 1000 + 1000
 ALL = (1, 2, 3, 4)
@@ -20,10 +20,10 @@ PARAMETERS = {
   (50, ALL): 18_015_504,
 }
 
-# The same with the attention stem in front, of 8 mixtures.
+# The same with the attention stem with 8 mixtures.
 FULL_ATTENTION_PARAMETERS = {26: 10_324_032, 38: 14_166_152, 50: 18_008_272}
 
-# Millions as printed in the paper's Table 3, conv stem, by attention groups.
+# Millions as printed in the paper's Table 3, conv stem, by the stages with attention.
 TABLE_3 = {
   (1, 2, 3, 4): 18.0,
   (2, 3, 4): 18.1,
@@ -40,30 +40,30 @@ def count(model):
   return sum(int(np.prod(w.shape)) for w in model.trainable_weights)
 
 
-# No weights are drawn, and the implementation is the quickest to trace: neither changes the count.
+# Zero kernels and the implementation that is fastest to trace; neither changes the count.
 QUICK = {"kernel_initializer": "zeros", "implementation": "reference"}
 
 
-def count_of_network(face, *arguments, **others):
-  """With the classifier."""
-  return count(face.SASAResNet(*arguments, **QUICK, **others)) + CLASSIFIER
+def count_of_network(binding, *arguments, **others):
+  """Returns the parameters including the classifier."""
+  return count(binding.SASAResNet(*arguments, **QUICK, **others)) + CLASSIFIER
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize(("model_id", "attention_groups"), PARAMETERS)
-def test_parameters_are_exactly_the_papers(flavour, model_id, attention_groups):
-  _, face = FACES[flavour]
-  found = count_of_network(face, model_id, attention_groups=attention_groups)
-  print(f"{flavour:9} R{model_id} attention {attention_groups!s:13} {found:,}")
+def test_parameters_match_the_paper(keras_api, model_id, attention_groups):
+  _, binding = BINDINGS[keras_api]
+  found = count_of_network(binding, model_id, attention_groups=attention_groups)
+  print(f"{keras_api:9} R{model_id} attention {attention_groups!s:13} {found:,}")
   assert found == PARAMETERS[model_id, attention_groups]
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize("model_id", FULL_ATTENTION_PARAMETERS)
-def test_parameters_of_full_attention_are_exactly_the_papers(flavour, model_id):
-  _, face = FACES[flavour]
-  found = count_of_network(face, model_id, "attention")
-  print(f"{flavour:9} R{model_id} full attention {found:,}")
+def test_parameters_of_full_attention_match_the_paper(keras_api, model_id):
+  _, binding = BINDINGS[keras_api]
+  found = count_of_network(binding, model_id, "attention")
+  print(f"{keras_api:9} R{model_id} full attention {found:,}")
   assert found == FULL_ATTENTION_PARAMETERS[model_id]
 
 
@@ -77,34 +77,34 @@ def test_parameters_of_full_attention_are_exactly_the_papers(flavour, model_id):
   ],
 )
 def test_parameters_of_the_stems_of_table_7(arguments, values):
-  _, face = FACES["keras"]
-  model = face.SASAResNet(26, "attention", **arguments)
+  _, binding = BINDINGS["keras"]
+  model = binding.SASAResNet(26, "attention", **arguments)
   stem = sum(count(layer) for layer in model.layers if layer.name.startswith("stem"))
   assert stem == 2 * 3 * 64 + values + 2 * 64
 
 
-def test_parameters_of_every_group_combination_of_table_3():
-  _, face = FACES["keras"]
-  for groups, millions in TABLE_3.items():
-    found = count_of_network(face, 50, attention_groups=groups) / 1e6
-    print(f"attention groups {groups!s:13} {found:.3f} M, paper {millions} M")
+def test_parameters_of_the_stage_combinations_of_table_3():
+  _, binding = BINDINGS["keras"]
+  for stages, millions in TABLE_3.items():
+    found = count_of_network(binding, 50, attention_groups=stages) / 1e6
+    print(f"attention in stages {stages!s:13} {found:.3f} M, paper {millions} M")
     assert abs(found - millions) < 0.1
 
 
-def test_position_free_table_5_and_content_free_table_6():
-  _, face = FACES["keras"]
+def test_parameters_without_positions_and_without_content_match_tables_5_and_6():
+  _, binding = BINDINGS["keras"]
   for arguments, millions in (
     ({"positions": "none"}, 18.0),
     ({"positions": "absolute"}, 18.0),
     ({"content": False}, 16.7),
   ):
-    assert abs(count_of_network(face, 50, **arguments) / 1e6 - millions) < 0.1
+    assert abs(count_of_network(binding, 50, **arguments) / 1e6 - millions) < 0.1
 
 
-@both
-def test_endpoints_and_output_specs(flavour):
-  _, face = FACES[flavour]
-  model = face.SASAResNet(26, input_shape=(64, 96, 3))
+@both_bindings
+def test_endpoints_and_output_specs(keras_api):
+  _, binding = BINDINGS[keras_api]
+  model = binding.SASAResNet(26, input_shape=(64, 96, 3))
   expected = {
     "2": (None, 16, 24, 256),
     "3": (None, 8, 12, 512),
@@ -118,11 +118,11 @@ def test_endpoints_and_output_specs(flavour):
   }
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize("variant", ["mixture", "standalone", "conv_values"])
-def test_attention_stem_quarters_every_size(flavour, variant):
-  keras, face = FACES[flavour]
-  model = face.SASAResNet(
+def test_attention_stem_reduces_any_size_by_4(keras_api, variant):
+  keras, binding = BINDINGS[keras_api]
+  model = binding.SASAResNet(
     26, "attention", stem_variant=variant, attention_groups=(), width_multiplier=0.25
   )
   stem = keras.Model(model.inputs[0], model.get_layer("stem_pool").output)
@@ -131,9 +131,9 @@ def test_attention_stem_quarters_every_size(flavour, variant):
     assert tuple(shape) == (1, -(-height // 4), -(-width // 4), 16)
 
 
-def test_attention_stem_is_attention_batch_norm_and_pool():
-  _, face = FACES["keras"]
-  model = face.SASAResNet(26, "attention")
+def test_attention_stem_is_attention_batch_norm_and_max_pooling():
+  _, binding = BINDINGS["keras"]
+  model = binding.SASAResNet(26, "attention")
   kinds = [(x.name, type(x).__name__) for x in model.layers[1:4]]
   assert kinds == [
     ("stem", "AttentionStem"),
@@ -153,15 +153,17 @@ def test_attention_stem_is_attention_batch_norm_and_pool():
   ],
 )
 def test_scaled_attention_stem_has_even_heads(arguments, width):
-  _, face = FACES["keras"]
-  stem = face.SASAResNet(26, "attention", stem_variant="standalone", **arguments).get_layer("stem")
+  _, binding = BINDINGS["keras"]
+  stem = binding.SASAResNet(26, "attention", stem_variant="standalone", **arguments).get_layer(
+    "stem"
+  )
   assert (stem.filters, stem.num_heads) == (width, 4)
   assert stem.head_dim % 2 == 0
 
 
 def test_small_stem_keeps_the_resolution():
-  _, face = FACES["keras"]
-  model = face.SASAResNet(26, "conv_small", width_multiplier=0.25, input_shape=(32, 32, 3))
+  _, binding = BINDINGS["keras"]
+  model = binding.SASAResNet(26, "conv_small", width_multiplier=0.25, input_shape=(32, 32, 3))
   assert tuple(model.output_specs["2"]) == (None, 32, 32, 64)
   assert tuple(model.output_specs["5"]) == (None, 4, 4, 512)
 
@@ -171,14 +173,14 @@ def test_small_stem_keeps_the_resolution():
   [(1.0, (64, 128, 256, 512)), (0.25, (16, 32, 64, 128)), (0.4, (32, 48, 96, 208))],
 )
 def test_width_multiplier_rounds_to_even_heads(multiplier, widths):
-  _, face = FACES["keras"]
-  model = face.SASAResNet(26, width_multiplier=multiplier)
+  _, binding = BINDINGS["keras"]
+  model = binding.SASAResNet(26, width_multiplier=multiplier)
   assert [model.output_specs[level][-1] for level in "2345"] == [4 * width for width in widths]
 
 
-def test_attention_stands_exactly_where_asked():
-  _, face = FACES["keras"]
-  model = face.SASAResNet(26, attention_groups=[4, 2])
+def test_attention_is_used_in_the_selected_stages_only():
+  _, binding = BINDINGS["keras"]
+  model = binding.SASAResNet(26, attention_groups=[4, 2])
   spatial = {x.name: type(x).__name__ for x in model.layers if x.name.endswith("_spatial")}
   assert {name for name, kind in spatial.items() if kind == "LocalSelfAttention2D"} == {
     name for name in spatial if name.startswith(("group2", "group4"))
@@ -186,9 +188,9 @@ def test_attention_stands_exactly_where_asked():
   assert len(spatial) == 8
 
 
-def test_group_strides_keep_small_images_large():
-  _, face = FACES["keras"]
-  model = face.SASAResNet(
+def test_group_strides_set_the_resolution_of_the_stages():
+  _, binding = BINDINGS["keras"]
+  model = binding.SASAResNet(
     26, "conv_small", width_multiplier=0.25, group_strides=(1, 1, 2, 1), input_shape=(8, 8, 3)
   )
   assert [tuple(model.output_specs[level][1:3]) for level in "2345"] == [
@@ -199,31 +201,31 @@ def test_group_strides_keep_small_images_large():
   ]
 
 
-def test_every_block_halves_the_resolution_at_its_spatial_operation():
-  _, face = FACES["keras"]
-  model = face.SASAResNet(26)
+def test_spatial_operations_of_the_first_blocks_have_the_strides():
+  _, binding = BINDINGS["keras"]
+  model = binding.SASAResNet(26)
   strides = [x.strides for x in model.layers if x.name.endswith("block1_spatial")]
   assert strides == [1, 2, 2, 2]
 
 
-@both
-def test_layers_start_out_different(flavour):
-  _, face = FACES[flavour]
-  model = face.SASAResNet(26, width_multiplier=0.25)
+@both_bindings
+def test_initial_weights_of_layers_differ(keras_api):
+  _, binding = BINDINGS[keras_api]
+  model = binding.SASAResNet(26, width_multiplier=0.25)
   first, second = (
     np.array(model.get_layer(f"group2_block{block}_spatial").query_kernel) for block in (1, 2)
   )
   assert first.shape == second.shape and not np.allclose(first, second)
 
 
-@both
+@both_bindings
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
     ({"model_id": 18}, r"model_id must be one of \(26, 38, 50\); received 18"),
-    ({"attention_groups": (0, 5)}, r"groups among 1, 2, 3 and 4 .*received \(0, 5\)"),
-    ({"attention_groups": 4}, "groups among 1, 2, 3 and 4 .*received 4"),
-    ({"attention_groups": ("1", 2)}, "groups among 1, 2, 3 and 4"),
+    ({"attention_groups": (0, 5)}, r"subset of the stages 1, 2, 3 and 4 .*received \(0, 5\)"),
+    ({"attention_groups": 4}, "subset of the stages 1, 2, 3 and 4 .*received 4"),
+    ({"attention_groups": ("1", 2)}, "subset of the stages 1, 2, 3 and 4"),
     ({"stem": "patch"}, "stem must be one of"),
     ({"stem": "attention", "stem_variant": "conv"}, "variant must be one of"),
     ({"stem": "attention", "stem_num_mixtures": 0}, "num_mixtures must be a positive int"),
@@ -235,19 +237,19 @@ def test_layers_start_out_different(flavour):
     ({"positions": "learned"}, "positions must be one of"),
   ],
 )
-def test_bad_arguments(flavour, arguments, message):
-  _, face = FACES[flavour]
+def test_bad_arguments(keras_api, arguments, message):
+  _, binding = BINDINGS[keras_api]
   with pytest.raises(ValueError, match=message):
-    face.SASAResNet(**arguments)
+    binding.SASAResNet(**arguments)
 
 
-def test_residual_branches_start_as_zero_and_so_gradients_do_not_explode():
-  """Without it the gradients of the deep attention network are 10,000 times as large."""
-  _, face = FACES["tf_keras"]
+def test_zero_init_residual_prevents_exploding_gradients():
+  """Without it the gradients of ResNet-50 are 10,000 times larger."""
+  _, binding = BINDINGS["tf_keras"]
   images = tf.random.stateless_normal([2, 32, 32, 3], [1, 2])
   norms = {}
   for zero in (True, False):
-    model = face.SASAResNet(
+    model = binding.SASAResNet(
       50,
       "conv_small",
       width_multiplier=0.125,

@@ -1,4 +1,4 @@
-"""RetinaNet through Model Garden: its own parts agree with ours, and fields reach the model."""
+"""RetinaNet builder: parity with Model Garden's pyramid and head, and configuration fields."""
 
 import dataclasses
 import inspect
@@ -67,7 +67,7 @@ def assert_same(ours, theirs):
     np.testing.assert_allclose(x, theirs[level], rtol=1e-4, atol=1e-4)
 
 
-def test_the_pyramid_of_convolutions_is_model_gardens():
+def test_convolutional_pyramid_equals_model_gardens():
   ours = SASAFPN(SPECS, num_filters=8, spatial="conv")
   theirs = FPN(SPECS, num_filters=8)
   randomize(theirs)
@@ -78,7 +78,7 @@ def test_the_pyramid_of_convolutions_is_model_gardens():
   assert_same(ours(features(SPECS)), theirs(features(SPECS)))
 
 
-def test_the_head_of_convolutions_is_model_gardens():
+def test_convolutional_head_equals_model_gardens():
   specs = {str(level): (None, 2**level, 2**level, 8) for level in (3, 4)}
   ours = Head(specs, num_classes=3, num_anchors=2, num_layers=2, num_filters=8, spatial="conv")
   theirs = RetinaNetHead(3, 4, 3, 2, num_convs=2, num_filters=8)
@@ -99,7 +99,7 @@ def test_the_head_of_convolutions_is_model_gardens():
     assert_same(our_part, their_part)
 
 
-def test_background_comes_first_and_is_never_detected():
+def test_background_is_the_first_class_and_has_a_low_logit():
   model = build()
   images = np.zeros((1, 64, 64, 3), "float32")
   ours, boxes = model.head.head(model.decoder(model.backbone(images)))
@@ -111,14 +111,14 @@ def test_background_comes_first_and_is_never_detected():
   assert_same(outputs["box_outputs"], boxes)
 
 
-def test_every_weight_is_a_checkpoints():
+def test_checkpoint_items_contain_every_weight():
   model = build()
   parts = [x for item in model.checkpoint_items.values() for x in item.weights]
   assert {id(w) for w in parts} == {id(w) for w in model.weights}
   assert len(model.trainable_weights) > 20
 
 
-def test_every_field_is_an_argument_of_the_same_default():
+def test_fields_have_the_defaults_of_the_arguments():
   own = {field.name for field in dataclasses.fields(retinanet.RetinaNetHead)} - {
     field.name for field in dataclasses.fields(retinanet.RetinaNetHead.__mro__[1])
   }
@@ -132,7 +132,7 @@ def test_every_field_is_an_argument_of_the_same_default():
       assert values[name] == arguments[name].default, name
 
 
-def test_every_field_reaches_pyramid_and_head():
+def test_fields_are_passed_to_pyramid_and_head():
   changes = {
     "spatial": "attention",
     "num_filters": 12,
@@ -158,7 +158,7 @@ def test_every_field_reaches_pyramid_and_head():
   assert (head["num_classes"], head["num_anchors"], head["num_layers"]) == (3, 3, 1)
 
 
-def test_other_decoders_of_model_garden_serve():
+def test_other_decoders_of_model_garden_work():
   model = build(**{"task.model.decoder.type": "fpn", "task.model.decoder.fpn.num_filters": 8})
   assert type(model.decoder) is FPN
   outputs = model(np.zeros((1, 64, 64, 3), "float32"), training=True)
@@ -174,6 +174,6 @@ def test_other_decoders_of_model_garden_serve():
     ("head.attribute_heads", [{"name": "depth"}], r"head.attribute_heads must be \[\]"),
   ],
 )
-def test_settings_that_the_head_does_not_have(field, value, message):
+def test_unsupported_options_of_the_head_raise(field, value, message):
   with pytest.raises(ValueError, match=message):
     build(**{f"task.model.{field}": value})

@@ -1,19 +1,20 @@
-"""The switches of the paper's Tables 3 to 6 in combination: exact parameters, a forward pass."""
+"""Combinations of the options of Tables 3 to 6: exact parameters and a forward pass."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from tests.layers.bindings import FACES
+from tests.layers.bindings import BINDINGS
 
 BLOCKS, WIDTHS, HEADS = (1, 2, 4, 1), (4, 8, 16, 32), 2
-SUBSETS = [groups for size in range(1, 5) for groups in itertools.combinations((1, 2, 3, 4), size)]
+SUBSETS = [stages for size in range(1, 5) for stages in itertools.combinations((1, 2, 3, 4), size)]
 KERNELS = (3, 5, 7, 9, 11)
 POSITIONS = (("relative", True), ("relative", False), ("absolute", True), ("none", True))
 
-# Each kernel size with each kind of positions, over all combinations of groups, both stems and both
-# faces. The maps are 4, 2, 1 and 1 pixels wide, or 4 times that: smaller than most kernels.
+# Each kernel size with each kind of positions, cycling through the subsets of stages, the stems and
+# the bindings. The feature maps have 4, 2, 1 and 1 pixels per side, or 4 times as many, which is
+# smaller than most kernels.
 COMBINATIONS = [
   pytest.param(
     {
@@ -32,12 +33,12 @@ COMBINATIONS = [
 
 
 def parameters(attention_groups, kernel_size, positions, content, stem, **_):
-  """Counted by hand, from the paper's description of the network."""
+  """Returns the number of parameters, counted from the paper's description of the network."""
   total = (49 if stem == "conv" else 9) * 3 * WIDTHS[0] + 2 * WIDTHS[0]
   channels = WIDTHS[0]
-  for group, (blocks, width) in enumerate(zip(BLOCKS, WIDTHS, strict=True), start=1):
+  for stage, (blocks, width) in enumerate(zip(BLOCKS, WIDTHS, strict=True), start=1):
     spatial = 9 * width**2
-    if group in attention_groups:
+    if stage in attention_groups:
       spatial = (3 if content else 2) * width**2
       spatial += 2 * kernel_size * (width // HEADS // 2) if positions == "relative" else 0
     for block in range(blocks):
@@ -48,10 +49,10 @@ def parameters(attention_groups, kernel_size, positions, content, stem, **_):
   return total
 
 
-@pytest.mark.parametrize(("switches", "flavour"), COMBINATIONS)
-def test_any_combination_has_its_parameters_and_runs(switches, flavour):
-  _, face = FACES[flavour]
-  model = face.SASAResNet(
+@pytest.mark.parametrize(("switches", "keras_api"), COMBINATIONS)
+def test_parameters_and_forward_pass(switches, keras_api):
+  _, binding = BINDINGS[keras_api]
+  model = binding.SASAResNet(
     26, width_multiplier=0.0625, num_heads=HEADS, input_shape=(16, 16, 3), **switches
   )
   found = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
@@ -62,10 +63,10 @@ def test_any_combination_has_its_parameters_and_runs(switches, flavour):
   assert all(np.isfinite(x).all() and np.ptp(x) > 0 for x in outputs.values())
 
 
-def test_width_multiplier_scales_both_bodies():
-  """Paper Fig. 5; the counts fall with the square of the width, but for norms and embeddings."""
-  _, face = FACES["keras"]
-  for groups, full in (((), 13_696_552), ((1, 2, 3, 4), 10_331_264)):
-    model = face.SASAResNet(26, attention_groups=groups, width_multiplier=0.25, num_heads=2)
+def test_width_multiplier_scales_both_backbones():
+  """Paper Fig. 5: except norms and embeddings, the counts grow with the square of the width."""
+  _, binding = BINDINGS["keras"]
+  for stages, full in (((), 13_696_552), ((1, 2, 3, 4), 10_331_264)):
+    model = binding.SASAResNet(26, attention_groups=stages, width_multiplier=0.25, num_heads=2)
     found = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
     assert 1.0 < found / ((full - 2_049_000) * 0.25**2) < 1.35

@@ -1,4 +1,4 @@
-"""Classifiers to count: SASAResNet with the head that Model Garden gives it."""
+"""Builds the classifiers of the paper's tables and counts their operations and parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import track
 
 from sasa_tf.analysis.cost import ModelCost, cost_model
 from sasa_tf.analysis.paper.tables import MODELS
-from sasa_tf.keras import SASAResNet
+from sasa_tf.keras import SASAResNet, SASAResNetClassifier
 
 IMAGENET_SHAPE = (224, 224, 3)
 IMAGENET_CLASSES = 1000
@@ -25,26 +25,23 @@ def build_classifier(
   name: str | None = None,
   **arguments: Any,
 ) -> keras.Model:
-  """Returns SASAResNet with global average pooling and a dense layer, of Keras 3.
+  """Returns a Keras 3 `SASAResNetClassifier`, or a `SASAResNet` if `num_classes` is 0.
 
-  The large weights are zeros: drawing them would take half of the time.
+  The kernels are zeros, because drawing them would take half of the time.
 
   Args:
-    num_classes: of the dense layer; 0 for the backbone alone.
+    num_classes: units of the dense layer; 0 for the backbone alone.
     input_shape: (H, W, C).
-    name: of the model; by default "sasa_resnet50" or the like.
-    **arguments: of `SASAResNet`.
+    name: of the model; by default "sasa_resnet50", "resnet50" and so on.
+    **arguments: arguments of `SASAResNet`.
   """
-  zeros: dict[str, Any] = {"kernel_initializer": "zeros"}
-  backbone = SASAResNet(input_shape=tuple(input_shape), **zeros, **arguments)
   if name is None:
-    made = backbone.get_config()
-    name = f"{'sasa_' if made['attention_groups'] else ''}resnet{made['model_id']}"
+    prefix = "sasa_" if arguments.get("attention_groups", True) else ""
+    name = f"{prefix}resnet{arguments.get('model_id', 50)}"
+  arguments |= {"input_shape": tuple(input_shape), "kernel_initializer": "zeros", "name": name}
   if not num_classes:
-    return keras.Model(backbone.inputs, backbone.outputs, name=name)
-  features = keras.layers.GlobalAveragePooling2D(name="pool")(backbone.outputs[-1])
-  logits = keras.layers.Dense(num_classes, name="classifier", **zeros)(features)
-  return keras.Model(backbone.inputs, logits, name=name)
+    return SASAResNet(**arguments)
+  return SASAResNetClassifier(num_classes=num_classes, **arguments)
 
 
 @functools.cache

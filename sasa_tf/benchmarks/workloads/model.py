@@ -10,7 +10,7 @@ import tf_keras
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.benchmarks.workloads.precision import policy_name
 from sasa_tf.benchmarks.workloads.workload import Workload, random_tensors
-from sasa_tf.tf_keras import SASAResNet
+from sasa_tf.tf_keras import SASAResNetClassifier
 
 CLASSES = 1000
 # Keeps float16's gradients from vanishing; fixed, as nobody waits for this training to converge.
@@ -21,18 +21,16 @@ def _classifier(case: Case, architecture: dict[str, Any], implementation: str) -
   before = tf_keras.mixed_precision.global_policy()
   tf_keras.mixed_precision.set_global_policy(policy_name(case.dtype))
   try:
-    backbone = SASAResNet(
+    return SASAResNetClassifier(
       case.model_id,
+      CLASSES,
+      case.shape,
       num_heads=case.num_heads,
       kernel_size=case.kernel_size,
       border=case.border,
       implementation=implementation,
-      input_shape=case.shape,
       **architecture,
     )
-    features = tf_keras.layers.GlobalAveragePooling2D()(backbone.outputs[-1])
-    logits = tf_keras.layers.Dense(CLASSES, dtype="float32")(features)
-    return tf_keras.Model(backbone.inputs, logits)
   finally:
     tf_keras.mixed_precision.set_global_policy(before)
 

@@ -1,4 +1,4 @@
-"""Model Garden's builders: the only place where a configuration object becomes plain arguments."""
+"""Builders for Model Garden, which convert configuration objects to constructor arguments."""
 
 from sasa_tf import extras
 

@@ -1,6 +1,8 @@
-"""The backbone `sasa_resnet` in Model Garden's registry."""
+"""Registers the backbone type `sasa_resnet` with Model Garden."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import tf_keras
 from official.modeling import hyperparams
@@ -12,25 +14,27 @@ from sasa_tf.tf_keras import SASAResNet
 @factory.register_backbone_builder("sasa_resnet")
 def build_sasa_resnet(
   input_specs: tf_keras.layers.InputSpec,
-  backbone_config: hyperparams.Config,
+  backbone_config: hyperparams.OneOfConfig,
   norm_activation_config: hyperparams.Config,
   l2_regularizer: tf_keras.regularizers.Regularizer | None = None,
 ) -> tf_keras.Model:
   """Builds the backbone of type `sasa_resnet` for Model Garden.
 
   Args:
-    input_specs: of the images, [B, H, W, C].
-    backbone_config: `sasa_tf.configs.backbones.Backbone` or any choice that holds `sasa_resnet`.
+    input_specs: spec of the images, [B, H, W, C].
+    backbone_config: `sasa_tf.configs.backbones.Backbone` or another one-of config with the field
+      `sasa_resnet`.
     norm_activation_config: Model Garden's `NormActivation`.
-    l2_regularizer: of convolutions and projections.
+    l2_regularizer: regularizer of convolutions and projections.
 
   Returns:
-    A model with the outputs "2" to "5" and `output_specs`.
+    A model with the outputs "2" to "5" and the attribute `output_specs`.
   """
-  config = backbone_config.get()
+  config: Any = backbone_config.get()
+  shape: Any = input_specs.shape
   return SASAResNet(
     **config.as_dict(),
-    input_shape=tuple(input_specs.shape[1:]),
+    input_shape=tuple(shape[1:]),
     activation=norm_activation_config.activation,
     use_sync_bn=norm_activation_config.use_sync_bn,
     norm_momentum=norm_activation_config.norm_momentum,

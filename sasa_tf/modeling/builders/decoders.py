@@ -1,4 +1,4 @@
-"""The decoder `sasa_fpn` in Model Garden's registry."""
+"""Registers the decoder type `sasa_fpn` with Model Garden."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def build_sasa_fpn(
   """Builds the decoder of type `sasa_fpn` for Model Garden.
 
   Args:
-    input_specs: {level: [B, H, W, C]} of the backbone.
-    model_config: of a model with the fields `decoder`, `min_level`, `max_level` and
-      `norm_activation`; its decoder `sasa_tf.configs.decoders.Decoder`, or any choice that holds
-      `sasa_fpn`.
-    l2_regularizer: of convolutions and projections.
+    input_specs: {level: shape [B, H, W, C]} of the outputs of the backbone.
+    model_config: model config with the fields `decoder`, `min_level`, `max_level` and
+      `norm_activation`. The decoder is `sasa_tf.configs.decoders.Decoder` or another one-of config
+      with the field `sasa_fpn`.
+    l2_regularizer: regularizer of convolutions and projections.
 
   Returns:
-    A model with the outputs from `min_level` to `max_level` and `output_specs`.
+    A model with the outputs from `min_level` to `max_level` and the attribute `output_specs`.
   """
   norm_activation = model_config.norm_activation
   return SASAFPN(
