@@ -149,7 +149,9 @@ class AttentionStemBase(KerasMixin):
     elif self.variant == "standalone":
       self.value_kernel = self._add_kernel("value_kernel", projection, values)
       self.relative_rows, self.relative_columns = (
-        self._add_embedding(name, (2 * block - 1, self.head_dim // 2), self.head_dim**-0.5)
+        self._add_embedding(
+          name, (2 * block - 1, self.head_dim // 2), self.head_dim**-0.5, autocast=False
+        )
         for name in ("relative_rows", "relative_columns")
       )
     else:
@@ -175,11 +177,13 @@ class AttentionStemBase(KerasMixin):
       name, shape, initializer or self.kernel_initializer, self.kernel_regularizer
     )
 
-  def _add_embedding(self, name: str, shape: tuple[int, int], deviation: float):
+  def _add_embedding(
+    self, name: str, shape: tuple[int, int], deviation: float, autocast: bool = True
+  ):
     initializer = self.embedding_initializer or self._keras.initializers.RandomNormal(
       stddev=deviation
     )
-    return self._add_trained(name, shape, initializer, self.embedding_regularizer)
+    return self._add_trained(name, shape, initializer, self.embedding_regularizer, autocast)
 
   def _query_and_key(self, inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns query and key, each [B, H, W, N, D]."""

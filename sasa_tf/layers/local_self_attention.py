@@ -9,7 +9,7 @@ import tensorflow as tf
 from sasa_tf import ops
 from sasa_tf.layers.checks import check_inputs, head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
-from sasa_tf.layers.types import Border, Implementation, Positions
+from sasa_tf.layers.types import Border, ImplementationName, Positions
 from sasa_tf.ops.checks import window_geometry
 from sasa_tf.ops.dispatch import check_implementation
 from sasa_tf.ops.qkv_packing import split_qkv
@@ -48,7 +48,7 @@ class LocalSelfAttention2DBase(KerasMixin):
     border: Border = "zero",
     dilation_rate: int | tuple[int, int] = 1,
     use_bias: bool = False,
-    implementation: Implementation = "auto",
+    implementation: ImplementationName = "auto",
     *,
     strides: int = 1,
     scale: float = 1.0,

@@ -1,8 +1,10 @@
-"""Types of the string arguments that layers and models share."""
+"""String arguments that layers and models share."""
 
 from typing import Literal
 
+from sasa_tf.ops.types import Border, ImplementationName
+
+__all__ = ["Border", "ImplementationName", "Positions", "StemVariant"]
+
 Positions = Literal["relative", "absolute", "none"]
-Border = Literal["zero", "mask"]
-Implementation = Literal["auto", "reference", "blocked", "fused"]
 StemVariant = Literal["mixture", "standalone", "conv_values"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sasa_tf.layers.types import Border, Implementation, Positions
+from sasa_tf.layers.types import Border, ImplementationName, Positions
 from sasa_tf.modeling.pyramid import Spatial, level_inputs, sorted_levels, spatial_operation
 from sasa_tf.modeling.serializable import SerializableModel
 
@@ -46,7 +46,7 @@ class SASAFPNBase(SerializableModel):
     num_heads: int = 8,
     positions: Positions = "relative",
     border: Border = "zero",
-    implementation: Implementation = "auto",
+    implementation: ImplementationName = "auto",
     *,
     use_batch_norm: bool = True,
     activation: str = "relu",

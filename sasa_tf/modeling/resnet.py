@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sasa_tf.layers.types import Border, Implementation, Positions, StemVariant
+from sasa_tf.layers.types import Border, ImplementationName, Positions, StemVariant
 from sasa_tf.modeling.baselines import (
   Baseline,
   BaselineLayers,
@@ -102,7 +102,7 @@ class SASAResNetBase(SerializableModel):
     positions: Positions = "relative",
     content: bool = True,
     border: Border = "zero",
-    implementation: Implementation = "auto",
+    implementation: ImplementationName = "auto",
     *,
     stem_variant: StemVariant = "mixture",
     stem_num_heads: int = 4,
