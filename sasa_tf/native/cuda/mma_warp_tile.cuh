@@ -1,4 +1,4 @@
-// The MMA tiles of a warp: the iterator over them, and their rows as mma operands.
+// The MMA tiles (warp tiles) of a warp: the iterator over them, and their rows as mma operands.
 #ifndef SASA_TF_NATIVE_CUDA_MMA_WARP_TILE_CUH_
 #define SASA_TF_NATIVE_CUDA_MMA_WARP_TILE_CUH_
 
