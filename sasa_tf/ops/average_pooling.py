@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -20,11 +22,11 @@ def average_pool_2d(inputs: tf.Tensor, size: int) -> tf.Tensor:
     [B, ceil(H / size), ceil(W / size), C], means over the pixels of each block inside the image.
   """
   height, width = inputs.shape[1:3]
-  if None in (height, width) or height % size or width % size:
+  if height is None or width is None or height % size or width % size:
     return tf.nn.avg_pool2d(inputs, size, size, "SAME")
 
   @tf.custom_gradient
-  def pool(inputs):
+  def pool(inputs: tf.Tensor) -> Any:
     def gradient(upstream):
       return tf.repeat(tf.repeat(upstream / size**2, size, axis=1), size, axis=2)
 
@@ -45,7 +47,7 @@ def average_pool_heads(outputs: tf.Tensor, size: int) -> tf.Tensor:
   """
   if size == 1:
     return outputs
-  heads = outputs.shape[3:]
+  heads: Any = outputs.shape[3:]
   flat = tf.reshape(outputs, tf.concat([tf.shape(outputs)[:3], [heads.num_elements()]], axis=0))
   pooled = average_pool_2d(tf.ensure_shape(flat, [*outputs.shape[:3], None]), size)
   return tf.reshape(pooled, tf.concat([tf.shape(pooled)[:3], heads], axis=0))

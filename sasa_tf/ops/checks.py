@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 
@@ -14,6 +14,11 @@ from sasa_tf.ops.window import WindowGeometry
 def softmax_dtype(dtype: tf.DType) -> tf.DType:
   """Returns the dtype of logits and softmax for inputs of `dtype`: float32, or float64."""
   return tf.float64 if dtype == tf.float64 else tf.float32
+
+
+def static_size(tensor: tf.Tensor | tf.TensorSpec, axis: int) -> int:
+  """Returns the size of an axis that is static, such as N and D of checked arguments."""
+  return cast("int", tensor.shape[axis])
 
 
 def int_pair(name: str, value: IntOrPair | list[int]) -> tuple[int, int]:
@@ -162,7 +167,7 @@ def relative_tables(
       "relative_rows and relative_columns go together, as r is their concatenation (paper "
       f"Sec. 3.1); {missing} is None. Pass both, or neither for attention without positions."
     )
-  head_dim = query.shape[4]
+  head_dim = static_size(query, 4)
   if head_dim % 2:
     raise ValueError(
       "the head width D must be even with relative positions, half of it for the row and half for "

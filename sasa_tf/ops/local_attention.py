@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 
@@ -28,7 +29,9 @@ def _saves_qkv(query: tf.TensorSpec) -> bool:
   """Returns whether to save packed QKV for the backward pass even if it can be recomputed."""
   device, (height, width) = target_device(), query.shape[1:3]
   if device == "GPU":
-    return None not in (height, width) and height * width <= _MAX_SAVED_PIXELS
+    if height is None or width is None:
+      return False
+    return height * width <= _MAX_SAVED_PIXELS
   return device == "CPU"  # has much memory, and slow matrix products
 
 
@@ -224,10 +227,14 @@ def local_attention_weights(
       pixels = _checked_pixels(pixels, query)
       queries = reference.gather_pixels(query, pixels)
       windows = functools.partial(reference.gather_windows, pixels=pixels, geometry=geometry)
+    inside: Any = None
+    if border == "mask":
+      inside = windows(tf.ones_like(query[:, :, :, :1, :1], dtype))
+      inside = inside[..., 0]
     weights = reference.attention_weights(
       tf.cast(queries, dtype) * scale,
       None if key is None else windows(tf.cast(key, dtype)),
-      windows(tf.ones_like(query[..., :1, :1], dtype))[..., 0] if border == "mask" else None,
+      inside,
       rows,
       columns,
     )

@@ -6,9 +6,11 @@ their memory. It is the specification: the other implementations are tested to b
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
-from sasa_tf.ops.checks import softmax_dtype
+from sasa_tf.ops.checks import softmax_dtype, static_size
 from sasa_tf.ops.window import WindowGeometry
 
 # Finite, so that no border arithmetic can produce NaN; exp(-1e9 - max) is exactly 0 in float32.
@@ -25,7 +27,7 @@ def extract_windows(images: tf.Tensor, geometry: WindowGeometry) -> tf.Tensor:
   Returns:
     [B, H, W, K*K, N, D], window positions row by row.
   """
-  heads, width = images.shape[3:]
+  heads, width = static_size(images, 3), static_size(images, 4)
   batch, height, columns = tf.unstack(tf.shape(images)[:3])
   patches = tf.image.extract_patches(
     tf.reshape(images, [batch, height, columns, heads * width]),
@@ -88,8 +90,10 @@ def relative_logits(
   row_term = tf.einsum("...nd,rd->...rn", query_rows, relative_rows)
   column_term = tf.einsum("...nd,cd->...cn", query_columns, relative_columns)
   both = row_term[..., :, None, :] + column_term[..., None, :, :]  # [..., K, K, N]
-  window = both.shape[-3] * both.shape[-2]
-  return tf.reshape(both, tf.concat([tf.shape(query)[:-2], [window, query.shape[-2]]], axis=0))
+  window = static_size(both, -3) * static_size(both, -2)
+  return tf.reshape(
+    both, tf.concat([tf.shape(query)[:-2], [window, static_size(query, -2)]], axis=0)
+  )
 
 
 def attention_weights(
@@ -113,8 +117,9 @@ def attention_weights(
   """
   logits = 0.0
   if key_windows is not None:
-    logits += tf.reduce_sum(query[..., None, :, :] * key_windows, axis=-1)
-  if relative_rows is not None:
+    per_position: Any = query
+    logits += tf.reduce_sum(per_position[..., None, :, :] * key_windows, axis=-1)
+  if relative_rows is not None and relative_columns is not None:
     logits += relative_logits(query, relative_rows, relative_columns)
   if inside is not None:
     logits += (1.0 - inside) * MASKED_LOGIT
@@ -163,10 +168,10 @@ def local_attention(
   del window_mask
   dtype = softmax_dtype(query.dtype)
 
-  def windows(images):
+  def windows(images: tf.Tensor) -> Any:
     return extract_windows(tf.cast(images, dtype), geometry)
 
-  weights = attention_weights(
+  weights: Any = attention_weights(
     tf.cast(query, dtype) * scale,
     None if key is None else windows(key),
     windows(tf.ones_like(query[:1, :, :, :1, :1]))[..., 0] if geometry.border == "mask" else None,

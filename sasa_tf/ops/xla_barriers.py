@@ -6,6 +6,7 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -23,7 +24,10 @@ def target_device() -> Device:
   if device is not None:
     return device
   present = {device.device_type for device in tf.config.list_logical_devices()}
-  return next((device for device in DEVICES if device in present), "CPU")
+  for device in DEVICES:
+    if device in present:
+      return device
+  return "CPU"
 
 
 @contextlib.contextmanager
@@ -85,7 +89,7 @@ def recompute_barrier(
 
 
 @tf.custom_gradient
-def _optimization_barrier(tensor: tf.Tensor):
+def _optimization_barrier(tensor: tf.Tensor) -> Any:
   return compat.optimization_barrier(tensor), lambda upstream: upstream
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import softmax_dtype
+from sasa_tf.ops.checks import softmax_dtype, static_size
 from sasa_tf.ops.window import WindowGeometry
 from sasa_tf.ops.xla_barriers import fusion_barrier, target_device
 
-Size = int | tf.Tensor
+Size = Any  # an int if static, else a scalar tensor
 
 
 def sizes(tensor: tf.Tensor) -> list[Size]:
@@ -143,7 +144,7 @@ class HaloTiling:
 
   def _from_phases(self, phases: tf.Tensor, heads: int) -> tf.Tensor:
     """Inverse of `_to_phases`."""
-    (height, width), depth = self.image, phases.shape[-1]
+    (height, width), depth = self.image, static_size(phases, -1)
     (rows, columns), (row_rate, column_rate) = self._phase_size(), self.rates
     if column_rate > 1:
       phases = _swap(phases, [-1, column_rate, rows * columns, depth])
@@ -165,7 +166,7 @@ class HaloTiling:
     """
     rows, columns = self.block
     column_blocks = self.counts[1]
-    phases, depth = self._to_phases(images), images.shape[-1]
+    phases, depth = self._to_phases(images), static_size(images, -1)
     if not _is(column_blocks, 1):
       phases = _swap(phases, [-1, rows, column_blocks, columns * depth])
     return tf.reshape(phases, [-1, rows * columns, depth])
@@ -174,7 +175,7 @@ class HaloTiling:
     """Inverse of `split_queries`, for images of `heads` heads."""
     rows, columns = self.block
     phase_rows, phase_columns = self._phase_size()
-    column_blocks, depth = self.counts[1], blocks.shape[-1]
+    column_blocks, depth = self.counts[1], static_size(blocks, -1)
     if not _is(column_blocks, 1):
       blocks = _swap(blocks, [-1, column_blocks, rows, columns * depth])
     phases = tf.reshape(blocks, [-1, phase_rows, phase_columns, depth])
@@ -189,7 +190,7 @@ class HaloTiling:
     Returns:
       [G, tile rows * tile columns, D], with zeros outside the image.
     """
-    (tile_rows, tile_columns), depth = self.tile, images.shape[-1]
+    (tile_rows, tile_columns), depth = self.tile, static_size(images, -1)
     (_, column_blocks), (rows, columns) = self.counts, self._phase_size()
     tiles = self._to_phases(images)
     if not self.single[0]:
@@ -212,7 +213,7 @@ class HaloTiling:
     Returns:
       [B, H, W, N, D].
     """
-    (tile_rows, tile_columns), depth = self.tile, tiles.shape[-1]
+    (tile_rows, tile_columns), depth = self.tile, static_size(tiles, -1)
     (_, column_blocks), (rows, columns) = self.counts, self._phase_size()
     if not _is(column_blocks, 1):
       tiles = _swap(tiles, [-1, column_blocks, tile_rows, tile_columns * depth])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,7 +22,7 @@ from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
 from sasa_tf.ops.blocked.halo_tiling import HaloTiling, sizes
 from sasa_tf.ops.blocked.matmul_attention import Operands
 from sasa_tf.ops.blocked.separable_bias import separable_bias
-from sasa_tf.ops.checks import softmax_dtype
+from sasa_tf.ops.checks import softmax_dtype, static_size
 from sasa_tf.ops.precision import product_dtype
 from sasa_tf.ops.window import WindowGeometry
 from sasa_tf.ops.xla_barriers import recompute_barrier
@@ -85,7 +86,7 @@ class _BlockedAttention:
     queries, dtype = math.prod(self.tiling.block), softmax_dtype(value.dtype)
     like = None
     if chunks > 1:
-      lse_shape = [value.shape[0], value.shape[3] * self.tiling.blocks, 1, queries]
+      lse_shape = [value.shape[0], static_size(value, 3) * self.tiling.blocks, 1, queries]
       like = (tf.TensorSpec(value.shape, value.dtype), tf.TensorSpec(lse_shape, dtype))
 
     def attend_images(query, key, value):
@@ -105,11 +106,11 @@ class _BlockedAttention:
 
   def backward(
     self,
-    inputs: Sequence[tf.Tensor | None],
+    inputs: Sequence[Any],
     output: tf.Tensor,
     lse: tf.Tensor,
     upstream: tf.Tensor,
-  ) -> list[tf.Tensor | None]:
+  ) -> list[Any]:
     """Returns the gradients of the inputs, with logits and probabilities rematerialized."""
     query, key, value, rows, columns = inputs
     chunks = self._image_chunks(value)
@@ -131,14 +132,14 @@ class _BlockedAttention:
 
   def _images_backward(
     self,
-    inputs: Sequence[tf.Tensor | None],
+    inputs: Sequence[Any],
     output: tf.Tensor,
     lse: tf.Tensor,
     upstream: tf.Tensor,
-  ) -> list[tf.Tensor | None]:
+  ) -> list[Any]:
     """`backward` of one chunk of images."""
     query, key, value, rows, columns = inputs
-    tiling, heads, dtype = self.tiling, value.shape[3], lse.dtype
+    tiling, heads, dtype = self.tiling, static_size(value, 3), lse.dtype
     lse = tf.reshape(lse, [-1, 1, math.prod(tiling.block)])
     queries = self._queries(query)
     with tf.GradientTape() as tape:
@@ -179,23 +180,23 @@ def _differentiable(
 ) -> tf.Tensor:
   """Returns the output of `attention`, with `attention.backward` as its gradient."""
 
-  def with_none(present):
+  def with_none(present: Iterable[tf.Tensor]) -> list[Any]:
     present = iter(present)
     return [None if x is None else next(present) for x in inputs]
 
-  def stock_gradient(*arguments):
+  def stock_gradient(*arguments: tf.Tensor) -> Any:
     *present, upstream = arguments
     with tf.GradientTape() as tape:
       tape.watch(present)
       output, _ = attention.forward(*with_none(present), chunked=False)
-    return tape.gradient(output, present, upstream)
+    return tape.gradient(output, present, [upstream])
 
   @tf.custom_gradient
-  def attend(*present):
+  def attend(*present: tf.Tensor) -> Any:
     output, lse = attention.forward(*with_none(present))
 
     @tf.custom_gradient
-    def gradient(*arguments):
+    def gradient(*arguments: tf.Tensor) -> Any:
       *present, upstream = arguments
       if recompute is None:
         saved = with_none(recompute_barrier([output, upstream], present))
@@ -203,11 +204,11 @@ def _differentiable(
         saved = [*recompute([output, upstream]), *with_none(present)[3:]]
       gradients = _present(attention.backward(saved, output, lse, upstream))
 
-      def second_gradient(*upstreams):
+      def second_gradient(*upstreams: Any) -> Any:
         with tf.GradientTape() as tape:
           tape.watch(arguments)
           gradients = stock_gradient(*arguments)
-        return tape.gradient(gradients, arguments, upstreams)
+        return tape.gradient(gradients, arguments, list(upstreams))
 
       return gradients, second_gradient
 

@@ -6,10 +6,11 @@ operate on vectors of queries, and the products of the backward pass need no lar
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from sasa_tf.ops.checks import static_size
 from sasa_tf.ops.precision import product
 from sasa_tf.ops.xla_barriers import compiled_for_gpu, fusion_barrier
 
@@ -38,9 +39,9 @@ class Operands(NamedTuple):
 def _logits(operands: Operands) -> tf.Tensor:
   """Returns q.k + bias, [G, tile, queries]."""
   rows, columns = operands.rows, operands.columns
-  tile, queries = rows.shape[1] * columns.shape[1], rows.shape[2]
+  tile, queries = static_size(rows, 1) * static_size(columns, 1), rows.shape[2]
   bias = tf.reshape(rows[:, :, None] + columns[:, None], [-1, tile, queries])
-  if operands.keys is None:
+  if operands.keys is None or operands.queries is None:
     return bias
   return product(operands.keys, operands.queries, adjoint_b=True) + bias
 
@@ -77,7 +78,9 @@ def forward(operands: Operands) -> tuple[tf.Tensor, tf.Tensor]:
 def gradient_specs(operands: Operands) -> Operands:
   """Returns the specs of the gradients that `backward` returns for these operands."""
   blocks, dtype = operands.values.shape[0], operands.rows.dtype
-  specs = [x if x is None else tf.TensorSpec([blocks, *x.shape[1:]], x.dtype) for x in operands]
+  specs: list[Any] = [
+    x if x is None else tf.TensorSpec([blocks, *x.shape[1:]], x.dtype) for x in operands
+  ]
   if operands.queries is not None:
     specs[0] = tf.TensorSpec(specs[0].shape, dtype)
   return Operands(*specs)
@@ -102,7 +105,7 @@ def backward(operands: Operands, lse: tf.Tensor, delta: tf.Tensor, upstream: tf.
   # Rounded to the operands' dtype, so that no float32 array of them is written to memory.
   d_logits = tf.cast(weights * (d_weights - delta), upstream.dtype)
   d_queries = d_keys = d_outside_lse = None
-  if operands.keys is not None:
+  if operands.keys is not None and operands.queries is not None:
     d_queries = tf.linalg.matrix_transpose(product(operands.keys, d_logits, adjoint_a=True))
     d_keys = product(d_logits, operands.queries, rounded=True)
   if operands.outside_lse is not None:

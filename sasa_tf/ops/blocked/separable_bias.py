@@ -6,10 +6,12 @@ All are separable into a row term plus a column term, so no two-dimensional bias
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import tensorflow as tf
 
 from sasa_tf.ops.blocked.halo_tiling import HaloTiling
+from sasa_tf.ops.checks import static_size
 from sasa_tf.ops.reference import MASKED_LOGIT
 from sasa_tf.ops.xla_barriers import target_device
 
@@ -21,7 +23,7 @@ def _offset_logits(
 
   One product reads the queries once; each table uses its half of the channels.
   """
-  half = queries.shape[-1] // 2
+  half = static_size(queries, -1) // 2
   table = tf.concat(
     [tf.pad(rows, [[0, 0], [0, half]]), tf.pad(columns, [[0, 0], [half, 0]])], axis=0
   )
@@ -45,10 +47,10 @@ def _skew(lines: tf.Tensor, length: int) -> tf.Tensor:
 
   Implemented by padding lines to length + 1 and reshaping the flat array to lines of `length`.
   """
-  count, width = lines.shape[-2:]
+  count, width = static_size(lines, -2), static_size(lines, -1)
   padding = [[0, 0]] * (lines.shape.rank - 1) + [[0, length + 1 - width]]
   shape = tf.shape(lines)[:-2]
-  flat = tf.reshape(tf.pad(lines, padding), tf.concat([shape, [count * (length + 1)]], axis=0))
+  flat: Any = tf.reshape(tf.pad(lines, padding), tf.concat([shape, [count * (length + 1)]], axis=0))
   return tf.reshape(flat[..., : count * length], tf.concat([shape, [count, length]], axis=0))
 
 
@@ -84,7 +86,8 @@ def _window_bias(
   lines = tf.reshape(offset_logits, [offset_logits.shape[0], -1, *block])
   lines = tf.transpose(lines, [1, 3, 2, 0] if axis == 0 else [1, 2, 3, 0])
   first = 0 if window_mask else block[axis] - 1
-  bias = _skew(lines, reach + 2 * first)[..., first : first + reach]
+  bias: Any = _skew(lines, reach + 2 * first)
+  bias = bias[..., first : first + reach]
   # Back to [G, reach, rows, columns].
   bias = tf.transpose(bias, [0, 3, 2, 1] if axis == 0 else [0, 3, 1, 2])
   return tf.reshape(bias, [-1, reach, math.prod(block)]) + mask
@@ -101,9 +104,11 @@ def _border_bias(
   outside = tf.cast((pixel < 0) | (pixel >= tiling.image[axis]), dtype)  # [phases, blocks, tile]
   (row_blocks, column_blocks), (row_rate, column_rate) = tiling.counts, tiling.rates
   if axis == 0:
-    outside = tf.tile(outside[:, None, :, None], [batch, column_rate, 1, column_blocks, 1])
+    multiples: Any = [batch, column_rate, 1, column_blocks, 1]
+    outside = tf.tile(outside[:, None, :, None], multiples)
   else:
-    outside = tf.tile(outside[None, :, None], [batch * row_rate, 1, row_blocks, 1, 1])
+    multiples = [batch * row_rate, 1, row_blocks, 1, 1]
+    outside = tf.tile(outside[None, :, None], multiples)
   return tf.reshape(outside, [-1, tiling.tile[axis], 1]) * MASKED_LOGIT
 
 
@@ -159,7 +164,7 @@ def separable_bias(
     window_mask: see `local_attention_2d`.
   """
   offset_logits = (None, None)
-  if rows is not None:
+  if rows is not None and columns is not None:
     if not window_mask:
       rows, columns = (_extend_table(x, tiling, i) for i, x in enumerate((rows, columns)))
     offset_logits = _offset_logits(queries, rows, columns)
@@ -173,6 +178,8 @@ def separable_bias(
     if tiling.geometry.border == "mask":
       term += _border_bias(tiling, axis, batch, queries.dtype)
     terms.append(term)
-  outside_lse = _outside_lse(*full, tiling) if tiling.geometry.border == "zero" else None
+  outside_lse = None
+  if tiling.geometry.border == "zero":
+    outside_lse = _outside_lse(full[0], full[1], tiling)
   row_term, column_term = terms
   return row_term, column_term, outside_lse

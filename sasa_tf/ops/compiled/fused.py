@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -62,7 +63,7 @@ def unsupported_reason(
 
 
 def _kernel_call(
-  maps: Sequence[tf.Tensor | None],
+  maps: Sequence[Any],
   tables: Sequence[tf.Tensor | None],
   geometry: WindowGeometry,
   scale: float,
@@ -107,7 +108,7 @@ class _FusedAttention:
   stock: Callable[..., tf.Tensor]
   recompute_qkv: RecomputeQkv | None = None
 
-  def _with_none(self, inputs: Sequence[tf.Tensor]) -> list[tf.Tensor | None]:
+  def _with_none(self, inputs: Sequence[tf.Tensor]) -> list[Any]:
     """Returns the inputs with None in the place of those that are absent."""
     remaining = iter(inputs)
     return [next(remaining) if present else None for present in self.present]
@@ -129,7 +130,8 @@ class _FusedAttention:
     output = self._output_spec(inputs[0])
     pooled, pool_size = [0], self.call.pool_size
     if pool_size > 1:
-      batch, *sizes, heads, depth = output.shape
+      shape: Any = output.shape
+      batch, *sizes, heads, depth = shape
       pooled = [batch, *[size // pool_size for size in sizes], heads, depth]
     specs = [
       output,
@@ -175,31 +177,29 @@ class _FusedAttention:
     gradients = [*d_maps, d_rows, d_columns]
     return [g for g, present in zip(gradients, self.present, strict=True) if present]
 
-  def stock_gradients(
-    self, inputs: Sequence[tf.Tensor], upstream: tf.Tensor
-  ) -> list[tf.Tensor | None]:
+  def stock_gradients(self, inputs: Sequence[tf.Tensor], upstream: tf.Tensor) -> Any:
     """`backward` in differentiable TensorFlow operations."""
     with tf.GradientTape() as tape:
       tape.watch(inputs)
       output = average_pool_heads(self.stock(*self._with_none(inputs)), self.call.pool_size)
-    return tape.gradient(output, inputs, upstream)
+    return tape.gradient(output, inputs, [upstream])
 
   def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
     """Returns the output, or the pooled output if the kernels compute it."""
 
     @tf.custom_gradient
-    def attend(*inputs):
+    def attend(*inputs: tf.Tensor) -> Any:
       output, lse, pooled = self.forward(*inputs)
 
       @tf.custom_gradient
-      def gradient(*arguments):
+      def gradient(*arguments: tf.Tensor) -> Any:
         *inputs, upstream = arguments
 
-        def second_gradient(*upstreams):
+        def second_gradient(*upstreams: Any) -> Any:
           with tf.GradientTape() as tape:
             tape.watch(arguments)
             gradients = self.stock_gradients(inputs, upstream)
-          return tape.gradient(gradients, arguments, upstreams)
+          return tape.gradient(gradients, arguments, list(upstreams))
 
         return self.backward(inputs, output, lse, upstream), second_gradient
 
@@ -254,7 +254,9 @@ def local_attention(
   return _attend(
     _kernel_call(maps, tables, geometry, scale),
     (*maps, *tables),
-    lambda *inputs: blocked.local_attention(*inputs, geometry, scale),
+    lambda query, key, value, rows, columns: blocked.local_attention(
+      query, key, value, rows, columns, geometry, scale
+    ),
   )
 
 
@@ -265,7 +267,8 @@ def _with_pooling(call: LocalAttentionCall, pool_size: int) -> LocalAttentionCal
 
 def _pools(call: LocalAttentionCall, qkv: tf.Tensor, pool_size: int) -> bool:
   """Returns whether the kernels compute the average pooling."""
-  batch, height, width, parts, heads, depth = qkv.shape
+  shape: Any = qkv.shape
+  batch, height, width, parts, heads, depth = shape
   even = None not in (height, width) and height % 2 == 0 and width % 2 == 0
   return (
     (pool_size, target_device(), call.geometry.dilation_rate) == (2, "GPU", (1, 1))

@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from sasa_tf.native import library, limits
+from sasa_tf.ops.checks import static_size
 from sasa_tf.ops.compiled.stablehlo import SIZES, Array, module
 from sasa_tf.ops.compiled.xla_custom_call import (
   ELEMENT_TYPES,
@@ -51,7 +53,8 @@ class _StemCall:
   def backward(self) -> str:
     """Takes those and the output's gradient; returns gradients of the last two and scratch."""
     _, similarity, values = self._inputs
-    scratch = Array((_scratch_floats(values.sizes[0], self.channels, self.heads, self.depth),))
+    positions = self.block[0] * self.block[1]
+    scratch = Array((_scratch_floats(positions, self.channels, self.heads, self.depth),))
     return self._module("backward", [*self._inputs, self._output], [similarity, values, scratch])
 
   @property
@@ -73,10 +76,10 @@ class _StemCall:
     return module(f"stem_attention_{name}", arguments, results, attributes, self.platforms)
 
 
-def _scratch_floats(places: int, channels: int, heads: int, depth: int) -> int:
+def _scratch_floats(positions: int, channels: int, heads: int, depth: int) -> int:
   """StemWorkspaceFloats of sasa_tf/native/stem_kernels.h."""
   row = -(-depth // 16) * 16
-  table = heads * (places * channels * row + 16 * channels**2)
+  table = heads * (positions * channels * row + 16 * channels**2)
   workers = max(32, min(512, 2**21 // max(table, 1)))
   return workers * table
 
@@ -98,7 +101,7 @@ def unsupported_reason(
     return loaded.reason
   if unsupported := unsupported_dtype(inputs.dtype):
     return unsupported
-  return limits.stem_attention_unsupported(PLATFORMS[device], block, inputs.shape, depth)
+  return limits.stem_attention_unsupported(PLATFORMS[device], block, tuple(inputs.shape), depth)
 
 
 def block_attention_absorbed(
@@ -122,23 +125,25 @@ def block_attention_absorbed(
   Returns:
     [B, H, W, N, D] in the dtype of `inputs`.
   """
-  heads, depth = value_kernels.shape[2:]
+  heads, depth = static_size(value_kernels, 2), static_size(value_kernels, 3)
   platforms = library.load().platforms
-  call = _StemCall(ELEMENT_TYPES[inputs.dtype], block, inputs.shape[3], heads, depth, platforms)
+  call = _StemCall(
+    ELEMENT_TYPES[inputs.dtype], block, static_size(inputs, 3), heads, depth, platforms
+  )
   output_spec = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
 
-  def stock_gradients(sources, arguments, upstream):
+  def stock_gradients(sources: Any, arguments: Any, upstream: Any) -> Any:
     with tf.GradientTape() as tape:
       tape.watch(sources)
       result = stock(*arguments)
     return tape.gradient(result, sources, upstream)
 
   @tf.custom_gradient
-  def attend(*arguments):
+  def attend(*arguments: tf.Tensor) -> Any:
     (result,) = call_kernel(call.forward, platforms, arguments, [output_spec])
 
     @tf.custom_gradient
-    def gradient(*arguments):
+    def gradient(*arguments: tf.Tensor) -> Any:
       *inputs, upstream = arguments
       d_similarity, d_value_kernels, _ = call_kernel(
         call.backward,
@@ -152,11 +157,11 @@ def block_attention_absorbed(
       )
       (d_inputs,) = stock_gradients(inputs[:1], inputs, upstream)
 
-      def second_gradient(*upstreams):
+      def second_gradient(*upstreams: Any) -> Any:
         with tf.GradientTape() as tape:
           tape.watch(arguments)
           gradients = stock_gradients(inputs, inputs, upstream)
-        return tape.gradient(gradients, arguments, upstreams)
+        return tape.gradient(gradients, arguments, list(upstreams))
 
       return [d_inputs, d_similarity, d_value_kernels], second_gradient
 

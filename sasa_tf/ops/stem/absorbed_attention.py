@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
 from sasa_tf.ops.blocked.halo_tiling import sizes
-from sasa_tf.ops.checks import int_pair, require_floating, softmax_dtype
+from sasa_tf.ops.checks import int_pair, require_floating, softmax_dtype, static_size
 from sasa_tf.ops.compiled import fused_stem
 from sasa_tf.ops.dispatch import auto_may_use_compiled_kernels
 from sasa_tf.ops.stem.block_attention import block_tables, padding_mask, relative_embeddings
@@ -54,7 +55,7 @@ def should_absorb_projections(
     block_size: int or (rows, columns), in pixels.
     positions: whether there are relative positions.
   """
-  if inputs.shape[3] >= depth:
+  if static_size(inputs, 3) >= depth:
     return False
   block = int_pair("block_size", block_size)
   return target_device() != "CPU" or _unsupported_reason(inputs, block, depth, positions) is None
@@ -109,22 +110,24 @@ def block_attention_2d_absorbed(
         f"{name} must have shape {expected} for inputs {inputs.shape}, query_kernel "
         f"{query_kernel.shape} and block_size={block}; received {kernel.shape}."
       )
-  heads, depth = value_kernels.shape[2:]
+  heads, depth = static_size(value_kernels, 2), static_size(value_kernels, 3)
   queries_like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
-  tables = block_tables(relative_rows, relative_columns, queries_like, block)
+  rows, columns = block_tables(relative_rows, relative_columns, queries_like, block)
   with tf.name_scope("block_attention_2d_absorbed"):
     query_kernel *= scale
     similarity = tf.einsum("cnd,end->nce", query_kernel, key_kernel)
     position_kernel = None
-    if tables[0] is not None:
-      embeddings = relative_embeddings(*tables, block)
+    if rows is not None and columns is not None:
+      embeddings = relative_embeddings(rows, columns, block)
       position_kernel = tf.einsum("cnd,pqd->pnqc", query_kernel, embeddings)
     tensors = [inputs, similarity, value_kernels]
     if position_kernel is not None:
       tensors.append(position_kernel)
     stock = functools.partial(_attend, block=block)
     if _unsupported_reason(inputs, block, depth, position_kernel is not None) is None:
-      attended = fused_stem.block_attention_absorbed(*tensors, block, stock)
+      attended = fused_stem.block_attention_absorbed(
+        inputs, similarity, value_kernels, block, stock
+      )
     elif target_device() == "TPU":
       attended = _attend_in_chunks(stock, *tensors)
     else:
@@ -147,12 +150,13 @@ def _attend_in_chunks(
     *weights: shared by the images: similarity [N, C, C], value kernels [P, C, N, D] and, with
       relative positions, the position kernel [P, N, P, C].
   """
-  positions, _, heads, depth = weights[1].shape
+  shape: Any = weights[1].shape
+  positions, _, heads, depth = shape
   batch, height, width, _ = sizes(inputs)
   chunks = chunk_count(batch, height * width * heads * positions)
 
   @tf.custom_gradient
-  def compute(inputs, *weights):
+  def compute(inputs: Any, *weights: Any) -> Any:
     like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
     outputs = chunked_map(lambda inputs: attend(inputs, *weights), [inputs], like, chunks)
 
@@ -164,7 +168,8 @@ def _attend_in_chunks(
         with tf.GradientTape() as tape:
           tape.watch(sources)
           result = attend(*sources)
-        d_inputs, *d_weights = tape.gradient(result, sources, upstream)
+        gradients: Any = tape.gradient(result, sources, upstream)
+        d_inputs, *d_weights = gradients
         return [d_inputs, *[g[None] for g in d_weights]]
 
       like = [tf.TensorSpec(inputs.shape, inputs.dtype)]
@@ -194,16 +199,18 @@ def _attend(
     position_kernel: [P, N, P, C], whose product with a query's input is q.r, or None.
     block: (rows, columns) of a block.
   """
-  positions, channels, heads, depth = value_kernels.shape
+  shape: Any = value_kernels.shape
+  positions, channels, heads, depth = shape
   partition = BlockPartition.of(inputs, block)
   blocks = partition.split(inputs)  # [G, P, C]
   logits = _logits(tf.cast(blocks, similarity.dtype), similarity, position_kernel, partition)
-  weights = tf.cast(tf.nn.softmax(logits), inputs.dtype)
+  weights: Any = tf.cast(tf.nn.softmax(logits), inputs.dtype)
 
   weighted = weights[..., None] * blocks[:, None, None]  # [G, P, N, P, C]
   weighted = tf.reshape(weighted, [partition.count * positions, heads * positions * channels])
   # One large product with a block-diagonal kernel is faster than a small one for each head.
-  kernel = tf.transpose(value_kernels, [2, 0, 1, 3])[..., None, :]  # [N, P, C, 1, D]
+  kernel: Any = tf.transpose(value_kernels, [2, 0, 1, 3])
+  kernel = kernel[..., None, :]  # [N, P, C, 1, D]
   kernel *= tf.eye(heads, dtype=kernel.dtype)[:, None, None, :, None]
   kernel = tf.reshape(kernel, [heads * positions * channels, heads * depth])
   attended = tf.matmul(weighted, tf.cast(kernel, inputs.dtype))
@@ -220,10 +227,11 @@ def _logits(
   """Returns logits [G, P, N, P], the query's position before the key's, of blocks [G, P, C]."""
   queries = tf.einsum("gpc,nce->gpne", blocks, similarity)
   # Sums of C products, because matrix products of so few channels would be inefficient.
-  channels = range(blocks.shape[2])
+  channels = range(static_size(blocks, 2))
   logits = tf.add_n([queries[..., None, c] * blocks[:, None, None, :, c] for c in channels])
   if position_kernel is not None:
-    logits += tf.add_n([blocks[:, :, None, None, c] * position_kernel[..., c] for c in channels])
+    kernel: Any = position_kernel
+    logits += tf.add_n([blocks[:, :, None, None, c] * kernel[..., c] for c in channels])
   if partition.is_ragged:
     logits += padding_mask(partition, logits.dtype)
   return logits

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import as_heads, int_pair, relative_tables, softmax_dtype
+from sasa_tf.ops.checks import as_heads, int_pair, relative_tables, softmax_dtype, static_size
 from sasa_tf.ops.reference import MASKED_LOGIT
 from sasa_tf.ops.stem.block_partition import BlockPartition
 
 
 def _split_heads(images: tf.Tensor, partition: BlockPartition) -> tf.Tensor:
   """[B, H, W, N, D] -> [G, P, N, D] in the softmax's dtype."""
-  heads, width = images.shape[3:]
+  heads, width = static_size(images, 3), static_size(images, 4)
   blocks = partition.split(tf.reshape(images, [*partition.image, heads * width]))
   blocks = tf.reshape(blocks, [partition.count, partition.positions, heads, width])
   return tf.cast(blocks, softmax_dtype(images.dtype))
@@ -70,7 +70,7 @@ def _weights(
   """Returns the softmax weights, [G, N, P, P], the query's position before the key's."""
   queries = _split_heads(query, partition) * scale
   logits = tf.einsum("gpnd,gqnd->gnpq", queries, _split_heads(key, partition))
-  if relative_rows is not None:
+  if relative_rows is not None and relative_columns is not None:
     embeddings = relative_embeddings(relative_rows, relative_columns, partition.block)
     logits += tf.einsum("gpnd,pqd->gnpq", queries, embeddings)
   if partition.is_ragged:
@@ -121,11 +121,13 @@ def block_attention_2d(
   Raises:
     ValueError: shapes, dtypes or arguments do not match.
   """
-  query, key, *tables, partition = _checked(query, key, relative_rows, relative_columns, block_size)
+  query, key, rows, columns, partition = _checked(
+    query, key, relative_rows, relative_columns, block_size
+  )
   value = as_heads("value", value, like=query)
-  heads, width = value.shape[3:]
+  heads, width = static_size(value, 3), static_size(value, 4)
   with tf.name_scope("block_attention_2d"):
-    weights = _weights(query, key, *tables, partition, scale)
+    weights = _weights(query, key, rows, columns, partition, scale)
     attended = tf.einsum("gnpq,gqnd->gpnd", weights, _split_heads(value, partition))
     attended = tf.reshape(attended, [partition.count, partition.positions, heads * width])
     images = partition.join(tf.cast(attended, value.dtype))
@@ -158,10 +160,12 @@ def block_attention_weights(
   Raises:
     ValueError: shapes, dtypes or arguments do not match.
   """
-  query, key, *tables, partition = _checked(query, key, relative_rows, relative_columns, block_size)
-  heads = query.shape[3]
+  query, key, rows, columns, partition = _checked(
+    query, key, relative_rows, relative_columns, block_size
+  )
+  heads = static_size(query, 3)
   with tf.name_scope("block_attention_weights"):
-    weights = tf.transpose(_weights(query, key, *tables, partition, scale), [0, 2, 1, 3])
+    weights = tf.transpose(_weights(query, key, rows, columns, partition, scale), [0, 2, 1, 3])
     positions = partition.positions
     weights = tf.reshape(weights, [partition.count, positions, heads * positions])
     return tf.reshape(partition.join(weights), [*partition.image, heads, *partition.block])

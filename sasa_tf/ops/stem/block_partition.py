@@ -30,7 +30,8 @@ class BlockPartition:
   @classmethod
   def of(cls, images: tf.Tensor, block: tuple[int, int]) -> BlockPartition:
     """Returns the partition of images [B, H, W, ...]."""
-    return cls(block, tuple(sizes(images)[:3]))
+    batch, height, width = sizes(images)[:3]
+    return cls(block, (batch, height, width))
 
   @property
   def _margins(self) -> tuple[tuple[Size, Size], tuple[Size, Size]]:

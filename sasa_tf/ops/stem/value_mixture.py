@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import require_floating, softmax_dtype
+from sasa_tf.ops.checks import require_floating, softmax_dtype, static_size
 from sasa_tf.ops.stem.block_partition import BlockPartition
 
 # Shapes in letters; dimensions with the same letter have the same size.
@@ -152,7 +152,7 @@ def spatial_value_mixture(
     mixture_vectors=(vectors, _MIXTURE_VECTORS),
   )
   with tf.name_scope("spatial_value_mixture"):
-    block = (rows.shape[0], columns.shape[0])
+    block = (static_size(rows, 0), static_size(columns, 0))
     mixed = spatial_value_kernels(kernels, rows, columns, vectors)
     partition = BlockPartition.of(inputs, block)
     values = tf.einsum("gpc,pcf->gpf", partition.split(inputs), tf.cast(mixed, inputs.dtype))
