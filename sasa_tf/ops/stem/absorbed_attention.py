@@ -21,6 +21,7 @@ from sasa_tf.ops.compiled import fused_stem
 from sasa_tf.ops.dispatch import auto_may_use_compiled_kernels
 from sasa_tf.ops.stem.block_attention import block_tables, padding_mask, relative_embeddings
 from sasa_tf.ops.stem.block_partition import BlockPartition
+from sasa_tf.ops.types import IntOrPair
 from sasa_tf.ops.xla_barriers import recompute_barrier, target_device
 
 
@@ -41,7 +42,7 @@ def should_absorb_projections(
   inputs: tf.Tensor | tf.TensorSpec,
   depth: int,
   *,
-  block_size: int | tuple[int, int] = 4,
+  block_size: IntOrPair = 4,
   positions: bool = False,
 ) -> bool:
   """Returns whether absorbing the projections is faster than projecting the inputs.
@@ -61,6 +62,27 @@ def should_absorb_projections(
   return target_device() != "CPU" or _unsupported_reason(inputs, block, depth, positions) is None
 
 
+def _check_kernels(
+  inputs: tf.Tensor,
+  query_kernel: tf.Tensor,
+  key_kernel: tf.Tensor,
+  value_kernels: tf.Tensor,
+  block: tuple[int, int],
+) -> None:
+  """Raises a ValueError if the shapes do not match."""
+  projection = [inputs.shape[3], *query_kernel.shape[1:]]
+  for name, kernel, expected in (
+    ("query_kernel", query_kernel, projection),
+    ("key_kernel", key_kernel, projection),
+    ("value_kernels", value_kernels, [block[0] * block[1], *projection]),
+  ):
+    if kernel.shape != expected:
+      raise ValueError(
+        f"{name} must have shape {expected} for inputs {inputs.shape}, query_kernel "
+        f"{query_kernel.shape} and block_size={block}; received {kernel.shape}."
+      )
+
+
 def block_attention_2d_absorbed(
   inputs: tf.Tensor,
   query_kernel: tf.Tensor,
@@ -69,7 +91,7 @@ def block_attention_2d_absorbed(
   relative_rows: tf.Tensor | None = None,
   relative_columns: tf.Tensor | None = None,
   *,
-  block_size: int | tuple[int, int] = 4,
+  block_size: IntOrPair = 4,
   scale: float = 1.0,
 ) -> tf.Tensor:
   """`block_attention_2d` of projected inputs, without computing the projections.
@@ -99,17 +121,7 @@ def block_attention_2d_absorbed(
     tf.cast(tf.convert_to_tensor(kernel), dtype)
     for kernel in (query_kernel, key_kernel, value_kernels)
   )
-  projection = [inputs.shape[3], *query_kernel.shape[1:]]
-  for name, kernel, expected in (
-    ("query_kernel", query_kernel, projection),
-    ("key_kernel", key_kernel, projection),
-    ("value_kernels", value_kernels, [block[0] * block[1], *projection]),
-  ):
-    if kernel.shape != expected:
-      raise ValueError(
-        f"{name} must have shape {expected} for inputs {inputs.shape}, query_kernel "
-        f"{query_kernel.shape} and block_size={block}; received {kernel.shape}."
-      )
+  _check_kernels(inputs, query_kernel, key_kernel, value_kernels, block)
   heads, depth = static_size(value_kernels, 2), static_size(value_kernels, 3)
   queries_like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
   rows, columns = block_tables(relative_rows, relative_columns, queries_like, block)
@@ -120,18 +132,18 @@ def block_attention_2d_absorbed(
     if rows is not None and columns is not None:
       embeddings = relative_embeddings(rows, columns, block)
       position_kernel = tf.einsum("cnd,pqd->pnqc", query_kernel, embeddings)
-    tensors = [inputs, similarity, value_kernels]
+    weights = [similarity, value_kernels]
     if position_kernel is not None:
-      tensors.append(position_kernel)
+      weights.append(position_kernel)
     stock = functools.partial(_attend, block=block)
     if _unsupported_reason(inputs, block, depth, position_kernel is not None) is None:
       attended = fused_stem.block_attention_absorbed(
         inputs, similarity, value_kernels, block, stock
       )
     elif target_device() == "TPU":
-      attended = _attend_in_chunks(stock, *tensors)
+      attended = _attend_in_chunks(stock, inputs, *weights)
     else:
-      attended = stock(*tensors)
+      attended = stock(inputs, *weights)
     output_size = tf.concat([tf.shape(inputs)[:3], [heads * depth]], axis=0)
     return tf.ensure_shape(tf.reshape(attended, output_size), [*inputs.shape[:3], heads * depth])
 

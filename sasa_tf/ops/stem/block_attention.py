@@ -7,6 +7,7 @@ import tensorflow as tf
 from sasa_tf.ops.checks import as_heads, int_pair, relative_tables, softmax_dtype, static_size
 from sasa_tf.ops.reference import MASKED_LOGIT
 from sasa_tf.ops.stem.block_partition import BlockPartition
+from sasa_tf.ops.types import IntOrPair
 
 
 def _split_heads(images: tf.Tensor, partition: BlockPartition) -> tf.Tensor:
@@ -78,7 +79,13 @@ def _weights(
   return tf.nn.softmax(logits)
 
 
-def _checked(query, key, relative_rows, relative_columns, block_size):
+def _checked(
+  query: tf.Tensor,
+  key: tf.Tensor,
+  relative_rows: tf.Tensor | None,
+  relative_columns: tf.Tensor | None,
+  block_size: IntOrPair,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None, tf.Tensor | None, BlockPartition]:
   """Checks and converts the arguments; returns query, key, both tables and the partition."""
   block = int_pair("block_size", block_size)
   query = as_heads("query", query)
@@ -94,7 +101,7 @@ def block_attention_2d(
   relative_rows: tf.Tensor | None = None,
   relative_columns: tf.Tensor | None = None,
   *,
-  block_size: int | tuple[int, int] = 4,
+  block_size: IntOrPair = 4,
   scale: float = 1.0,
 ) -> tf.Tensor:
   """Attends from each pixel to all pixels of its own block (paper Sec. 3.2, App. A.1).
@@ -140,7 +147,7 @@ def block_attention_weights(
   relative_rows: tf.Tensor | None = None,
   relative_columns: tf.Tensor | None = None,
   *,
-  block_size: int | tuple[int, int] = 4,
+  block_size: IntOrPair = 4,
   scale: float = 1.0,
 ) -> tf.Tensor:
   """Returns the softmax weights of `block_attention_2d`, for inspection and visualization.
