@@ -7,7 +7,7 @@ from typing import Any, get_args
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.checks import check_inputs, require_channels
+from sasa_tf.layers.checks import require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import Positions
 
@@ -164,7 +164,7 @@ class AttentionAugmentedConv2DBase(KerasMixin):
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Applies the layer: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
-    inputs = check_inputs(self.name, inputs, self._built_shape)
+    inputs = self._check_inputs(inputs, self._built_shape)
     attended = self._attend(inputs)
     if self.convolution_kernel is None:
       return attended

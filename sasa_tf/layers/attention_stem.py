@@ -7,7 +7,7 @@ from typing import Any, get_args
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.checks import check_inputs, head_width, require_channels
+from sasa_tf.layers.checks import head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import StemVariant
 from sasa_tf.ops.stem.absorbed_attention import (
@@ -248,7 +248,7 @@ class AttentionStemBase(KerasMixin):
     return block_attention_2d_absorbed(inputs, query, key, values, **self._block_arguments())
 
   def _checked(self, inputs: tf.Tensor) -> tf.Tensor:
-    return check_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
+    return self._check_inputs(inputs, [None, None, None, self.query_kernel.shape[0]])
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Applies the layer: [B, H, W, C] -> [B, H, W, filters]."""

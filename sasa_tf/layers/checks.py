@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import tensorflow as tf
-
 
 def head_width(filters: int, num_heads: int) -> int:
   """Returns the head width D = filters / num_heads.
@@ -45,24 +43,3 @@ def require_channels(layer: str, input_shape: Sequence[int | None]) -> int:
       f"{tuple(input_shape)}. Set the last dimension, as in Input([None, None, 64])."
     )
   return channels
-
-
-def check_inputs(layer: str, inputs: tf.Tensor, built_shape: Sequence[int | None]) -> tf.Tensor:
-  """Returns `inputs` with the static shape that the layer was built for.
-
-  Needed because tf_keras does not check symbolic inputs against `input_spec`.
-
-  Args:
-    layer: name of the layer, for the error message.
-    inputs: [B, H, W, C].
-    built_shape: (B, H, W, C) that the layer was built for; None for a dimension that may vary.
-
-  Raises:
-    ValueError: the shapes are incompatible.
-  """
-  if not inputs.shape.is_compatible_with(built_shape):
-    raise ValueError(
-      f"{layer} was built for inputs of shape {tuple(built_shape)}; received {inputs.shape}. "
-      "Create another layer for these inputs."
-    )
-  return tf.ensure_shape(inputs, built_shape)

@@ -7,6 +7,7 @@ The bindings `sasa_tf.keras` and `sasa_tf.tf_keras` set `_keras` to their module
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,25 @@ class KerasMixin(_KerasObject):
           f"trained. Use `from {_BINDINGS[keras_api]} import {name}`."
         )
     return super().__call__(*args, **kwargs)
+
+  def _check_inputs(self, inputs: tf.Tensor, built_shape: Sequence[int | None]) -> tf.Tensor:
+    """Returns `inputs` with the static shape that the layer was built for.
+
+    Needed because tf_keras does not check symbolic inputs against `input_spec`.
+
+    Args:
+      inputs: [B, H, W, C].
+      built_shape: (B, H, W, C) that the layer was built for; None for a dimension that may vary.
+
+    Raises:
+      ValueError: the shapes are incompatible.
+    """
+    if not inputs.shape.is_compatible_with(built_shape):
+      raise ValueError(
+        f"{self.name} was built for inputs of shape {tuple(built_shape)}; received "
+        f"{inputs.shape}. Create another layer for these inputs."
+      )
+    return tf.ensure_shape(inputs, built_shape)
 
   def _add_trained(
     self,

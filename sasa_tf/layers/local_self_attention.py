@@ -7,7 +7,7 @@ from typing import Any, get_args
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.checks import check_inputs, head_width, require_channels
+from sasa_tf.layers.checks import head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import Border, ImplementationName, Positions
 from sasa_tf.ops.checks import window_geometry
@@ -177,7 +177,7 @@ class LocalSelfAttention2DBase(KerasMixin):
 
   def _with_positions(self, inputs: tf.Tensor) -> tf.Tensor:
     """Returns the input of the projections, [B, H, W, C]."""
-    inputs = check_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
+    inputs = self._check_inputs(inputs, [None, None, None, self.query_kernel.shape[0]])
     if self.positions != "absolute":
       return inputs
     height, width = tf.unstack(tf.shape(inputs)[1:3])

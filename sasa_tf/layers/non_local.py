@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.checks import check_inputs, require_channels
+from sasa_tf.layers.checks import require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 
 
@@ -111,7 +111,7 @@ class NonLocal2DBase(KerasMixin):
     def project(x, kernel):
       return tf.tensordot(x, tf.cast(tf.convert_to_tensor(kernel), x.dtype), axes=1)
 
-    inputs = check_inputs(self.name, inputs, [None, None, None, self.query_kernel.shape[0]])
+    inputs = self._check_inputs(inputs, [None, None, None, self.query_kernel.shape[0]])
     query, key, value = (
       project(inputs, kernel) for kernel in (self.query_kernel, self.key_kernel, self.value_kernel)
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.layers.checks import check_inputs, require_channels
+from sasa_tf.layers.checks import require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.ops.checks import softmax_dtype
 
@@ -92,7 +92,7 @@ class SqueezeExcitation2DBase(KerasMixin):
       kernel, bias = (tf.cast(tf.convert_to_tensor(w), x.dtype) for w in (kernel, bias))
       return tf.matmul(x, kernel) + bias
 
-    inputs = check_inputs(self.name, inputs, [None, None, None, self.squeeze_kernel.shape[0]])
+    inputs = self._check_inputs(inputs, [None, None, None, self.squeeze_kernel.shape[0]])
     # Sums over a large image overflow float16 and lose precision in bfloat16.
     means = tf.reduce_mean(tf.cast(inputs, softmax_dtype(inputs.dtype)), axis=[1, 2])
     means = tf.cast(means, inputs.dtype)
