@@ -49,7 +49,7 @@ def non_max_suppression(
   labels = best.indices % classes
   chosen = tf.gather(boxes, best.indices // classes)
   offsets = tf.cast(labels, boxes.dtype)[:, None] * (_CLASS_OFFSET * max(image_size))
-  kept, kept_scores, number = tf.raw_ops.NonMaxSuppressionV5(
+  selected, selected_scores, number = tf.raw_ops.NonMaxSuppressionV5(
     boxes=chosen + offsets,
     scores=best.values,
     max_output_size=max_detections,
@@ -60,9 +60,9 @@ def non_max_suppression(
   )
   exists = tf.range(max_detections) < number
   found = {
-    "detection_boxes": tf.where(exists[:, None], tf.gather(chosen, kept), 0.0),
-    "detection_scores": tf.where(exists, kept_scores, 0.0),
-    "detection_classes": tf.where(exists, tf.gather(labels, kept) + 1, 0),
+    "detection_boxes": tf.where(exists[:, None], tf.gather(chosen, selected), 0.0),
+    "detection_scores": tf.where(exists, selected_scores, 0.0),
+    "detection_classes": tf.where(exists, tf.gather(labels, selected) + 1, 0),
     "num_detections": number,
   }
   return {name: values[None] for name, values in found.items()}
