@@ -61,7 +61,7 @@ def test_box_counts_are_sorted_in_descending_order(tmp_path):
   assert "train  30 examples, 2 classes and background, 1 shard\n" in report
   assert "5,001 boxes: dog 3,001, cat 2,000\n" in report
   assert "crowds among them, which training and evaluation ignore: 5\n" in report
-  assert "at most 9 boxes per image; images without boxes: 4\n" in report
+  assert "most boxes in one image: 9; images without boxes: 4\n" in report
   assert "Invalid" not in report and "max_num_instances" not in report
 
 

@@ -54,7 +54,7 @@ class BoxStats:
     if self.crowds:
       lines.append(f"crowds among them, which training and evaluation ignore: {self.crowds:,}")
     lines.append(
-      f"at most {self.most_in_an_image} boxes per image; images without boxes: "
+      f"most boxes in one image: {self.most_in_an_image}; images without boxes: "
       f"{self.images_without:,}"
     )
     if self.most_in_an_image > _MAX_INSTANCES:
