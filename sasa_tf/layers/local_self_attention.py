@@ -124,7 +124,7 @@ class LocalSelfAttention2DBase(KerasMixin):
     self.border = border
     self.dilation_rate = geometry.dilation_rate
     self.use_bias = bool(use_bias)
-    self.implementation = implementation
+    self.implementation: ImplementationName = implementation
     self.strides = strides
     self.scale = scale
     self.activation = keras.activations.get(activation)
