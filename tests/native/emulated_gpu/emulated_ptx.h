@@ -17,12 +17,21 @@ using emulation::SourceLocation;
 
 namespace {
 
-// The arrays that kernels declare as `extern __shared__`.
+// The arrays that kernels declare as `extern __shared__`, in each namespace that has kernels.
 alignas(1024) thread_local char memory[emulation::kMaxSharedBytes];
 alignas(1024) thread_local float tables[emulation::kMaxSharedBytes / 4];
 const emulation::DynamicShared declared_memory(memory), declared_tables(tables);
 
 }  // namespace
+
+namespace stem {
+namespace {
+
+alignas(1024) thread_local char memory[emulation::kMaxSharedBytes];
+const emulation::DynamicShared declared_memory(memory);
+
+}  // namespace
+}  // namespace stem
 
 // Kernels run one after another, as without PDL.
 inline void GridLaunchDependents() {}
