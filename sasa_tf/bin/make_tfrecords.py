@@ -86,97 +86,100 @@ COMMANDS = {
 }
 
 
-def define_flags(values: flags.FlagValues) -> None:
-  """Defines the flags of all subcommands."""
-
-  def define(kind, name, default, text, **limits):
-    names = [key for key, command in COMMANDS.items() if name in command.parameters]
-    scope = "" if len(names) == len(COMMANDS) else f"[{', '.join(names)}] "
-    kind(name, default, scope + text, flag_values=values, **limits)
-
-  define(
+# (definition function, name, default, help text).
+_FLAGS = (
+  (
     flags.DEFINE_string,
     "input",
     None,
     "Directory of the images: with one folder per class for image_folder, a VOC data set for voc.",
-  )
-  define(
+  ),
+  (
     flags.DEFINE_string,
     "annotations",
     "",
     "The COCO instances file; for voc, the directory of the XML files if it is not the default.",
-  )
-  define(flags.DEFINE_string, "output", None, "Directory to write to; created if missing.")
-  define(
+  ),
+  (flags.DEFINE_string, "output", None, "Directory to write to; created if missing."),
+  (
     flags.DEFINE_string,
     "classes",
     "",
     "Classes to convert: comma-separated names, or a .txt file with one name per line, such as the "
     "labels.txt of another split. Their order defines the labels, except with "
     "--category_ids=original. All classes by default.",
-  )
-  define(
+  ),
+  (
     flags.DEFINE_string,
     "category_ids",
     "original",
     "original: labels are the category ids of the file (COCO: 91 classes, as in Model Garden and "
     "the paper). contiguous: the categories are numbered from 1.",
-  )
-  define(
+  ),
+  (
     flags.DEFINE_string,
     "image_sets",
     "",
     "Lists of ImageSets/Main to convert, comma-separated, each LIST or LIST:SPLIT. Example: "
     "trainval:train,test:validation. Default: those of train, val:validation and test that exist.",
-  )
-  define(
+  ),
+  (
     flags.DEFINE_integer,
     "coordinate_origin",
     1,
     "Coordinates of the first pixel in the XML files: 1, as in VOC, or 0.",
-  )
-  define(
+  ),
+  (
     flags.DEFINE_string,
     "split",
     "train",
     "Name of the split to write. With voc, image sets define the splits.",
-  )
-  define(
+  ),
+  (
     flags.DEFINE_float,
     "validation_fraction",
     0.0,
     "Fraction of every class to write as split validation, at least one image of each.",
-  )
-  define(
+  ),
+  (
     flags.DEFINE_integer,
     "num_preview_images",
     10,
     "Number of validation images to write also as files in OUTPUT/preview_images.",
-  )
-  define(
+  ),
+  (
     flags.DEFINE_integer,
     "seed",
     0,
     "Seed of the order of the examples, of the choice of validation images and of the scenes.",
-  )
-  define(flags.DEFINE_integer, "train_images", 2000, "Number of images of split train.")
-  define(flags.DEFINE_integer, "validation_images", 200, "Number of images of split validation.")
-  define(flags.DEFINE_integer, "size", 128, "Height and width of the images in pixels.")
-  define(flags.DEFINE_string, "image_format", "jpeg", "Format of the images: jpeg or png.")
-  define(flags.DEFINE_integer, "num_shards", 0, "Number of files per split; 0 chooses the number.")
-  define(
+  ),
+  (flags.DEFINE_integer, "train_images", 2000, "Number of images of split train."),
+  (flags.DEFINE_integer, "validation_images", 200, "Number of images of split validation."),
+  (flags.DEFINE_integer, "size", 128, "Height and width of the images in pixels."),
+  (flags.DEFINE_string, "image_format", "jpeg", "Format of the images: jpeg or png."),
+  (flags.DEFINE_integer, "num_shards", 0, "Number of files per split; 0 chooses the number."),
+  (
     flags.DEFINE_integer,
     "num_processes",
     0,
     "Number of worker processes; 0 chooses the number. The output does not depend on it.",
-  )
-  define(
+  ),
+  (
     flags.DEFINE_boolean,
     "strict",
     False,
     "Stop at a broken image or an invalid annotation instead of skipping it.",
-  )
-  define(flags.DEFINE_boolean, "overwrite", False, "Replace existing splits of the same name.")
+  ),
+  (flags.DEFINE_boolean, "overwrite", False, "Replace existing splits of the same name."),
+)
+
+
+def define_flags(values: flags.FlagValues) -> None:
+  """Defines the flags of all subcommands; help texts name the subcommands that have the flag."""
+  for define, name, default, text in _FLAGS:
+    names = [key for key, command in COMMANDS.items() if name in command.parameters]
+    scope = "" if len(names) == len(COMMANDS) else f"[{', '.join(names)}] "
+    define(name, default, scope + text, flag_values=values)
 
 
 def execute(arguments: Sequence[str], values: flags.FlagValues) -> None:

@@ -57,12 +57,12 @@ def test_preview_images_are_held_out_and_cover_all_classes(output):
 
 def test_overwrite_replaces_splits_and_preview_images(output, tmp_path):
   digits.convert(tmp_path, num_preview_images=2)
-  (tmp_path / "preview_images/mine.png").write_text("")
+  (tmp_path / "preview_images/foreign.png").write_text("")
   digits.convert(tmp_path, num_preview_images=3, seed=1, overwrite=True)
   previews = {path.name for path in (tmp_path / "preview_images").iterdir()}
-  assert len(previews - {"mine.png"}) == 3
-  assert "mine.png" in previews
-  assert previews - {"mine.png"} <= _names(tmp_path, "validation")
+  assert len(previews - {"foreign.png"}) == 3
+  assert "foreign.png" in previews
+  assert previews - {"foreign.png"} <= _names(tmp_path, "validation")
   assert _names(tmp_path, "validation") != _names(output, "validation")
 
 

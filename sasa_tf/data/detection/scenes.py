@@ -6,6 +6,7 @@ and its index, so that a smaller data set is a prefix of a larger one.
 
 import functools
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from sasa_tf.data.classification.digits import CLASS_NAMES, train_and_validation_digits
@@ -77,26 +78,9 @@ def convert(
   Raises:
     DatasetError: if nothing was written.
   """
-  if not _SIZE_RANGE[0] <= size <= _SIZE_RANGE[1]:
-    raise DatasetError(
-      f"--size must be between {_SIZE_RANGE[0]} and {_SIZE_RANGE[1]} pixels, received {size}."
-    )
-  if image_format not in ("jpeg", "png"):
-    raise DatasetError(f"--image_format must be jpeg or png, received {image_format!r}.")
-  if not 0 <= num_preview_images <= validation_images:
-    raise DatasetError(
-      f"--num_preview_images must be between 0 and the {validation_images} validation scenes, "
-      f"received {num_preview_images}."
-    )
-  num_images = {"train": train_images, "validation": validation_images}
-  if min(num_images.values()) < 1:
-    raise DatasetError(
-      "--train_images and --validation_images must be 1 or more, received "
-      f"{train_images} and {validation_images}."
-    )
-  if seed < 0:
-    raise DatasetError(f"--seed must be 0 or more, received {seed}.")
   settings = SceneSettings(size, image_format, seed)
+  num_images = {"train": train_images, "validation": validation_images}
+  _check_settings(settings, num_images, num_preview_images)
   classes = classes_of_names(CLASS_NAMES)
   summary = write_dataset(
     output,
@@ -116,6 +100,30 @@ def convert(
   )
   write_preview_images(output, _preview_images(num_preview_images, settings), _PREVIEW_FILES)
   return summary
+
+
+def _check_settings(
+  settings: SceneSettings, num_images: Mapping[str, int], num_preview_images: int
+) -> None:
+  if not _SIZE_RANGE[0] <= settings.size <= _SIZE_RANGE[1]:
+    raise DatasetError(
+      f"--size must be between {_SIZE_RANGE[0]} and {_SIZE_RANGE[1]} pixels, received "
+      f"{settings.size}."
+    )
+  if settings.image_format not in ("jpeg", "png"):
+    raise DatasetError(f"--image_format must be jpeg or png, received {settings.image_format!r}.")
+  if not 0 <= num_preview_images <= num_images["validation"]:
+    raise DatasetError(
+      f"--num_preview_images must be between 0 and the {num_images['validation']} validation "
+      f"scenes, received {num_preview_images}."
+    )
+  if min(num_images.values()) < 1:
+    raise DatasetError(
+      "--train_images and --validation_images must be 1 or more, received "
+      f"{num_images['train']} and {num_images['validation']}."
+    )
+  if settings.seed < 0:
+    raise DatasetError(f"--seed must be 0 or more, received {settings.seed}.")
 
 
 def _encode(

@@ -191,16 +191,9 @@ def write_dataset(
     for name, plan in splits.items():
       shards = [next(results) for _ in range(plan.num_shards)]
       skipped[name] = [reason for shard in shards for reason in shard.skipped]
-      summary = _summarize(name, shards, len(class_names))
+      summaries[name] = _summarize(name, shards, len(class_names))
       if hooks:
-        annotations = [each for shard in shards for each in shard.annotations]
-        problems = [*plan.problems, *(each for shard in shards for each in shard.problems)]
-        summary = dataclasses.replace(
-          summary,
-          annotation_stats=hooks.stats(annotations, problems),
-          files=hooks.write_files(directory, name, annotations, problems),
-        )
-      summaries[name] = summary
+        summaries[name] = _apply_hooks(hooks, directory, name, plan, shards, summaries[name])
     records = {name: summary.to_record() for name, summary in summaries.items()}
     directory.commit(records, class_names, skipped)
   seconds = time.monotonic() - start
@@ -266,6 +259,24 @@ def _summarize(name: str, shards: Sequence[ShardResult], num_classes: int) -> Sp
     )
   return SplitSummary(
     formats.total(), len(shards), num_classes, len(skipped), dict(sorted(formats.items()))
+  )
+
+
+def _apply_hooks(
+  hooks: AnnotationHooks,
+  directory: OutputDirectory,
+  name: str,
+  plan: SplitPlan,
+  shards: Sequence[ShardResult],
+  summary: SplitSummary,
+) -> SplitSummary:
+  """Writes the files beside the shards and adds the statistics to the summary."""
+  annotations = [each for shard in shards for each in shard.annotations]
+  problems = [*plan.problems, *(each for shard in shards for each in shard.problems)]
+  return dataclasses.replace(
+    summary,
+    annotation_stats=hooks.stats(annotations, problems),
+    files=hooks.write_files(directory, name, annotations, problems),
   )
 
 
