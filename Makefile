@@ -8,7 +8,7 @@ QUICKSTART := .quickstart
 SCENES := $(QUICKSTART)/scenes
 DETECTOR := $(QUICKSTART)/detector
 
-.PHONY: help env quickstart quickstart-detection test test-slow test-gpu lint format native sanitize tpu-check wheel-test constraints bazel clean
+.PHONY: help env quickstart quickstart-detection test test-quick test-slow test-gpu lint format native sanitize tpu-check core-test wheel-test constraints bazel clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -63,6 +63,9 @@ quickstart-detection: env native ## train, evaluate, export and use a detector o
 test: env native ## all fast tests
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
+test-quick: env native ## the tests of ops, layers and models: under 3 minutes
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile tests/ops tests/layers tests/modeling
+
 test-slow: env native ## tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
@@ -73,9 +76,10 @@ test-gpu: env native ## tests that need an NVIDIA GPU
 sanitize: env ## the compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python -m tests.native.sanitize
 
-lint: env ## ruff, format and rules
+lint: env ## format, ruff's rules, and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 $(VENV)/tpu-installed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[tpu]'
@@ -84,13 +88,19 @@ $(VENV)/tpu-installed: $(VENV)/installed
 tpu-check: $(VENV)/tpu-installed ## compile layers and model for a TPU v5e core, without a TPU
 	$(BIN)/python -m sasa_tf.bin.tpu_check
 
+core-test: env ## install the wheel's core with the latest TensorFlow and run the quick tests there
+	PYTHON=$(PYTHON) bash tests/core_test.sh
+
 wheel-test: env ## build the wheel, install it in an empty environment, use it outside the checkout
 	PYTHON=$(PYTHON) bash tests/wheel_test.sh
 
-constraints: env ## renew the tested versions in constraints.txt
+COMPILE := $(BIN)/uv pip compile setup.py --universal --python-version 3.10 --upgrade \
+	  --no-annotate --no-emit-index-url --custom-compile-command "make constraints"
+
+constraints: env ## renew the tested versions in constraints.txt and constraints-core.txt
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile setup.py --extra dev --universal --python-version 3.10 --upgrade \
-	  --no-annotate --no-emit-index-url --custom-compile-command "make constraints" -o constraints.txt
+	$(COMPILE) --extra dev -o constraints.txt
+	echo 'tensorflow>=2.21' | $(COMPILE) --extra test --constraint - -o constraints-core.txt
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(QUICKSTART) build dist *.egg-info

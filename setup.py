@@ -34,6 +34,7 @@ GARDEN = [
 ]
 # Tables, plots and drawings.
 REPORT = ["matplotlib>=3.8", "pillow>=10.1", "rich>=13", "tqdm>=4.66"]
+TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.8"]
 
 setuptools.setup(
   name="sasa_tf",
@@ -79,15 +80,8 @@ setuptools.setup(
     "garden": GARDEN,
     "report": REPORT,
     "all": [*GARDEN, *REPORT],
-    "dev": [
-      *GARDEN,
-      *REPORT,
-      "hypothesis>=6.100",
-      "mypy>=1.18",
-      "pytest>=8",
-      "pytest-xdist>=3.8",
-      "ruff>=0.14",
-    ],
+    "test": TEST,
+    "dev": [*GARDEN, *REPORT, *TEST, "mypy>=1.18", "ruff>=0.14"],
     # Exact versions, because tpu_check calls internal functions of jax.
     "tpu": ["jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52"],
   },
