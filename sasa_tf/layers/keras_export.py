@@ -33,5 +33,5 @@ def _in_export_context(method: Any) -> Any:
     with tracing_for_export():
       return method(*args, **kwargs)
 
-  setattr(export, "_traces_for_export", True)  # noqa: B010, pyright knows no such attribute
+  vars(export)["_traces_for_export"] = True
   return export

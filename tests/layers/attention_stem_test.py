@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.ops.types import DEVICES
-from tests.layers.bindings import BINDINGS, both_bindings
+from tests.layers.bindings import BINDINGS, both_bindings, needs_tf_keras
 from tests.ops import stem_oracle
 
 VARIANTS = ("mixture", "standalone", "conv_values")
@@ -130,6 +130,7 @@ def test_pooling_windows_are_the_attention_blocks(keras_api, size):
     assert set(zip(*np.nonzero(changed), strict=True)) == {index}
 
 
+@needs_tf_keras
 @pytest.mark.parametrize("mode", ["eager", "unknown", "jit"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("variant", ["mixture", "standalone"])

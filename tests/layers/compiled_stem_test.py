@@ -5,6 +5,9 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.native import library
+
+pytest.importorskip("tf_keras", reason="needs the extra garden")
+
 from sasa_tf.tf_keras import AttentionStem
 
 pytestmark = pytest.mark.skipif(

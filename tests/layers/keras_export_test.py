@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from sasa_tf.layers import mark_exports
 from sasa_tf.ops.export_context import is_tracing_for_export
-from tests.layers.bindings import BINDINGS, both_bindings
+from tests.layers.bindings import BINDINGS, both_bindings, needs_tf_keras
 
 
 def _model(keras_api):
@@ -52,6 +52,7 @@ def test_saved_model_save(keras_api, tmp_path):
   assert all(seen)
 
 
+@needs_tf_keras
 def test_tf_keras_save_in_the_saved_model_format(tmp_path):
   model, seen = _model("tf_keras")
   model.save(str(tmp_path / "model"), save_format="tf")

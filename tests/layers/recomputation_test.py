@@ -9,8 +9,11 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.ops.compiled import xla_custom_call
-from sasa_tf.tf_keras import LocalSelfAttention2D
 from tests.ops.programs import products
+
+pytest.importorskip("tf_keras", reason="needs the extra garden")
+
+from sasa_tf.tf_keras import LocalSelfAttention2D
 
 
 def layer_step(layer):

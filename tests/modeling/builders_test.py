@@ -3,6 +3,10 @@
 import dataclasses
 import inspect
 
+import pytest
+
+pytest.importorskip("official", reason="needs the extra garden")
+
 import tf_keras
 from official.vision.configs import common
 

@@ -2,9 +2,6 @@
 
 import numpy as np
 import pytest
-import tf_keras
-from official.vision.modeling import classification_model
-from official.vision.ops import preprocess_ops
 
 from sasa_tf.modeling.classifier import MEAN_RGB, STDDEV_RGB
 from tests.layers.bindings import BINDINGS, both_bindings
@@ -107,6 +104,9 @@ def test_regularizer_includes_the_dense_layer(keras_api):
 
 
 def test_preprocess_is_model_gardens_normalization():
+  preprocess_ops = pytest.importorskip(
+    "official.vision.ops.preprocess_ops", reason="needs the extra garden"
+  )
   assert MEAN_RGB == preprocess_ops.MEAN_RGB and STDDEV_RGB == preprocess_ops.STDDEV_RGB
   for _, binding in BINDINGS.values():
     found = binding.SASAResNetClassifier.preprocess(images())
@@ -116,7 +116,10 @@ def test_preprocess_is_model_gardens_normalization():
 
 
 def test_logits_equal_model_gardens_classification_model():
-  _, binding = BINDINGS["tf_keras"]
+  classification_model = pytest.importorskip(
+    "official.vision.modeling.classification_model", reason="needs the extra garden"
+  )
+  tf_keras, binding = BINDINGS["tf_keras"]
   ours = binding.SASAResNetClassifier(**SMALL)
   arguments = {name: value for name, value in SMALL.items() if name != "num_classes"}
   theirs = classification_model.ClassificationModel(

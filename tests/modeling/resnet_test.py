@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras
 
-from tests.layers.bindings import BINDINGS, both_bindings
+from tests.layers.bindings import BINDINGS, both_bindings, needs_tf_keras
 
 CLASSIFIER = 2048 * 1000 + 1000
 ALL = (1, 2, 3, 4)
@@ -243,9 +242,10 @@ def test_bad_arguments(keras_api, arguments, message):
     binding.SASAResNet(**arguments)
 
 
+@needs_tf_keras
 def test_zero_init_residual_prevents_exploding_gradients():
   """Without it the gradients of ResNet-50 are 10,000 times larger."""
-  _, binding = BINDINGS["tf_keras"]
+  tf_keras, binding = BINDINGS["tf_keras"]
   images = tf.random.stateless_normal([2, 32, 32, 3], [1, 2])
   norms = {}
   for zero in (True, False):

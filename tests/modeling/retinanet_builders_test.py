@@ -5,6 +5,9 @@ import inspect
 
 import numpy as np
 import pytest
+
+pytest.importorskip("official", reason="needs the extra garden")
+
 import tf_keras
 from official.core import exp_factory
 from official.vision.modeling.decoders.fpn import FPN

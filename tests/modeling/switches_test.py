@@ -25,7 +25,7 @@ COMBINATIONS = [
       "stem": ("conv", "conv_small")[index // 2 % 2],
       "border": ("zero", "mask")[index // 4 % 2],
     },
-    ("keras", "tf_keras")[index % 2],
+    tuple(BINDINGS)[index % len(BINDINGS)],
     id="-".join(map(str, (*SUBSETS[index % len(SUBSETS)], kernel_size, positions, content))),
   )
   for index, (kernel_size, (positions, content)) in enumerate(itertools.product(KERNELS, POSITIONS))

@@ -7,10 +7,10 @@ from sasa_tf.keras import LocalSelfAttention2D, SASAResNet
 
 LocalSelfAttention2D("64")  # error: arg-type
 LocalSelfAttention2D(64, positions="relativ")  # error: arg-type
-LocalSelfAttention2D(64, extent=7)  # error: call-arg
+LocalSelfAttention2D()  # error: call-arg
 SASAResNet(50, stem="convolution")  # error: arg-type
 
 
 def attend(query: tf.Tensor) -> None:
   ops.local_attention_2d(query, query, query, border="reflect")  # error: arg-type
-  ops.local_attention_2d(query, query, query, 7)  # error: arg-type
+  ops.local_attention_2d(query, query)  # error: call-arg

@@ -79,6 +79,7 @@ class _BlockedAttention:
     value: tf.Tensor,
     rows: tf.Tensor | None,
     columns: tf.Tensor | None,
+    *,
     chunked: bool = True,
   ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the output [B, H, W, N, D] and the LSE [B, N * blocks, 1, queries]."""

@@ -65,8 +65,8 @@ def module(
     ]
   lines += sizes
   constants = sorted({size for r in results for size in r.sizes if isinstance(size, int)})
-  for size in constants:
-    lines.append(f"%size{size} = stablehlo.constant dense<{size}> : tensor<1xi32>")
+  for constant in constants:
+    lines.append(f"%size{constant} = stablehlo.constant dense<{constant}> : tensor<1xi32>")
   for number, result in enumerate(results):
     rank, shape = len(result.sizes), f"%shape{number}"
     axes = [size if isinstance(size, str) else f"%size{size}" for size in result.sizes]
