@@ -23,7 +23,7 @@ PACKAGES = {
   "errors": Package(set(), set()),
   "extras": Package({"errors"}, set()),
   "reporting": Package({"errors", "extras"}, {"rich", "tqdm"}),
-  "compat": Package(set(), {"keras", "official", "orbit", "tensorflow", "tf_keras"}),
+  "compat": Package(set(), {"keras", "numpy", "official", "orbit", "tensorflow", "tf_keras"}),
   "native": Package({"errors"}, {"tensorflow"}),
   "ops": Package({"compat", "native"}, {"tensorflow"}),
   "layers": Package({"compat", "ops"}, {"tensorflow"}),  # no Keras: the bindings add it
@@ -40,7 +40,7 @@ PACKAGES = {
   "data": Package({"errors", "reporting"}, {"numpy", "sklearn", "tensorflow"}),
   "training": Package(
     {"compat", "configs", "data", "errors", "extras", "reporting", "tasks"},
-    {"official", "orbit", "tensorflow", "tf_keras", "tqdm", "yaml"},
+    {"official", "orbit", "tensorflow", "tf_keras", "yaml"},
   ),
   "serving": Package(
     {"builders", "compat", "configs", "data", "errors", "extras", "ops", "reporting"},

@@ -20,40 +20,42 @@ from official.common import flags as model_garden_flags
 FLAGS = flags.FLAGS
 
 model_garden_flags.define_flags()
-flags.DEFINE_bool("enable_async_checkpointing", True, "Write checkpoints beside the training.")
+flags.DEFINE_bool("enable_async_checkpointing", True, "Write checkpoints asynchronously.")
 flags.DEFINE_integer(
   "num_logical_cpus",
   0,
-  "Train on this many replicas on the processor: a dry run of distribution_strategy=mirrored.",
+  "Number of replicas on the CPU for a dry run of distribution_strategy=mirrored; 0 for none.",
   lower_bound=0,
 )
 flags.DEFINE_enum(
   "on_nonfinite",
   "stop",
   ["stop", "skip"],
-  "What to do when a loss or a gradient is not finite: end the run, or leave the step out.",
+  "What to do when a loss or a gradient is not finite: end the run, or skip the step.",
 )
 flags.DEFINE_integer(
   "max_corrupt_records",
   0,
-  "Leave out up to so many records of a data set that cannot be read, or have no image or label. "
-  "By default the first one ends the run. Reads all TFRecord files once before it.",
+  "Maximum number of corrupt records of a dataset to skip: records that cannot be read, or have no "
+  "image or label. By default, the first one ends the run. Reads all TFRecord files once before "
+  "the run.",
   lower_bound=0,
 )
-flags.DEFINE_bool("deterministic", False, "Repeat to the last bit: slower, the same every time.")
-flags.DEFINE_integer("seed", 0, "Of --deterministic.", lower_bound=0)
+flags.DEFINE_bool("deterministic", False, "Make the run bitwise reproducible, which is slower.")
+flags.DEFINE_integer("seed", 0, "Seed of --deterministic.", lower_bound=0)
 flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
 
 
 def main(argv: list[str]) -> None:
-  """Runs the experiment of the flags."""
+  """Runs the experiment that the flags configure."""
   program.check_no_positional_args(argv)
   if FLAGS["seed"].present and not FLAGS.deterministic:
-    raise UserError("--seed is of --deterministic: give both, or neither.")
+    raise UserError("--seed needs --deterministic. Set both, or neither.")
 
   if FLAGS.num_logical_cpus or os.environ.get("TF_CONFIG"):
-    # At the end of an evaluation a replica may get no image, and the convolution of TensorFlow
-    # 2.20's oneDNN gives an empty batch the wrong channels. Read when TensorFlow is imported.
+    # At the end of an evaluation, a replica may get an empty batch. The oneDNN convolution of
+    # TensorFlow 2.20 returns the wrong number of channels for it. Must be set before TensorFlow is
+    # imported.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
   from sasa_tf.training import strategy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
@@ -10,6 +11,8 @@ from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.saved_model import save_context
+
+_strategy_numbers = itertools.count()
 
 
 def call_module(
@@ -88,3 +91,33 @@ def raise_async_checkpoint_error(checkpoint: tf.train.Checkpoint) -> None:
   checkpointer = getattr(checkpoint, "_async_checkpointer_impl", None)
   if checkpointer is not None:
     checkpointer._check_async_thread_error()
+
+
+def create_mirrored_strategy(devices: Sequence[str]) -> tf.distribute.MirroredStrategy:
+  """Returns a MirroredStrategy that can coexist with others in one process.
+
+  Every MirroredStrategy numbers its groups of devices from the same base. TensorFlow takes two
+  groups of the same number for the same group, so that collectives of a second strategy over other
+  devices fail.
+
+  Args:
+    devices: names of the devices, such as "GPU:0".
+  """
+  strategy_class = type(
+    "MirroredStrategy",
+    (tf.distribute.MirroredStrategy,),
+    {"_collective_key_base": 1000 * next(_strategy_numbers)},
+  )
+  return strategy_class(list(devices))
+
+
+def set_restored_checkpoint(manager: tf.train.CheckpointManager, path: str, step: int) -> None:
+  """Makes a CheckpointManager continue as if it had restored a checkpoint itself.
+
+  Args:
+    manager: manager whose checkpoint was restored.
+    path: the restored checkpoint, which `manager.latest_checkpoint` then is.
+    step: step of the checkpoint, from which the manager counts its checkpoint interval.
+  """
+  manager._last_checkpoint_step = step
+  manager._latest_checkpoint = path

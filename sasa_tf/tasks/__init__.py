@@ -1,4 +1,4 @@
-"""Model Garden tasks, where the stock one does not do."""
+"""Model Garden tasks that differ from the stock ones."""
 
 from sasa_tf import extras
 

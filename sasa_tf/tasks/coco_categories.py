@@ -1,4 +1,4 @@
-"""COCO's own numbers of its categories."""
+"""The category ids of COCO."""
 
 # The ids of COCO's 80 categories, in order: 1 to 90 without those that were never annotated. TFDS
 # numbers the categories from 0 to 79 in this order.

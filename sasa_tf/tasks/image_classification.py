@@ -1,4 +1,4 @@
-"""Model Garden's classification, guarded against labels that no class has."""
+"""Image classification: Model Garden's task with validated labels."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ tfds_decoders.register()
 
 @task_factory.register_task_cls(Config)
 class ImageClassificationTask(image_classification.ImageClassificationTask):
-  """As Model Garden's, with these differences.
+  """Model Garden's task, with these differences.
 
-  * A label outside of the classes is an error. The stock task turns it into an all-zero target,
-    which trains on nothing and lowers the reported accuracy without a word.
+  * A label outside of the model's classes is an error. The stock task turns it into an all-zero
+    target, which silently trains on nothing and lowers the reported accuracy.
   * Images of TFDS are decoded once. The stock task decodes, encodes and decodes them.
-  * The loss of an evaluation is the mean over images. The stock one is the mean over batches, the
-    smaller and empty ones among them that replicas get in the end.
+  * The validation loss is the mean over images. That of the stock task is the mean over batches,
+    including the smaller and empty ones that replicas get at the end.
   """
 
   def build_inputs(
@@ -36,7 +36,7 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
     dataset = super().build_inputs(tfds_decoders.pass_through(params), input_context)
     classes = self.task_config.model.num_classes
 
-    def checked(images, labels):
+    def check_labels(images, labels):
       if labels.dtype.is_integer and not self.task_config.train_data.is_multilabel:
         message = f"{LABEL_ERROR}: expected 0 to {classes - 1}"
         with tf.control_dependencies(
@@ -48,12 +48,12 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
           labels = tf.identity(labels)
       return images, labels
 
-    return dataset.map(checked, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return dataset.map(check_labels, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
   def validation_step(
     self, inputs: tuple[Any, Any], model: tf_keras.Model, metrics: list[Any] | None = None
   ) -> dict[str, tf.Tensor]:
-    """Returns {"loss": the batch's mean, once for each image of it [B]}."""
+    """Returns {"loss": the mean loss of the batch, repeated for each image [B]}."""
     logs = super().validation_step(inputs, model, metrics)
     images, _ = inputs
     logs[self.loss] = tf.fill(tf.shape(images)[:1], logs[self.loss])

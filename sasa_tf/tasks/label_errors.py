@@ -1,9 +1,9 @@
-"""How labels that no class has are told."""
+"""The message of the error for labels outside the model's classes."""
 
-# How `sasa_tf.training` recognises the error among others of the input pipeline.
+# `sasa_tf.training` recognizes the error by this text among other errors of the input pipeline.
 LABEL_ERROR = "label outside of the model classes"
 
 
-def is_missing(message: str) -> bool:
-  """Whether such an error's message tells of a label below 0, as Model Garden reads none at all."""
+def is_missing_label(message: str) -> bool:
+  """Whether the message reports a label below 0, which is how Model Garden reads a missing one."""
   return LABEL_ERROR in message and "x >= 0 did not hold" in " ".join(message.split())

@@ -1,4 +1,4 @@
-"""Model Garden's RetinaNet task with our model, guarded against what it passes over in silence."""
+"""Object detection: Model Garden's RetinaNet task with attention models and validated labels."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ from sasa_tf.tasks.label_errors import LABEL_ERROR
 
 tfds_decoders.register()
 
-# In targets and padded ground truth: no object.
-_NOTHING = -1
-# Among the labels of a replica: what its losses weigh in those of the global batch.
+# Label of anchors without an object and of padded ground truth.
+_IGNORED = -1
+# Key of the labels: weight of the replica's losses in those of the global batch.
 _LOSS_SHARE = "loss_share"
 
 
 @task_factory.register_task_cls(Config)
 class RetinaNetTask(retinanet.RetinaNetTask):
-  """As Model Garden's, with these differences.
+  """Model Garden's task, with these differences.
 
-  * The model may have attention in backbone, pyramid and head.
+  * The model may have attention in the backbone, the pyramid and the head.
   * Class 0 is background. TFDS counts classes from 0, so that the stock task trains the first one,
-    "person" of COCO, as background; here labels of TFDS become COCO's ids, or one more.
-  * A class that the model does not have is an error; the stock task trains on nothing instead.
+    "person" of COCO, as background. Here labels of TFDS are converted to COCO's ids, or increased
+    by one.
+  * A label outside of the model's classes is an error. The stock task silently trains on nothing.
   * Losses are divided by the number of positive anchors of the global batch, not of each replica's
     part of it, so that training does not depend on the number of replicas.
-  * A checkpoint that does not fit says so in one sentence.
+  * An incompatible `init_checkpoint` is a `UserError`.
   """
 
   def build_model(self) -> tf_keras.Model:
-    """Builds Model Garden's `RetinaNetModel` with our parts."""
+    """Builds Model Garden's `RetinaNetModel` with our backbone, decoder and head."""
     config = self.task_config
-    # Half, as in Model Garden, whose weight decay is that of tf.nn.l2_loss.
+    # Halved as in Model Garden, whose weight decay is that of tf.nn.l2_loss.
     decay = config.losses.l2_weight_decay / 2
     model = build_retinanet(
       tf_keras.layers.InputSpec(shape=[None, *config.model.input_size]),
@@ -54,16 +55,16 @@ class RetinaNetTask(retinanet.RetinaNetTask):
     return model
 
   def initialize(self, model: tf_keras.Model) -> None:
-    """Reads `init_checkpoint` into the parts that `init_checkpoint_modules` names.
+    """Restores `init_checkpoint` into the parts of `init_checkpoint_modules`.
 
     Raises:
-      UserError: there is none, or it is of another model.
+      UserError: there is no such checkpoint, or it is of another model.
     """
     path = self.task_config.init_checkpoint
     if not path:
       return
     if tf.io.gfile.isdir(path) and not tf.train.latest_checkpoint(path):
-      raise UserError(f"task.init_checkpoint={path} holds no checkpoint. Name one.")
+      raise UserError(f"task.init_checkpoint={path} holds no checkpoint. Use another directory.")
     try:
       super().initialize(model)
     except (AssertionError, ValueError, tf.errors.OpError) as error:
@@ -73,42 +74,42 @@ class RetinaNetTask(retinanet.RetinaNetTask):
         f"task.init_checkpoint={path} does not hold the weights of "
         f"task.init_checkpoint_modules={modules} of this model, whose backbone is {backbone.type} "
         f"{backbone.get().as_dict()}: {str(error).splitlines()[0]} Configure the backbone that was "
-        "trained (its depth, stem, groups and widths), or use another checkpoint."
+        "trained (its depth, stem, attention_groups and widths), or use another checkpoint."
       ) from error
 
   def build_inputs(
     self, params: DataConfig, input_context: tf.distribute.InputContext | None = None
   ) -> tf.data.Dataset:
-    """Builds the dataset of (images [B, H, W, 3], labels of every anchor)."""
+    """Builds the dataset of (images [B, H, W, 3], labels of all anchors)."""
     dataset = super().build_inputs(tfds_decoders.pass_through(params), input_context)
     classes = self.task_config.model.num_classes
-    from_tfds = _classes_of_tfds(params.tfds_name) if params.tfds_name else None
+    tfds_classes = _tfds_classes(params.tfds_name) if params.tfds_name else None
 
     def convert(labels):
-      if from_tfds is not None:
-        ids = tf.gather(tf.constant(from_tfds, labels.dtype), tf.maximum(labels, 0))
-        labels = tf.where(labels == _NOTHING, labels, ids)
+      if tfds_classes is not None:
+        ids = tf.gather(tf.constant(tfds_classes, labels.dtype), tf.maximum(labels, 0))
+        labels = tf.where(labels == _IGNORED, labels, ids)
       message = f"{LABEL_ERROR}: expected 1 to {classes - 1}"
-      seen = tf.boolean_mask(labels, labels != _NOTHING)
+      objects = tf.boolean_mask(labels, labels != _IGNORED)
       with tf.control_dependencies(
         [
-          tf.debugging.assert_positive(seen, message=message),
-          tf.debugging.assert_less(seen, tf.cast(classes, seen.dtype), message=message),
+          tf.debugging.assert_positive(objects, message=message),
+          tf.debugging.assert_less(objects, tf.cast(classes, objects.dtype), message=message),
         ]
       ):
         return tf.identity(labels)
 
-    def converted(images, labels):
+    def convert_all(images, labels):
       labels = {**labels, "cls_targets": tf.nest.map_structure(convert, labels["cls_targets"])}
       if "groundtruths" in labels:
         truth = labels["groundtruths"]
         labels["groundtruths"] = {**truth, "classes": convert(truth["classes"])}
       return images, labels
 
-    return dataset.map(converted, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    return dataset.map(convert_all, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
   def prepare_replica_inputs(self, inputs: tuple[Any, dict[str, Any]]) -> tuple[Any, Any]:
-    """Adds to the labels of each replica what only all of them together know.
+    """Adds the weight of this replica's losses, which needs an all-reduce, to the labels.
 
     Args:
       inputs: (images [B, H, W, 3], labels) of this replica.
@@ -117,13 +118,13 @@ class RetinaNetTask(retinanet.RetinaNetTask):
     positives = tf.reduce_sum(labels["box_weights"]) + 1.0  # as in the stock losses
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
-    everywhere = context.all_reduce(tf.distribute.ReduceOp.SUM, positives) - (replicas - 1.0)
-    return images, {**labels, _LOSS_SHARE: replicas * positives / everywhere}
+    global_positives = context.all_reduce(tf.distribute.ReduceOp.SUM, positives) - (replicas - 1.0)
+    return images, {**labels, _LOSS_SHARE: replicas * positives / global_positives}
 
   def build_losses(
     self, outputs: dict[str, Any], labels: dict[str, Any], aux_losses: Any = None
   ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the losses: total, of classes, of boxes, and both without regularisation."""
+    """Returns the losses: total, class, box, and the model loss without regularization."""
     total, *parts = super().build_losses(outputs, labels)
     share = labels.get(_LOSS_SHARE, 1.0)
     total, *parts = (loss * share for loss in (total, *parts))
@@ -132,10 +133,10 @@ class RetinaNetTask(retinanet.RetinaNetTask):
     return total, *parts
 
   def build_metrics(self, training: bool = True) -> list[Any]:
-    """Returns the means of the losses; for an evaluation prepares COCO's metrics too."""
+    """Returns the means of the losses; for an evaluation, also creates the COCO metrics."""
     config = self.task_config
     if config.use_wod_metrics:
-      raise UserError("task.use_wod_metrics must be False: sasa_tf has COCO's metrics only.")
+      raise UserError("task.use_wod_metrics must be False: sasa_tf supports COCO's metrics only.")
     if not training and config.use_coco_metrics:
       self.coco_metric = COCOEvaluator(
         annotation_file=config.annotation_file,
@@ -143,10 +144,10 @@ class RetinaNetTask(retinanet.RetinaNetTask):
         per_category_metrics=config.per_category_metrics,
         max_num_eval_detections=config.max_num_eval_detections,
       )
-    return super().build_metrics(training=True)  # the losses, of both
+    return super().build_metrics(training=True)  # the losses, also for an evaluation
 
 
-def _classes_of_tfds(name: str) -> tuple[int, ...] | range:
-  """Returns the class of each label of a TFDS data set."""
-  # Beyond COCO, Model Garden reads one data set, of 365 classes.
+def _tfds_classes(name: str) -> tuple[int, ...] | range:
+  """Returns the class of each label of a TFDS dataset."""
+  # Besides COCO, Model Garden supports one TFDS dataset, with 365 classes.
   return COCO_IDS if name.partition("/")[0] == "coco" else range(1, 366)

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets' images as the bytes that they were stored as, decoded once."""
+"""Decoders for TensorFlow Datasets that pass encoded images through, to decode them once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from official.vision.dataloaders import (
 )
 
 _IMAGE = "image"
-# The names of data sets whose images are stored as JPEG; those of others are PNG.
+# Prefixes of the datasets that store JPEG images. The others store PNG.
 _JPEG = ("imagenet2012", "coco", "scenic:objects365")
 
 
 class ClassificationDecoder(tfds_classification_decoders.ClassificationDecorder):
-  """As Model Garden's, which encodes the decoded image as JPEG; encoded ones are left alone."""
+  """Model Garden's decoder, except that images that are still encoded are passed through."""
 
   def decode(self, serialized_example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Returns the encoded image and the label."""
@@ -28,7 +28,7 @@ class ClassificationDecoder(tfds_classification_decoders.ClassificationDecorder)
 
 
 class DetectionDecoder(tfds_detection_decoders.MSCOCODecoder):
-  """As Model Garden's, for images that are still encoded too, which shuffle in less memory."""
+  """Model Garden's decoder, also for encoded images, which need less memory to shuffle."""
 
   def decode(self, serialized_example: dict[str, Any]) -> dict[str, tf.Tensor]:
     """Returns the image [H, W, 3] uint8 and its boxes."""
@@ -39,16 +39,16 @@ class DetectionDecoder(tfds_detection_decoders.MSCOCODecoder):
 
 
 def pass_through(data: config_definitions.DataConfig) -> config_definitions.DataConfig:
-  """Returns the configuration that reads encoded images from TFDS, wherever they can be used.
+  """Returns the configuration that reads encoded images from TFDS, if the decoders support it.
 
   Args:
-    data: of train_data or validation_data; unchanged if it is of no TFDS data set that is known, or
-      says itself which feature to leave encoded.
+    data: configuration of train_data or validation_data. Returned unchanged if it has no supported
+      TFDS dataset, or sets `tfds_skip_decoding_feature` itself.
   """
   name = data.tfds_name
   if not isinstance(name, str) or name not in _DECODERS or data.tfds_skip_decoding_feature:
     return data
-  # Model Garden then reads the size of an image from its JPEG head.
+  # Model Garden then reads the size of an image from its JPEG header.
   jpeg_only = getattr(data, "decode_jpeg_only", False) and getattr(data, "aug_crop", False)
   if jpeg_only and not name.startswith(_JPEG):
     return data
@@ -62,7 +62,7 @@ _DECODERS = {
 
 
 def register() -> None:
-  """Puts our decoders in the place of Model Garden's; they do the same and more."""
+  """Replaces Model Garden's decoders in its registries."""
   for registry in (tfds_classification_decoders, tfds_detection_decoders):
     known = registry.TFDS_ID_TO_DECODER_MAP
     known.update({name: _DECODERS[name] for name in known})

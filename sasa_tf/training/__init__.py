@@ -1,4 +1,4 @@
-"""A run around Model Garden's trainer: configuration, checks, strategy, progress."""
+"""Training runs on top of Model Garden's trainer: configuration, checks, strategies, progress."""
 
 from sasa_tf import extras
 

@@ -1,4 +1,4 @@
-"""What can be known to fail before the first step is built: data and model directory."""
+"""Checks of the data, the model directory and the configuration before a run starts."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ from sasa_tf.data.tfrecord.output_directory import LABELS_FILE
 from sasa_tf.errors import UserError
 from sasa_tf.training.resilience import checkpoints
 
-# Model Garden's, in a model_dir.
+# Model Garden's file in model_dir with the configuration of the run.
 PARAMS_FILE = "params.yaml"
 
-# What makes TFRecords for classification and for detection.
-_OF_CLASSES = "digits for scikit-learn's digits, image_folder for a folder of images"
-_OF_BOXES = (
-  "scenes for drawn ones, voc for Pascal VOC's XML files, coco for an instances file like COCO's"
+# Subcommands of make_tfrecords for each task.
+_CLASSIFICATION_CONVERTERS = "digits for scikit-learn's digits, image_folder for a folder of images"
+_DETECTION_CONVERTERS = (
+  "scenes for synthetic scenes, voc for XML files like Pascal VOC's, coco for an instances file "
+  "like COCO's"
 )
 
 
 def check_data(name: str, data: config_definitions.DataConfig) -> None:
-  """Raises a `UserError` unless the configured data is named once, exists and is not empty.
+  """Checks that the data is configured exactly once, exists and is not empty.
 
   Args:
-    name: of the field, "task.train_data" or "task.validation_data".
-    data: its value.
+    name: name of the field, "task.train_data" or "task.validation_data".
+    data: value of the field.
+
+  Raises:
+    UserError: a check fails.
   """
   if bool(data.input_path) == bool(data.tfds_name):
     raise UserError(
@@ -40,7 +44,8 @@ def check_data(name: str, data: config_definitions.DataConfig) -> None:
       "the other to ''."
     )
   if data.input_path and data.file_type == "tfrecord":
-    converters = _OF_BOXES if isinstance(data, DetectionData) else _OF_CLASSES
+    is_detection = isinstance(data, DetectionData)
+    converters = _DETECTION_CONVERTERS if is_detection else _CLASSIFICATION_CONVERTERS
     _check_tfrecords(f"{name}.input_path", data.input_path, converters)
 
 
@@ -69,20 +74,23 @@ def check_model_dir(
   train: bool,
   write: bool | None = None,
 ) -> None:
-  """Raises a `UserError` unless the directory can be written and continues the same model.
+  """Checks that the directory is writable and that its checkpoint is of the same model.
 
   Args:
-    model_dir: of the run.
-    params: its configuration.
-    train: whether the run will train; an evaluation needs a checkpoint there instead.
-    write: whether this process will write there, by default where it trains.
+    model_dir: directory of the run.
+    params: configuration of the run.
+    train: whether the run trains. An evaluation needs a checkpoint instead.
+    write: whether this process writes to the directory; `train` by default.
+
+  Raises:
+    UserError: a check fails.
   """
   checkpoint = checkpoints.latest_valid(model_dir)
   if train if write is None else write:
     _check_writable(model_dir)
   if not train and checkpoint is None:
     raise UserError(
-      f"--model_dir={model_dir} holds no checkpoint to evaluate. Train first, or name the "
+      f"--model_dir={model_dir} holds no checkpoint to evaluate. Train first, or use the "
       "directory of a training."
     )
   if checkpoint is None:
@@ -90,11 +98,11 @@ def check_model_dir(
   saved = os.path.join(model_dir, PARAMS_FILE)
   if not tf.io.gfile.exists(saved):
     raise UserError(
-      f"--model_dir={model_dir} holds the checkpoint {checkpoint}, but no params.yaml that says "
-      "of which model. Use another directory, or put params.yaml back."
+      f"--model_dir={model_dir} holds the checkpoint {checkpoint}, but no params.yaml with the "
+      "configuration of its model. Use another directory, or restore params.yaml."
     )
-  before = _load_params(saved)["task"]["model"]
-  changes = list(_differences(before, _plain(params.task.model.as_dict())))
+  saved_model = _load_params(saved)["task"]["model"]
+  changes = list(_differences(saved_model, _without_tuples(params.task.model.as_dict())))
   if changes:
     raise UserError(
       f"--model_dir={model_dir} holds a checkpoint of another model ({checkpoint}). It differs "
@@ -104,60 +112,66 @@ def check_model_dir(
 
 
 def check_precision(params: config_definitions.ExperimentConfig) -> None:
-  """Raises a `UserError` if Model Garden cannot train in the configured precision."""
+  """Raises a `UserError` if Model Garden cannot train with the configured precision."""
   if params.runtime.mixed_precision_dtype == "float16" and params.trainer.optimizer_config.ema:
     raise UserError(
       "runtime.mixed_precision_dtype=float16 together with trainer.optimizer_config.ema fails in "
-      "Model Garden, whose loss scaling does not know the averaging optimizer. Use bfloat16, or "
+      "Model Garden: its loss scaling does not support the averaging optimizer. Use bfloat16, or "
       "set trainer.optimizer_config.ema to null."
     )
 
 
 def check_init_checkpoint(task: config_definitions.TaskConfig) -> None:
-  """Raises a `UserError` unless the checkpoint to start from exists and has the same backbone.
+  """Checks that `init_checkpoint` exists, is valid and has the same backbone.
+
+  The backbones are compared if params.yaml of the training is in the directory of the checkpoint or
+  in its parent.
 
   Args:
-    task: its `init_checkpoint` may be None. Where the training of that checkpoint left its
-      configuration beside it, or one folder up, backbones are compared.
+    task: task configuration; `init_checkpoint` may be None.
+
+  Raises:
+    UserError: a check fails.
   """
   path = task.init_checkpoint
   if not path:
     return
   if not tf.io.gfile.isdir(path) and not tf.io.gfile.exists(f"{path}.index"):
     raise UserError(
-      f"task.init_checkpoint={path}: no such checkpoint. Name the directory of a training, or a "
-      "checkpoint in it without its suffix, for example runs/imagenet/best_ckpt."
+      f"task.init_checkpoint={path}: no such checkpoint. Set it to the directory of a training, "
+      "or to a checkpoint in it without its suffix, for example runs/imagenet/best_ckpt."
     )
   last = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
   problem = checkpoints.find_corruption(last) if last else None
   if problem:
-    raise UserError(f"task.init_checkpoint={path}: {last} is damaged: {problem}. Name another one.")
-  beside = path if tf.io.gfile.isdir(path) else os.path.dirname(path)
-  for folder in (beside, os.path.dirname(beside.rstrip("/"))):
+    raise UserError(f"task.init_checkpoint={path}: {last} is corrupt: {problem}. Use another one.")
+  directory = path if tf.io.gfile.isdir(path) else os.path.dirname(path)
+  for folder in (directory, os.path.dirname(directory.rstrip("/"))):
     saved = os.path.join(folder, PARAMS_FILE)
     if tf.io.gfile.exists(saved):
-      before = _backbone(_load_params(saved)["task"]["model"])
-      now = _backbone(_plain(task.model.as_dict()))
-      changes = list(_differences(before, now, "task.model.backbone"))
+      saved_backbone = _backbone(_load_params(saved)["task"]["model"])
+      backbone = _backbone(_without_tuples(task.model.as_dict()))
+      changes = list(_differences(saved_backbone, backbone, "task.model.backbone"))
       if changes:
         raise UserError(
           f"task.init_checkpoint={path} is of another backbone ({saved}). It differs in "
-          f"{'; '.join(changes[:5])}. Configure the same, or use another checkpoint."
+          f"{'; '.join(changes[:5])}. Configure the same backbone, or use another checkpoint."
         )
       return
 
 
 def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the type and the settings of the backbone that a model's configuration chooses."""
+  """Returns the type and the settings of the backbone of a model configuration."""
   kind = model["backbone"]["type"]
   settings = dict(model["backbone"][kind])
-  settings.pop("implementation", None)  # weights do not depend on it
+  settings.pop("implementation", None)  # does not affect the weights
   return {"type": kind, kind: settings}
 
 
 def _load_params(path: str) -> dict[str, Any]:
   with tf.io.gfile.GFile(path) as file:
-    return yaml.safe_load(_without_tuples(file.read()))
+    # Model Garden writes tuples with a Python tag, which the safe loader rejects.
+    return yaml.safe_load(file.read().replace("!!python/tuple", ""))
 
 
 def _check_writable(model_dir: str) -> None:
@@ -170,32 +184,28 @@ def _check_writable(model_dir: str) -> None:
   except (tf.errors.OpError, OSError) as error:
     raise UserError(
       f"--model_dir={model_dir} cannot be written: {getattr(error, 'message', error)}. Choose a "
-      "directory that you may write to."
+      "writable directory."
     ) from error
 
 
-def _without_tuples(text: str) -> str:
-  """Model Garden writes tuples with a Python tag that the safe loader refuses."""
-  return text.replace("!!python/tuple", "")
-
-
-def _plain(value: Any) -> Any:
+def _without_tuples(value: Any) -> Any:
+  """Returns nested mappings and sequences as dicts and lists, as params.yaml has them."""
   if isinstance(value, Mapping):
-    return {key: _plain(v) for key, v in value.items()}
-  return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+    return {key: _without_tuples(v) for key, v in value.items()}
+  return [_without_tuples(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _differences(before: Any, now: Any, path: str = "task.model") -> Iterator[str]:
-  """Yields 'path: before -> now' for every leaf that differs."""
-  if isinstance(before, Mapping) and isinstance(now, Mapping):
-    for key in sorted({*before, *now}):
-      yield from _differences(before.get(key), now.get(key), f"{path}.{key}")
-  elif before != now:
-    yield f"{path}: {before!r} there, {now!r} here"
+def _differences(saved: Any, current: Any, path: str = "task.model") -> Iterator[str]:
+  """Yields a description of every leaf that differs."""
+  if isinstance(saved, Mapping) and isinstance(current, Mapping):
+    for key in sorted({*saved, *current}):
+      yield from _differences(saved.get(key), current.get(key), f"{path}.{key}")
+  elif saved != current:
+    yield f"{path}: {saved!r} in the checkpoint, {current!r} in this run"
 
 
 def find_label_file(input_path: Any) -> pathlib.Path | None:
-  """Returns the label file that `make_tfrecords` wrote beside these TFRecords, if any."""
+  """Returns the label file that `make_tfrecords` wrote next to these TFRecords, if any."""
   if not isinstance(input_path, str) or not input_path:
     return None
   labels = pathlib.Path(input_path.split(",")[0].strip()).parent / LABELS_FILE

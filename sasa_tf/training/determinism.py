@@ -1,4 +1,4 @@
-"""Runs that repeat to the last bit."""
+"""Bitwise reproducible runs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sasa_tf.training.resilience import checkpoints
 def enable_determinism(
   params: config_definitions.ExperimentConfig, seed: int, model_dir: str
 ) -> config_definitions.ExperimentConfig:
-  """Makes TensorFlow deterministic in this process, and returns the configuration to run there.
+  """Makes TensorFlow deterministic in this process, and returns the configuration to run.
 
-  The state of the input pipeline is in no checkpoint: a resumed run draws its images anew. So that
-  it does not see again what it began with, the step of the checkpoint enters the seed. Two runs are
-  equal if they were interrupted at the same steps, or never.
+  Checkpoints do not hold the state of the input pipeline, so a resumed run shuffles and augments
+  from the start. To avoid repeating the first images, the step of the checkpoint is added to the
+  seed. Two runs are equal if they were interrupted at the same steps, or never.
 
   Args:
-    params: of the experiment.
-    seed: of weights, order of the data and augmentation.
-    model_dir: of the run, which may go on from a checkpoint.
+    params: configuration of the experiment.
+    seed: seed of the weights, the order of the data and the augmentation.
+    model_dir: directory of the run, which may hold a checkpoint to resume from.
   """
   last = checkpoints.latest_valid(model_dir)
   seed += checkpoints.step_of(last) if last else 0

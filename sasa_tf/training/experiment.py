@@ -1,4 +1,4 @@
-"""From an experiment's name, YAML files and overrides to its configuration, strictly."""
+"""Loads the configuration of an experiment from its name, YAML files and overrides, strictly."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from official.core import config_definitions, exp_factory
 from official.modeling.hyperparams import base_config, params_dict
 
 import sasa_tf
+from sasa_tf.compat import model_garden
 from sasa_tf.errors import UserError
 
-# In a model_dir, beside params.yaml, which does not say which experiment it is of.
+# File in model_dir that holds the name of the experiment, which params.yaml does not.
 RUN_FILE = "run.json"
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-  """Returns a sentence that offers the names closest to a misspelt one."""
+  """Returns a sentence that suggests the names closest to a misspelled one."""
   names = sorted(map(str, names))
   close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
   if close:
@@ -31,24 +32,23 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 def load_experiment(
   experiment: str, config_files: Iterable[str] = (), params_override: str | None = None
 ) -> config_definitions.ExperimentConfig:
-  """Returns the locked configuration: experiment, then files in order, then overrides.
+  """Returns the locked configuration: the experiment, then files in order, then overrides.
 
   Args:
-    experiment: a name registered with Model Garden.
-    config_files: YAML or JSON files; a path that does not exist is looked up among the official
-      configs that come with the package, for example "cifar10/sasa_resnet26.yaml".
+    experiment: name of an experiment registered with Model Garden.
+    config_files: YAML or JSON files. A path that does not exist is looked up in the package's
+      official configs, for example "cifar10/sasa_resnet26.yaml".
     params_override: a YAML or JSON string or file, or "a.b=1,c.d=2".
 
   Raises:
-    UserError: an unknown experiment, file or key; the nearest known names are offered.
+    UserError: an unknown experiment, file or key. The message suggests the closest known names.
   """
   try:
     params = exp_factory.get_exp_config(experiment)
   except LookupError:
-    # Model Garden has no public list of its experiments.
-    known = exp_factory._REGISTERED_CONFIGS
+    known = model_garden.registered_experiments()
     raise UserError(
-      f"no experiment is called {experiment!r}. {did_you_mean(experiment, known)}"
+      f"unknown experiment {experiment!r}. {did_you_mean(experiment, known)}"
     ) from None
   for file in config_files:
     path = find_config_file(file)
@@ -66,17 +66,17 @@ def load_trained_experiment(
   config_files: Iterable[str] = (),
   params_override: str | None = None,
 ) -> config_definitions.ExperimentConfig:
-  """Returns the configuration of a finished training, or the one that is named instead.
+  """Returns the configuration of a finished training, or of the given experiment.
 
   Args:
-    model_dir: directory of the training; its run.json and params.yaml are read unless `experiment`
+    model_dir: directory of the training. Its run.json and params.yaml are read unless `experiment`
       is given.
     experiment: name of an experiment, or None.
     config_files: further overrides, see `load_experiment`.
     params_override: further overrides.
 
   Raises:
-    UserError: as `load_experiment`, or the directory does not say what was trained.
+    UserError: see `load_experiment`; or the directory has no run.json.
   """
   if experiment:
     return load_experiment(experiment, config_files, params_override)
@@ -85,8 +85,8 @@ def load_trained_experiment(
   run_file = pathlib.Path(model_dir, RUN_FILE)
   if not run_file.is_file():
     raise UserError(
-      f"--model_dir={model_dir} has no {RUN_FILE}, which `sasa_tf.bin.train` leaves there. Check "
-      "the directory, or name the --experiment (and --config_file) that was trained."
+      f"--model_dir={model_dir} has no {RUN_FILE}, which `sasa_tf.bin.train` writes there. Check "
+      "the directory, or set --experiment (and --config_file) to what was trained."
     )
   trained = json.loads(run_file.read_text())["experiment"]
   files = [str(pathlib.Path(model_dir, "params.yaml")), *config_files]
@@ -94,9 +94,9 @@ def load_trained_experiment(
 
 
 def find_config_file(file: str) -> pathlib.Path:
-  """Returns the path of a file of the user's, or of an official config of that name."""
+  """Returns the path of a config file, which may be the name of an official config."""
   package = pathlib.Path(sasa_tf.__file__).parent
-  # Inside of the package when installed, beside it in a checkout.
+  # Inside the package when installed, next to it in a checkout.
   roots = [package / "official_configs", package.parent / "official_configs"]
   candidates = [pathlib.Path(file), *(root / file for root in roots)]
   for path in candidates:
@@ -104,7 +104,7 @@ def find_config_file(file: str) -> pathlib.Path:
       return path
   official = {str(p.relative_to(root)) for root in roots for p in root.glob("**/*.yaml")}
   raise UserError(
-    f"--config_file={file}: no such file, nor an official config of that name. "
+    f"--config_file={file}: no such file, and no official config of that name. "
     f"{did_you_mean(file, official)}"
   )
 
@@ -117,7 +117,7 @@ def _override(params: config_definitions.ExperimentConfig, override: str, source
   except Exception as error:
     raise UserError(
       f"{source}: expected YAML or JSON with nested keys, or 'a.b=1,c.d=2'; received "
-      f"{override!r}, which does not parse: {error}"
+      f"{override!r}, which cannot be parsed: {error}"
     ) from error
   _check_keys(params, parsed, source, path="")
   params.override(parsed, is_strict=True)
@@ -126,8 +126,8 @@ def _override(params: config_definitions.ExperimentConfig, override: str, source
 def _check_keys(
   params: base_config.Config, override: Mapping[str, Any], source: str, path: str
 ) -> None:
-  """Raises on the first key that the configuration does not have."""
-  # A choice (type: sgd) lists what is chosen alone; a file may choose another and set it up.
+  """Raises a `UserError` for the first key that the configuration does not have."""
+  # A OneOfConfig's `as_dict` has the chosen field only, but a file may choose another one.
   known = {*params.as_dict(), *(field.name for field in dataclasses.fields(params))}
   for key, value in override.items():
     if key not in known:

@@ -1,4 +1,4 @@
-"""Where a finished training left its results, and what to type next."""
+"""Finds the checkpoint to export of a finished run, and prints a summary of the run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ def best_checkpoint(model_dir: str, params: config_definitions.ExperimentConfig)
   """Returns the checkpoint to export: the best one, else averaged weights, else the last one.
 
   With an exponential moving average, `ckpt-N` holds the raw weights, while `best_ckpt` and
-  `ema_checkpoints` hold the averaged ones that were evaluated. Damaged ones are passed over, and
-  told on standard error.
+  `ema_checkpoints` hold the averaged ones that were evaluated. Corrupt checkpoints are skipped and
+  reported on standard error.
+
+  Args:
+    model_dir: directory of the run.
+    params: configuration of the run.
 
   Raises:
-    UserError: there are checkpoints, and none is whole.
+    UserError: there are checkpoints, but none is valid.
   """
   best = params.trainer.best_checkpoint_export_subdir
   directories = [os.path.join(model_dir, best)] if best else []
@@ -34,20 +38,21 @@ def best_checkpoint(model_dir: str, params: config_definitions.ExperimentConfig)
 def find_checkpoint(
   checkpoint_path: str | None, model_dir: str | None, params: config_definitions.ExperimentConfig
 ) -> str:
-  """Returns the checkpoint that was named, or the best one of a training.
+  """Returns the given checkpoint, or the best one of a run.
 
   Args:
-    checkpoint_path: a checkpoint, or a directory whose latest is meant; None for the training's.
-    model_dir: directory of the training.
-    params: its configuration.
+    checkpoint_path: a checkpoint, or a directory whose latest one is used; None for that of the
+      run.
+    model_dir: directory of the run.
+    params: configuration of the run.
 
   Raises:
-    UserError: there is none, or it is damaged.
+    UserError: there is no checkpoint, or it is corrupt.
   """
   if checkpoint_path and tf.io.gfile.exists(f"{checkpoint_path}.index"):
     problem = checkpoints.find_corruption(checkpoint_path)
     if problem:
-      raise UserError(f"{checkpoint_path} is damaged: {problem}. Name another checkpoint.")
+      raise UserError(f"{checkpoint_path} is corrupt: {problem}. Use another checkpoint.")
     return checkpoint_path
   directory = checkpoint_path or model_dir
   if not directory:
@@ -56,11 +61,14 @@ def find_checkpoint(
     checkpoints.latest_valid(directory) if checkpoint_path else best_checkpoint(directory, params)
   )
   if found is None:
-    raise UserError(f"{directory} holds no checkpoint. Name one, or the directory of a training.")
+    raise UserError(
+      f"{directory} holds no checkpoint. Set --checkpoint_path to one, or --model_dir to the "
+      "directory of a training."
+    )
   return found
 
 
-def print_results(model_dir: str, params: config_definitions.ExperimentConfig) -> None:
+def print_summary(model_dir: str, params: config_definitions.ExperimentConfig) -> None:
   """Prints the paths of checkpoints and logs, and the next command."""
   lines = [
     f"checkpoint to export  {best_checkpoint(model_dir, params)}",

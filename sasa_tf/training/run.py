@@ -1,4 +1,4 @@
-"""One run of Model Garden's trainer, from a checked configuration to its last evaluation."""
+"""One training or evaluation run of Model Garden's trainer."""
 
 from __future__ import annotations
 
@@ -9,25 +9,63 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
-from official.core import config_definitions, task_factory, train_lib, train_utils
+from official.core import base_task, config_definitions, task_factory, train_lib, train_utils
 from official.modeling import performance
 from official.vision.utils import summary_manager
 
 import sasa_tf
-from sasa_tf.training import checks, modes, results, strategy
+from sasa_tf.training import checks, results, strategy
 from sasa_tf.training.experiment import RUN_FILE
-from sasa_tf.training.multi_worker import process_role, setup
-from sasa_tf.training.multi_worker.cluster import Cluster, read_cluster
+from sasa_tf.training.multi_worker import config_sync, process_role
+from sasa_tf.training.multi_worker import strategy as multi_worker_strategy
+from sasa_tf.training.multi_worker.cluster import read_cluster
 from sasa_tf.training.multi_worker.continuous_eval import CheckpointWatcher, evaluate_checkpoints
 from sasa_tf.training.multi_worker.controller import MultiWorkerController
 from sasa_tf.training.multi_worker.worker_failure import translate_collective_errors
 from sasa_tf.training.progress import TrainingProgress
-from sasa_tf.training.resilience import checkpoints, corrupt_records, data_errors
+from sasa_tf.training.resilience import checkpoints
 from sasa_tf.training.resilience.controller import Controller
+from sasa_tf.training.resilience.corrupt_records import skip_corrupt_records
+from sasa_tf.training.resilience.data_errors import translate_data_errors
 from sasa_tf.training.resilience.preemption import StopRequest
 from sasa_tf.training.trainer import Trainer
+
+
+class _Options(NamedTuple):
+  """The options of `run_experiment`."""
+
+  num_logical_cpus: int
+  enable_async_checkpointing: bool
+  on_nonfinite: str
+  max_corrupt_records: int
+
+
+class _Process(NamedTuple):
+  """The part of a run that this process does.
+
+  Attributes:
+    role: mode, strategy and cluster of the process.
+    model_dir: directory of the run.
+    output_dir: directory that the process writes to: model_dir, or a temporary one.
+    stop: stop request to the process.
+  """
+
+  role: process_role.Role
+  model_dir: str
+  output_dir: str
+  stop: StopRequest
+
+  @property
+  def trains(self) -> bool:
+    return "train" in self.role.mode
+
+  @property
+  def saves(self) -> bool:
+    """Whether this process writes the checkpoints of the run."""
+    return self.trains and self.role.writes_model_dir
 
 
 def run_experiment(
@@ -44,134 +82,85 @@ def run_experiment(
   """Trains, evaluates or both, as `official.vision.train` does.
 
   Args:
-    experiment: name that the configuration came from.
-    params: the configuration.
-    mode: Model Garden's, for example "train_and_eval".
-    model_dir: for checkpoints, summaries and params.yaml.
-    num_logical_cpus: replicas of a dry run on the processor, or 0.
-    enable_async_checkpointing: whether to write checkpoints beside the training.
-    on_nonfinite: "stop" or "skip" steps whose loss or gradients are not finite.
-    max_corrupt_records: how many records of a data set may be left out; 0 for none.
+    experiment: name of the experiment.
+    params: configuration of the experiment.
+    mode: Model Garden's mode, for example "train_and_eval".
+    model_dir: directory for checkpoints, summaries and params.yaml.
+    num_logical_cpus: number of replicas of a dry run on the CPU, or 0.
+    enable_async_checkpointing: whether to write checkpoints asynchronously.
+    on_nonfinite: "stop" or "skip", for steps with a non-finite loss or gradient.
+    max_corrupt_records: maximum number of corrupt records of a dataset to skip; 0 for none.
 
   Returns:
     The metrics of the last evaluation, {} without one.
 
   Raises:
-    UserError: something that the user can mend, before or during the run.
-    PreemptedError: SIGTERM ended the run, which is saved.
-    WorkerLostError: another process of the training is gone.
+    UserError: a problem that the user can fix, before or during the run.
+    PreemptedError: SIGTERM ended the run, and its checkpoint is saved.
+    WorkerLostError: another worker of the training is lost.
   """
-  runtime = params.runtime
-  cluster = read_cluster(runtime.worker_hosts, runtime.task_index)
+  options = _Options(
+    num_logical_cpus, enable_async_checkpointing, on_nonfinite, max_corrupt_records
+  )
+  cluster = read_cluster(params.runtime.worker_hosts, params.runtime.task_index)
   role = process_role.resolve_role(params, mode, cluster)
   with (
     translate_collective_errors(role.cluster),
-    setup.output_directory(model_dir, role.writes, params) as output_dir,
+    process_role.output_directory(model_dir, role.writes_model_dir, params) as output_dir,
     tempfile.TemporaryDirectory(prefix="sasa_tf_records_") as scratch,
   ):
-    return _run_role(
-      experiment,
-      params,
-      role,
-      model_dir,
-      output_dir,
-      num_logical_cpus,
-      enable_async_checkpointing,
-      on_nonfinite,
-      functools.partial(corrupt_records.leave_out, limit=max_corrupt_records, scratch=scratch),
-    )
+    process = _Process(role, model_dir, output_dir, StopRequest())
+    return _run_process(experiment, params, process, scratch, options)
 
 
-def _run_role(
+def _run_process(
   experiment: str,
   params: config_definitions.ExperimentConfig,
-  role: process_role.Role,
-  model_dir: str,
-  output_dir: str,
-  num_logical_cpus: int,
-  enable_async_checkpointing: bool,
-  on_nonfinite: str,
-  leave_out_corrupt: Callable[[config_definitions.TaskConfig, str], config_definitions.TaskConfig],
+  process: _Process,
+  scratch: str,
+  options: _Options,
 ) -> dict[str, float]:
-  """Does this process's part; it writes to `output_dir`, which is `model_dir` or another one."""
-  mode, cluster = role.mode, role.cluster
-  train, follow = "train" in mode, mode == "continuous_eval"
-  saves = train and role.writes
-  stop = StopRequest()
-  follower = CheckpointWatcher(
-    model_dir,
+  mode = process.role.mode
+  watcher = CheckpointWatcher(
+    process.model_dir,
     timeout=params.trainer.continuous_eval_timeout,
-    interrupted=lambda: stop.received,
+    interrupted=lambda: process.stop.received,
   )
-  _check(params, mode)
-  if follow:
-    follower.wait_for_first()
-  checks.check_model_dir(model_dir, params, train=train, write=saves)
-  distribution = _build_strategy(params.runtime, role, num_logical_cpus)
-  topology = strategy.describe_topology(distribution, _batches(params, mode))
-  if role.writes:
-    print(topology, flush=True)
-  as_given = params
-  if cluster is not None:
-    params = setup.sync_experiment(distribution, cluster, experiment, params, mode)
-  if saves:
-    _begin_model_dir(model_dir, experiment, as_given)
-  if params.runtime.mixed_precision_dtype:
-    performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype)
-  params = params.replace(task=leave_out_corrupt(params.task, mode))
+  _check_config(params, mode)
+  if mode == "continuous_eval":
+    watcher.wait_for_first()
+  distribution, params = _prepare(experiment, params, process, options.num_logical_cpus)
+  params = params.replace(
+    task=skip_corrupt_records(params.task, mode, limit=options.max_corrupt_records, scratch=scratch)
+  )
   with distribution.scope():
-    task = task_factory.get_task(params.task, logging_dir=output_dir)
-
+    task = task_factory.get_task(params.task, logging_dir=process.output_dir)
   progress = TrainingProgress(
     params.trainer.train_steps,
-    lambda: int(trainer.global_step.numpy()),
-    stream=None if role.writes else _Discard(),
+    lambda: int(runner.trainer.global_step.numpy()),
+    stream=None if process.role.writes_model_dir else _NullStream(),
   )
-  # Orbit prints a line for each of its doings, and logs it too; `progress` takes its place.
-  with contextlib.redirect_stdout(_Discard()):
-    with distribution.scope():
-      trainer = train_utils.create_trainer(
-        params,
-        task,
-        train=train,
-        evaluate="eval" in mode,
-        checkpoint_exporter=train_lib.maybe_create_best_ckpt_exporter(params, output_dir),
-        trainer_cls=functools.partial(Trainer, on_nonfinite=on_nonfinite),
-      )
-    runner = train_lib.OrbitExperimentRunner(
-      distribution_strategy=distribution,
-      task=task,
-      mode=mode,
-      params=params,
-      model_dir=output_dir,
-      trainer=trainer,
-      train_actions=[progress.on_train],
-      eval_actions=[progress.on_evaluate],
-      controller_cls=_controller_class(cluster, model_dir, stop),
-      eval_summary_manager=summary_manager.maybe_build_eval_summary_manager(
-        params=params, model_dir=output_dir
-      ),
-      # A thread that writes must not meet the other processes beside the one that trains.
-      enable_async_checkpointing=enable_async_checkpointing and cluster is None,
-    )
-    if saves:
-      _say_if_done(int(trainer.global_step.numpy()), params.trainer.train_steps, model_dir)
+  # `progress` replaces what Orbit prints.
+  with contextlib.redirect_stdout(_NullStream()):
+    runner = _create_runner(distribution, params, task, process, progress, options)
+    if process.saves:
+      _report_if_finished(progress.current_step(), params.trainer.train_steps, process.model_dir)
     progress.begin()
     try:
-      with stop.on_sigterm(), data_errors.explained(params.task, mode):
-        if follow:
-          evaluate_checkpoints(runner, follower)
+      with process.stop.on_sigterm(), translate_data_errors(params.task, mode):
+        if mode == "continuous_eval":
+          evaluate_checkpoints(runner, watcher)
         else:
-          modes.train_or_evaluate(runner, mode)
+          train_or_evaluate(runner, mode)
     finally:
       progress.close()
-  if saves:
-    results.print_results(model_dir, params)
+  if process.saves:
+    results.print_summary(process.model_dir, params)
   return progress.evaluation
 
 
-def _check(params: config_definitions.ExperimentConfig, mode: str) -> None:
-  """Raises a `UserError` if the data or the configuration cannot do."""
+def _check_config(params: config_definitions.ExperimentConfig, mode: str) -> None:
+  """Raises a `UserError` if the data or the configuration is invalid."""
   if "train" in mode:
     checks.check_data("task.train_data", params.task.train_data)
   if "eval" in mode:
@@ -181,46 +170,40 @@ def _check(params: config_definitions.ExperimentConfig, mode: str) -> None:
     checks.check_init_checkpoint(params.task)
 
 
+def _prepare(
+  experiment: str,
+  params: config_definitions.ExperimentConfig,
+  process: _Process,
+  num_logical_cpus: int,
+) -> tuple[tf.distribute.Strategy, config_definitions.ExperimentConfig]:
+  """Prepares model_dir and TensorFlow; returns the strategy and the configuration to run."""
+  role = process.role
+  checks.check_model_dir(process.model_dir, params, train=process.trains, write=process.saves)
+  distribution = _build_strategy(params.runtime, role, num_logical_cpus)
+  topology = strategy.describe_topology(distribution, _batch_sizes(params, role.mode))
+  if role.writes_model_dir:
+    print(topology, flush=True)
+  user_params = params
+  if role.cluster is not None:
+    params = config_sync.sync_experiment(distribution, role.cluster, experiment, params, role.mode)
+  if process.saves:
+    _initialize_model_dir(process.model_dir, experiment, user_params)
+  if params.runtime.mixed_precision_dtype:
+    performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype)
+  return distribution, params
+
+
 def _build_strategy(
   runtime: config_definitions.RuntimeConfig, role: process_role.Role, num_logical_cpus: int
 ) -> tf.distribute.Strategy:
   if role.cluster is not None:
-    return setup.build_strategy(role.cluster, runtime, num_logical_cpus)
+    return multi_worker_strategy.build_strategy(role.cluster, runtime, num_logical_cpus)
   runtime = runtime.replace(distribution_strategy=role.distribution_strategy)
   return strategy.build_strategy(runtime, num_logical_cpus)
 
 
-def _begin_model_dir(
-  model_dir: str, experiment: str, params: config_definitions.ExperimentConfig
-) -> None:
-  """Mends what an earlier run left unfinished there, and writes down what this one is."""
-  checkpoints.repair(model_dir)
-  if params.trainer.best_checkpoint_export_subdir:
-    checkpoints.repair_best(os.path.join(model_dir, params.trainer.best_checkpoint_export_subdir))
-  train_utils.serialize_config(params, model_dir)
-  with tf.io.gfile.GFile(os.path.join(model_dir, RUN_FILE), "w") as file:
-    json.dump({"experiment": experiment, "sasa_tf": sasa_tf.__version__}, file)
-
-
-def _controller_class(
-  cluster: Cluster | None, model_dir: str, stop: StopRequest
-) -> Callable[..., Controller]:
-  if cluster is None:
-    return functools.partial(Controller, stop=stop)
-  return functools.partial(MultiWorkerController, cluster=cluster, model_dir=model_dir, stop=stop)
-
-
-def _say_if_done(step: int, train_steps: int, model_dir: str) -> None:
-  if step >= train_steps:
-    print(
-      f"{model_dir} already holds step {step} of {train_steps}: nothing left to train. Raise "
-      "trainer.train_steps to go on, or use --mode=eval.",
-      file=sys.stderr,
-    )
-
-
-def _batches(params: config_definitions.ExperimentConfig, mode: str) -> dict[str, int]:
-  """Returns the global batch sizes that this mode uses."""
+def _batch_sizes(params: config_definitions.ExperimentConfig, mode: str) -> dict[str, int]:
+  """Returns the global batch sizes of the datasets that this mode reads."""
   data = {}
   if "train" in mode:
     data["task.train_data"] = params.task.train_data
@@ -229,8 +212,97 @@ def _batches(params: config_definitions.ExperimentConfig, mode: str) -> dict[str
   return {name: config.global_batch_size for name, config in data.items()}
 
 
-class _Discard:
-  """A text stream into nothing."""
+def _initialize_model_dir(
+  model_dir: str, experiment: str, params: config_definitions.ExperimentConfig
+) -> None:
+  """Repairs what an interrupted run left there, and writes the configuration of this run."""
+  checkpoints.repair(model_dir)
+  if params.trainer.best_checkpoint_export_subdir:
+    checkpoints.repair_best(os.path.join(model_dir, params.trainer.best_checkpoint_export_subdir))
+  train_utils.serialize_config(params, model_dir)
+  with tf.io.gfile.GFile(os.path.join(model_dir, RUN_FILE), "w") as file:
+    json.dump({"experiment": experiment, "sasa_tf": sasa_tf.__version__}, file)
+
+
+def _create_runner(
+  distribution: tf.distribute.Strategy,
+  params: config_definitions.ExperimentConfig,
+  task: base_task.Task,
+  process: _Process,
+  progress: TrainingProgress,
+  options: _Options,
+) -> train_lib.OrbitExperimentRunner:
+  mode, cluster = process.role.mode, process.role.cluster
+  with distribution.scope():
+    trainer = train_utils.create_trainer(
+      params,
+      task,
+      train=process.trains,
+      evaluate="eval" in mode,
+      checkpoint_exporter=train_lib.maybe_create_best_ckpt_exporter(params, process.output_dir),
+      trainer_cls=functools.partial(Trainer, on_nonfinite=options.on_nonfinite),
+    )
+  return train_lib.OrbitExperimentRunner(
+    distribution_strategy=distribution,
+    task=task,
+    mode=mode,
+    params=params,
+    model_dir=process.output_dir,
+    trainer=trainer,
+    train_actions=[progress.on_train],
+    eval_actions=[progress.on_evaluate],
+    controller_cls=_controller_class(process),
+    eval_summary_manager=summary_manager.maybe_build_eval_summary_manager(
+      params=params, model_dir=process.output_dir
+    ),
+    # With several workers, the saving thread would run collectives concurrently with the training.
+    enable_async_checkpointing=options.enable_async_checkpointing and cluster is None,
+  )
+
+
+def _controller_class(process: _Process) -> Callable[..., Controller]:
+  cluster = process.role.cluster
+  if cluster is None:
+    return functools.partial(Controller, stop=process.stop)
+  return functools.partial(
+    MultiWorkerController, cluster=cluster, model_dir=process.model_dir, stop=process.stop
+  )
+
+
+def train_or_evaluate(runner: train_lib.OrbitExperimentRunner, mode: str) -> None:
+  """Runs the mode like `runner.run`, which also traces the model again to log its FLOPs.
+
+  Args:
+    runner: runner of the run.
+    mode: Model Garden's mode.
+  """
+  trainer, controller = runner.params.trainer, runner.controller
+  with runner.strategy.scope():
+    if mode == "train":
+      controller.train(steps=trainer.train_steps)
+    elif mode == "train_and_eval":
+      controller.train_and_evaluate(
+        train_steps=trainer.train_steps,
+        eval_steps=trainer.validation_steps,
+        eval_interval=trainer.validation_interval,
+      )
+    elif mode == "eval":
+      controller.evaluate(steps=trainer.validation_steps)
+    else:
+      runner.run()
+
+
+def _report_if_finished(step: int, train_steps: int, model_dir: str) -> None:
+  if step >= train_steps:
+    print(
+      f"{model_dir} already holds step {step} of {train_steps}: nothing to train. Raise "
+      "trainer.train_steps to continue, or use --mode=eval.",
+      file=sys.stderr,
+    )
+
+
+class _NullStream:
+  """A text stream that discards its input."""
 
   def write(self, text: str) -> int:
     return len(text)

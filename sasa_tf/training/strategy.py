@@ -1,25 +1,23 @@
-"""The distribution strategy that a run's configuration asks for."""
+"""The distribution strategy of a run."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 from official.common import distribute_utils
 from official.core import config_definitions
 
+from sasa_tf.compat import tensorflow as tensorflow_compat
 from sasa_tf.errors import UserError
 from sasa_tf.training import tpu_strategy
 
-_strategies = itertools.count()
-
 
 def create_logical_cpus(count: int) -> None:
-  """Splits the processor into `count` devices; before anything else touches TensorFlow.
+  """Splits the CPU into `count` logical devices. Must be called before TensorFlow is used.
 
   Raises:
-    UserError: TensorFlow has already set up its devices.
+    UserError: TensorFlow has already initialized its devices.
   """
   cpu = tf.config.list_physical_devices("CPU")[0]
   try:
@@ -27,7 +25,9 @@ def create_logical_cpus(count: int) -> None:
       cpu, [tf.config.LogicalDeviceConfiguration()] * count
     )
   except RuntimeError as error:
-    raise UserError(f"--num_logical_cpus={count} came too late: {error}") from error
+    raise UserError(
+      f"--num_logical_cpus={count} must be set before TensorFlow is initialized: {error}"
+    ) from error
 
 
 def build_strategy(
@@ -35,23 +35,23 @@ def build_strategy(
 ) -> tf.distribute.Strategy:
   """Returns Model Garden's strategy, or one over logical CPUs for a dry run without GPUs.
 
-  Where `mirrored` has a single device, it is a `OneDeviceStrategy`: nothing is to be mirrored, and
-  batch norm over all replicas then needs no communication.
+  `mirrored` with a single device is a `OneDeviceStrategy`, in which synchronized batch norm does
+  not communicate.
 
   Args:
-    runtime: of the experiment.
-    num_logical_cpus: replicas on the processor (see `create_logical_cpus`), or 0.
+    runtime: runtime configuration of the experiment.
+    num_logical_cpus: number of replicas on the CPU (see `create_logical_cpus`), or 0.
 
   Raises:
-    UserError: a combination that does not exist, or devices that there are not.
+    UserError: the combination is not supported, or a device is missing.
   """
   name = runtime.distribution_strategy
   if num_logical_cpus:
     if name != "mirrored" or runtime.num_gpus:
       raise UserError(
         "--num_logical_cpus is a dry run of runtime.distribution_strategy=mirrored without GPUs; "
-        f"received distribution_strategy={name!r} and num_gpus={runtime.num_gpus}. Leave the flag "
-        "away, or set mirrored and num_gpus=0."
+        f"received distribution_strategy={name!r} and num_gpus={runtime.num_gpus}. Omit the flag, "
+        "or set mirrored and num_gpus=0."
       )
     return from_devices([f"CPU:{i}" for i in range(num_logical_cpus)])
   if name == "tpu":
@@ -79,28 +79,25 @@ def build_strategy(
 
 
 def from_devices(names: Sequence[str]) -> tf.distribute.Strategy:
-  """Returns the strategy with a replica on each of these devices, such as "GPU:0"."""
+  """Returns the strategy with one replica on each of the devices.
+
+  Args:
+    names: names of the devices, such as "GPU:0".
+  """
   if len(names) == 1:
     return tf.distribute.OneDeviceStrategy(names[0])
-  # TensorFlow numbers the groups of devices that reduce together anew in every strategy, and takes
-  # those of the same number for the same group.
-  mirrored = type(
-    "MirroredStrategy",
-    (tf.distribute.MirroredStrategy,),
-    {"_collective_key_base": 1000 * next(_strategies)},
-  )
-  return mirrored(list(names))
+  return tensorflow_compat.create_mirrored_strategy(names)
 
 
 def describe_topology(strategy: tf.distribute.Strategy, batches: Mapping[str, int]) -> str:
-  """Returns one line on the topology, for people.
+  """Returns a one-line summary of hosts, replicas and batch sizes.
 
   Args:
-    strategy: of the run.
-    batches: {"task.train_data": its global batch size}, and of the other data that the run uses.
+    strategy: strategy of the run.
+    batches: {"task.train_data": its global batch size}, likewise for other data of the run.
 
   Raises:
-    UserError: a batch does not divide among the replicas.
+    UserError: a batch size is not divisible by the number of replicas.
   """
   replicas, hosts = strategy.num_replicas_in_sync, _num_hosts(strategy)
   parts = [type(strategy).__name__, _count(hosts, "host"), _count(replicas, "replica")]
@@ -108,17 +105,17 @@ def describe_topology(strategy: tf.distribute.Strategy, batches: Mapping[str, in
     if size < 1 or size % replicas:
       lower = size // replicas * replicas
       raise UserError(
-        f"{name}.global_batch_size={size} does not divide among {_count(replicas, 'replica')}. "
+        f"{name}.global_batch_size={size} is not divisible by {_count(replicas, 'replica')}. "
         f"Use a multiple of {replicas}, such as {f'{lower} or ' if lower > 0 else ''}"
         f"{max(lower, 0) + replicas}."
       )
     use = "validation batch" if "validation" in name else "batch"
-    parts.append(f"{use} {size} ({size // replicas} a replica)")
+    parts.append(f"{use} {size} ({size // replicas} per replica)")
   return ", ".join(parts)
 
 
 def _num_hosts(strategy: tf.distribute.Strategy) -> int:
-  """Returns how many processes feed the replicas."""
+  """Returns the number of processes that feed the replicas."""
   if isinstance(strategy, tf.distribute.TPUStrategy):
     return strategy.extended.num_hosts
   resolver = strategy.cluster_resolver

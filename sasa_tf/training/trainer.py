@@ -16,10 +16,10 @@ from sasa_tf.training.step.replica_step import ReplicaStep
 
 
 class Trainer(base_trainer.Trainer):
-  """As Model Garden's, except that `runtime.enable_xla` does what it says.
+  """Model Garden's trainer, in which `runtime.enable_xla` works on any number of replicas.
 
   Model Garden compiles the step with the all-reduce inside, which fails with several replicas, and
-  without GPUs compiles nothing. Here the all-reduce lies between two compiled programs, see
+  compiles nothing without GPUs. Here the all-reduce is between two compiled programs, see
   `ReplicaStep`.
   """
 
@@ -35,24 +35,25 @@ class Trainer(base_trainer.Trainer):
     on_nonfinite: str = "stop",
     **arguments: Any,
   ):
-    """Prepares training and evaluation; to be called in the scope of the strategy.
+    """Prepares training and evaluation. Must be called in the strategy's scope.
 
     Args:
-      config: of the experiment.
-      task: configured by it.
-      model: the task's.
-      optimizer: the task's.
-      train: whether there will be steps of training.
-      make_step: builds the step.
+      config: configuration of the experiment.
+      task: task that it configures.
+      model: model of the task.
+      optimizer: optimizer of the task.
+      train: whether to prepare training.
+      make_step: creates the replica step.
       on_nonfinite: "stop" or "skip", see `NonfiniteGuard`.
-      **arguments: Model Garden's.
+      **arguments: further arguments of Model Garden's trainer.
     """
-    self._integers = Int32Transport()
+    self._int32_transport = Int32Transport()
     super().__init__(config, task, model, optimizer, train, **arguments)
     self._guard = NonfiniteGuard(on_nonfinite, model, optimizer, self.global_step)
+    self._run_options = base_trainer.get_runtime_options(config)
     self._loop_start = 0
     self._replica_step = None
-    # All that a TPU runs is one program of XLA anyway.
+    # A TPU runs only XLA programs, so that Model Garden's own step is used there.
     if train and not isinstance(self.strategy, tf.distribute.TPUStrategy):
       self._replica_step = make_step(
         task,
@@ -61,34 +62,38 @@ class Trainer(base_trainer.Trainer):
         self.train_metrics,
         jit_compile=self._can_compile(),
         guard=self._guard,
-        prepare_inputs=self._integers.restore,
+        prepare_inputs=self._int32_transport.restore,
       )
 
   def distribute_dataset(self, dataset_or_fn: Any, *args: Any, **kwargs: Any) -> Any:
-    """As Model Garden's; the training's whole numbers are ready for programs of XLA."""
-    of_training = args and args[0] is self.config.task.train_data
+    """Distributes a dataset. With XLA, the training data has int64 tensors instead of int32."""
+    is_train_data = args and args[0] is self.config.task.train_data
     on_tpu = isinstance(self.strategy, tf.distribute.TPUStrategy)
-    if of_training and self.config.runtime.enable_xla and not on_tpu:
-      dataset_or_fn = self._integers.widened(dataset_or_fn)
+    if is_train_data and self.config.runtime.enable_xla and not on_tpu:
+      dataset_or_fn = self._int32_transport.wrap_dataset_fn(dataset_or_fn)
     return super().distribute_dataset(dataset_or_fn, *args, **kwargs)
 
   def train_loop_begin(self) -> None:
-    """Notes where the loop of steps begins."""
+    """Records the step at which the loop begins."""
     super().train_loop_begin()
     self._loop_start = int(self.global_step.numpy())
 
   def train_loop_end(self) -> dict[str, Any]:
-    """Returns the metrics of the loop of steps, unless its numbers went wrong."""
+    """Returns the metrics of the loop of steps.
+
+    Raises:
+      UserError: loss, gradients or metrics are not finite, see `NonfiniteGuard.check`.
+    """
     logs = super().train_loop_end()
     self._guard.check(int(self.global_step.numpy()) - self._loop_start, logs)
     return logs
 
   def create_train_loop_fn(self) -> Callable[..., Any]:
-    """Returns the loop of steps, which around compiled steps of one replica is Python's.
+    """Returns the loop of steps: a Python loop if each step is a single XLA program.
 
-    The counter of TensorFlow's loop lies in the host's memory, so that a turn waits there for all
-    that the last one has the device do. Python's calls the next step meanwhile, and the device
-    finds it ready. Several replicas wait for their all-reduce anyway, and calls cost them more.
+    The counter of a `tf.while_loop` is in host memory, so that each iteration waits for the device
+    to finish the previous one. A Python loop enqueues the next step meanwhile. Several replicas
+    wait for their all-reduce anyway, and pay more for each call from Python.
     """
     is_fully_compiled = self._replica_step is not None and self._replica_step.is_fully_compiled
     if not (is_fully_compiled and self.config.trainer.train_tf_function):
@@ -104,7 +109,7 @@ class Trainer(base_trainer.Trainer):
   def train_step(self, iterator: Any) -> None:
     """Trains every replica on its share of the next batch."""
     inputs = self.next_train_inputs(iterator)
-    self.strategy.run(self._train_replica, args=(inputs,), options=self._runtime_options)
+    self.strategy.run(self._train_replica, args=(inputs,), options=self._run_options)
 
   def _train_replica(self, inputs: Any) -> None:
     if self.strategy.num_replicas_in_sync > 1 and hasattr(self.task, "prepare_replica_inputs"):
@@ -118,15 +123,15 @@ class Trainer(base_trainer.Trainer):
     self.global_step.assign_add(1)
 
   def _can_compile(self) -> bool:
-    """Whether XLA is asked for, and possible; says so where it is not."""
+    """Returns whether to compile with XLA, and prints a reason if it is enabled but impossible."""
     if not self.config.runtime.enable_xla:
       return False
     if self.strategy.num_replicas_in_sync > 1 and has_synchronized_batch_norm(self.model):
       print(
-        "runtime.enable_xla=true has no effect: batch norm synchronised over "
-        f"{self.strategy.num_replicas_in_sync} replicas reduces inside of the forward pass, which "
-        "XLA does not compile. Set task.model.norm_activation.use_sync_bn=false for XLA, or "
-        "runtime.enable_xla=false to be rid of this line.",
+        "runtime.enable_xla=true has no effect: batch norm synchronized over "
+        f"{self.strategy.num_replicas_in_sync} replicas all-reduces inside the forward pass, which "
+        "XLA does not compile. Set task.model.norm_activation.use_sync_bn=false to use XLA, or "
+        "runtime.enable_xla=false to silence this message.",
         file=sys.stderr,
       )
       return False
@@ -134,5 +139,5 @@ class Trainer(base_trainer.Trainer):
 
 
 def has_synchronized_batch_norm(model: tf_keras.Model) -> bool:
-  """Whether a layer of the model, or of a layer of it, meets the other replicas."""
+  """Whether a layer of the model, nested ones included, communicates with the other replicas."""
   return any(getattr(layer, "synchronized", False) for layer in model.submodules)

@@ -107,3 +107,26 @@ def test_raise_async_checkpoint_error(tmp_path):
     checkpoint.write(str(tmp_path / "file" / "b"), options)
     checkpoint.sync()
     compat.raise_async_checkpoint_error(checkpoint)
+
+
+def test_mirrored_strategies_have_different_collective_keys():
+  first, second = (compat.create_mirrored_strategy(["CPU:0"]) for _ in range(2))
+  assert isinstance(first, tf.distribute.MirroredStrategy)
+  assert type(first).__name__ == "MirroredStrategy"
+  assert first._collective_key_base != second._collective_key_base
+  assert hasattr(tf.distribute.MirroredStrategy, "_collective_key_base")
+
+
+def test_set_restored_checkpoint(tmp_path):
+  checkpoint = tf.train.Checkpoint(step=tf.Variable(0, dtype=tf.int64))
+  manager = tf.train.CheckpointManager(
+    checkpoint, str(tmp_path), 3, step_counter=checkpoint.step, checkpoint_interval=10
+  )
+  path = checkpoint.write(str(tmp_path / "other-5"))
+  checkpoint.step.assign(5)
+  compat.set_restored_checkpoint(manager, path, 5)
+  assert manager.latest_checkpoint == path
+  checkpoint.step.assign(14)
+  assert manager.save(14) is None  # the interval counts from step 5
+  checkpoint.step.assign(15)
+  assert manager.save(15)

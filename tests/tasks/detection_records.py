@@ -1,4 +1,4 @@
-"""TFRecords of coloured rectangles in the format of Model Garden's TfExampleDecoder."""
+"""TFRecords of colored rectangles in the format of Model Garden's TfExampleDecoder."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 HEIGHT, WIDTH = 48, 64
-# [ymin, xmin, ymax, xmax] in pixels and the class, of each image; the second has no boxes.
+# ([ymin, xmin, ymax, xmax] in pixels, class) of each box of each image; the second has none.
 SCENES = (
   [([4, 6, 36, 40], 1), ([8, 40, 44, 62], 2)],
   [],
@@ -45,7 +45,7 @@ def example(image_id, boxes):
 
 
 def write_scenes(path, scenes=SCENES, ids=None):
-  """Writes a TFRecord file; ids of images count from 1. Returns the path as a string."""
+  """Writes a TFRecord file; image ids start at 1. Returns the path as a string."""
   ids = ids or range(1, len(scenes) + 1)
   with tf.io.TFRecordWriter(str(path)) as writer:
     for image_id, boxes in zip(ids, scenes, strict=True):
@@ -54,7 +54,7 @@ def write_scenes(path, scenes=SCENES, ids=None):
 
 
 def write_annotations(path, scenes=SCENES, first_id=1):
-  """Writes the same as a COCO annotation file. Returns the path as a string."""
+  """Writes the boxes as a COCO annotation file. Returns the path as a string."""
   annotations = [
     {
       "image_id": image_id,

@@ -1,4 +1,4 @@
-"""The task's inputs: TFDS and TFRecords through Model Garden's readers, and the label guard."""
+"""Inputs from TFDS and TFRecords, label validation, and the validation loss."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def write_records(path, labels):
       writer.write(example.SerializeToString())
 
 
-def test_our_config_gets_our_task():
+def test_config_is_registered_with_the_task():
   params = exp_factory.get_exp_config("sasa_resnet_digits")
   assert type(params.task) is configs.ImageClassificationTask
   assert type(task_factory.get_task(params.task)) is image_classification.ImageClassificationTask
@@ -43,12 +43,12 @@ def test_our_config_gets_our_task():
 @pytest.mark.parametrize("data", ["train_data", "validation_data"])
 def test_tfds(experiment, size, data):
   task = task_of(experiment, global_batch_size=4, shuffle_buffer_size=4)
-  # Random images and labels under the data set's true name and features.
+  # Random images and labels with the features of the dataset.
   with tfds.testing.mock_data(num_examples=8):
     images, labels = next(iter(task.build_inputs(getattr(task.task_config, data))))
   assert images.shape == (4, size, size, 3) and images.dtype == tf.float32
   assert labels.shape == (4,) and labels.dtype == tf.int32
-  assert 0 < np.std(images) < 5  # normalised
+  assert 0 < np.std(images) < 5  # normalized
 
 
 def test_tfrecords_of_png(tmp_path):
@@ -56,11 +56,11 @@ def test_tfrecords_of_png(tmp_path):
   task = task_of("sasa_resnet_digits", input_path=str(tmp_path / "a"), global_batch_size=2)
   batches = list(task.build_inputs(task.task_config.validation_data))
   assert np.concatenate([labels for _, labels in batches]).tolist() == [3, 1, 2, 9, 0]
-  assert [images.shape[0] for images, _ in batches] == [2, 2, 1]  # the last ones count too
+  assert [images.shape[0] for images, _ in batches] == [2, 2, 1]  # the last batch is smaller
 
 
 @pytest.mark.parametrize("label", [10, -1])
-def test_label_outside_of_the_classes(tmp_path, label):
+def test_invalid_label_raises_an_error(tmp_path, label):
   write_records(tmp_path / "a", [3, 1, label])
   task = task_of("sasa_resnet_digits", input_path=str(tmp_path / "a"), global_batch_size=3)
   dataset = task.build_inputs(task.task_config.validation_data)
@@ -69,7 +69,7 @@ def test_label_outside_of_the_classes(tmp_path, label):
     next(iter(dataset))
 
 
-def test_loss_of_an_evaluation_counts_images_not_batches():
+def test_validation_loss_is_the_mean_over_images():
   task = task_of("sasa_resnet_digits")
   model = tf_keras.Sequential([tf_keras.layers.Flatten(), tf_keras.layers.Dense(10)])
   rng = np.random.default_rng(0)

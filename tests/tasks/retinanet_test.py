@@ -1,4 +1,4 @@
-"""The detection task: labels, one step of training and evaluation, COCO's metrics, checkpoints."""
+"""The detection task: labels, a training and an evaluation step, COCO metrics, checkpoints."""
 
 import numpy as np
 import pytest
@@ -23,10 +23,10 @@ SMALL = {
         "model_id": 26,
         "width_multiplier": 0.125,
         "attention_groups": [4],
-        "zero_init_residual": False,  # every weight has a gradient in the first step
+        "zero_init_residual": False,  # all weights have gradients in the first step
       }
     },
-    # The implementation that is the quickest to trace.
+    # The implementation that is the fastest to trace.
     "decoder": {"sasa_fpn": {"num_filters": 16, "implementation": "reference"}},
     "head": {"num_filters": 16, "num_convs": 1, "implementation": "reference"},
     "norm_activation": {"use_sync_bn": False},
@@ -55,12 +55,12 @@ def records(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(records):
-  tf_keras.utils.set_random_seed(1)  # of some weights the small model's ReLUs may have no gradient
+  tf_keras.utils.set_random_seed(1)  # ReLU blocks some gradients with other seeds
   task = task_of(records, per_category_metrics=True)
   return task, task.build_model()
 
 
-def test_our_config_gets_our_task():
+def test_config_is_registered_with_the_task():
   params = exp_factory.get_exp_config("retinanet_sasa_coco")
   assert type(params.task) is configs.RetinaNetTask
   assert type(task_factory.get_task(params.task)) is retinanet.RetinaNetTask
@@ -68,11 +68,11 @@ def test_our_config_gets_our_task():
 
 @pytest.fixture(scope="module")
 def train_step(built):
-  """(a batch of a task) -> the losses of one step, and which weights of each part it moved."""
+  """Returns a function of a batch: the loss of one step, and the share of weights it changed."""
   task, model = built
-  # Moves every weight that has a gradient, however small: by SGD those vanish in rounding.
+  # Changes every weight with a gradient. Small SGD updates would vanish in rounding.
   optimizer = tf_keras.optimizers.Adam(1e-3, epsilon=1e-12)
-  optimizer.build(model.trainable_variables)  # in the step, it would have to be traced twice
+  optimizer.build(model.trainable_variables)  # otherwise the step is traced twice
   metrics = task.build_metrics()
 
   @tf.function
@@ -95,25 +95,25 @@ def train_step(built):
   return run
 
 
-def test_one_step_of_training_moves_every_part(built, train_step):
+def test_training_step_changes_every_part(built, train_step):
   task, _ = built
   (batch,) = dataset(task, "train_data").take(1)
   loss, moved = train_step(batch)
   assert np.isfinite(loss) and loss > 0
   assert moved.keys() == {"backbone", "decoder", "head"}
-  assert min(moved.values()) > 0.7  # ReLU may keep a weight from moving in one step
+  assert min(moved.values()) > 0.7  # ReLU may block some gradients
 
 
-def test_images_without_boxes_train(train_step, tmp_path):
+def test_images_without_boxes_can_be_trained(train_step, tmp_path):
   task = task_of(write_scenes(tmp_path / "a", [[], [], []]))
   (batch,) = dataset(task, "train_data").take(1)
   assert not batch[1]["box_weights"].numpy().any()
   loss, moved = train_step(batch)
-  assert np.isfinite(loss) and loss > 0  # of the classes
+  assert np.isfinite(loss) and loss > 0  # the class loss
   assert moved["backbone"] > 0.7
 
 
-def test_one_image_fills_a_batch_and_is_evaluated_once(train_step, tmp_path):
+def test_single_image_is_repeated_for_training_and_evaluated_once(train_step, tmp_path):
   task = task_of(write_scenes(tmp_path / "a", SCENES[:1]))
   (batch,) = dataset(task, "train_data").take(1)
   assert batch[0].shape[0] == 3
@@ -123,7 +123,7 @@ def test_one_image_fills_a_batch_and_is_evaluated_once(train_step, tmp_path):
   assert evaluated[1]["groundtruths"]["source_id"].numpy().tolist() == [1]
 
 
-def test_one_evaluation(built):
+def test_evaluation_step(built):
   task, model = built
   metrics = task.build_metrics(training=False)
   step = tf.function(lambda inputs: task.validation_step(inputs, model, metrics))
@@ -137,8 +137,8 @@ def test_one_evaluation(built):
   assert all(np.isfinite(metric.result()) for metric in metrics)
 
 
-def perfect(labels, scores):
-  """Returns the ground truth as the model would detect it, in pixels of the resized image."""
+def perfect_detections(labels, scores):
+  """Returns the ground truth, and perfect detections in pixels of the resized image."""
   truth = labels["groundtruths"]
   scale = tf.tile(labels["image_info"][:, 2:3, :], [1, 1, 2])
   found = tf.reshape(truth["num_detections"], [-1])
@@ -157,7 +157,7 @@ def evaluate(task, change=lambda detections: detections):
   task.build_metrics(training=False)
   state = None
   for _, labels in dataset(task):
-    truth, detections = perfect(labels, scores=0.9)
+    truth, detections = perfect_detections(labels, scores=0.9)
     state = task.aggregate_logs(state, {task.coco_metric.name: (truth, change(detections))})
   return task.reduce_aggregated_logs(state)
 
@@ -171,7 +171,7 @@ def test_average_precision_of_perfect_detections(records, tmp_path, annotated):
   for name in ("AP", "AP50", "AP75", "ARmax100", *(f"AP/{n}" for n in names)):
     assert result[name] == pytest.approx(1), name
 
-  def shift(detections):  # by 16 pixels of 64, so that one overlap of three is above one half
+  def shift(detections):  # by 16 of 64 pixels: one of the three boxes keeps an IoU above 0.5
     return {**detections, "detection_boxes": detections["detection_boxes"] + [0, 16, 0, 16]}
 
   assert evaluate(task, shift)["AP"] < 0.2
@@ -179,17 +179,17 @@ def test_average_precision_of_perfect_detections(records, tmp_path, annotated):
 
 def test_every_image_is_evaluated_once(records):
   batches = [labels["groundtruths"]["source_id"].numpy() for _, labels in dataset(task_of(records))]
-  assert np.concatenate(batches).tolist() == [1, 2, 3]  # the last one too
+  assert np.concatenate(batches).tolist() == [1, 2, 3]  # including the last one
 
 
-def test_annotations_of_other_images_are_refused(records, tmp_path):
+def test_annotations_of_other_images_raise_an_error(records, tmp_path):
   file = write_annotations(tmp_path / "a.json", first_id=3)
   with pytest.raises(UserError, match=r"no images of the ids 1, 2, which .* \(2 of 3 images\)"):
     evaluate(task_of(records, annotation_file=file))
 
 
 @pytest.mark.parametrize("name", ["train_data", "validation_data"])
-def test_labels_of_tfrecords_stay(records, name):
+def test_labels_of_tfrecords_are_unchanged(records, name):
   task = task_of(records)
   seen = set()
   for _, labels in dataset(task, name).take(2):
@@ -199,10 +199,10 @@ def test_labels_of_tfrecords_stay(records, name):
 
 
 @pytest.mark.parametrize("name", ["train_data", "validation_data"])
-def test_tfds_labels_become_cocos_own(name):
+def test_tfds_labels_are_converted_to_coco_ids(name):
   data = {"tfds_name": "coco/2017", "tfds_split": "train", "input_path": "", "global_batch_size": 4}
   task = task_of(model={"num_classes": 91}, **{name: data})
-  # As in the data set: person is 0, toothbrush 79; in COCO's files they are 1 and 90.
+  # In TFDS person is 0 and toothbrush 79; in COCO's files they are 1 and 90.
   with tfds.testing.mock_data(num_examples=4, as_dataset_fn=people_and_toothbrushes):
     _, labels = next(iter(dataset(task, name)))
   seen = {int(x) for targets in labels["cls_targets"].values() for x in np.unique(targets)}
@@ -231,7 +231,7 @@ def people_and_toothbrushes(builder, *_, **__):
 
 @pytest.mark.parametrize("label", [0, 4])
 @pytest.mark.parametrize("name", ["train_data", "validation_data"])
-def test_label_outside_of_the_classes(tmp_path, label, name):
+def test_invalid_label_raises_an_error(tmp_path, label, name):
   records = write_scenes(tmp_path / "a", [*SCENES, [([0, 0, 48, 64], label)]])
   task = task_of(records, train_data={"global_batch_size": 4})
   message = f"{retinanet.LABEL_ERROR}: expected 1 to 3"
@@ -239,7 +239,7 @@ def test_label_outside_of_the_classes(tmp_path, label, name):
     list(dataset(task, name).take(2))
 
 
-def test_backbone_of_a_classifier(built, tmp_path):
+def test_initialize_backbone_from_a_classifier(built, tmp_path):
   _, model = built
   path = save_backbone(tmp_path, model)
   start = {"init_checkpoint": str(tmp_path), "init_checkpoint_modules": "backbone"}
@@ -259,7 +259,7 @@ def test_backbone_of_a_classifier(built, tmp_path):
 
 
 def save_backbone(folder, model):
-  """Saves as the trainer does for a classifier, whose `checkpoint_items` have the backbone."""
+  """Saves a backbone as the trainer of a classifier does."""
   return tf.train.Checkpoint(backbone=model.backbone).save(f"{folder}/ckpt")
 
 
@@ -268,6 +268,6 @@ def same(left, right):
   return all(np.allclose(a.numpy(), b.numpy()) for a, b in pairs)
 
 
-def test_waymo_metrics_are_refused():
+def test_waymo_metrics_raise_an_error():
   with pytest.raises(UserError, match="use_wod_metrics must be False"):
     task_of(use_wod_metrics=True).build_metrics()

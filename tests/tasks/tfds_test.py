@@ -1,4 +1,4 @@
-"""Data sets of TFDS, written here as TFDS would prepare them: read without a network."""
+"""TFDS datasets, written here as TFDS prepares them and read without network access."""
 
 import io
 
@@ -27,7 +27,7 @@ def encoded(kind, size, seed):
 
 
 def prepare(name, directory, examples):
-  """Writes a data set with the features that TFDS gives it."""
+  """Writes a dataset with its TFDS features."""
   builder = tfds.builder(name, data_dir=str(directory))
   features = builder.info.features
   template = tfds.core.ShardedFileTemplate(
@@ -50,8 +50,8 @@ def configured(experiment, override=""):
   return params_dict.override_params_dict(params, override, is_strict=True)
 
 
-def stored(name, directory, task, data):
-  """Returns what the decoder hands on for each example."""
+def decoded_examples(name, directory, task, data):
+  """Returns the decoded examples."""
   data = tfds_decoders.pass_through(data)
   dataset = input_reader._read_tfds(
     name, str(directory), "train", data.tfds_skip_decoding_feature, False
@@ -62,7 +62,7 @@ def stored(name, directory, task, data):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("imagenet2012", "JPEG"), ("cifar10", "PNG")])
-def test_classification_passes_the_bytes_through(name, kind, tmp_path):
+def test_classification_keeps_encoded_images(name, kind, tmp_path):
   images = [encoded(kind, (32, 32), seed) for seed in range(3)]
   identity = "file_name" if name == "imagenet2012" else "id"
   prepare(
@@ -77,16 +77,18 @@ def test_classification_passes_the_bytes_through(name, kind, tmp_path):
   )
   params = configured("sasa_resnet_cifar10", override)
   task = task_factory.get_task(params.task)
-  found = stored(name, tmp_path, task, params.task.train_data)
+  found = decoded_examples(name, tmp_path, task, params.task.train_data)
   assert sorted(each["image/encoded"] for each in found) == sorted(images)
   batch, labels = next(iter(task.build_inputs(params.task.train_data)))
   assert batch.shape == [3, 32, 32, 3] and sorted(labels.numpy()) == [0, 1, 2]
-  # What the stock task sees has been through JPEG once more.
-  again, _ = next(iter(stock.ImageClassificationTask.build_inputs(task, params.task.train_data)))
-  assert float(tf.reduce_max(tf.abs(tf.sort(batch, 0) - tf.sort(again, 0)))) > 0
+  # The images of the stock task were encoded as JPEG a second time.
+  stock_batch, _ = next(
+    iter(stock.ImageClassificationTask.build_inputs(task, params.task.train_data))
+  )
+  assert float(tf.reduce_max(tf.abs(tf.sort(batch, 0) - tf.sort(stock_batch, 0)))) > 0
 
 
-def test_png_is_left_to_the_stock_way_where_only_jpeg_is_decoded():
+def test_png_is_decoded_by_tfds_if_only_jpeg_is_supported():
   params = configured("sasa_resnet_cifar10")
   data = params.task.train_data
   assert tfds_decoders.pass_through(data).tfds_skip_decoding_feature == "image"
@@ -96,9 +98,9 @@ def test_png_is_left_to_the_stock_way_where_only_jpeg_is_decoded():
   assert tfds_decoders.pass_through(own).tfds_skip_decoding_feature == "id"
 
 
-def test_coco_has_its_own_ids_and_pixels(tmp_path):
+def test_coco_ids_and_images(tmp_path):
   image = encoded("JPEG", (64, 48), 0)
-  labels = [0, 11, 79]  # person, stop sign, toothbrush: 1, 13 and 90 of COCO
+  labels = [0, 11, 79]  # person, stop sign, toothbrush: 1, 13 and 90 in COCO
   boxes = [tfds.features.BBox(0.1, 0.2, 0.5, 0.6)] * 3
   objects = [
     {"area": 100, "bbox": box, "id": n, "is_crowd": False, "label": label}
@@ -125,7 +127,7 @@ def test_coco_has_its_own_ids_and_pixels(tmp_path):
   task = task_factory.get_task(params.task)
   data = params.task.validation_data
   assert data.tfds_name == "coco/2017"
-  (found,) = stored("coco/2017", tmp_path, task, data)
+  (found,) = decoded_examples("coco/2017", tmp_path, task, data)
   np.testing.assert_array_equal(found["image"], tf.io.decode_jpeg(image).numpy())
   assert (found["height"], found["width"], found["source_id"]) == (48, 64, b"7")
   _, truth = next(iter(task.build_inputs(data)))

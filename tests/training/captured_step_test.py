@@ -1,4 +1,4 @@
-"""A training step that changes nothing but what it returns."""
+"""Capturing a training step without applying it."""
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +9,7 @@ from sasa_tf.training.step.captured_step import capture_step
 
 
 class Task(base_task.Task):
-  """Model Garden's own step, with a loss and a variable that the loss does not depend on."""
+  """A task with Model Garden's `train_step`."""
 
   def build_inputs(self, params, input_context=None):
     raise NotImplementedError
@@ -39,14 +39,14 @@ class CountingMetric(tf_keras.metrics.Mean):
 INPUTS = tf.constant([1.0, 2.0]), tf.constant([3.0, 6.0])
 
 
-def record(optimizer):
+def capture(optimizer):
   model, metric = Model(), CountingMetric(name="metric")
   step = capture_step(Task(params=None), INPUTS, model, optimizer, [metric])
   return step, model, metric
 
 
-def test_gradients_of_what_has_one():
-  step, model, _ = record(tf_keras.optimizers.legacy.SGD(0.1))
+def test_captures_gradients_without_applying_them():
+  step, model, _ = capture(tf_keras.optimizers.legacy.SGD(0.1))
   assert [variable.name for variable in step.variables] == ["factor:0"]
   # d/df mean((l - f x)^2) = -2 mean(x (l - f x)) with l = 3 x, f = 1
   np.testing.assert_allclose([float(step.gradients[0])], [-10.0])
@@ -54,22 +54,22 @@ def test_gradients_of_what_has_one():
   assert float(model.factor) == 1 and float(model.seen) == 1
 
 
-def test_metrics_wait():
-  step, _, metric = record(tf_keras.optimizers.legacy.SGD(0.1))
+def test_captures_metric_updates():
+  step, _, metric = capture(tf_keras.optimizers.legacy.SGD(0.1))
   assert float(metric.count) == 0
   ((arguments,),) = step.metric_arguments
   metric.update_state(*arguments)
   np.testing.assert_allclose(float(metric.result()), 6.0)
 
 
-def test_the_loss_is_scaled_and_the_gradient_unscaled():
+def test_loss_scale_is_applied_and_gradients_are_unscaled():
   optimizer = tf_keras.mixed_precision.LossScaleOptimizer(
     tf_keras.optimizers.legacy.SGD(0.1), dynamic=False, initial_scale=1e38
   )
-  step, *_ = record(optimizer)
+  step, *_ = capture(optimizer)
   assert not np.isfinite(float(step.gradients[0]))  # 1e38 times 10 overflows
   optimizer = tf_keras.mixed_precision.LossScaleOptimizer(
     tf_keras.optimizers.legacy.SGD(0.1), dynamic=False, initial_scale=1024
   )
-  step, *_ = record(optimizer)
+  step, *_ = capture(optimizer)
   np.testing.assert_allclose(float(step.gradients[0]), -10.0)

@@ -1,4 +1,4 @@
-"""Damaged, missing and unfinished checkpoints."""
+"""Corrupt, missing and unfinished checkpoints."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from sasa_tf.training.resilience import checkpoints
 
 @pytest.fixture
 def directory(tmp_path):
-  """Three checkpoints, of steps 10, 20 and 30, as a training leaves them."""
+  """A directory with the checkpoints of steps 10, 20 and 30."""
   values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
   checkpoint = tf.train.Checkpoint(value=tf.Variable(values), step=tf.Variable(0))
   manager = tf.train.CheckpointManager(checkpoint, str(tmp_path), max_to_keep=3)
@@ -39,7 +39,7 @@ def flip(file):
   file.write_bytes(content)
 
 
-DAMAGES = {
+CORRUPTIONS = {
   "truncated": truncate,
   "flipped byte": lambda checkpoint: flip(data_file(checkpoint)),
   "no data": lambda checkpoint: data_file(checkpoint).unlink(),
@@ -49,30 +49,30 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("harm", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_checkpoint_is_passed_over_loudly(directory, harm, capsys):
+@pytest.mark.parametrize("corrupt", CORRUPTIONS.values(), ids=CORRUPTIONS)
+def test_corrupt_checkpoint_is_skipped_with_a_warning(directory, corrupt, capsys):
   last, before = f"{directory}/ckpt-30", f"{directory}/ckpt-20"
   assert checkpoints.find_corruption(last) is None
   assert checkpoints.latest_valid(directory) == last
-  harm(last)
+  corrupt(last)
   assert checkpoints.find_corruption(last)
   assert checkpoints.latest_valid(directory) == before
-  told = capsys.readouterr().err
-  assert f"{last} is damaged and not used: " in told and f"using {before}" in told
+  printed = capsys.readouterr().err
+  assert f"{last} is corrupt and not used: " in printed and f"using {before}" in printed
 
 
 def test_every_tensor_is_verified(directory):
-  """A flipped byte anywhere in the data shows."""
+  """A flipped bit anywhere in the data is detected."""
   file = data_file(f"{directory}/ckpt-30")
-  whole = file.read_bytes()
-  for position in np.linspace(0, len(whole) - 1, 40, dtype=int):
-    content = bytearray(whole)
+  original = file.read_bytes()
+  for position in np.linspace(0, len(original) - 1, 40, dtype=int):
+    content = bytearray(original)
     content[position] ^= 1
     file.write_bytes(content)
     assert checkpoints.find_corruption(f"{directory}/ckpt-30"), position
 
 
-def test_mended_directory_names_the_whole_one(directory):
+def test_repaired_directory_names_the_latest_valid_checkpoint(directory):
   truncate(f"{directory}/ckpt-30")
   checkpoints.repair(directory)
   assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-20"
@@ -81,7 +81,7 @@ def test_mended_directory_names_the_whole_one(directory):
   assert manager.restore_or_initialize() == f"{directory}/ckpt-20"
   assert int(checkpoint.step) == 20
   assert manager.checkpoints == [f"{directory}/ckpt-10", f"{directory}/ckpt-20"]
-  for step in (30, 40):  # the damaged one is replaced, the oldest deleted
+  for step in (30, 40):  # the corrupt one is replaced, the oldest deleted
     manager.save(step)
   assert checkpoints.latest_valid(directory) == f"{directory}/ckpt-40"
   assert checkpoints.find_corruption(f"{directory}/ckpt-30") is None
@@ -89,7 +89,7 @@ def test_mended_directory_names_the_whole_one(directory):
 
 
 @pytest.mark.parametrize("state", [None, "", "nonsense {", 'model_checkpoint_path: "ckpt-99"\n'])
-def test_state_file_missing_broken_or_naming_what_was_deleted(directory, state, capsys):
+def test_missing_or_invalid_state_file(directory, state, capsys):
   file = pathlib.Path(directory, "checkpoint")
   file.unlink() if state is None else file.write_text(state)
   assert checkpoints.latest_valid(directory) == f"{directory}/ckpt-30"
@@ -98,22 +98,22 @@ def test_state_file_missing_broken_or_naming_what_was_deleted(directory, state, 
   assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-30"
 
 
-def test_killed_between_writing_and_naming(directory):
+def test_process_killed_before_it_updated_the_state_file(directory):
   state = pathlib.Path(directory, "checkpoint")
   written = state.stat().st_mtime_ns
   state.write_text(
     'model_checkpoint_path: "ckpt-20"\n'
     'all_model_checkpoint_paths: "ckpt-10"\nall_model_checkpoint_paths: "ckpt-20"\n'
   )
-  # Somebody chose an earlier one: so be it.
+  # The state file is newer: the user selected an earlier checkpoint.
   os.utime(state, ns=(written + 10**9, written + 10**9))
   assert checkpoints.latest_valid(directory) == f"{directory}/ckpt-20"
-  # The state file is older than the last checkpoint: nobody got to name that.
+  # The state file is older than the last checkpoint: the process was killed before the update.
   os.utime(state, ns=(written - 10**10, written - 10**10))
   assert checkpoints.latest_valid(directory) == f"{directory}/ckpt-30"
 
 
-def test_unfinished_ones_are_removed(directory):
+def test_unfinished_checkpoints_are_deleted(directory):
   unfinished = pathlib.Path(directory, "ckpt-40_temp")
   unfinished.mkdir()
   (unfinished / "part-00000-of-00001.data-00000-of-00001").write_bytes(b"x")
@@ -123,7 +123,7 @@ def test_unfinished_ones_are_removed(directory):
   assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-30"
 
 
-def test_no_checkpoint_is_a_fresh_start(tmp_path):
+def test_directory_without_checkpoint(tmp_path):
   assert checkpoints.latest_valid(str(tmp_path / "missing"), str(tmp_path)) is None
   checkpoints.repair(str(tmp_path / "missing"))
   (tmp_path / "checkpoint").write_text('model_checkpoint_path: "ckpt-1"\n')
@@ -132,14 +132,14 @@ def test_no_checkpoint_is_a_fresh_start(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_all_damaged_is_no_fresh_start(directory):
+def test_only_corrupt_checkpoints_raise_an_error(directory):
   for step in (10, 20, 30):
     truncate(f"{directory}/ckpt-{step}")
-  with pytest.raises(UserError, match=r"no checkpoint in .* is whole\. .*ckpt-30 is damaged"):
+  with pytest.raises(UserError, match=r"no checkpoint in .* is valid\. .*ckpt-30 is corrupt"):
     checkpoints.repair(directory)
 
 
-def test_best_evaluation_without_its_checkpoint_is_forgotten(tmp_path, capsys):
+def test_metrics_of_an_unfinished_best_checkpoint_are_deleted(tmp_path, capsys):
   metrics = tmp_path / "info.json"
   checkpoint = tf.train.Checkpoint(global_step=tf.Variable(8))
   manager = tf.train.CheckpointManager(checkpoint, str(tmp_path), 1, checkpoint_name="best_ckpt")

@@ -1,4 +1,4 @@
-"""Hints on data that is not there."""
+"""Error messages for missing data."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from sasa_tf.training import checks, experiment
     ("retinanet_sasa_scenes", {"scenes", "voc", "coco"}),
   ],
 )
-def test_missing_records_are_made_by_a_converter_of_the_task(name, converters, tmp_path):
+def test_error_for_missing_records_suggests_the_converters_of_the_task(name, converters, tmp_path):
   override = f"task.train_data.input_path={tmp_path}/train-*"
   data = experiment.load_experiment(name, params_override=override).task.train_data
   with pytest.raises(UserError, match="make_tfrecords") as caught:

@@ -1,4 +1,4 @@
-"""TF_CONFIG: who a process is, and what is said of a malformed one."""
+"""Parsing of TF_CONFIG and the errors for a malformed one."""
 
 import json
 import socket
@@ -42,16 +42,16 @@ def test_roles(cluster, task, addresses, is_chief, name):
   assert not received.has_evaluator
 
 
-def test_an_evaluator_that_the_cluster_names_does_not_train():
+def test_evaluator_in_the_cluster_does_not_train():
   cluster = {**TWO, "evaluator": ["c:3"]}
   received = read_cluster(environment=tf_config(cluster, {"type": "worker", "index": 0}))
   assert received.has_evaluator and received.addresses == ("a:1", "b:2")
 
 
-def test_fields_of_model_garden():
+def test_model_garden_fields():
   received = read_cluster("a:1, b:2", 1, environment={})
   assert received == Cluster({"worker": ("a:1", "b:2")}, "worker", 1)
-  with pytest.raises(UserError, match=r"task_index from 0 to 1, another in every process.*-1"):
+  with pytest.raises(UserError, match=r"task_index from 0 to 1, different in every process.*-1"):
     read_cluster("a:1,b:2", -1, environment={})
   with pytest.raises(
     UserError, match=r"runtime\.worker_hosts: expected .* host:port.*received 'b'"
@@ -65,17 +65,17 @@ WORKER_0 = {"type": "worker", "index": 0}
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("{'cluster'", "no JSON: Expecting property name.*Expected for example.*received \"{'cluster'"),
-    ("[]", r"it is no JSON object but \[\]"),
+    ("{'cluster'", "not JSON: Expecting property.*Expected for example.*received \"{'cluster'"),
+    ("[]", r"it is not a JSON object but \[\]"),
     ('{"a": 1}', "it has no 'cluster' and 'task'"),
     ('{"cluster": {}}', "it has no 'task'"),
-    ('{"cluster": [], "task": {}}', "'cluster' is no JSON object"),
-    ({"cluster": {}, "task": WORKER_0}, "names no chief and no worker"),
+    ('{"cluster": [], "task": {}}', "'cluster' is not a JSON object"),
+    ({"cluster": {}, "task": WORKER_0}, "has neither chief nor worker"),
     ({"cluster": {"ps": ["a:1"]}, "task": WORKER_0}, "its cluster has ps; .*no parameter servers"),
-    ({"cluster": {"worker": "a:1"}, "task": WORKER_0}, "'worker' of its cluster is no list"),
+    ({"cluster": {"worker": "a:1"}, "task": WORKER_0}, "'worker' of its cluster is not a list"),
     ({"cluster": {"worker": ["a"]}, "task": WORKER_0}, "host:port.*received 'a'"),
     ({"cluster": {"worker": ["a:0"]}, "task": WORKER_0}, "host:port.*received 'a:0'"),
-    ({"cluster": {"worker": ["a:1", "a:1"]}, "task": WORKER_0}, "names a:1 more than once"),
+    ({"cluster": {"worker": ["a:1", "a:1"]}, "task": WORKER_0}, "has a:1 more than once"),
     ({"cluster": {"chief": ["a:1", "b:1"]}, "task": WORKER_0}, "has 2 chiefs instead of one"),
     (
       {"cluster": TWO, "task": {"type": "boss", "index": 0}},
@@ -93,13 +93,13 @@ WORKER_0 = {"type": "worker", "index": 0}
     ),
   ],
 )
-def test_malformed_tf_config_is_told(text, message):
+def test_malformed_tf_config_raises_an_error(text, message):
   text = text if isinstance(text, str) else json.dumps(text)
   with pytest.raises(UserError, match=message):
     read_cluster(environment={"TF_CONFIG": text})
 
 
-def test_port_that_another_process_shares_is_refused():
+def test_port_in_use_raises_an_error():
   with socket.socket() as other:
     # As gRPC listens: TensorFlow would share the port with it.
     other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -1,4 +1,4 @@
-"""What processes tell each other, here a single one that speaks for all."""
+"""The comparison of the workers' configurations, in a single process."""
 
 import json
 
@@ -10,37 +10,37 @@ from sasa_tf.training.multi_worker import config_sync
 from sasa_tf.training.multi_worker.config_sync import WorkerConfig
 
 
-def test_texts_arrive_as_they_were_sent():
+def test_all_gather_strings():
   distribution = tf.distribute.MirroredStrategy(["CPU:0"])
   for text in ("", "hállo", "x" * 10_000):
     assert config_sync.all_gather_strings(distribution, text, 1) == [text]
 
 
 @pytest.fixture
-def heard(monkeypatch):
-  """Sets what the processes say; agreement then runs in each in turn."""
+def sync(monkeypatch):
+  """Returns a function of the configurations of all processes, which runs the check in each."""
 
-  def all_agree(*statements):
-    texts = [json.dumps(statement) for statement in statements]
+  def sync_all(*configs):
+    texts = [json.dumps(config) for config in configs]
     monkeypatch.setattr(config_sync, "all_gather_strings", lambda *arguments: texts)
-    return [config_sync.sync_config(None, statement, len(texts)) for statement in statements]
+    return [config_sync.sync_config(None, config, len(texts)) for config in configs]
 
-  return all_agree
-
-
-def test_all_take_the_chiefs_seed(heard):
-  facts = {"task.model.num_classes": 10, "files": ["a", "b"]}
-  chief = WorkerConfig("chief", facts, 1)
-  assert heard(chief, WorkerConfig("worker 1", facts, 2)) == [chief, chief]
+  return sync_all
 
 
-def test_differences_are_named_with_the_processes(heard):
-  facts = {"version": "1", "seed": None, **{f"key{i}": i for i in range(9)}}
-  others = {**facts, "version": "2", "extra": True}
+def test_all_processes_use_the_seed_of_the_chief(sync):
+  settings = {"task.model.num_classes": 10, "files": ["a", "b"]}
+  chief = WorkerConfig("chief", settings, 1)
+  assert sync(chief, WorkerConfig("worker 1", settings, 2)) == [chief, chief]
+
+
+def test_error_names_differences_and_processes(sync):
+  settings = {"version": "1", "seed": None, **{f"key{i}": i for i in range(9)}}
+  others = {**settings, "version": "2", "extra": True}
   with pytest.raises(UserError) as raised:
-    heard(
-      WorkerConfig("chief", facts, 1),
-      WorkerConfig("worker 1", facts, 2),
+    sync(
+      WorkerConfig("chief", settings, 1),
+      WorkerConfig("worker 1", settings, 2),
       WorkerConfig("W", others, 3),
     )
   message = str(raised.value)
@@ -49,12 +49,12 @@ def test_differences_are_named_with_the_processes(heard):
   assert "worker 1" not in message and "key" not in message
 
 
-def test_many_differences_are_counted(heard):
+def test_error_counts_further_differences(sync):
   changed = WorkerConfig("worker 1", {f"key{i}": -i - 1 for i in range(9)}, 2)
   with pytest.raises(
     UserError, match=r"key4 is 4 .* but -5 in the worker 1; and 4 more\. Start all"
   ):
-    heard(WorkerConfig("chief", {f"key{i}": i for i in range(9)}, 1), changed)
+    sync(WorkerConfig("chief", {f"key{i}": i for i in range(9)}, 1), changed)
 
 
 def test_flatten():

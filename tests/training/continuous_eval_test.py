@@ -1,4 +1,4 @@
-"""Following the checkpoints of a training: each once, whole, until the last one."""
+"""Watching the checkpoints of a training: each valid one is yielded once, up to the last."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ from sasa_tf.training.resilience import checkpoints
 
 
 class Training:
-  """Writes the next checkpoint whenever somebody sleeps; time passes only then."""
+  """Writes the next checkpoint on each call of `sleep`, which also advances the clock."""
 
   def __init__(self, directory, steps=(), max_to_keep=5):
     step = tf.Variable(0, dtype=tf.int64)
@@ -34,7 +34,7 @@ class Training:
     if self._steps:
       self.write(self._steps.pop(0))
 
-  def follower(self, **arguments):
+  def watcher(self, **arguments):
     return CheckpointWatcher(
       str(self.directory), timeout=10, sleep=self.sleep, clock=lambda: self.now, **arguments
     )
@@ -44,27 +44,27 @@ def steps(checkpoints):
   return [int(pathlib.Path(path).name.removeprefix("ckpt-")) for path in checkpoints]
 
 
-def test_each_checkpoint_comes_once_until_the_last_step(tmp_path, capsys):
+def test_each_checkpoint_is_yielded_once_until_the_last_step(tmp_path, capsys):
   training = Training(tmp_path / "run", steps=[2, 4, 6])
-  follower = training.follower()
-  follower.wait_for_first()
-  assert steps(follower.until(6)) == [2, 4, 6]
+  watcher = training.watcher()
+  watcher.wait_for_first()
+  assert steps(watcher.checkpoints_until(6)) == [2, 4, 6]
   assert training.now == 6
   assert f"waiting for a checkpoint in {tmp_path}/run" in capsys.readouterr().out
 
 
-def test_all_that_are_there_come_first_in_order(tmp_path):
+def test_existing_checkpoints_are_yielded_in_order(tmp_path):
   training = Training(tmp_path, steps=[30])
   for step in (5, 10, 20):
     training.write(step)
-  assert steps(training.follower().until(30)) == [5, 10, 20, 30]
+  assert steps(training.watcher().checkpoints_until(30)) == [5, 10, 20, 30]
 
 
-def test_a_slow_evaluator_passes_over_what_was_deleted(tmp_path):
+def test_slow_evaluator_skips_deleted_checkpoints(tmp_path):
   training = Training(tmp_path, max_to_keep=2)
   training.write(1)
   seen = []
-  for checkpoint in training.follower().until(5):
+  for checkpoint in training.watcher().checkpoints_until(5):
     seen += steps([checkpoint])
     if seen == [1]:
       for step in (2, 3, 4, 5):
@@ -72,22 +72,22 @@ def test_a_slow_evaluator_passes_over_what_was_deleted(tmp_path):
   assert seen == [1, 4, 5]
 
 
-def test_a_checkpoint_deleted_while_it_is_read_is_told(tmp_path, capsys, monkeypatch):
+def test_checkpoint_deleted_during_the_check_is_reported(tmp_path, capsys, monkeypatch):
   training = Training(tmp_path, max_to_keep=1)
   training.write(1)
-  damage = checkpoints.find_corruption
+  find_corruption = checkpoints.find_corruption
 
-  def slow_damage(checkpoint):
+  def slow_find_corruption(checkpoint):
     if checkpoint.endswith("ckpt-1"):
       training.write(2)
-    return damage(checkpoint)
+    return find_corruption(checkpoint)
 
-  monkeypatch.setattr(checkpoints, "find_corruption", slow_damage)
-  assert steps(training.follower().until(2)) == [2]
+  monkeypatch.setattr(checkpoints, "find_corruption", slow_find_corruption)
+  assert steps(training.watcher().checkpoints_until(2)) == [2]
   assert "ckpt-1 was deleted before it was evaluated" in capsys.readouterr().err
 
 
-def test_damaged_and_unfinished_checkpoints_are_not_evaluated(tmp_path, capsys):
+def test_corrupt_and_unfinished_checkpoints_are_not_evaluated(tmp_path, capsys):
   training = Training(tmp_path)
   training.write(1)
   training.write(2)
@@ -95,27 +95,27 @@ def test_damaged_and_unfinished_checkpoints_are_not_evaluated(tmp_path, capsys):
   content = bytearray(data.read_bytes())
   content[len(content) // 2] ^= 1
   data.write_bytes(content)
-  # Written, but not yet named in the state file.
+  # Written, but not yet in the state file.
   for path in tmp_path.glob("ckpt-2.*"):
     (tmp_path / path.name.replace("ckpt-2", "ckpt-3")).write_bytes(path.read_bytes())
   (tmp_path / "ckpt-4.index").write_bytes(b"half")
-  following = training.follower().until(5)
-  assert steps([next(following)]) == [2]
+  iterator = training.watcher().checkpoints_until(5)
+  assert steps([next(iterator)]) == [2]
   with pytest.raises(
     UserError, match=r"after that of step 2 .* for 10 seconds \(the training ends"
   ):
-    next(following)
-  assert "ckpt-1 is damaged and not evaluated" in capsys.readouterr().err
+    next(iterator)
+  assert "ckpt-1 is corrupt and not evaluated" in capsys.readouterr().err
 
 
-def test_no_checkpoint_in_the_time(tmp_path):
+def test_timeout_without_checkpoint(tmp_path):
   training = Training(tmp_path / "missing")
   with pytest.raises(UserError, match=r"no checkpoint at all in --model_dir=.*/missing for 10 sec"):
-    training.follower().wait_for_first()
+    training.watcher().wait_for_first()
   assert 10 < training.now < 20
 
 
-def test_interrupted(tmp_path):
+def test_interrupted_watcher_stops(tmp_path):
   training = Training(tmp_path, steps=[1])
-  follower = training.follower(interrupted=lambda: training.now >= 4)
-  assert steps(follower.until(9)) == [1]
+  watcher = training.watcher(interrupted=lambda: training.now >= 4)
+  assert steps(watcher.checkpoints_until(9)) == [1]

@@ -1,4 +1,4 @@
-"""Requests to end a run, in training and in evaluation."""
+"""Stop requests during training and evaluation."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from sasa_tf.training.resilience.preemption import StopRequest
 
 
 class Averaging(optimization.ExponentialMovingAverage):
-  """Counts how often the averaged weights and the trained ones change places."""
+  """Counts how often the averaged weights and the trained ones are swapped."""
 
   def __init__(self):
     self.swaps = 0
@@ -24,7 +24,7 @@ class Averaging(optimization.ExponentialMovingAverage):
 
 
 class Trainer(orbit.StandardTrainer, orbit.StandardEvaluator):
-  """Counts steps; SIGTERM comes at one of them."""
+  """Counts steps, and sends SIGTERM to this process at one of them."""
 
   def __init__(self, sigterm_in):
     self.step = tf.Variable(0, dtype=tf.int64)
@@ -40,7 +40,7 @@ class Trainer(orbit.StandardTrainer, orbit.StandardEvaluator):
     self.step.assign_add(1)
 
   def train_loop_end(self):
-    self._maybe("training", int(self.step) == 4)
+    self._send_sigterm_if("training", int(self.step) == 4)
     return {}
 
   def eval_begin(self):
@@ -51,15 +51,15 @@ class Trainer(orbit.StandardTrainer, orbit.StandardEvaluator):
 
   def eval_reduce(self, state, outputs):
     self.evaluated += 1
-    self._maybe("evaluation", self.evaluated == 3)
+    self._send_sigterm_if("evaluation", self.evaluated == 3)
     return state
 
   def eval_end(self, *outputs):
     self.optimizer.swap_weights()
     return {}
 
-  def _maybe(self, where, when):
-    if when and where == self._sigterm_in:
+  def _send_sigterm_if(self, where, condition):
+    if condition and where == self._sigterm_in:
       os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -88,7 +88,7 @@ def run(directory, sigterm_in, stop, asynchronous=True):
 
 @pytest.mark.parametrize("asynchronous", [True, False])
 @pytest.mark.parametrize(("where", "step"), [("training", 4), ("evaluation", 6)])
-def test_sigterm_saves_and_leaves(where, step, asynchronous, tmp_path):
+def test_sigterm_saves_and_raises(where, step, asynchronous, tmp_path):
   before = signal.getsignal(signal.SIGTERM)
   with pytest.raises(PreemptedError, match=f"ended by SIGTERM after step {step}, which is saved"):
     run(tmp_path, where, StopRequest(), asynchronous)
@@ -96,29 +96,29 @@ def test_sigterm_saves_and_leaves(where, step, asynchronous, tmp_path):
   assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_averaged_weights_are_put_back_before_saving(tmp_path, monkeypatch):
-  at_saving = []
-  save = Controller._save_and_leave
+def test_trained_weights_are_restored_before_saving(tmp_path, monkeypatch):
+  state_at_save = []
+  save = Controller._save_and_raise
 
-  def noting(self):
-    at_saving.append((self.trainer.evaluated, self.trainer.optimizer.swaps))
+  def recording(self):
+    state_at_save.append((self.trainer.evaluated, self.trainer.optimizer.swaps))
     save(self)
 
-  monkeypatch.setattr(Controller, "_save_and_leave", noting)
+  monkeypatch.setattr(Controller, "_save_and_raise", recording)
   with pytest.raises(PreemptedError):
     run(tmp_path, "evaluation", StopRequest())
-  # After 3 steps of 20 the evaluation was left, and the weights changed places a second time.
-  assert at_saving == [(3, 2)]
+  # The evaluation stopped after 3 steps of 20, and the weights were swapped back.
+  assert state_at_save == [(3, 2)]
 
 
-def test_resumed_and_undisturbed_run_ends(tmp_path):
+def test_resumed_run_completes(tmp_path):
   with pytest.raises(PreemptedError):
     run(tmp_path, "training", StopRequest())
   trainer = run(tmp_path, "nowhere", StopRequest())
   assert int(trainer.step) == 12 and trainer.optimizer.swaps == 4
 
 
-def test_second_sigterm_ends_at_once():
+def test_second_sigterm_terminates_the_process():
   stop = StopRequest()
   with stop.on_sigterm():
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The detection experiment: the paper's recipe, a whole run, and what stops one."""
+"""The detection experiment: the paper's recipe, a complete run, and its errors."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from sasa_tf.errors import UserError
 from sasa_tf.training import checks, experiment, run
 from tests.tasks.detection_records import SCENES, write_scenes
 
-# Convolutions alone and no XLA, which are quick to trace.
+# Convolutions only and no XLA, which are fast to trace.
 SMALL = {
   "runtime.enable_xla": False,
   "task.model.num_classes": 4,
@@ -56,7 +56,7 @@ def run_experiment(params, model_dir, mode):
   )
 
 
-def test_coco_is_the_papers_recipe():
+def test_coco_experiment_is_the_recipe_of_the_paper():
   params = experiment.load_experiment("retinanet_sasa_coco")
   task, steps = params.task, 118_287 // 64
   optimizer = params.trainer.optimizer_config
@@ -73,12 +73,12 @@ def test_coco_is_the_papers_recipe():
   assert task.model.input_size == [640, 640, 3]
   assert task.model.num_classes == 91
   assert task.model.anchor.num_scales * len(task.model.anchor.aspect_ratios) == 6
-  assert not task.validation_data.drop_remainder  # the last images count too
+  assert not task.validation_data.drop_remainder  # the last images are evaluated too
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-  """A run of two steps, its metrics and what it printed."""
+  """Returns the model_dir, the metrics and the output of a run of two steps."""
   model_dir = tmp_path_factory.mktemp("run")
   params = params_of(write_scenes(model_dir / "records"))
   printed = io.StringIO()
@@ -87,7 +87,7 @@ def trained(tmp_path_factory):
   return model_dir, metrics, printed.getvalue()
 
 
-def test_a_run_from_records_to_average_precision(trained):
+def test_run_from_records_to_average_precision(trained):
   model_dir, metrics, printed = trained
   assert {"AP", "AP50", "ARmax100", "total_loss"} <= set(metrics)
   assert tf.train.latest_checkpoint(str(model_dir)).endswith("ckpt-2")
@@ -96,7 +96,7 @@ def test_a_run_from_records_to_average_precision(trained):
   assert re.search(r"evaluation at step 2: .*\bAP \d", printed)
 
 
-def test_an_evaluator_beside_gives_the_average_precision_of_all_images(trained):
+def test_separate_evaluator_computes_the_same_metrics(trained):
   model_dir, metrics, _ = trained
   followed = run_experiment(params_of(model_dir / "records"), model_dir, "continuous_eval")
   names = [name for name in metrics if name.startswith("A") or name.endswith("loss")]
@@ -105,7 +105,7 @@ def test_an_evaluator_beside_gives_the_average_precision_of_all_images(trained):
     assert followed[name] == pytest.approx(metrics[name], rel=1e-4), name
 
 
-def test_backbone_of_another_run(trained):
+def test_init_checkpoint_must_have_the_same_backbone(trained):
   model_dir, *_ = trained
   start = {
     "task.init_checkpoint": model_dir / "best_ckpt",
@@ -115,12 +115,12 @@ def test_backbone_of_another_run(trained):
   implementation = {"task.model.backbone.sasa_resnet.implementation": "reference"}
   checks.check_init_checkpoint(params_of("", **start, **implementation).task)
   deeper = params_of("", **start, **{"task.model.backbone.sasa_resnet.model_id": 38})
-  message = r"another backbone .*params\.yaml.*model_id: 26 there, 38 here"
+  message = r"another backbone .*params\.yaml.*model_id: 26 in the checkpoint, 38 in this run"
   with pytest.raises(UserError, match=message):
     checks.check_init_checkpoint(deeper.task)
 
 
-def test_missing_init_checkpoint(tmp_path):
+def test_missing_init_checkpoint_raises_an_error(tmp_path):
   params = params_of("", **{"task.init_checkpoint": tmp_path / "missing"})
   with pytest.raises(UserError, match="no such checkpoint"):
     checks.check_init_checkpoint(params.task)
@@ -130,10 +130,10 @@ def test_missing_init_checkpoint(tmp_path):
   ("scenes", "ids", "message"),
   [
     ([[([0, 0, 48, 64], 4)]], None, r"expected 1 to 3.*num_classes is 4, background.*1 more than"),
-    (SCENES, ["1", "two", "3"], r"id is no number \(.*: two\).*regenerate_source_id"),
+    (SCENES, ["1", "two", "3"], r"image id is not a number \(.*: two\).*regenerate_source_id"),
   ],
 )
-def test_data_that_does_not_fit_is_named(trained, tmp_path, scenes, ids, message):
+def test_errors_caused_by_the_data(trained, tmp_path, scenes, ids, message):
   model_dir, *_ = trained
   params = params_of(write_scenes(tmp_path / "a", scenes, ids))
   with pytest.raises(UserError, match=message):

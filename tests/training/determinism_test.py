@@ -1,4 +1,4 @@
-"""Runs that repeat to the last bit."""
+"""Bitwise reproducible runs."""
 
 import os
 
@@ -20,11 +20,11 @@ AUGMENTED = {
 def weights(model_dir, step):
   reader = tf.train.load_checkpoint(f"{model_dir}/ckpt-{step}")
   names = sorted(reader.get_variable_to_shape_map())
-  # The graph of objects is a string, and what it holds is in the other tensors.
+  # The object graph is a string without tensor values.
   return {name: reader.get_tensor(name) for name in names if "OBJECT_GRAPH" not in name}
 
 
-def assert_equal_bits(first, second):
+def assert_identical(first, second):
   assert first.keys() == second.keys()
   for name, value in first.items():
     np.testing.assert_array_equal(value, second[name], err_msg=name)
@@ -33,7 +33,7 @@ def assert_equal_bits(first, second):
 @pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["auto", "blocked"])
 def test_two_runs_are_equal(implementation, tmp_path):
-  """With shuffling and augmentation; "auto" takes the compiled kernels where they are built."""
+  """With shuffling and augmentation. "auto" uses the compiled kernels if they are built."""
   data = tiny_run.write_data(tmp_path / "data")
   for name, seed, steps in (("one", 3, 12), ("two", 3, 12), ("other", 4, 4)):
     status, printed = processes.finish(
@@ -49,7 +49,7 @@ def test_two_runs_are_equal(implementation, tmp_path):
       PYTHONHASHSEED=str(os.getpid() + len(name)),
     )
     assert status == 0, printed
-  assert_equal_bits(weights(tmp_path / "one", 12), weights(tmp_path / "two", 12))
+  assert_identical(weights(tmp_path / "one", 12), weights(tmp_path / "two", 12))
   other, one = weights(tmp_path / "other", 2), weights(tmp_path / "one", 2)
   assert any(not np.array_equal(one[name], other[name]) for name in one)
 
@@ -63,15 +63,15 @@ def test_runs_interrupted_at_the_same_step_are_equal(tmp_path):
         processes.command(data, tmp_path / name, "--deterministic", steps=steps, **AUGMENTED)
       )
       assert status == 0, printed
-  assert_equal_bits(weights(tmp_path / "one", 12), weights(tmp_path / "two", 12))
+  assert_identical(weights(tmp_path / "one", 12), weights(tmp_path / "two", 12))
 
 
-def test_seed_of_a_resumed_run_is_another(tmp_path, monkeypatch):
+def test_resumed_run_has_a_different_seed(tmp_path, monkeypatch):
   monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
   params = tiny_run.params(tmp_path)
   fresh = determinism.enable_determinism(params, 5, str(tmp_path))
   assert fresh.task.train_data.seed == fresh.task.validation_data.seed == 5
   assert fresh.task.train_data.deterministic
-  assert params.task.train_data.seed is None  # the caller's are as they were
+  assert params.task.train_data.seed is None  # not modified
   tf.train.Checkpoint(x=tf.Variable(1.0)).write(str(tmp_path / "ckpt-40"))
   assert determinism.enable_determinism(params, 5, str(tmp_path)).task.train_data.seed == 45

@@ -1,4 +1,4 @@
-"""Training does not depend on the number of replicas, nor on whether XLA compiles it."""
+"""Training does not depend on the number of replicas, nor on XLA."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from tests.training.replica_runs import BATCH, STEPS
 
-LOCAL = "local"  # batch norm of each replica's own images, which XLA compiles on several replicas
+# The suffix /local: batch norm per replica, which XLA compiles on several replicas.
 QUICK = (
   "tiny/sgd+ema/1/plain",
   "tiny/sgd+ema/4/plain",
@@ -78,32 +78,30 @@ def weights(run):
 
 
 def assert_same_losses(run, expected, tolerance=1e-5):
-  """Alone where an optimizer divides by the gradients' size: some are 0 but for rounding."""
+  """Compares only losses, for optimizers that divide by gradients that are 0 up to rounding."""
   np.testing.assert_allclose(
     run["training_loss"], expected["training_loss"], rtol=0, atol=tolerance
   )
 
 
 def assert_equal(run, expected, tolerance=1e-5):
-  """Compares losses of every step, weights and averages of batch norm, those of all replicas."""
-  assert (
-    np.ptp(expected["training_loss"]) > 0.01
-  )  # it learns, so that there is something to compare
+  """Compares the losses of every step, and weights and moving averages of all replicas."""
+  assert np.ptp(expected["training_loss"]) > 0.01  # the model learns
   assert list(run["step"]) == [STEPS, STEPS]
   assert_same_losses(run, expected, tolerance)
   assert set(weights(run)) == set(weights(expected))
   for name, value in weights(run).items():
-    desired = np.broadcast_to(expected[name], value.shape)  # [replicas, ...], or of a single one
+    desired = np.broadcast_to(expected[name], value.shape)  # [replicas, ...]
     np.testing.assert_allclose(value, desired, rtol=0, atol=tolerance, err_msg=name)
 
 
-def test_replicas_of_classification(quick):
+def test_classification_on_one_and_four_replicas(quick):
   one, four = quick["tiny/sgd+ema/1/plain"], quick["tiny/sgd+ema/4/plain"]
   assert_equal(four, one)
   np.testing.assert_array_equal(four["accuracy"], one["accuracy"])
 
 
-def test_averages_of_batch_norm_are_of_the_global_batch(quick):
+def test_synchronized_batch_norm_averages_over_the_global_batch(quick):
   one, four = quick["tiny/sgd+ema/1/plain"], quick["tiny/sgd+ema/4/plain"]
   averages = [name for name in weights(one) if "moving_" in name and "average" not in name]
   assert len(averages) == 4
@@ -112,8 +110,8 @@ def test_averages_of_batch_norm_are_of_the_global_batch(quick):
     np.testing.assert_allclose(four[name][0], one[name][0], rtol=0, atol=1e-5)
 
 
-def test_statistics_of_each_replica_would_differ(quick):
-  """What the two tests above could not pass with."""
+def test_local_batch_norm_differs(quick):
+  """The two tests above would fail with local batch norm."""
   local, one = quick["tiny/sgd+ema/2/plain/local"], quick["tiny/sgd+ema/1/plain"]
   assert np.abs(local["training_loss"] - one["training_loss"]).max() > 1e-3
 
@@ -129,15 +127,15 @@ def test_xla_on_several_replicas(quick):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["retinanet", "digits"])
 @pytest.mark.parametrize("replicas", [2, 4])
-def test_replicas_of_whole_models(slow, task, replicas):
+def test_full_models_on_several_replicas(slow, task, replicas):
   assert BATCH % replicas == 0
   assert_equal(slow[f"{task}/sgd/{replicas}/plain"], slow[f"{task}/sgd/1/plain"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["retinanet", "digits"])
-def test_xla_of_whole_models(slow, task):
-  # XLA adds up in another order everywhere.
+def test_xla_of_full_models(slow, task):
+  # XLA sums in a different order.
   assert_same_losses(slow[f"{task}/sgd/2/xla/local"], slow[f"{task}/sgd/2/plain/local"], 1e-4)
 
 
@@ -147,7 +145,7 @@ def test_xla_of_detection_on_one_replica(slow):
 
 
 @pytest.mark.slow
-def test_gradients_are_clipped_after_the_reduction(slow):
+def test_gradients_are_clipped_after_the_all_reduce(slow):
   assert_equal(slow["tiny/clip/2/plain"], slow["tiny/clip/1/plain"])
   assert_same_losses(slow["tiny/adamw/2/plain"], slow["tiny/adamw/1/plain"])
 
@@ -157,7 +155,7 @@ def test_gradients_are_clipped_after_the_reduction(slow):
   ("optimizer", "tolerance"),
   [("lars", 1e-5), ("new", 1e-5), ("sgd+float16", 1e-2), ("sgd+bfloat16", 5e-2)],
 )
-def test_xla_with_every_kind_of_optimizer(slow, optimizer, tolerance):
+def test_xla_with_all_optimizers(slow, optimizer, tolerance):
   assert_same_losses(
     slow[f"tiny/{optimizer}/2/xla/local"], slow[f"tiny/{optimizer}/2/plain/local"], tolerance
   )

@@ -1,4 +1,4 @@
-"""Experiments, strict overrides and checks before a run."""
+"""Experiments, strict overrides and the checks before a run."""
 
 import json
 
@@ -11,7 +11,7 @@ from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.errors import UserError
 from sasa_tf.training import checks, experiment, progress, results
 
-# Experiment -> trainable parameters of its model, classifier included.
+# Experiment -> number of trainable parameters of its model, including the classifier.
 EXPERIMENTS = {
   "sasa_resnet_imagenet": 18_015_504,  # paper Table 1
   "sasa_resnet_cifar10": 2_087_254,
@@ -27,7 +27,7 @@ def test_experiments_validate_and_build(name):
   assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == EXPERIMENTS[name]
 
 
-def test_imagenet_is_the_papers_recipe():
+def test_imagenet_experiment_is_the_recipe_of_the_paper():
   params = experiment.load_experiment("sasa_resnet_imagenet")
   steps = 1_281_167 // 4096
   optimizer = params.trainer.optimizer_config
@@ -39,10 +39,10 @@ def test_imagenet_is_the_papers_recipe():
   assert optimizer.ema.average_decay == 0.9999
   assert params.task.model.norm_activation.norm_momentum == 0.9999
   assert params.task.losses.label_smoothing == 0 and params.task.losses.l2_weight_decay == 1e-4
-  assert not params.task.validation_data.drop_remainder  # the last images count too
+  assert not params.task.validation_data.drop_remainder  # the last images are evaluated too
 
 
-def test_the_parent_experiment_is_left_alone():
+def test_parent_experiment_is_not_modified():
   before = exp_factory.get_exp_config("resnet_imagenet").as_dict()
   exp_factory.get_exp_config("sasa_resnet_digits")
   assert exp_factory.get_exp_config("resnet_imagenet").as_dict() == before
@@ -88,7 +88,7 @@ def test_every_field_of_the_backbone_reaches_the_model():
     assert arguments[name] == (tuple(value) if isinstance(value, list) else value)
 
 
-def test_a_file_may_choose_another_kind(tmp_path):
+def test_config_file_may_choose_another_optimizer(tmp_path):
   file = tmp_path / "a.yaml"
   file.write_text(
     "trainer: {optimizer_config: {optimizer: {type: adam, adam: {epsilon: 0.5}}, "
@@ -104,7 +104,7 @@ def test_a_file_may_choose_another_kind(tmp_path):
     )
 
 
-def test_files_come_before_overrides(tmp_path):
+def test_overrides_take_precedence_over_files(tmp_path):
   file = tmp_path / "a.yaml"
   file.write_text("trainer: {train_steps: 5, validation_steps: 7}")
   params = experiment.load_experiment("sasa_resnet_digits", [str(file)], "trainer.train_steps=6")
@@ -114,17 +114,17 @@ def test_files_come_before_overrides(tmp_path):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (("sasa_resnet_digit",), "no experiment is called 'sasa_resnet_digit'.*'sasa_resnet_digits'"),
+    (("sasa_resnet_digit",), "unknown experiment 'sasa_resnet_digit'.*'sasa_resnet_digits'"),
     (
       ("sasa_resnet_digits", (), "task.model.backbone.sasa_resnet.atention_groups=[1]"),
       "no key 'atention_groups' in task.model.backbone.sasa_resnet. .*'attention_groups'",
     ),
     (("sasa_resnet_digits", (), "trainr.train_steps=1"), "no key 'trainr' at the top.*'trainer'"),
     (("sasa_resnet_digits", ("cifar10/sasa_resnet62.yaml",)), "no such file.*sasa_resnet26"),
-    (("sasa_resnet_digits", (), "{a: ["), "does not parse"),
+    (("sasa_resnet_digits", (), "{a: ["), "cannot be parsed"),
   ],
 )
-def test_misspelt_names_are_refused_with_the_nearest(arguments, message):
+def test_errors_suggest_the_closest_known_names(arguments, message):
   with pytest.raises(UserError, match=message):
     experiment.load_experiment(*arguments)
 
@@ -155,12 +155,12 @@ def test_missing_and_empty_data(tmp_path):
 @pytest.mark.parametrize(
   "override", ["task.train_data.tfds_name=cifar10", "task.train_data.input_path=''"]
 )
-def test_data_must_be_named_once(override):
+def test_data_must_be_configured_exactly_once(override):
   with pytest.raises(UserError, match="exactly one of input_path"):
     checks.check_data("task.train_data", digits_params(override).task.train_data)
 
 
-def test_unwritable_model_dir(tmp_path):
+def test_unwritable_model_dir_raises_an_error(tmp_path):
   file = tmp_path / "file"
   file.touch()
   with pytest.raises(UserError, match="cannot be written"):
@@ -172,7 +172,7 @@ def test_evaluation_needs_a_checkpoint(tmp_path):
     checks.check_model_dir(str(tmp_path), digits_params(), train=False)
 
 
-def test_model_dir_of_another_experiment(tmp_path):
+def test_model_dir_of_another_model_raises_an_error(tmp_path):
   from official.core import train_utils
 
   tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
@@ -180,12 +180,12 @@ def test_model_dir_of_another_experiment(tmp_path):
     checks.check_model_dir(str(tmp_path), digits_params(), train=True)
   train_utils.serialize_config(digits_params(), str(tmp_path))
   checks.check_model_dir(str(tmp_path), digits_params("trainer.train_steps=1"), train=True)
-  with pytest.raises(UserError, match=r"another model.*attention_groups: \[1, 2, 3, 4\] there"):
+  with pytest.raises(UserError, match=r"another model.*attention_groups: \[1, 2, 3, 4\] in the ch"):
     other = digits_params("task.model.backbone.sasa_resnet.attention_groups=[1]")
     checks.check_model_dir(str(tmp_path), other, train=True)
 
 
-def test_labels_beside(tmp_path):
+def test_find_label_file(tmp_path):
   assert checks.find_label_file(f"{tmp_path}/train-*") is None
   (tmp_path / "labels.txt").write_text("a\n")
   assert checks.find_label_file(f"{tmp_path}/train-*") == tmp_path / "labels.txt"

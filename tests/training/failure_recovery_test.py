@@ -1,4 +1,4 @@
-"""A training that is ended, damaged and started again; one process, as each costs half a minute."""
+"""Recovery from preemption, corrupt checkpoints and corrupt records, in a single process."""
 
 import os
 import pathlib
@@ -24,8 +24,8 @@ def train(data, model_dir, mode="train", **arguments):
   )
 
 
-def spoil(data, directory, change):
-  """Copies the data; `change` is given the training's records and returns others, or bytes."""
+def copy_with_changes(data, directory, change):
+  """Copies the data, with `change` applied to the records of the last training file."""
   shutil.copytree(data, directory)
   file = sorted(directory.glob("train-*"))[-1]
   changed = change(list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator()))
@@ -48,23 +48,25 @@ def with_text(record):
 
 
 @pytest.mark.parametrize(
-  ("spoil_one", "problem"),
+  ("corrupt", "problem"),
   [
     (with_text, "begin with b'<html>'"),
     pytest.param(without_label, "there are 0", marks=pytest.mark.slow),
   ],
 )
-def test_spoilt_record_ends_the_run_and_is_named(data, tmp_path, spoil_one, problem):
-  file = spoil(
-    data, tmp_path / "data", lambda records: [*records[:9], *map(spoil_one, records[9:])]
+def test_error_names_a_corrupt_record(data, tmp_path, corrupt, problem):
+  file = copy_with_changes(
+    data, tmp_path / "data", lambda records: [*records[:9], *map(corrupt, records[9:])]
   )
   with pytest.raises(UserError, match=rf"{file}, record 9 .*{problem}"):
     train(tmp_path / "data", tmp_path / "run", mode="train")
 
 
 @pytest.mark.slow
-def test_truncated_file_ends_the_run_or_is_left_out(data, tmp_path, capsys):
-  file = spoil(data, tmp_path / "data", lambda records: [with_text(records[0]), *records[1:]])
+def test_truncated_file_ends_the_run_or_is_skipped(data, tmp_path, capsys):
+  file = copy_with_changes(
+    data, tmp_path / "data", lambda records: [with_text(records[0]), *records[1:]]
+  )
   os.truncate(file, file.stat().st_size - 5)
   with pytest.raises(UserError, match=rf"{file}, record 0 .*max_corrupt_records"):
     train(tmp_path / "data", tmp_path / "run", mode="train")
@@ -73,47 +75,47 @@ def test_truncated_file_ends_the_run_or_is_left_out(data, tmp_path, capsys):
   assert tiny_run.steps_of(tmp_path / "run")[-1] == 12
 
 
-def test_sigterm_then_damage_then_the_end(data, tmp_path, monkeypatch, capsys):
+def test_resume_after_sigterm_and_a_corrupt_checkpoint(data, tmp_path, monkeypatch, capsys):
   on_train, on_evaluate = progress.TrainingProgress.on_train, progress.TrainingProgress.on_evaluate
   before = signal.getsignal(signal.SIGTERM)
 
-  def ended_at_six(self, output):
+  def stop_at_step_six(self, output):
     on_train(self, output)
-    if self._current_step() == 6:
+    if self.current_step() == 6:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(progress.TrainingProgress, "on_train", ended_at_six)
+  monkeypatch.setattr(progress.TrainingProgress, "on_train", stop_at_step_six)
   with pytest.raises(PreemptedError, match="after step 6, which is saved in"):
     train(data, tmp_path)
   assert tiny_run.steps_of(tmp_path) == [2, 6]
   assert signal.getsignal(signal.SIGTERM) == before
   monkeypatch.setattr(progress.TrainingProgress, "on_train", on_train)
 
-  # The last checkpoint is damaged: the run goes on from the one before it, and says so.
+  # The last checkpoint is corrupt: the run resumes from the one before it, with a warning.
   os.truncate(tmp_path / "ckpt-6.data-00000-of-00001", 1000)
-  begun = []
+  first_steps = []
   begin = progress.TrainingProgress.begin
 
-  def noting(self):
-    begun.append(self._current_step())
+  def recording_begin(self):
+    first_steps.append(self.current_step())
     begin(self)
 
-  monkeypatch.setattr(progress.TrainingProgress, "begin", noting)
+  monkeypatch.setattr(progress.TrainingProgress, "begin", recording_begin)
   train(data, tmp_path, mode="train_and_eval")
-  assert begun == [2]
-  assert f"{tmp_path}/ckpt-6 is damaged and not used" in capsys.readouterr().err
+  assert first_steps == [2]
+  assert f"{tmp_path}/ckpt-6 is corrupt and not used" in capsys.readouterr().err
   assert tf.train.latest_checkpoint(str(tmp_path)) == f"{tmp_path}/ckpt-12"
 
-  # An evaluation looks at what is whole, too, and writes nothing.
+  # An evaluation uses the latest valid checkpoint too, and writes nothing.
   os.truncate(tmp_path / "ckpt-12.data-00000-of-00001", 1000)
   state = pathlib.Path(tmp_path, "checkpoint").read_text()
   steps = []
 
-  def noting_step(self, output):
-    steps.append(self._current_step())
+  def recording_on_evaluate(self, output):
+    steps.append(self.current_step())
     on_evaluate(self, output)
 
-  monkeypatch.setattr(progress.TrainingProgress, "on_evaluate", noting_step)
+  monkeypatch.setattr(progress.TrainingProgress, "on_evaluate", recording_on_evaluate)
   assert "accuracy" in train(data, tmp_path, mode="eval")
   assert steps == [10]
   assert pathlib.Path(tmp_path, "checkpoint").read_text() == state

@@ -1,4 +1,4 @@
-"""A disk that is full, and a directory that is read-only, while a checkpoint is written."""
+"""Full disks and read-only directories while a checkpoint is written."""
 
 import os
 import resource
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from sasa_tf.training.resilience import checkpoints
 
-# A run that saves as ours does, of variables that one may count: 4 MB a checkpoint.
+# Saves checkpoints of 4 MB like a training run.
 SAVES = """
   import sys
   import orbit
@@ -21,7 +21,7 @@ SAVES = """
   from sasa_tf.training.resilience.controller import Controller
   from sasa_tf.training.resilience.preemption import StopRequest
 
-  directory, asynchronous, harm = sys.argv[1], sys.argv[2] == "async", sys.argv[3]
+  directory, asynchronous, failure = sys.argv[1], sys.argv[2] == "async", sys.argv[3]
 
   class Trainer(orbit.StandardTrainer):
     def __init__(self):
@@ -36,7 +36,7 @@ SAVES = """
     def train_loop_end(self):
       if int(self.step) == 4:
         manager.sync()
-        exec(harm)
+        exec(failure)
       return {}
 
   trainer = Trainer()
@@ -57,11 +57,11 @@ SAVES = """
 """
 
 
-def save_until_harmed(directory, asynchronous, harm):
-  """Returns the exit status and what was printed; `harm` is executed after four steps."""
+def save_until_failure(directory, asynchronous, failure):
+  """Returns the exit status and the output; executes the code `failure` after four steps."""
   mode = "async" if asynchronous else "sync"
   done = subprocess.run(
-    [sys.executable, "-c", textwrap.dedent(SAVES), str(directory), mode, harm],
+    [sys.executable, "-c", textwrap.dedent(SAVES), str(directory), mode, failure],
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
@@ -70,9 +70,10 @@ def save_until_harmed(directory, asynchronous, harm):
   return done.returncode, done.stdout
 
 
-def assert_told_and_intact(status, printed, directory, step):
+def assert_reported_and_recoverable(status, printed, directory, step):
   assert status == 2, printed
-  assert "cannot be written" in printed and f"ckpt-{step} is whole" in printed
+  assert "cannot be written" in printed
+  assert f"The latest valid checkpoint is {directory}/ckpt-{step}." in printed
   assert "Traceback" not in printed
   last = checkpoints.latest_valid(str(directory))
   assert checkpoints.step_of(last) == step
@@ -84,17 +85,17 @@ def assert_told_and_intact(status, printed, directory, step):
 @pytest.mark.parametrize(
   "asynchronous",
   [True, pytest.param(False, marks=pytest.mark.slow)],
-  ids=["beside the training", "within"],
+  ids=["asynchronous", "synchronous"],
 )
-def test_files_may_not_grow(asynchronous, tmp_path):
-  """As of a quota: a limit of the process on the size of a file."""
+def test_file_size_limit(asynchronous, tmp_path):
+  """Like a quota: the process has a limit on the size of a file."""
   limit = (
     "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))"
   )
   assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
-  status, printed = save_until_harmed(tmp_path, asynchronous, limit)
-  assert_told_and_intact(status, printed, tmp_path, step=3)
+  status, printed = save_until_failure(tmp_path, asynchronous, limit)
+  assert_reported_and_recoverable(status, printed, tmp_path, step=3)
 
 
 @pytest.fixture
@@ -114,16 +115,16 @@ def test_full_disk(small_disk):
     "import os; stat = os.statvfs(directory); "
     "open(directory + '/ckpt-filler', 'wb').write(bytes((stat.f_bavail - 256) * stat.f_bsize))"
   )
-  status, printed = save_until_harmed(small_disk, True, fill)
-  assert_told_and_intact(status, printed, small_disk, step=3)
+  status, printed = save_until_failure(small_disk, True, fill)
+  assert_reported_and_recoverable(status, printed, small_disk, step=3)
 
 
 @pytest.mark.slow
 def test_disk_becomes_read_only(small_disk):
-  status, printed = save_until_harmed(
+  status, printed = save_until_failure(
     small_disk,
     False,
     "import subprocess; subprocess.run(['mount', '-o', 'remount,ro', directory], check=True)",
   )
   subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
-  assert_told_and_intact(status, printed, small_disk, step=3)
+  assert_reported_and_recoverable(status, printed, small_disk, step=3)

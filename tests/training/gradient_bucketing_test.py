@@ -1,4 +1,4 @@
-"""Gradients in flat buffers and back."""
+"""Gradients are flattened to buckets and back."""
 
 import numpy as np
 import pytest
@@ -18,17 +18,17 @@ def gradients():
 @pytest.mark.parametrize(
   ("max_bytes", "sizes"),
   [
-    (None, [15, 9]),  # a buffer of each dtype
-    (40, [7, 9, 8]),  # 28 bytes of float32, 18 of bfloat16, and 32 of what does not fit with 28
+    (None, [15, 9]),  # one bucket per dtype
+    (40, [7, 9, 8]),  # 28 bytes of float32, 18 of bfloat16, and 32 that do not fit with the 28
     (0, [6, 1, 5, 8, 4]),
   ],
 )
-def test_there_and_back(gradients, max_bytes, sizes):
-  packing = GradientBuckets(gradients, max_bytes)
-  buffers = packing.flatten(gradients)
-  assert [buffer.shape.as_list() for buffer in buffers] == [[size] for size in sizes]
-  unpacked = packing.unflatten(buffers)
-  assert len(unpacked) == len(gradients)
-  for value, expected in zip(unpacked, gradients, strict=True):
+def test_unflatten_inverts_flatten(gradients, max_bytes, sizes):
+  buckets = GradientBuckets(gradients, max_bytes)
+  flat = buckets.flatten(gradients)
+  assert [bucket.shape.as_list() for bucket in flat] == [[size] for size in sizes]
+  restored = buckets.unflatten(flat)
+  assert len(restored) == len(gradients)
+  for value, expected in zip(restored, gradients, strict=True):
     assert value.dtype == expected.dtype and value.shape == expected.shape
     np.testing.assert_array_equal(tf.cast(value, tf.float32), tf.cast(expected, tf.float32))

@@ -1,4 +1,4 @@
-"""Whole numbers that travel as int64 arrive as they were."""
+"""int32 tensors are converted to int64 and restored."""
 
 import collections
 
@@ -12,10 +12,10 @@ Pair = collections.namedtuple("Pair", ["first", "second"])
 
 
 def elements(structure):
-  """A data set of two elements like it, and integers through which its function went."""
-  integers = Int32Transport()
-  build = integers.wrap_dataset_fn(lambda params, input_context=None: params)
-  return integers, build(tf.data.Dataset.from_tensors(structure).repeat(2))
+  """Returns a transport, and its wrapped dataset of two equal elements."""
+  transport = Int32Transport()
+  build = transport.wrap_dataset_fn(lambda params, input_context=None: params)
+  return transport, build(tf.data.Dataset.from_tensors(structure).repeat(2))
 
 
 @pytest.mark.parametrize(
@@ -30,16 +30,16 @@ def elements(structure):
   ],
   ids=["tensor", "tuple", "dict", "nested", "namedtuple", "ragged"],
 )
-def test_there_and_back(structure):
-  integers, dataset = elements(structure)
+def test_restore_inverts_the_conversion(structure):
+  transport, dataset = elements(structure)
   for spec in tf.nest.flatten(dataset.element_spec):
     assert not (isinstance(spec, tf.TensorSpec) and spec.dtype == tf.int32)
   found = list(dataset)
   assert len(found) == 2
-  back = integers.restore(found[1])
-  tf.nest.assert_same_structure(back, structure)
+  restored = transport.restore(found[1])
+  tf.nest.assert_same_structure(restored, structure)
   flat = zip(
-    tf.nest.flatten(back, expand_composites=True),
+    tf.nest.flatten(restored, expand_composites=True),
     tf.nest.flatten(structure, expand_composites=True),
     strict=True,
   )
@@ -48,14 +48,14 @@ def test_there_and_back(structure):
     np.testing.assert_array_equal(value, expected)
 
 
-def test_further_keys_are_left_alone():
-  integers, dataset = elements((tf.constant([1.0]), {"classes": tf.constant([1, 2])}))
+def test_added_keys_are_not_converted():
+  transport, dataset = elements((tf.constant([1.0]), {"classes": tf.constant([1, 2])}))
   images, labels = next(iter(dataset))
-  _, found = integers.restore((images, {**labels, "share": tf.constant(3, tf.int64)}))
+  _, found = transport.restore((images, {**labels, "share": tf.constant(3, tf.int64)}))
   assert found["classes"].dtype == tf.int32
   assert found["share"].dtype == tf.int64
 
 
-def test_without_a_data_set_nothing_changes():
+def test_inputs_are_unchanged_without_a_wrapped_dataset():
   inputs = (tf.constant([1.0]), {"classes": tf.constant([1, 2])})
   assert Int32Transport().restore(inputs) is inputs

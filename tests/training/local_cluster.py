@@ -1,4 +1,4 @@
-"""Trainings in several processes of this machine, which meet at ports of it."""
+"""Multi-worker training on this machine."""
 
 import contextlib
 import json
@@ -15,18 +15,18 @@ STRATEGY = "runtime.distribution_strategy"
 
 
 def free_addresses(count):
-  """Returns addresses of this machine where nobody listens."""
+  """Returns unused addresses of this machine."""
   with contextlib.ExitStack() as sockets:
     opened = [sockets.enter_context(socket.create_server(("localhost", 0))) for _ in range(count)]
     return [f"localhost:{one.getsockname()[1]}" for one in opened]
 
 
 class LocalCluster:
-  """Some processes that train together, and what they leave.
+  """Processes that train together, and their results.
 
   Attributes:
-    model_dir: of the training.
-    processes: those of the last start.
+    model_dir: directory of the training.
+    processes: processes of the last start.
   """
 
   def __init__(self, data, directory, count, evaluator=False):
@@ -34,9 +34,9 @@ class LocalCluster:
 
     Args:
       data: directory of the digits.
-      directory: for model_dir and the processes' own files.
-      count: of the processes that train.
-      evaluator: whether there is one more, to evaluate.
+      directory: directory for model_dir and the files of the processes.
+      count: number of training processes.
+      evaluator: whether there is also an evaluator.
     """
     self.model_dir = directory / "run"
     self.processes = []
@@ -49,10 +49,10 @@ class LocalCluster:
     """Starts the processes.
 
     Args:
-      *flags: of `sasa_tf.bin.train`.
-      mode: of it.
-      per_process: {index: overrides} of one process.
-      **overrides: as `tiny_run.overrides`.
+      *flags: flags of `sasa_tf.bin.train`.
+      mode: value of its --mode.
+      per_process: {index: overrides} of single processes.
+      **overrides: see `tiny_run.overrides`.
     """
     overrides = {"loop": 2, "interval": 2, **overrides}
     self.processes = [
@@ -64,7 +64,7 @@ class LocalCluster:
     cluster = {"worker": self._addresses}
     task = {"type": "worker", "index": index}
     if self._evaluator:
-      cluster["evaluator"] = ["localhost:1"]  # nobody talks to it
+      cluster["evaluator"] = ["localhost:1"]  # never contacted
       if index == len(self._addresses):
         task = {"type": "evaluator", "index": 0}
     tf_config = {"cluster": cluster, "task": task}
@@ -82,14 +82,14 @@ class LocalCluster:
         **os.environ,
         "TF_CONFIG": json.dumps(tf_config),
         "TF_NUM_INTRAOP_THREADS": "1",
-        "TF_ENABLE_ONEDNN_OPTS": "0",  # which `train` sets too late for `worker_program`
+        "TF_ENABLE_ONEDNN_OPTS": "0",  # `worker_program` imports TensorFlow before `train` sets it
       },
       stdout=open(self._file(index, "log"), "w"),
       stderr=subprocess.STDOUT,
     )
 
   def finish(self, seconds=580):
-    """Returns the exit status of each process of the last start, once all have ended."""
+    """Waits for all processes of the last start, and returns their exit statuses."""
     try:
       return [process.wait(seconds) for process in self.processes]
     except subprocess.TimeoutExpired as error:
@@ -100,12 +100,12 @@ class LocalCluster:
         process.wait()
 
   def printed(self, index):
-    """Returns what the process of this index has printed since its last start."""
+    """Returns the output of a process since its last start."""
     with open(self._file(index, "log")) as file:
       return file.read()
 
-  def left(self, index):
-    """Returns {name: value} that the process left, see `worker_program`."""
+  def results(self, index):
+    """Returns {name: value} that the process saved, see `worker_program`."""
     with np.load(self._file(index, "npz")) as file:
       return dict(file)
 

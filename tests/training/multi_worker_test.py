@@ -1,4 +1,4 @@
-"""Training in several processes: together, again from the checkpoint, and what they leave."""
+"""Training with several processes: equal weights, resuming, outputs and failures."""
 
 import re
 import signal
@@ -23,9 +23,9 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resumed(data, tmp_path_factory):
-  """Two processes that trained 4 steps, and again two that went on to 8, with their numbers.
+  """Returns the cluster and the process ids of the chiefs after 4 steps, resumed to 8.
 
-  Only the latter evaluate, as to trace that takes as long as to trace the training.
+  Only the resumed run evaluates, because tracing an evaluation is slow.
   """
   cluster = LocalCluster(data, tmp_path_factory.mktemp("cluster"), 2)
   chiefs = []
@@ -37,7 +37,7 @@ def resumed(data, tmp_path_factory):
 
 
 def evaluate(data, model_dir, mode):
-  """Evaluates in this process alone."""
+  """Evaluates in this process only."""
   return run.run_experiment(
     tiny_run.EXPERIMENT,
     tiny_run.params(data, steps=8, **BATCH),
@@ -46,9 +46,9 @@ def evaluate(data, model_dir, mode):
   )
 
 
-def test_both_go_on_from_the_checkpoint_with_the_same_weights(resumed):
+def test_both_workers_resume_with_the_same_weights(resumed):
   cluster, _ = resumed
-  chief, worker = cluster.left(0), cluster.left(1)
+  chief, worker = cluster.results(0), cluster.results(1)
   assert (chief["first_step"], chief["last_step"]) == (4, 8)
   assert (worker["first_step"], worker["last_step"]) == (4, 8)
   weights = [name for name in chief if name.startswith("weight/")]
@@ -78,10 +78,10 @@ def test_only_the_chief_writes(resumed):
 PARTS = ("data-00000-of-00001", "index")
 
 
-def test_only_the_chief_reports(resumed):
+def test_only_the_chief_prints_progress(resumed):
   cluster, _ = resumed
   chief, worker = cluster.printed(0), cluster.printed(1)
-  assert "2 hosts, 2 replicas, batch 16 (8 a replica)" in chief
+  assert "2 hosts, 2 replicas, batch 16 (8 per replica)" in chief
   assert "train step 8/8 (100%)" in chief and "evaluation at step 8" in chief
   assert "checkpoint to export" in chief
   assert re.search(r"^worker, process 1 of 2 at localhost:\d+: waiting for localhost", worker, re.M)
@@ -89,32 +89,32 @@ def test_only_the_chief_reports(resumed):
     assert line not in worker
 
 
-def test_the_configuration_that_was_given_is_kept(resumed):
+def test_saved_configuration_is_the_one_of_the_user(resumed):
   cluster, _ = resumed
-  kept = (cluster.model_dir / "params.yaml").read_text()
-  assert re.search(r"input_path: \S+/train-\*$", kept, re.M)
-  assert "seed: null" in kept and "preemption_on_demand_checkpoint: true" in kept
+  saved = (cluster.model_dir / "params.yaml").read_text()
+  assert re.search(r"input_path: \S+/train-\*$", saved, re.M)
+  assert "seed: null" in saved and "preemption_on_demand_checkpoint: true" in saved
 
 
-def test_metrics_of_all_processes_are_those_of_a_single_one(resumed, data):
+def test_metrics_equal_those_of_a_single_process(resumed, data):
   cluster, _ = resumed
-  chief, worker = cluster.left(0), cluster.left(1)
-  alone = evaluate(data, cluster.model_dir, "eval")
+  chief, worker = cluster.results(0), cluster.results(1)
+  single = evaluate(data, cluster.model_dir, "eval")
   followed = evaluate(data, cluster.model_dir, "continuous_eval")
-  assert {"accuracy", "validation_loss"} <= set(alone)
+  assert {"accuracy", "validation_loss"} <= set(single)
   for name in ("accuracy", "top_3_accuracy", "validation_loss"):
     assert chief[f"metric/{name}"] == worker[f"metric/{name}"]
-    np.testing.assert_allclose(chief[f"metric/{name}"], alone[name], rtol=1e-5)
-    np.testing.assert_allclose(followed[name], alone[name], rtol=1e-6)
+    np.testing.assert_allclose(chief[f"metric/{name}"], single[name], rtol=1e-5)
+    np.testing.assert_allclose(followed[name], single[name], rtol=1e-6)
 
 
 TRAIN_BATCH = {"task.train_data.global_batch_size": 12}  # for two and for three
 
-# Processes that fail, each test of them minutes long on two cores.
+# Worker failures. Each of these tests takes minutes on two cores.
 
 
 def wait_for(condition, cluster, seconds=580):
-  """Returns as soon as the condition holds; fails if a process ends before."""
+  """Waits for the condition; raises if a process ends before."""
   end = time.monotonic() + seconds
   while not condition():
     ended = [process.poll() for process in cluster.processes]
@@ -123,48 +123,46 @@ def wait_for(condition, cluster, seconds=580):
 
 
 def train_until_step(cluster, step):
-  """Starts a training without end; returns when the checkpoint of the step is there."""
+  """Starts a training, and returns when the checkpoint of the step is written."""
   cluster.start(steps=10_000, **TRAIN_BATCH)
   wait_for(lambda: step in tiny_run.steps_of(cluster.model_dir), cluster)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 2])
-def test_three_processes_survive_the_loss_of_one(data, tmp_path, victim):
+def test_three_processes_recover_from_the_loss_of_one(data, tmp_path, victim):
   cluster = LocalCluster(data, tmp_path, 3)
   train_until_step(cluster, 4)
   cluster.processes[victim].kill()
-  start = time.monotonic()
   expected = [
     -signal.SIGKILL if index == victim else WorkerLostError.exit_status for index in range(3)
   ]
-  assert cluster.finish() == expected, cluster.printed(1)
-  assert time.monotonic() - start < 60
-  assert "is gone" in cluster.printed(1) and "Traceback" not in cluster.printed(1)
+  assert cluster.finish(seconds=60) == expected, cluster.printed(1)
+  assert "error: lost " in cluster.printed(1) and "Traceback" not in cluster.printed(1)
 
   last = checkpoints.step_of(checkpoints.latest_valid(str(cluster.model_dir)))
   assert last >= 4
   cluster.start(steps=last + 4, **TRAIN_BATCH)
   assert cluster.finish() == [0, 0, 0], cluster.printed(0)
-  left = [cluster.left(index) for index in range(3)]
-  assert [(one["first_step"], one["last_step"]) for one in left] == [(last, last + 4)] * 3
-  for name in left[0]:
+  found = [cluster.results(index) for index in range(3)]
+  assert [(one["first_step"], one["last_step"]) for one in found] == [(last, last + 4)] * 3
+  for name in found[0]:
     if name.startswith("weight/"):
-      np.testing.assert_array_equal(left[0][name], left[2][name])
+      np.testing.assert_array_equal(found[0][name], found[2][name])
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_process_ends_all_with_a_checkpoint(data, tmp_path):
+def test_sigterm_to_one_process_stops_all_after_a_checkpoint(data, tmp_path):
   cluster = LocalCluster(data, tmp_path, 2)
   train_until_step(cluster, 2)
   cluster.processes[1].terminate()
   assert cluster.finish() == [PreemptedError.exit_status] * 2, cluster.printed(0)
-  (told,) = re.findall(r"ended by SIGTERM after step (\d+)", cluster.printed(0))
-  assert tiny_run.steps_of(cluster.model_dir)[-1] == int(told)
+  (step,) = re.findall(r"ended by SIGTERM after step (\d+)", cluster.printed(0))
+  assert tiny_run.steps_of(cluster.model_dir)[-1] == int(step)
 
 
 @pytest.mark.slow
-def test_processes_that_were_not_started_alike(data, tmp_path):
+def test_different_configurations_raise_an_error(data, tmp_path):
   cluster = LocalCluster(data, tmp_path, 2)
   cluster.start(per_process={1: {"task.losses.l2_weight_decay": 0.5}})
   assert cluster.finish() == [2, 2], cluster.printed(0)
@@ -176,7 +174,7 @@ def test_processes_that_were_not_started_alike(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_command_for_all_with_an_evaluator(data, tmp_path):
+def test_same_command_for_workers_and_evaluator(data, tmp_path):
   cluster = LocalCluster(data, tmp_path, 2, evaluator=True)
   cluster.start(mode="train_and_eval", steps=6, **BATCH)
   assert cluster.finish() == [0, 0, 0], cluster.printed(0) + cluster.printed(2)

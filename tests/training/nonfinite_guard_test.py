@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite, on one replica and on two, compiled and not."""
+"""Non-finite losses and gradients, on one and two replicas, with and without XLA."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from sasa_tf.training.step.replica_step import ReplicaStep
 BATCH = 8
 REPLICAS = int(os.environ.get("SASA_TF_TEST_REPLICAS", "1"))
 
-if REPLICAS > 1:  # in the process that the last test starts
+if REPLICAS > 1:  # in the subprocess of the last test
   tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * REPLICAS
   )
@@ -29,7 +29,7 @@ def scale_gradient(values, scale):
 
 
 class Task:
-  """The part of a Model Garden task that a step needs: regression, with batch norm."""
+  """The part of a Model Garden task that a step needs, for a regression."""
 
   loss = "total_loss"
 
@@ -47,7 +47,7 @@ class Task:
 
 
 class Run:
-  """Steps of that task, as `Trainer` makes them."""
+  """Runs steps of the task, as `Trainer` does."""
 
   def __init__(self, policy, jit_compile=False):
     self.strategy = (
@@ -81,7 +81,7 @@ class Run:
     self._run = tf.function(lambda inputs: self.strategy.run(replica, args=(inputs,)))
 
   def train(self, **faults):
-    """Makes a step; a fault comes with one image of the last replica."""
+    """Runs a step with faults in one image of the last replica."""
     replicas = self.strategy.num_replicas_in_sync
     images = (
       np.random.default_rng(int(self.step.numpy())).normal(size=[BATCH, 3]).astype(np.float32)
@@ -112,7 +112,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["plain", "jit"])
 @pytest.mark.parametrize(("fault", "tensor"), FAULTS.values(), ids=FAULTS)
-def test_stop_names_step_and_tensor(jit_compile, fault, tensor):
+def test_stop_raises_an_error_with_step_and_tensor(jit_compile, fault, tensor):
   run = Run("stop", jit_compile)
   run.train()
   run.guard.check(1, {"loss": run.metric.result()})
@@ -124,7 +124,7 @@ def test_stop_names_step_and_tensor(jit_compile, fault, tensor):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True], ids=["plain", "jit"])
-def test_skip_leaves_no_trace(jit_compile, capsys):
+def test_skipped_step_changes_nothing(jit_compile, capsys):
   run = Run("skip", jit_compile)
   run.train()
   for fault, _ in FAULTS.values():
@@ -136,14 +136,14 @@ def test_skip_leaves_no_trace(jit_compile, capsys):
   run.train()
   assert any(not np.array_equal(old, new) for old, new in zip(before, run.state(), strict=True))
   run.guard.check(5, {"loss": run.metric.result()})
-  told = capsys.readouterr().err
-  assert "step 2: the loss is not finite; skipped 3 of 5 steps" in told
+  warning = capsys.readouterr().err
+  assert "step 2: the loss is not finite; skipped 3 of 5 steps" in warning
   assert np.isfinite(run.metric.result())
-  run.guard.check(5, {})  # told once
+  run.guard.check(5, {})  # reported once
   assert not capsys.readouterr().err
 
 
-def test_skipping_every_step_of_a_loop_is_no_use():
+def test_skipping_every_step_of_a_loop_raises_an_error():
   run = Run("skip")
   for _ in range(2):
     run.train(image=np.nan)
@@ -151,37 +151,37 @@ def test_skipping_every_step_of_a_loop_is_no_use():
     run.guard.check(2, {})
 
 
-def test_metric_alone():
+def test_nonfinite_metric_raises_an_error():
   run = Run("stop")
   run.train()
   with pytest.raises(UserError, match=r"steps 1 to 1: the metric accuracy is not finite"):
     run.guard.check(1, {"step": tf.constant(3), "accuracy": tf.constant(np.nan)})
 
 
-def test_loss_scaling_meets_infinite_gradients_as_a_matter_of_course():
+def test_infinite_gradients_are_allowed_with_loss_scaling():
   optimizer = tf_keras.mixed_precision.LossScaleOptimizer(tf_keras.optimizers.legacy.SGD(0.1))
   model = types.SimpleNamespace(non_trainable_variables=[])
   guard = NonfiniteGuard("stop", model, optimizer, tf.Variable(0, dtype=tf.int64))
   weight, called = tf.Variable(1.0, name="weight"), []
   infinite = tf.constant(np.inf)
-  guard.apply(tf.constant(1.0), [infinite], [weight], [], lambda: called.append(True))
+  guard.apply_update(tf.constant(1.0), [infinite], [weight], [], lambda: called.append(True))
   guard.check(1, {})
-  guard.apply(infinite, [infinite], [weight], [], lambda: called.append(True))
+  guard.apply_update(infinite, [infinite], [weight], [], lambda: called.append(True))
   with pytest.raises(UserError, match="the loss is not finite"):
     guard.check(1, {})
   assert len(called) == 2
 
 
-def test_unknown_policy():
+def test_unknown_policy_raises_an_error():
   with pytest.raises(UserError, match="expected stop or skip; received 'ignore'"):
     NonfiniteGuard("ignore", types.SimpleNamespace(non_trainable_variables=[]), None, None)
 
 
-@pytest.mark.skipif(REPLICAS > 1, reason="is this test")
+@pytest.mark.skipif(REPLICAS > 1, reason="runs in the subprocess of this test")
 def test_two_replicas():
-  """The same on two logical CPUs, which must be made before all else."""
+  """Runs tests on two logical CPUs, which must be created before TensorFlow is used."""
   done = subprocess.run(
-    [sys.executable, "-m", "pytest", "-q", __file__, "-k", "gradient or (skip_leaves and jit)"],
+    [sys.executable, "-m", "pytest", "-q", __file__, "-k", "gradient or (skipped_step and jit)"],
     env={**os.environ, "SASA_TF_TEST_REPLICAS": "2"},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""What a process does, by mode, strategy and TF_CONFIG."""
+"""The role of a process, by mode, strategy and TF_CONFIG."""
 
 import pytest
 
@@ -13,13 +13,13 @@ CHIEF = Cluster(JOBS, "worker", 0)
 WORKER = Cluster(JOBS, "worker", 1)
 EVALUATOR = Cluster(JOBS, "evaluator", 0)
 WITH_EVALUATOR = Cluster(JOBS, "worker", 0, has_evaluator=True)
-LONELY = Cluster({"chief": ("a:1",)}, "chief", 0)
+SINGLE = Cluster({"chief": ("a:1",)}, "chief", 0)
 
-TOGETHER = "multi_worker_mirrored"
+MULTI_WORKER = "multi_worker_mirrored"
 DIGITS, COCO = "sasa_resnet_digits", "retinanet_sasa_coco"
 
 
-def role_of(mode, strategy, cluster, name=DIGITS, gpus=0):
+def resolve_role(mode, strategy, cluster, name=DIGITS, gpus=0):
   override = f"runtime.distribution_strategy={strategy},runtime.num_gpus={gpus}"
   params = experiment.load_experiment(name, params_override=override)
   return process_role.resolve_role(params, mode, cluster)
@@ -29,52 +29,53 @@ def role_of(mode, strategy, cluster, name=DIGITS, gpus=0):
   ("mode", "strategy", "cluster", "expected"),
   [
     ("train", "mirrored", None, ("train", "mirrored", None)),
-    ("train", "mirrored", LONELY, ("train", "mirrored", None)),
-    ("train", TOGETHER, LONELY, ("train", TOGETHER, LONELY)),
-    ("train", TOGETHER, CHIEF, ("train", TOGETHER, CHIEF)),
-    ("train_and_eval", TOGETHER, WORKER, ("train_and_eval", TOGETHER, WORKER)),
-    ("train_and_eval", TOGETHER, WITH_EVALUATOR, ("train", TOGETHER, WITH_EVALUATOR)),
-    ("train_and_eval", TOGETHER, EVALUATOR, ("continuous_eval", "one_device", None)),
-    ("eval", TOGETHER, EVALUATOR, ("eval", "one_device", None)),
+    ("train", "mirrored", SINGLE, ("train", "mirrored", None)),
+    ("train", MULTI_WORKER, SINGLE, ("train", MULTI_WORKER, SINGLE)),
+    ("train", MULTI_WORKER, CHIEF, ("train", MULTI_WORKER, CHIEF)),
+    ("train_and_eval", MULTI_WORKER, WORKER, ("train_and_eval", MULTI_WORKER, WORKER)),
+    ("train_and_eval", MULTI_WORKER, WITH_EVALUATOR, ("train", MULTI_WORKER, WITH_EVALUATOR)),
+    ("train_and_eval", MULTI_WORKER, EVALUATOR, ("continuous_eval", "one_device", None)),
+    ("eval", MULTI_WORKER, EVALUATOR, ("eval", "one_device", None)),
     ("train", "mirrored", EVALUATOR, ("continuous_eval", "mirrored", None)),
-    ("continuous_eval", TOGETHER, None, ("continuous_eval", "one_device", None)),
+    ("continuous_eval", MULTI_WORKER, None, ("continuous_eval", "one_device", None)),
   ],
 )
 def test_roles(mode, strategy, cluster, expected):
-  assert tuple(role_of(mode, strategy, cluster)) == expected
+  assert tuple(resolve_role(mode, strategy, cluster)) == expected
 
 
-def test_an_evaluator_uses_all_gpus_of_its_machine():
-  assert role_of("continuous_eval", TOGETHER, None, gpus=2).distribution_strategy == "mirrored"
+def test_evaluator_uses_all_gpus_of_its_machine():
+  role = resolve_role("continuous_eval", MULTI_WORKER, None, gpus=2)
+  assert role.distribution_strategy == "mirrored"
 
 
-def test_who_writes():
-  assert role_of("train", TOGETHER, CHIEF).writes
-  assert not role_of("train", TOGETHER, WORKER).writes
-  assert role_of("train", TOGETHER, EVALUATOR).writes
+def test_only_the_chief_and_single_processes_write():
+  assert resolve_role("train", MULTI_WORKER, CHIEF).writes_model_dir
+  assert not resolve_role("train", MULTI_WORKER, WORKER).writes_model_dir
+  assert resolve_role("train", MULTI_WORKER, EVALUATOR).writes_model_dir
 
 
 @pytest.mark.parametrize(
   ("mode", "strategy", "cluster", "name", "message"),
   [
-    ("train", TOGETHER, None, DIGITS, "needs the environment variable TF_CONFIG.*use mirrored"),
-    ("train", "mirrored", CHIEF, DIGITS, "distribution_strategy=mirrored, which is of a single"),
-    ("eval", TOGETHER, WORKER, DIGITS, "--mode=eval is of a single process.*evaluator"),
-    ("continuous_eval", TOGETHER, CHIEF, DIGITS, "Unset TF_CONFIG"),
+    ("train", MULTI_WORKER, None, DIGITS, "needs the environment variable TF_CONFIG.*use mirrored"),
+    ("train", "mirrored", CHIEF, DIGITS, "distribution_strategy=mirrored, which is for a single"),
+    ("eval", MULTI_WORKER, WORKER, DIGITS, "--mode=eval is for a single process.*evaluator"),
+    ("continuous_eval", MULTI_WORKER, CHIEF, DIGITS, "Unset TF_CONFIG"),
     (
       "train_and_eval",
-      TOGETHER,
+      MULTI_WORKER,
       CHIEF,
       COCO,
       "average precision of its own share.*continuous_eval",
     ),
   ],
 )
-def test_what_does_not_go_together_is_refused(mode, strategy, cluster, name, message):
+def test_incompatible_settings_raise_an_error(mode, strategy, cluster, name, message):
   with pytest.raises(UserError, match=message):
-    role_of(mode, strategy, cluster, name)
+    resolve_role(mode, strategy, cluster, name)
 
 
-def test_detection_trains_together_and_is_evaluated_beside():
-  assert role_of("train", TOGETHER, CHIEF, COCO).mode == "train"
-  assert role_of("train_and_eval", TOGETHER, WITH_EVALUATOR, COCO).mode == "train"
+def test_detection_trains_with_several_workers_and_a_separate_evaluator():
+  assert resolve_role("train", MULTI_WORKER, CHIEF, COCO).mode == "train"
+  assert resolve_role("train_and_eval", MULTI_WORKER, WITH_EVALUATOR, COCO).mode == "train"

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, as a user starts them."""
+"""Runs trainings in separate processes, as a user starts them."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from tests.training import tiny_run
 
 
 def command(data, model_dir, *flags, mode="train", **arguments):
-  """Returns the command line of a tiny training; arguments as in `tiny_run.overrides`."""
+  """Returns the command line of a tiny training; for arguments see `tiny_run.overrides`."""
   return [
     sys.executable,
     "-m",
@@ -22,7 +22,7 @@ def command(data, model_dir, *flags, mode="train", **arguments):
 
 
 def finish(command, **environment):
-  """Runs it; returns its exit status and what it printed."""
+  """Runs the command; returns its exit status and output."""
   done = subprocess.run(
     command,
     env={**os.environ, **environment},

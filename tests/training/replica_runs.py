@@ -1,16 +1,16 @@
-"""A program that trains small models on 1, 2 and 4 replicas and keeps losses and weights.
+"""Trains small models on 1, 2 and 4 replicas, and saves their losses and weights.
 
 python -m tests.training.replica_runs OUTPUT.npz CASE...
 
-A process of its own, as the number of devices is settled when TensorFlow starts, and one for all
-cases, as Model Garden takes long to import. A case is TASK/OPTIMIZER/REPLICAS/xla or /plain, with
-/local at its end for batch norm of each replica's own images.
+A separate process, because the number of devices is fixed when TensorFlow starts; one for all
+cases, because Model Garden is slow to import. A case is TASK/OPTIMIZER/REPLICAS/xla or /plain, with
+the suffix /local for batch norm per replica.
 """
 
 import os
 import sys
 
-os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # as the train program does for logical processors
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # as the train program does for logical CPUs
 
 import tempfile
 
@@ -29,7 +29,7 @@ from tests.tasks.detection_records import write_scenes
 
 STEPS = 20
 BATCH = 8
-# Each half and each quarter of the batch has another number of boxes.
+# Each half and each quarter of the batch has a different number of boxes.
 BOXES = ([4, 6, 36, 40], 1), ([8, 40, 44, 62], 2), ([20, 2, 40, 20], 3)
 SCENES = [BOXES, BOXES[:2], BOXES[1:], BOXES[:1], [], BOXES[2:], [], []]
 OPTIMIZERS = {
@@ -39,7 +39,7 @@ OPTIMIZERS = {
   "lars": {"type": "lars", "lars": {"momentum": 0.9, "weight_decay_rate": 1e-4}},
   "new": {"type": "adam_experimental", "adam_experimental": {}},
 }
-# Of any optimizer above, with its name before a plus sign.
+# Added to an optimizer as OPTIMIZER+EXTRA.
 EXTRAS = {
   "ema": {"ema": {"average_decay": 0.9, "trainable_weights_only": False}},
   "float16": {},
@@ -63,7 +63,7 @@ DETECTION = {
 
 
 class TinyClassification(ImageClassificationTask):
-  """The task of the experiments with a model that is quick to trace."""
+  """The classification task with a model that is fast to trace."""
 
   def build_model(self):
     layers = tf_keras.layers
@@ -81,7 +81,7 @@ class TinyClassification(ImageClassificationTask):
 def configuration(case):
   task, optimizer, replicas, xla, *local = case.split("/")
   optimizer, *extras = optimizer.split("+")
-  # Rounding differs. In a deep network it soon decides on which side of a bend a ReLU is.
+  # Rounding differs. In a deep network it soon changes the sign of a ReLU's input.
   rate = 0.01 if task == "tiny" else 0.002
   schedule = {
     "learning_rate": {"cosine": {"initial_learning_rate": rate, "decay_steps": 1000}},
@@ -116,8 +116,8 @@ def configuration(case):
 
 
 def batch_of(kind, task, params):
-  """Returns one global batch, trained on again and again."""
-  # Noise, as many equal pixels would pass the bend of a ReLU together, where rounding decides.
+  """Returns one global batch, which is used in every step."""
+  # Noise: equal pixels would change the sign of a ReLU's input together, depending on rounding.
   images = tf.random.stateless_normal([BATCH, *params.task.model.input_size], [1, 2])
   if kind == "retinanet":
     _, labels = next(iter(task.build_inputs(params.task.train_data)))
@@ -126,7 +126,7 @@ def batch_of(kind, task, params):
 
 
 def run(case):
-  """Returns {name: array} of a case: losses, metrics and all variables of model and optimizer."""
+  """Returns {name: array} of a case: losses, metrics and variables of model and optimizer."""
   kind, replicas, params = configuration(case)
   performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype)
   tf_keras.backend.clear_session()
@@ -137,7 +137,7 @@ def run(case):
 
   def build_inputs(params, input_context=None):
     images = tf.data.Dataset.from_tensors(batch).unbatch()
-    return images.batch(BATCH // replicas, drop_remainder=True).repeat()  # of one replica each
+    return images.batch(BATCH // replicas, drop_remainder=True).repeat()  # one element per replica
 
   task.build_inputs = build_inputs
   with distribution.scope():
@@ -149,8 +149,8 @@ def run(case):
       evaluate=False,
     )
     spec = tf.nest.flatten(trainer.train_dataset.element_spec, expand_composites=True)
-    narrow = [part for part in tf.nest.flatten(batch) if part.dtype == tf.int32]
-    expected = 0 if params.runtime.enable_xla else len(narrow) * replicas
+    int32_parts = [part for part in tf.nest.flatten(batch) if part.dtype == tf.int32]
+    expected = 0 if params.runtime.enable_xla else len(int32_parts) * replicas
     assert sum(leaf.dtype == tf.int32 for leaf in spec) == expected, f"{case}: {spec}"
     logs = [trainer.train(tf.constant(1)) for _ in range(STEPS)]
   found = {}

@@ -1,4 +1,4 @@
-"""What a training prints at its end."""
+"""The summary at the end of a training."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from sasa_tf.training import experiment, results
 
 
 @pytest.mark.parametrize("name", ["sasa_resnet_digits", "retinanet_sasa_scenes"])
-def test_the_export_command_is_next(name, tmp_path, capsys):
-  results.print_results(str(tmp_path), experiment.load_experiment(name))
+def test_summary_ends_with_the_export_command(name, tmp_path, capsys):
+  results.print_summary(str(tmp_path), experiment.load_experiment(name))
   *_, last = capsys.readouterr().out.splitlines()
   assert last.split(maxsplit=1) == [
     "next",

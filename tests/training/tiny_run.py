@@ -1,4 +1,4 @@
-"""A training of seconds: scikit-learn's digits, a network of few and narrow layers."""
+"""A training that takes seconds: scikit-learn's digits and a narrow network."""
 
 import pathlib
 
@@ -10,13 +10,13 @@ EXPERIMENT = "sasa_resnet_digits"
 
 
 def write_data(directory):
-  """Writes the digits' TFRecords; returns the directory as a string."""
+  """Writes the TFRecords of the digits; returns the directory as a string."""
   digits.convert(output=str(directory), num_preview_images=0)
   return str(directory)
 
 
 def overrides(data, steps=12, loop=2, interval=4, **others):
-  """Returns --params_override of a run: nested keys are joined by dots, as in Model Garden."""
+  """Returns the --params_override of a run, with keys such as "trainer.train_steps"."""
   values = {
     "task.train_data.input_path": f"{data}/train-*",
     "task.validation_data.input_path": f"{data}/validation-*",
@@ -40,7 +40,7 @@ def overrides(data, steps=12, loop=2, interval=4, **others):
 
 
 def params(data, **arguments):
-  """Returns the configuration of such a run."""
+  """Returns the configuration of the run; for arguments see `overrides`."""
   return experiment.load_experiment(EXPERIMENT, params_override=overrides(data, **arguments))
 
 

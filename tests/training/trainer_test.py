@@ -9,10 +9,11 @@ from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.tasks.image_classification import ImageClassificationTask
 from sasa_tf.training import strategy
 from sasa_tf.training.trainer import Trainer
+from tests.walks import modules_executed
 
 
 class CountingTask(ImageClassificationTask):
-  """Of a model of one layer; counts how often its losses are traced."""
+  """Has a model of one layer, and counts how often its losses are traced."""
 
   traces = 0
 
@@ -53,12 +54,12 @@ def test_loops_of_any_length_share_one_trace(make_trainer, xla):
     assert trainer.global_step.numpy() == steps
     assert logs["training_loss"].numpy() > 0
   assert trainer.task.traces == traces
-  with pytest.raises(tf.errors.OutOfRangeError):  # rather than fewer steps than were asked for
+  with pytest.raises(tf.errors.OutOfRangeError):  # instead of silently running fewer steps
     trainer.train(tf.constant(1))
 
 
-def test_compiled_steps_of_one_replica_have_no_loop_of_tensorflow_around_them(make_trainer):
-  """Each turn of one would wait for the device."""
+def test_compiled_steps_of_one_replica_run_in_a_python_loop(make_trainer):
+  """Each iteration of a TensorFlow loop would wait for the device."""
   for xla in (False, True):
     trainer = make_trainer(xla)
     trainer.train(tf.constant(1))
@@ -68,3 +69,25 @@ def test_compiled_steps_of_one_replica_have_no_loop_of_tensorflow_around_them(ma
     assert is_python == xla
     loop(iterator, tf.constant(2))
     assert trainer.global_step.numpy() == 3
+
+
+def test_training_step_passes_through_few_modules(make_trainer):
+  """At most 9 modules, without those of the model: 8 here, and tasks/retinanet for detection."""
+  trainer = make_trainer(xla=True)
+  iterator = iter(trainer.train_dataset)
+  tf.config.run_functions_eagerly(True)  # otherwise AutoGraph runs generated copies of functions
+  try:
+    modules = modules_executed(lambda: trainer.train_step(iterator))
+  finally:
+    tf.config.run_functions_eagerly(False)
+  assert trainer.global_step.numpy() == 1
+  assert sorted(modules) == [
+    "compat/tensorflow",
+    "compat/tf_keras",
+    "training/step/captured_step",
+    "training/step/gradient_bucketing",
+    "training/step/int32_transport",
+    "training/step/nonfinite_guard",
+    "training/step/replica_step",
+    "training/trainer",
+  ]

@@ -1,4 +1,4 @@
-"""Which errors mean that a peer is gone, and how it is named."""
+"""TensorFlow errors that mean that a worker is lost, and the message for them."""
 
 import pytest
 import tensorflow as tf
@@ -8,7 +8,7 @@ from sasa_tf.training.multi_worker.cluster import Cluster
 from sasa_tf.training.multi_worker.worker_failure import translate_collective_errors
 
 CHIEF = Cluster({"worker": ("a:1", "b:2")}, "worker", 0)
-# As TensorFlow 2.20 words it.
+# Messages of TensorFlow 2.20.
 HEARTBEAT = (
   "Graph execution error:\n\nDetected at node while/CollectiveReduceV2 defined at (most recent "
   "call last):\n  File x\n\nCollective ops is aborted by: Error reported from /job:worker/task:1: "
@@ -24,12 +24,12 @@ def message_of(error, cluster=CHIEF):
   return str(raised.value)
 
 
-def test_the_lost_peer_is_named_with_what_to_do():
+def test_message_names_the_lost_worker_and_how_to_recover():
   message = message_of(tf.errors.UnavailableError(None, None, HEARTBEAT))
-  assert message.startswith("the process at b:2 (worker 1) is gone (Collective ops is aborted by")
+  assert message.startswith("lost the process at b:2 (worker 1) (Collective ops is aborted by")
   assert "File x" not in message and "\n" not in message
   assert "the chief, process 0 of 2 at a:1 cannot train without it" in message
-  assert "Start every process again" in message
+  assert "Restart every process" in message
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,8 @@ def test_the_lost_peer_is_named_with_what_to_do():
     tf.errors.InternalError(None, None, INTERNAL),
   ],
 )
-def test_an_unnamed_peer(error):
-  assert message_of(error).startswith("another process of the training is gone (")
+def test_message_without_an_address(error):
+  assert message_of(error).startswith("lost another process of the training (")
 
 
 @pytest.mark.parametrize(
@@ -50,9 +50,9 @@ def test_an_unnamed_peer(error):
   [
     (tf.errors.InvalidArgumentError(None, None, "label outside"), CHIEF),
     (tf.errors.UnavailableError(None, None, RESET), None),
-    (ValueError("no matter of TensorFlow"), CHIEF),
+    (ValueError("not a TensorFlow error"), CHIEF),
   ],
 )
-def test_other_errors_pass(error, cluster):
+def test_other_errors_are_not_translated(error, cluster):
   with pytest.raises(type(error)), translate_collective_errors(cluster):
     raise error

@@ -1,4 +1,4 @@
-"""`sasa_tf.bin.train`, which leaves in a file what this process has in the end.
+"""Runs `sasa_tf.bin.train`, and saves the final weights and metrics of this process.
 
 python -m tests.training.worker_program FILE FLAGS...
 """
@@ -9,32 +9,32 @@ import numpy as np
 
 
 def main(file, *flags):
-  """Trains; then writes weights, first and last step and metrics to a .npz file."""
+  """Trains; then saves weights, first and last step and metrics to a .npz file."""
   from sasa_tf.bin import train
-  from sasa_tf.training import modes, progress
+  from sasa_tf.training import progress, run
 
-  seen = {}
+  results = {}
   begin, on_evaluate = progress.TrainingProgress.begin, progress.TrainingProgress.on_evaluate
-  work = modes.train_or_evaluate
+  train_or_evaluate = run.train_or_evaluate
 
   def recorded_begin(self):
-    seen["first_step"] = self._current_step()
+    results["first_step"] = self.current_step()
     begin(self)
 
   def recorded_on_evaluate(self, output):
     on_evaluate(self, output)
-    seen.update({f"metric/{name}": value for name, value in self.evaluation.items()})
+    results.update({f"metric/{name}": value for name, value in self.evaluation.items()})
 
-  def recorded_work(runner, mode):
-    work(runner, mode)
-    seen["last_step"] = runner.trainer.global_step.numpy()
+  def recorded_train_or_evaluate(runner, mode):
+    train_or_evaluate(runner, mode)
+    results["last_step"] = runner.trainer.global_step.numpy()
     for index, weight in enumerate(runner.trainer.model.weights):
-      seen[f"weight/{index}"] = weight.numpy()
-    np.savez(file, **seen)
+      results[f"weight/{index}"] = weight.numpy()
+    np.savez(file, **results)
 
   progress.TrainingProgress.begin = recorded_begin
   progress.TrainingProgress.on_evaluate = recorded_on_evaluate
-  modes.train_or_evaluate = recorded_work
+  run.train_or_evaluate = recorded_train_or_evaluate
   sys.argv = [sys.argv[0], *flags]
   train.run()
 

@@ -1,4 +1,4 @@
-"""Which process trains on which images, and what it has and writes; without other processes."""
+"""The share of the data, the strategy and the output directory of a worker, in one process."""
 
 import pathlib
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 from official.core import input_reader
 
 from sasa_tf.errors import UserError
-from sasa_tf.training.multi_worker import config_sync, setup
+from sasa_tf.training.multi_worker import config_sync, process_role, strategy
 from sasa_tf.training.multi_worker.cluster import Cluster
 from sasa_tf.training.multi_worker.config_sync import WorkerConfig
 from tests.training import tiny_run
@@ -20,9 +20,14 @@ READ_IN_ORDER = {
 }
 
 
+def config_of_the_chief(distribution, own, num_processes):
+  """Replaces `config_sync.sync_config`: the chief has the same settings, and the seed 7."""
+  return WorkerConfig("chief", own.settings, 7)
+
+
 @pytest.fixture
 def shares(tmp_path, monkeypatch):
-  """Returns what each of some processes reads of some files, and the warning of the chief."""
+  """Returns a function that reads some files with several workers; it returns their records."""
 
   def read(num_files, num_processes, count, dataset_fn=tf.data.TFRecordDataset):
     for index in range(num_files):
@@ -33,15 +38,11 @@ def shares(tmp_path, monkeypatch):
     params = tiny_run.params(tmp_path, **READ_IN_ORDER, **{"task.validation_data.input_path": "''"})
     read_by = []
     for index in range(num_processes):
-      monkeypatch.setattr(
-        config_sync,
-        "sync_config",
-        lambda strategy, own, processes: WorkerConfig("chief", own.facts, 7),
-      )
+      monkeypatch.setattr(config_sync, "sync_config", config_of_the_chief)
       cluster = Cluster({"worker": addresses}, "worker", index)
-      agreed = setup.sync_experiment(None, cluster, "x", params, "train")
+      synced = config_sync.sync_experiment(None, cluster, "x", params, "train")
       context = tf.distribute.InputContext(num_processes, index, num_processes)
-      reader = input_reader.InputReader(agreed.task.train_data, dataset_fn=dataset_fn)
+      reader = input_reader.InputReader(synced.task.train_data, dataset_fn=dataset_fn)
       batches = reader.read(context).unbatch().take(count)
       read_by.append([record.decode() for record in batches.as_numpy_iterator()])
     return read_by
@@ -49,7 +50,7 @@ def shares(tmp_path, monkeypatch):
   return read
 
 
-def test_in_every_epoch_every_file_is_read_by_one_process(shares):
+def test_each_file_is_read_by_one_process_per_epoch(shares):
   names = shares(8, 2, 3 * 4, dataset_fn=tf.data.Dataset.from_tensors)
   epochs = np.array(names).reshape(2, 3, 4).transpose(1, 0, 2).reshape(3, 8)
   for epoch in epochs:
@@ -58,29 +59,27 @@ def test_in_every_epoch_every_file_is_read_by_one_process(shares):
 
 
 @pytest.mark.parametrize(("files", "processes"), [(1, 3), (2, 3)])
-def test_of_fewer_files_than_processes_each_reads_other_records(shares, files, processes):
+def test_fewer_files_than_processes_are_split_by_records(shares, files, processes):
   records = shares(files, processes, files * 12 // processes)
   everything = [record for share in records for record in share]
   assert len(everything) == len(set(everything)) == files * 12
 
 
-def test_files_that_do_not_divide_are_told_by_the_chief(shares, capsys):
+def test_chief_warns_about_an_uneven_number_of_files(shares, capsys):
   shares(3, 2, 1)
   assert capsys.readouterr().err.count("3 files for 2 processes") == 1
 
 
-def test_a_seed_of_the_user_stays(monkeypatch, tmp_path):
+def test_seed_of_the_user_is_not_replaced(monkeypatch, tmp_path):
   (tmp_path / "train-0").touch()
-  monkeypatch.setattr(
-    config_sync, "sync_config", lambda strategy, own, processes: WorkerConfig("chief", own.facts, 7)
-  )
+  monkeypatch.setattr(config_sync, "sync_config", config_of_the_chief)
   others = {"task.train_data.seed": 3, "task.validation_data.input_path": "''"}
   params = tiny_run.params(tmp_path, **others)
   cluster = Cluster({"worker": ("a:1", "a:2")}, "worker", 0)
-  agreed = setup.sync_experiment(None, cluster, "x", params, "train")
-  assert agreed.task.train_data.seed == 3
-  assert params.task.train_data.input_path == f"{tmp_path}/train-*"  # left alone, for params.yaml
-  assert type(agreed.task) is type(params.task)
+  synced = config_sync.sync_experiment(None, cluster, "x", params, "train")
+  assert synced.task.train_data.seed == 3
+  assert params.task.train_data.input_path == f"{tmp_path}/train-*"  # not modified, for params.yaml
+  assert type(synced.task) is type(params.task)
 
 
 @pytest.mark.parametrize(
@@ -91,20 +90,20 @@ def test_a_seed_of_the_user_stays(monkeypatch, tmp_path):
     ({}, 2, "--num_logical_cpus is a dry run of .*mirrored"),
   ],
 )
-def test_what_a_process_does_not_have_is_told_before_it_waits(changes, logical_cpus, message):
+def test_invalid_configurations_raise_before_waiting(changes, logical_cpus, message):
   params = tiny_run.params("data", **changes)
   cluster = Cluster({"worker": ("localhost:1", "localhost:2")}, "worker", 0)
   with pytest.raises(UserError, match=message):
-    setup.build_strategy(cluster, params.runtime, logical_cpus)
+    strategy.build_strategy(cluster, params.runtime, logical_cpus)
 
 
-def test_a_worker_writes_elsewhere_and_knows_the_best_evaluation(tmp_path):
+def test_worker_writes_to_a_temporary_directory(tmp_path):
   params = tiny_run.params("data")
   best = tmp_path / "run" / "best_ckpt" / "info.json"
   best.parent.mkdir(parents=True)
   best.write_text("{}")
-  with setup.output_directory(str(tmp_path / "run"), True, params) as directory:
+  with process_role.output_directory(str(tmp_path / "run"), True, params) as directory:
     assert directory == str(tmp_path / "run")
-  with setup.output_directory(str(tmp_path / "run"), False, params) as directory:
+  with process_role.output_directory(str(tmp_path / "run"), False, params) as directory:
     assert (pathlib.Path(directory) / "best_ckpt" / "info.json").read_text() == "{}"
   assert not pathlib.Path(directory).exists() and best.is_file()

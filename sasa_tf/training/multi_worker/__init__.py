@@ -1,1 +1,1 @@
-"""Training across several processes or hosts."""
+"""Training with several worker processes on one or more hosts."""

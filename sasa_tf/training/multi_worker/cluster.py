@@ -1,4 +1,4 @@
-"""The processes of a run on several machines, as TF_CONFIG tells them to each of them."""
+"""The processes of a multi-worker run, read from the environment variable TF_CONFIG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sasa_tf.errors import UserError
 
 _EXAMPLE = (
   '\'{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", '
-  '"index": 0}}\', with another index in every process'
+  '"index": 0}}\', with a different index in every process'
 )
 _TRAINING = ("chief", "worker")
 _TYPES = (*_TRAINING, "evaluator")
@@ -21,13 +21,13 @@ _TYPES = (*_TRAINING, "evaluator")
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-  """Who trains together, and which of them this process is.
+  """The processes of a run, and the task of this process.
 
   Attributes:
-    jobs: {"chief": addresses, "worker": addresses} of the training processes, without empty ones.
-    has_evaluator: whether TF_CONFIG names one.
-    task_type: of this process: "chief", "worker" or "evaluator".
-    index: of this process among those of its type.
+    jobs: {"chief": addresses, "worker": addresses} of the training processes, without empty jobs.
+    task_type: type of this process: "chief", "worker" or "evaluator".
+    index: index of this process within its job.
+    has_evaluator: whether TF_CONFIG has an evaluator.
   """
 
   jobs: dict[str, tuple[str, ...]]
@@ -37,12 +37,12 @@ class Cluster:
 
   @property
   def addresses(self) -> tuple[str, ...]:
-    """Addresses of the training processes, in TensorFlow's order: the chief's first."""
+    """Addresses of the training processes in TensorFlow's order: the chief first."""
     return tuple(address for job in _TRAINING for address in self.jobs.get(job, ()))
 
   @property
   def is_evaluator(self) -> bool:
-    """Whether this process takes no part in the training."""
+    """Whether this process evaluates and does not train."""
     return self.task_type == "evaluator"
 
   @property
@@ -53,7 +53,7 @@ class Cluster:
 
   @property
   def address(self) -> str:
-    """Where this training process listens."""
+    """Address at which this training process listens."""
     return self.jobs[self.task_type][self.index]
 
   def __str__(self) -> str:
@@ -64,9 +64,12 @@ class Cluster:
     return f"{role}, process {number} of {len(self.addresses)} at {self.address}"
 
   def check_port(self) -> None:
-    """Raises a `UserError` unless this process can listen at its address.
+    """Checks that this process can listen at its address.
 
-    TensorFlow shares a port with another process in silence, and then both wait for ever.
+    TensorFlow silently shares a port with another process, and then both wait forever.
+
+    Raises:
+      UserError: the port is in use.
     """
     port = int(self.address.rpartition(":")[2])
     try:
@@ -75,8 +78,8 @@ class Cluster:
     except OSError as error:
       raise UserError(
         f"TF_CONFIG gives this process {self.address}, but its port cannot be used here: "
-        f"{error.strerror}. End the process that listens there (`ss -ltnp` names it; it may be a "
-        "worker of an earlier run), or give another port in the TF_CONFIG of every process."
+        f"{error.strerror}. End the process that listens there (`ss -ltnp` lists it; it may be a "
+        "worker of an earlier run), or use another port in the TF_CONFIG of every process."
       ) from error
 
 
@@ -85,12 +88,12 @@ def read_cluster(
   task_index: int = -1,
   environment: Mapping[str, str] = os.environ,
 ) -> Cluster | None:
-  """Returns the cluster of TF_CONFIG, or of Model Garden's fields, or None without either.
+  """Returns the cluster of TF_CONFIG or of Model Garden's fields, or None without either.
 
   Args:
     worker_hosts: Model Garden's `runtime.worker_hosts`: "host:port,host:port".
     task_index: Model Garden's `runtime.task_index`.
-    environment: where TF_CONFIG is looked up; it goes before the fields.
+    environment: environment variables; TF_CONFIG overrides the fields.
 
   Raises:
     UserError: TF_CONFIG or the fields are malformed.
@@ -102,8 +105,8 @@ def read_cluster(
     workers = _addresses("runtime.worker_hosts", worker_hosts.split(","))
     if not 0 <= task_index < len(workers):
       raise UserError(
-        f"runtime.worker_hosts names {len(workers)} workers: expected runtime.task_index from 0 to "
-        f"{len(workers) - 1}, another in every process; received {task_index}."
+        f"runtime.worker_hosts has {len(workers)} workers: expected runtime.task_index from 0 to "
+        f"{len(workers) - 1}, different in every process; received {task_index}."
       )
     return Cluster({"worker": workers}, "worker", task_index)
   return None
@@ -113,10 +116,10 @@ def _parse(text: str) -> Cluster | None:
   try:
     config = json.loads(text)
   except json.JSONDecodeError as error:
-    raise _malformed(f"it is no JSON: {error}", text) from error
+    raise _malformed(f"it is not JSON: {error}", text) from error
   config = _mapping("it", config, text)
   if not config:
-    return None  # some platforms set an empty one for a single process
+    return None  # some platforms set an empty TF_CONFIG for a single process
   if "cluster" not in config or "task" not in config:
     missing = " and ".join(repr(key) for key in ("cluster", "task") if key not in config)
     raise _malformed(f"it has no {missing}", text)
@@ -143,7 +146,7 @@ def _jobs(cluster: Mapping[str, Any], text: str) -> dict[str, tuple[str, ...]]:
   unknown = sorted(set(cluster) - set(_TYPES))
   if unknown:
     raise _malformed(
-      f"its cluster has {', '.join(unknown)}; only {', '.join(_TYPES)} are known here (no "
+      f"its cluster has {', '.join(unknown)}; only {', '.join(_TYPES)} are supported (no "
       "parameter servers)",
       text,
     )
@@ -151,17 +154,17 @@ def _jobs(cluster: Mapping[str, Any], text: str) -> dict[str, tuple[str, ...]]:
   for job in _TRAINING:
     addresses = cluster.get(job) or []
     if not isinstance(addresses, list) or not all(isinstance(a, str) for a in addresses):
-      raise _malformed(f"{job!r} of its cluster is no list of 'host:port'", text)
+      raise _malformed(f"{job!r} of its cluster is not a list of 'host:port'", text)
     if addresses:
       jobs[job] = _addresses(f"{job!r} of TF_CONFIG's cluster", addresses)
-  everybody = [address for addresses in jobs.values() for address in addresses]
-  if not everybody:
-    raise _malformed("its cluster names no chief and no worker", text)
+  all_addresses = [address for addresses in jobs.values() for address in addresses]
+  if not all_addresses:
+    raise _malformed("its cluster has neither chief nor worker", text)
   if len(jobs.get("chief", ())) > 1:
     raise _malformed(f"its cluster has {len(jobs['chief'])} chiefs instead of one", text)
-  twice = sorted({address for address in everybody if everybody.count(address) > 1})
-  if twice:
-    raise _malformed(f"its cluster names {', '.join(twice)} more than once", text)
+  repeated = sorted({address for address in all_addresses if all_addresses.count(address) > 1})
+  if repeated:
+    raise _malformed(f"its cluster has {', '.join(repeated)} more than once", text)
   return jobs
 
 
@@ -178,12 +181,12 @@ def _addresses(name: str, addresses: list[str]) -> tuple[str, ...]:
 
 def _mapping(name: str, value: Any, text: str) -> Mapping[str, Any]:
   if not isinstance(value, dict):
-    raise _malformed(f"{name} is no JSON object but {value!r}", text)
+    raise _malformed(f"{name} is not a JSON object but {value!r}", text)
   return value
 
 
-def _malformed(fault: str, text: str) -> UserError:
+def _malformed(problem: str, text: str) -> UserError:
   return UserError(
-    f"the environment variable TF_CONFIG is malformed: {fault}. Expected for example {_EXAMPLE}; "
+    f"the environment variable TF_CONFIG is malformed: {problem}. Expected for example {_EXAMPLE}; "
     f"received {text!r}. For a run in a single process, unset it."
   )

@@ -1,4 +1,4 @@
-"""The loss of a peer: how it is told."""
+"""Translates TensorFlow's collective errors into "worker lost"."""
 
 from __future__ import annotations
 
@@ -17,25 +17,29 @@ _TASK = re.compile(r"/job:(\w+)(?:/replica:\d+)?/task:(\d+)")
 
 
 def worker_lost_error(error: tf.errors.OpError, cluster: Cluster) -> WorkerLostError | None:
-  """Returns what an error of TensorFlow means for the cluster, None if no peer was lost."""
+  """Returns the `WorkerLostError` for a TensorFlow error, or None if no worker was lost.
+
+  Args:
+    error: error of a step or of a checkpoint.
+    cluster: cluster of the training.
+  """
   if error.error_code not in _CODES and _COLLECTIVE not in error.message:
     return None
   return WorkerLostError(
-    f"{_lost(error.message, cluster)} is gone ({_reason(error.message)}); the {cluster} cannot "
-    "train without it. Start every process again with the command that it had: all go on from the "
-    "last checkpoint."
+    f"lost {_lost_worker(error.message, cluster)} ({_reason(error.message)}); the {cluster} cannot "
+    "train without it. Restart every process with its command: all resume from the last checkpoint."
   )
 
 
 @contextlib.contextmanager
 def translate_collective_errors(cluster: Cluster | None) -> Iterator[None]:
-  """Raises a `WorkerLostError` in the place of TensorFlow's error within the block.
+  """Raises a `WorkerLostError` instead of TensorFlow's error within the block.
 
-  TensorFlow notices a process that has ended or hangs after ten seconds without a heartbeat, at
-  once if it was talking to it. Its communication cannot be mended then within a process.
+  TensorFlow detects a process that has exited or hangs after ten seconds without a heartbeat, or
+  immediately during communication. A process cannot restore its collectives afterwards.
 
   Args:
-    cluster: of the training; None for a single process, which has no peers to lose.
+    cluster: cluster of the training, or None for a single process.
   """
   try:
     yield
@@ -46,18 +50,16 @@ def translate_collective_errors(cluster: Cluster | None) -> Iterator[None]:
     raise lost from error
 
 
-def _lost(message: str, cluster: Cluster) -> str:
+def _lost_worker(message: str, cluster: Cluster) -> str:
+  this_process = (cluster.task_type, cluster.index)
   for task_type, index in _TASK.findall(message):
     addresses = cluster.jobs.get(task_type, ())
-    if int(index) < len(addresses) and (task_type, int(index)) != (
-      cluster.task_type,
-      cluster.index,
-    ):
+    if int(index) < len(addresses) and (task_type, int(index)) != this_process:
       return f"the process at {addresses[int(index)]} ({task_type} {index})"
   return "another process of the training"
 
 
 def _reason(message: str) -> str:
-  """TensorFlow's sentence on the communication, without the traceback of the graph around it."""
+  """Returns TensorFlow's sentence on the collective, without the traceback of the graph."""
   start = message.find(_COLLECTIVE)
   return " ".join(message[max(start, 0) :].split())[:300]

@@ -1,1 +1,1 @@
-"""Training that survives crashes, preemption and corrupt files."""
+"""Recovery from crashes, preemption, full disks and corrupt records."""

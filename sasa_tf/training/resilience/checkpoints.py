@@ -1,4 +1,4 @@
-"""Which checkpoint of a directory is whole: killed, full and failing disks leave others behind."""
+"""Finds valid checkpoints, and repairs directories after crashes, full disks and failing disks."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import tensorflow as tf
 
 from sasa_tf.errors import UserError
 
-# TensorFlow's, which says which checkpoint is the last and which ones there are.
+# TensorFlow's file that lists the checkpoints of a directory and names the latest one.
 STATE_FILE = "checkpoint"
 _INDEX = ".index"
-# Model Garden's, beside the best checkpoint.
+# Model Garden's metrics of the best checkpoint.
 _BEST_METRICS = "info.json"
-# What TensorFlow writes before it gives a checkpoint its name.
+# Temporary names of checkpoints that TensorFlow has not finished writing.
 _UNFINISHED = re.compile(r".+-\d+_temp$|.+\.tempstate\d+$")
 
 
 def find_corruption(checkpoint: str) -> str | None:
-  """Returns what is wrong with a checkpoint, None where it is whole.
+  """Returns what is wrong with a checkpoint, or None if it is valid.
 
-  Every tensor is read, which compares its bytes with the checksum that was written with them.
+  Reads every tensor, which verifies its checksum.
 
   Args:
     checkpoint: path without suffix, for example "runs/digits/ckpt-880".
@@ -40,58 +40,58 @@ def find_corruption(checkpoint: str) -> str | None:
 
 
 def step_of(checkpoint: str) -> int:
-  """Returns the number at the end of a checkpoint's name, the step it was saved at; -1 without."""
+  """Returns the step at the end of a checkpoint's name, or -1 if there is none."""
   number = re.search(r"-(\d+)$", checkpoint)
   return int(number[1]) if number else -1
 
 
 def latest_valid(*directories: str) -> str | None:
-  """Returns the checkpoint to go on from: the last one, or the last before it that is whole.
+  """Returns the checkpoint to resume from: the latest one that is valid.
 
-  That is the one that the state file names, unless a process was killed between writing a later
-  one and naming it there. What was passed over, and why, is told on standard error.
+  That is the one that the state file names, unless a process was killed after it wrote a later one
+  and before it updated the state file. Skipped checkpoints are reported on standard error.
 
   Args:
-    *directories: of checkpoints, may be missing; the next one counts where the one before has none.
+    *directories: checkpoint directories, in order of preference; they may be missing.
 
   Returns:
-    Its path without suffix, None where there is no checkpoint at all.
+    Path without suffix, or None if there is no checkpoint at all.
 
   Raises:
-    UserError: there are checkpoints, and none is whole.
+    UserError: there are checkpoints, but none is valid.
   """
-  passed_over = []
+  skipped = []
   for directory in directories:
     candidates = list(_newest_first(directory))
-    named = _named_last(directory)
+    recorded = _recorded_latest(directory)
     for checkpoint in candidates:
       problem = find_corruption(checkpoint)
       if problem is None:
-        if named not in candidates:
-          passed_over.append(_unnamed(directory, named))
-        if passed_over or checkpoint != named:
-          _warn("; ".join([*passed_over, f"using {checkpoint}"]))
+        if recorded not in candidates:
+          skipped.append(_describe_missing(directory, recorded))
+        if skipped or checkpoint != recorded:
+          _warn_once("; ".join([*skipped, f"using {checkpoint}"]))
         return checkpoint
-      passed_over.append(f"{checkpoint} is damaged and not used: {problem}")
-  if passed_over:
+      skipped.append(f"{checkpoint} is corrupt and not used: {problem}")
+  if skipped:
     raise UserError(
-      f"no checkpoint in {' and '.join(directories)} is whole. {passed_over[0]}. Restore the "
-      "directory from a copy, or start again in another one."
+      f"no checkpoint in {' and '.join(directories)} is valid. {skipped[0]}. Restore the directory "
+      "from a backup, or start over in another one."
     )
   return None
 
 
 def repair(directory: str) -> None:
-  """Makes the state file name the checkpoint to go on from, and removes unfinished ones.
+  """Makes the state file name the latest valid checkpoint, and deletes unfinished ones.
 
-  For the one process that is about to write there. Damaged checkpoints stay, but are named no more;
-  a later one of the same step replaces them.
+  Only the process that is about to write to the directory may call this. Corrupt checkpoints are
+  not deleted, but removed from the state file; a later one of the same step replaces them.
 
   Args:
-    directory: of checkpoints; may be missing.
+    directory: checkpoint directory; may be missing.
 
   Raises:
-    UserError: as `latest_valid`.
+    UserError: see `latest_valid`.
   """
   if not tf.io.gfile.isdir(directory):
     return
@@ -99,35 +99,24 @@ def repair(directory: str) -> None:
     if _UNFINISHED.fullmatch(name.rstrip("/")):
       path = os.path.join(directory, name)
       (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
-  whole = latest_valid(directory)
-  if whole is None:
+  valid = latest_valid(directory)
+  if valid is None:
     state = os.path.join(directory, STATE_FILE)
     if tf.io.gfile.exists(state):
       tf.io.gfile.remove(state)
-  elif whole != _named_last(directory):
-    before = [path for path in _newest_first(directory) if step_of(path) < step_of(whole)]
-    _write_state(directory, [*sorted(before, key=step_of), whole])
-
-
-def _unnamed(directory: str, named: str | None) -> str:
-  state = os.path.join(directory, STATE_FILE)
-  return f"{state} names {named}, which does not exist" if named else f"{state} names no checkpoint"
-
-
-@functools.cache
-def _warn(message: str) -> None:
-  """Tells it once, however often the directory is looked at."""
-  print("warning:", message, file=sys.stderr, flush=True)
+  elif valid != _recorded_latest(directory):
+    earlier = [path for path in _newest_first(directory) if step_of(path) < step_of(valid)]
+    _write_state(directory, [*sorted(earlier, key=step_of), valid])
 
 
 def repair_best(directory: str) -> None:
-  """Forgets the best evaluation so far if its checkpoint was never finished.
+  """Deletes the metrics of the best checkpoint if that checkpoint was never finished.
 
-  Model Garden writes the metrics first. Killed in between, it would wait for a better evaluation,
-  or not start again at all.
+  Model Garden writes the metrics first. If the process is killed before the checkpoint is written,
+  Model Garden waits for a better evaluation, or fails to start.
 
   Args:
-    directory: Model Garden's `trainer.best_checkpoint_export_subdir` of a run; may be missing.
+    directory: `trainer.best_checkpoint_export_subdir` of a run; may be missing.
   """
   metrics = os.path.join(directory, _BEST_METRICS)
   if not tf.io.gfile.exists(metrics):
@@ -139,22 +128,37 @@ def repair_best(directory: str) -> None:
     finished = best is not None and step == int(
       tf.train.load_checkpoint(best).get_tensor("global_step/.ATTRIBUTES/VARIABLE_VALUE")
     )
-  except (KeyError, ValueError, tf.errors.OpError):  # cut off, or of no run, or damaged
+  except (KeyError, ValueError, tf.errors.OpError):  # truncated, or corrupt, or of no run
     finished = False
   if not finished:
-    _warn(f"{metrics} is of a checkpoint that was not finished; the next evaluation is the best")
+    _warn_once(
+      f"{metrics} belongs to a checkpoint that was not finished; the next evaluation becomes the "
+      "best one"
+    )
     tf.io.gfile.remove(metrics)
+
+
+def _describe_missing(directory: str, recorded: str | None) -> str:
+  state = os.path.join(directory, STATE_FILE)
+  if recorded:
+    return f"{state} names {recorded}, which does not exist"
+  return f"{state} names no checkpoint"
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+  print("warning:", message, file=sys.stderr, flush=True)
 
 
 def _write_state(directory: str, checkpoints: list[str]) -> None:
   """Writes the state file, oldest checkpoint first, as `tf.train.CheckpointManager` reads it."""
   # Relative names, as the directory may be moved.
   names = [json.dumps(os.path.basename(path)) for path in checkpoints]
-  times = [_time(path + _INDEX) / 1e9 for path in checkpoints]
+  times = [_mtime_ns(path + _INDEX) / 1e9 for path in checkpoints]
   lines = [f"model_checkpoint_path: {names[-1]}"]
   lines += [f"all_model_checkpoint_paths: {name}" for name in names]
   lines += [f"all_model_checkpoint_timestamps: {time}" for time in times]
-  # A manager deletes, in their turn, those that are younger than this.
+  # A CheckpointManager only deletes checkpoints that are newer than this.
   lines.append(f"last_preserved_timestamp: {min(times) - 1}")
   path = os.path.join(directory, STATE_FILE)
   with tf.io.gfile.GFile(f"{path}.new", "w") as file:
@@ -162,15 +166,16 @@ def _write_state(directory: str, checkpoints: list[str]) -> None:
   tf.io.gfile.rename(f"{path}.new", path, overwrite=True)
 
 
-def _named_last(directory: str) -> str | None:
-  state = _state(directory)
+def _recorded_latest(directory: str) -> str | None:
+  """Returns the checkpoint that the state file names as the latest."""
+  state = _read_state(directory)
   return state.model_checkpoint_path or None if state else None
 
 
-def _state(directory: str) -> object | None:
+def _read_state(directory: str) -> object | None:
   try:
     return tf.train.get_checkpoint_state(directory)
-  except (tf.errors.OpError, ValueError):  # cannot be read, or is no such file
+  except (tf.errors.OpError, ValueError):  # unreadable, or not a state file
     return None
 
 
@@ -184,15 +189,18 @@ def _newest_first(directory: str) -> Iterator[str]:
     if name.endswith(_INDEX)
   ]
   on_disk.sort(key=step_of, reverse=True)
-  state = _state(directory)
+  state = _read_state(directory)
   recorded = list(state.all_model_checkpoint_paths)[::-1] if state else []
-  written = _time(os.path.join(directory, STATE_FILE)) if state else 0
-  unrecorded = [path for path in on_disk if path not in recorded and _time(path + _INDEX) > written]
-  named = [state.model_checkpoint_path] if state else []
-  for path in dict.fromkeys([*unrecorded, *named, *recorded, *on_disk]):
+  state_time = _mtime_ns(os.path.join(directory, STATE_FILE)) if state else 0
+  # Written after the state file: the process was killed before it updated the state file.
+  unrecorded = [
+    path for path in on_disk if path not in recorded and _mtime_ns(path + _INDEX) > state_time
+  ]
+  latest = [state.model_checkpoint_path] if state else []
+  for path in dict.fromkeys([*unrecorded, *latest, *recorded, *on_disk]):
     if path in on_disk:
       yield path
 
 
-def _time(path: str) -> int:
+def _mtime_ns(path: str) -> int:
   return tf.io.gfile.stat(path).mtime_nsec

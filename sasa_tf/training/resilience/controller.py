@@ -1,4 +1,4 @@
-"""Orbit's controller, for runs whose machines fail."""
+"""Orbit's controller with support for preemption, corrupt checkpoints and write errors."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import orbit
 import tensorflow as tf
 from official.modeling import optimization
 
+from sasa_tf.compat import tensorflow as tensorflow_compat
+from sasa_tf.compat.orbit import HookedController
 from sasa_tf.errors import PreemptedError, UserError
 from sasa_tf.training.resilience import checkpoints
 from sasa_tf.training.resilience.preemption import StopRequest
@@ -24,105 +25,116 @@ _DISK_PROBLEMS = (
 )
 
 
-class Controller(orbit.Controller):
-  """As Orbit's, with these differences.
+class Controller(HookedController):
+  """Orbit's controller, with these differences.
 
-  * A damaged checkpoint is passed over for the one before it.
-  * A loop of steps is told of when the checkpoint begun before it is on the disk, should it be
-    written beside the training: what is lost with a killed run is at most one checkpoint interval
-    of what was told, and a full disk ends the run.
-  * A request to end saves a checkpoint after the loop of steps, or at once between two steps of an
-    evaluation, and raises `PreemptedError`.
+  * A corrupt checkpoint is skipped, and the one before it is restored.
+  * A loop of steps is reported only after the checkpoint that was begun before it is on disk, even
+    if it is written asynchronously. A killed run therefore loses at most one checkpoint interval of
+    what was reported, and a full disk ends the run.
+  * On a stop request, the controller saves a checkpoint after the current loop of steps, or between
+    two steps of an evaluation, and raises `PreemptedError`.
   """
 
   def __init__(self, *args: Any, stop: StopRequest, **kwargs: Any):
-    """Takes Orbit's arguments, and the request to look at."""
+    """Creates the controller.
+
+    Args:
+      *args: arguments of Orbit's controller.
+      stop: request to check between steps.
+      **kwargs: keyword arguments of Orbit's controller.
+    """
     self._stop = stop
     super().__init__(*args, **kwargs)
-    self.train_actions = (lambda output: self._wait_for_checkpoint(), *self.train_actions)
+    self.train_actions = (lambda output: self.wait_for_checkpoint(), *self.train_actions)
     if self.trainer is not None and self.evaluator is not None:
-      self._interrupt_evaluations()
+      self._make_evaluation_interruptible()
 
   def restore_checkpoint(self, checkpoint_path: str | None = None) -> str | None:
-    """Restores the named checkpoint, by default the last one, or the whole one before it."""
+    """Restores the given checkpoint, or the latest valid one if it is None or corrupt."""
     manager = self.checkpoint_manager
     if checkpoint_path is None or checkpoints.find_corruption(checkpoint_path):
-      whole = checkpoints.latest_valid(manager.directory)
-      # What the manager itself restores, it also counts its interval from.
-      checkpoint_path = whole if whole != manager.latest_checkpoint else None
+      valid = checkpoints.latest_valid(manager.directory)
+      # If the manager restores the checkpoint itself, it also counts its interval from it.
+      checkpoint_path = valid if valid != manager.latest_checkpoint else None
     return super().restore_checkpoint(checkpoint_path)
 
-  def _train_n_steps(self, num_steps: int) -> None:
-    with self._telling_of_the_disk():
-      super()._train_n_steps(num_steps)
+  def train_n_steps(self, num_steps: int) -> None:
+    """Runs one loop of steps; then saves and raises `PreemptedError` on a stop request."""
+    with self._translate_disk_errors():
+      super().train_n_steps(num_steps)
     if self._stop.received:
-      self._save_and_leave()
+      self._save_and_raise()
 
-  def _maybe_save_checkpoint(self, check_interval: bool = True) -> bool:
+  def maybe_save_checkpoint(self, check_interval: bool = True) -> bool:
+    """Saves a checkpoint if one is due.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     try:
-      return super()._maybe_save_checkpoint(check_interval)
+      return super().maybe_save_checkpoint(check_interval)
     except tf.errors.OpError as error:
-      raise self._unwritten(error) from error
+      raise self._write_error(error) from error
 
-  def _sync_on_async_checkpointing(self) -> None:
-    self._wait_for_checkpoint()
+  def wait_for_checkpoint(self) -> None:
+    """Waits until an asynchronous save has ended.
 
-  def _wait_for_checkpoint(self) -> None:
-    """Waits for a checkpoint being written; its failure is kept until somebody asks."""
+    Raises:
+      UserError: the checkpoint could not be written.
+    """
     manager = self.checkpoint_manager
     if manager is None:
       return
     manager.sync()
-    asynchronous = getattr(manager.checkpoint, "_async_checkpointer_impl", None)
-    if asynchronous is not None:
-      try:
-        asynchronous._check_async_thread_error()
-      except tf.errors.OpError as error:
-        raise self._unwritten(error) from error
+    try:
+      tensorflow_compat.raise_async_checkpoint_error(manager.checkpoint)
+    except tf.errors.OpError as error:
+      raise self._write_error(error) from error
 
   @contextlib.contextmanager
-  def _telling_of_the_disk(self) -> Iterator[None]:
-    """For what writes among other things: summaries, the best checkpoint."""
+  def _translate_disk_errors(self) -> Iterator[None]:
+    """Translates the errors of other writes: summaries and the best checkpoint."""
     try:
       yield
     except tf.errors.OpError as error:
       if not any(problem in error.message for problem in _DISK_PROBLEMS):
         raise
-      raise self._unwritten(error) from error
+      raise self._write_error(error) from error
 
-  def _unwritten(self, error: tf.errors.OpError) -> UserError:
+  def _write_error(self, error: tf.errors.OpError) -> Exception:
     directory = self.checkpoint_manager.directory
-    whole = checkpoints.latest_valid(directory)
+    valid = checkpoints.latest_valid(directory)
     # Without the names of operations.
     problem = re.sub(r"\{\{.*?\}\} ?| \[Op:\w+\].*", "", error.message.splitlines()[0])
     return UserError(
-      f"step {int(self.global_step.numpy())}: {directory} cannot be written: {problem}. Of the "
-      f"earlier checkpoints, {f'{whole} is whole' if whole else 'there is none'}. Make room, or "
-      "make the directory writable, and start the same command again."
+      f"step {int(self.global_step.numpy())}: {directory} cannot be written: {problem}. "
+      f"{f'The latest valid checkpoint is {valid}' if valid else 'There is no valid checkpoint'}. "
+      "Free disk space, or make the directory writable, and rerun the same command to resume."
     )
 
-  def _save_and_leave(self) -> None:
-    self._maybe_save_checkpoint(check_interval=False)
-    self._wait_for_checkpoint()
+  def _save_and_raise(self) -> None:
+    self.maybe_save_checkpoint(check_interval=False)
+    self.wait_for_checkpoint()
     raise PreemptedError(
       f"ended by SIGTERM after step {int(self.global_step.numpy())}, which is saved in "
-      f"{self.checkpoint_manager.directory}. The same command goes on from there."
+      f"{self.checkpoint_manager.directory}. To resume, rerun the same command."
     )
 
   def evaluate(self, steps: int = -1) -> Mapping[str, Any] | None:
-    """Evaluates as Orbit does, unless the run is asked to end."""
+    """Evaluates as Orbit does; on a stop request, saves and raises `PreemptedError`."""
     try:
-      with self._telling_of_the_disk():
+      with self._translate_disk_errors():
         return super().evaluate(steps)
     except _EvaluationInterrupted:
       optimizer = self.evaluator.optimizer
-      # The evaluation had put the averaged weights in the place of those that are trained.
+      # The evaluation had swapped the averaged weights in.
       if isinstance(optimizer, optimization.ExponentialMovingAverage):
         optimizer.swap_weights()
-      self._save_and_leave()
+      self._save_and_raise()
 
-  def _interrupt_evaluations(self) -> None:
-    """Looks for the request where Orbit collects the output of each step of an evaluation."""
+  def _make_evaluation_interruptible(self) -> None:
+    """Checks for a stop request where Orbit reduces the output of each evaluation step."""
     reduce = self.evaluator.eval_reduce
 
     def checked(*args, **kwargs):
@@ -134,4 +146,4 @@ class Controller(orbit.Controller):
 
 
 class _EvaluationInterrupted(Exception):  # noqa: N818
-  """Leaves Orbit's loop."""
+  """Leaves Orbit's evaluation loop."""

@@ -1,4 +1,4 @@
-"""Corrupt records of a run's data sets: left out before it, named when they ended it."""
+"""Skips corrupt records before a run, or finds the one that ended it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from sasa_tf.data.integrity.record_validation import DETECTION_SCHEMA, RecordSch
 from sasa_tf.errors import UserError
 
 _COMPRESSIONS = {"tfrecord": "", "tfrecord_compressed": "GZIP"}
-# In the messages of errors that come out of the input pipeline.
+# Part of the messages of errors from the input pipeline.
 _PIPELINE = "IteratorGetNext"
 
 
-def leave_out(
+def skip_corrupt_records(
   task: config_definitions.TaskConfig, mode: str, *, limit: int, scratch: str
 ) -> config_definitions.TaskConfig:
-  """Returns the task with data sets that have no corrupt records.
+  """Returns the task with datasets that have no corrupt records.
 
   Args:
-    task: of the experiment.
-    mode: Model Garden's, which says which data sets there are.
-    limit: how many records may be left out of each; 0 looks at nothing.
+    task: task configuration of the experiment.
+    mode: Model Garden's mode, which determines the datasets that are read.
+    limit: maximum number of records to skip in each dataset; 0 disables the check.
     scratch: directory for copies of files with corrupt records.
 
   Raises:
-    UserError: there are more, or a data set is not of TFRecord files.
+    UserError: a dataset has more corrupt records, or does not consist of TFRecord files.
   """
   if not limit:
     return task
   changes = {}
-  for name, data in _data_sets(task, mode):
-    if not isinstance(data.input_path, (str, list, tuple)) or not data.input_path:
+  for name, data in _datasets(task, mode):
+    if not _is_tfrecord(data):
       raise UserError(
         f"--max_corrupt_records is for TFRecord files; task.{name}.input_path is "
-        f"{data.input_path!r}. Leave the flag away."
+        f"{data.input_path!r}. Omit the flag."
       )
     files = corrupt_records.skip_corrupt_records(
       input_reader.match_files(data.input_path),
@@ -52,34 +52,37 @@ def leave_out(
   return task.replace(**changes)
 
 
-def explain(
+def find_cause(
   error: tf.errors.OpError, task: config_definitions.TaskConfig, mode: str
 ) -> UserError | None:
-  """Returns what to tell of an error of the input pipeline, None if no record is the cause.
+  """Returns an error that names the corrupt record behind an error of the input pipeline.
 
-  Looks through the data sets for the record, as TensorFlow does not name it.
+  Reads the datasets to find the record, because TensorFlow does not name it.
 
   Args:
-    error: that ended the run.
-    task: of the experiment.
-    mode: Model Garden's.
+    error: error that ended the run.
+    task: task configuration of the experiment.
+    mode: Model Garden's mode.
+
+  Returns:
+    The error, or None if no corrupt record caused it.
   """
   if _PIPELINE not in error.message:
     return None
-  for name, data in _data_sets(task, mode):
-    if not isinstance(data.input_path, (str, list, tuple)) or not data.input_path:
+  for name, data in _datasets(task, mode):
+    if not _is_tfrecord(data):
       continue
     files = input_reader.match_files(data.input_path)
-    damage = corrupt_records.find_corruption(files, _COMPRESSIONS[data.file_type], _expected(task))
-    if damage is not None:
+    corruption = corrupt_records.find_corruption(files, _COMPRESSIONS[data.file_type], _expected(task))
+    if corruption is not None:
       return UserError(
-        f"task.{name} has a corrupt record: {damage}. Write the TFRecords again, or leave such "
-        "records out, up to a number of them, with --max_corrupt_records=N."
+        f"task.{name} has a corrupt record: {corruption}. Write the TFRecords again, or set "
+        "--max_corrupt_records=N to skip up to N such records."
       )
   return None
 
 
-def _data_sets(
+def _datasets(
   task: config_definitions.TaskConfig, mode: str
 ) -> Iterator[tuple[str, config_definitions.DataConfig]]:
   for part, name in (("train", "train_data"), ("eval", "validation_data")):
@@ -87,7 +90,11 @@ def _data_sets(
       yield name, getattr(task, name)
 
 
-def _expected(task: config_definitions.TaskConfig) -> RecordSchema:
+def _is_tfrecord(data: config_definitions.DataConfig) -> bool:
+  return isinstance(data.input_path, (str, list, tuple)) and bool(data.input_path)
+
+
+def _expected(task: config_definitions.TaskConfig) -> Expected:
   if isinstance(task, RetinaNetTask):
     return DETECTION_SCHEMA
   data = task.train_data

@@ -1,4 +1,4 @@
-"""SIGTERM, with which schedulers take machines away: the run saves and ends."""
+"""Preemption: on SIGTERM, the run saves a checkpoint and exits."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from collections.abc import Iterator
 
 
 class StopRequest:
-  """Whether somebody asked the run to end; to be looked at between steps."""
+  """Whether the run was asked to stop. To be checked between steps.
+
+  Attributes:
+    received: whether SIGTERM arrived.
+  """
 
   def __init__(self):
     self.received = False
 
   @contextlib.contextmanager
   def on_sigterm(self) -> Iterator[None]:
-    """Notes SIGTERM within the block; a second one ends the process at once."""
+    """Records SIGTERM within the block. A second SIGTERM terminates the process at once."""
 
-    def note(number, frame):
+    def handle(number, frame):
       self.received = True
       signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    before = signal.signal(signal.SIGTERM, note)
+    previous = signal.signal(signal.SIGTERM, handle)
     try:
       yield
     finally:
-      signal.signal(signal.SIGTERM, before)
+      signal.signal(signal.SIGTERM, previous)

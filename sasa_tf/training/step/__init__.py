@@ -1,1 +1,1 @@
-"""The compiled training step."""
+"""The training step of one replica and its parts."""

@@ -1,8 +1,8 @@
-"""A task's training step up to its gradients, with what it does with them recorded.
+"""Runs a task's training step up to its gradients, and captures what it would apply.
 
-Tasks of Model Garden compute, reduce and apply gradients and update metrics in one function. Here
-stand-ins for optimizer and metrics go through that function, so that each part can run where it is
-best: compiled by XLA or not, before or after the replicas have met.
+A Model Garden task computes, reduces and applies gradients and updates metrics in one function.
+Here the function receives stand-ins for the optimizer and the metrics, which record its calls. The
+caller can then compile each part with XLA or not, and run it before or after the all-reduce.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from official.core import base_task
 
 
 class CapturedStep(NamedTuple):
-  """What a training step computed and has not applied.
+  """The results of a training step before they are applied.
 
   Attributes:
-    loss: of this replica, a scalar.
-    gradients: of this replica's share of the loss, dense, one for each of `variables`.
-    variables: those trainable variables that have a gradient.
-    metric_arguments: for each metric the positional arguments of each of its updates.
+    loss: loss of this replica, a scalar.
+    gradients: dense gradients of this replica's share of the loss, one for each of `variables`.
+    variables: the trainable variables that have a gradient.
+    metric_arguments: for each metric, the positional arguments of each of its updates.
   """
 
   loss: tf.Tensor
@@ -31,15 +31,15 @@ class CapturedStep(NamedTuple):
   metric_arguments: list[list[tuple[Any, ...]]]
 
 
-class _RecordingOptimizer:
-  """Passes for the optimizer that it stands for, but keeps the gradients."""
+class _CapturingOptimizer:
+  """Forwards to an optimizer, but captures the gradients instead of applying them."""
 
   def __init__(self, optimizer: tf_keras.optimizers.Optimizer):
     self._optimizer = optimizer
     self.gradients_and_variables: list[tuple[tf.Tensor, tf.Variable]] = []
 
   @property
-  def __class__(self) -> type:  # tasks ask whether it is one that scales the loss
+  def __class__(self) -> type:  # tasks check for a LossScaleOptimizer
     return type(self._optimizer)
 
   def __getattr__(self, name: str) -> Any:
@@ -53,8 +53,8 @@ class _RecordingOptimizer:
     ]
 
 
-class _RecordingMetric:
-  """Keeps what a metric would be updated with."""
+class _CapturingMetric:
+  """Captures the arguments of a metric's updates."""
 
   def __init__(self, name: str):
     self.name = name
@@ -64,7 +64,7 @@ class _RecordingMetric:
     self.arguments.append(arguments)
 
   def result(self) -> None:
-    return None  # some tasks log it at once; nobody reads these logs
+    return None  # some tasks add it to the logs of the step, which are not used
 
 
 def capture_step(
@@ -74,22 +74,24 @@ def capture_step(
   optimizer: tf_keras.optimizers.Optimizer,
   metrics: Sequence[tf_keras.metrics.Metric],
 ) -> CapturedStep:
-  """Runs `task.train_step` without its effects on optimizer, weights and metrics.
+  """Runs `task.train_step` without updating the optimizer, the weights or the metrics.
 
   Args:
-    task: of Model Garden, or of ours.
-    inputs: of one replica, as the task's data set gives them.
-    model: the task's. Moving averages of batch norm are updated.
-    optimizer: that the gradients are for; may scale the loss.
-    metrics: of `task.build_metrics`.
+    task: a Model Garden task.
+    inputs: inputs of one replica, as the task's dataset yields them.
+    model: model of the task. The moving averages of batch normalization are updated.
+    optimizer: optimizer that the gradients are for. A LossScaleOptimizer scales the loss.
+    metrics: metrics of `task.build_metrics`.
   """
-  recording = _RecordingOptimizer(optimizer)
-  recording_metrics = [_RecordingMetric(metric.name) for metric in metrics]
-  logs = task.train_step(inputs, model=model, optimizer=recording, metrics=recording_metrics)
-  pairs = recording.gradients_and_variables
+  capturing_optimizer = _CapturingOptimizer(optimizer)
+  capturing_metrics = [_CapturingMetric(metric.name) for metric in metrics]
+  logs = task.train_step(
+    inputs, model=model, optimizer=capturing_optimizer, metrics=capturing_metrics
+  )
+  pairs = capturing_optimizer.gradients_and_variables
   return CapturedStep(
     loss=logs[task.loss],
     gradients=[gradient for gradient, _ in pairs],
     variables=[variable for _, variable in pairs],
-    metric_arguments=[metric.arguments for metric in recording_metrics],
+    metric_arguments=[metric.arguments for metric in capturing_metrics],
   )

@@ -1,4 +1,4 @@
-"""Whole numbers of a batch on their way to a GPU."""
+"""Moves the int32 tensors of a batch to the GPU as int64."""
 
 from __future__ import annotations
 
@@ -9,59 +9,65 @@ import tensorflow as tf
 
 
 class Int32Transport:
-  """Lets tensors of int32 travel as int64, up to the program that takes them.
+  """Converts int32 tensors to int64 in the input pipeline, and back in the compiled step.
 
-  TensorFlow keeps a GPU's int32 tensors in the memory of the host. Each step of a program of XLA
-  then copies them, the copy waits until the device has nothing left to do, and so does the host,
-  which is not ready with the next step: a device that idles for milliseconds a step. int64 tensors
-  are copied ahead with the rest of their batch.
+  TensorFlow keeps int32 tensors of a GPU in host memory. An XLA program then copies them to the
+  device in every step. The copy waits until the device is idle, and the host waits for the copy,
+  so that the device idles for milliseconds per step. int64 tensors are copied with the rest of the
+  batch, ahead of time.
   """
 
   def __init__(self):
     self._dtypes: Any = None
 
   def wrap_dataset_fn(
-    self, build: Callable[..., tf.data.Dataset]
+    self, dataset_fn: Callable[..., tf.data.Dataset]
   ) -> Callable[..., tf.data.Dataset]:
-    """Returns a function like `build`, of a configuration, whose data set has int64 for int32."""
-
-    def build_widened(params: Any, input_context: tf.distribute.InputContext | None = None):
-      return self._widen(build(params, input_context))
-
-    return build_widened
-
-  def restore(self, inputs: Any) -> Any:
-    """Returns an element of the widened data set as it was before, or all as it is without one.
+    """Returns a function like `dataset_fn`, whose dataset has int64 instead of int32.
 
     Args:
-      inputs: the element; a mapping in it may have got further keys, which are left alone.
+      dataset_fn: takes a data configuration and an optional `tf.distribute.InputContext`.
     """
-    return _restored(inputs, self._dtypes)
 
-  def _widen(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+    def wrapped(params: Any, input_context: tf.distribute.InputContext | None = None):
+      return self._cast_dataset(dataset_fn(params, input_context))
+
+    return wrapped
+
+  def restore(self, inputs: Any) -> Any:
+    """Returns an element of the wrapped dataset with its original dtypes.
+
+    Without a wrapped dataset, the element is returned unchanged.
+
+    Args:
+      inputs: the element. Keys that were added to its mappings are returned unchanged.
+    """
+    return _restore_dtypes(inputs, self._dtypes)
+
+  def _cast_dataset(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
     spec = dataset.element_spec
     self._dtypes = tf.nest.map_structure(
       lambda leaf: tf.int32 if isinstance(leaf, tf.TensorSpec) and leaf.dtype == tf.int32 else None,
       spec,
     )
 
-    def widen(*element):
-      whole = element if type(spec) is tuple else element[0]
+    def cast(*components):
+      element = components if type(spec) is tuple else components[0]
       return tf.nest.map_structure(
-        lambda value, dtype: _as(value, dtype and tf.int64), whole, self._dtypes
+        lambda value, dtype: _cast(value, dtype and tf.int64), element, self._dtypes
       )
 
-    return dataset.map(widen)
+    return dataset.map(cast)
 
 
-def _restored(value: Any, dtypes: Any) -> Any:
+def _restore_dtypes(value: Any, dtypes: Any) -> Any:
   if isinstance(dtypes, Mapping):
-    return {key: _restored(part, dtypes.get(key)) for key, part in value.items()}
+    return {key: _restore_dtypes(part, dtypes.get(key)) for key, part in value.items()}
   if isinstance(dtypes, tuple):
-    parts = [_restored(part, dtype) for part, dtype in zip(value, dtypes, strict=True)]
+    parts = [_restore_dtypes(part, dtype) for part, dtype in zip(value, dtypes, strict=True)]
     return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-  return _as(value, dtypes)
+  return _cast(value, dtypes)
 
 
-def _as(value: Any, dtype: tf.DType | None) -> Any:
+def _cast(value: Any, dtype: tf.DType | None) -> Any:
   return tf.cast(value, dtype) if isinstance(value, tf.Tensor) and dtype is not None else value

@@ -1,4 +1,4 @@
-"""Losses and gradients that are no finite numbers: found in the step, told after the loop."""
+"""Detects non-finite losses and gradients inside the training step."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from sasa_tf.errors import UserError
 
 POLICIES = ("stop", "skip")
 
+# Names and initial values of the variables. A step of -1 means that all steps were finite.
+_INITIAL_VALUES = {"nonfinite_step": -1, "nonfinite_tensor": 0, "nonfinite_count": 0}
+_ADVICE = (
+  "The last checkpoint was saved before that step. Lower the learning rate, lengthen its warm-up, "
+  "or clip the gradients (trainer.optimizer_config). --on_nonfinite=skip skips such steps."
+)
+
 
 class NonfiniteGuard:
-  """Watches the steps of a training, in the program that applies the gradients.
+  """Checks the loss and the gradients of every step, in the program that applies the gradients.
 
-  Every step reduces loss and gradients to one number each, which costs a pass over the gradients;
-  nobody waits for it. After a loop of steps one variable is read.
+  A step reduces each tensor to one boolean, which reads the gradients once and never blocks the
+  host. The host reads the result after a loop of steps.
 
-  With the policy "skip", a step whose loss or gradients are not finite on some replica changes
-  nothing on any: no weight, no average of batch norm, none of the optimizer's variables.
+  With the policy "skip", a step with a non-finite loss or gradient on any replica changes nothing
+  on all of them: no weight, no moving average of batch normalization, no optimizer variable.
   """
 
   def __init__(
@@ -31,65 +38,70 @@ class NonfiniteGuard:
     optimizer: tf_keras.optimizers.Optimizer,
     global_step: tf.Variable,
   ):
-    """Makes its variables; to be called in the scope of the strategy.
+    """Creates the guard's variables. Must be called in the strategy's scope.
 
     Args:
       policy: "stop" or "skip".
-      model: whose variables without gradient, such as averages, a skipped step must leave alone.
-      optimizer: one that scales the loss meets infinite gradients as a matter of course, and skips
-        them itself; then only the loss is watched.
-      global_step: number of steps done.
+      model: model whose non-trainable variables, such as moving averages, a skipped step restores.
+      optimizer: optimizer of the training. With a LossScaleOptimizer only the loss is checked:
+        infinite gradients are normal there, and it skips them itself.
+      global_step: number of completed steps.
+
+    Raises:
+      UserError: the policy is unknown.
     """
     if policy not in POLICIES:
       raise UserError(f"--on_nonfinite: expected stop or skip; received {policy!r}.")
     self._skips = policy == "skip"
     self._averages = list(model.non_trainable_variables) if self._skips else []
-    self._scaled = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
+    self._has_loss_scale = isinstance(optimizer, tf_keras.mixed_precision.LossScaleOptimizer)
     self._global_step = global_step
-    self._names: list[str] = []
-    self._first_step, self._first_tensor, self._count = (_counter(name) for name in _COUNTERS)
+    self._tensor_names: list[str] = []
+    self._first_step, self._first_tensor, self._count = (
+      _create_counter(name, value) for name, value in _INITIAL_VALUES.items()
+    )
 
-  def keep(self) -> list[tf.Tensor]:
-    """Returns what the forward pass is about to change, for `apply`."""
+  def save_averages(self) -> list[tf.Tensor]:
+    """Returns the values that the forward pass is about to change, for `apply_update`."""
     return [tf.identity(variable) for variable in self._averages]
 
-  def apply(
+  def apply_update(
     self,
     loss: tf.Tensor,
     gradients: Sequence[tf.Tensor],
     variables: Sequence[tf.Variable],
-    kept: Sequence[tf.Tensor],
+    saved_averages: Sequence[tf.Tensor],
     update: Callable[[], Any],
   ) -> None:
-    """Looks at a step and updates the weights, or not; to be called in a replica.
+    """Checks a step, then updates the weights or skips it. Must be called in replica context.
 
     Args:
-      loss: a scalar, reduced over the replicas, so that all decide alike.
-      gradients: reduced too.
-      variables: that the gradients are for.
-      kept: from `keep`, before the forward pass.
-      update: applies the gradients; without meeting the other replicas.
+      loss: scalar loss, reduced over the replicas, so that all make the same decision.
+      gradients: gradients, reduced too.
+      variables: the variables of the gradients.
+      saved_averages: result of `save_averages`, from before the forward pass.
+      update: applies the gradients without a merge call.
     """
-    watched = [loss] if self._scaled else [loss, *gradients]
-    self._names = ["loss", *(f"gradient of {variable.name}" for variable in variables)]
-    are_finite = _are_finite(watched)
+    checked = [loss] if self._has_loss_scale else [loss, *gradients]
+    self._tensor_names = ["loss", *(f"gradient of {variable.name}" for variable in variables)]
+    are_finite = _are_finite(checked)
     finite = tf.reduce_all(are_finite)
-    news = tf.logical_and(~finite, self._first_step < 0)
+    is_first = tf.logical_and(~finite, self._first_step < 0)
     step = tf.cast(self._global_step, tf.int64) + 1
-    numbers = tf.range(len(watched), dtype=tf.int64)
-    first = tf.reduce_min(tf.where(are_finite, tf.int64.max, numbers))
-    self._first_step.assign(tf.where(news, step, self._first_step))
-    self._first_tensor.assign(tf.where(news, first, self._first_tensor))
+    indices = tf.range(len(checked), dtype=tf.int64)
+    first = tf.reduce_min(tf.where(are_finite, tf.int64.max, indices))
+    self._first_step.assign(tf.where(is_first, step, self._first_step))
+    self._first_tensor.assign(tf.where(is_first, first, self._first_tensor))
     self._count.assign_add(tf.cast(~finite, tf.int64))
     if not self._skips:
       update()
       return
-    tf.cond(finite, lambda: _nothing_after(update), lambda: False)
-    for variable, before in zip(self._averages, kept, strict=True):
-      variable.assign(tf.where(finite, variable, before))
+    tf.cond(finite, lambda: _call(update), lambda: False)
+    for variable, saved in zip(self._averages, saved_averages, strict=True):
+      variable.assign(tf.where(finite, variable, saved))
 
   def update_metric(self, metric: tf_keras.metrics.Metric, *arguments: Any) -> None:
-    """Updates a metric, with "skip" unless a value that it is given is not finite."""
+    """Updates a metric. The policy "skip" ignores updates with a non-finite argument."""
     values = [
       value
       for value in tf.nest.flatten(arguments)
@@ -99,27 +111,30 @@ class NonfiniteGuard:
       metric.update_state(*arguments)
       return
     finite = tf.reduce_all(_are_finite(values))
-    tf.cond(finite, lambda: _nothing_after(lambda: metric.update_state(*arguments)), lambda: False)
+    tf.cond(finite, lambda: _call(lambda: metric.update_state(*arguments)), lambda: False)
 
   def check(self, steps: int, logs: Mapping[str, Any]) -> None:
-    """Stops, or tells of the steps skipped; to be called after each loop of steps.
+    """Reports non-finite steps. Must be called after each loop of steps.
 
     Args:
-      steps: of the loop.
+      steps: number of steps of the loop.
       logs: metrics of the loop.
 
     Raises:
-      UserError: the loop met what is not finite; with "skip", in all of its steps.
+      UserError: a step or a metric was not finite. With "skip": all steps of the loop, or a metric.
     """
     first, count = int(self._first_step.numpy()), int(self._count.numpy())
     if first >= 0:
-      told = f"step {first}: the {self._names[int(self._first_tensor.numpy())]} is not finite"
+      tensor = self._tensor_names[int(self._first_tensor.numpy())]
+      problem = f"step {first}: the {tensor} is not finite"
       self._first_step.assign(-1)
       self._count.assign(0)
       if self._skips and count < steps:
-        print(f"warning: {told}; skipped {count} of {steps} steps", file=sys.stderr, flush=True)
+        print(f"warning: {problem}; skipped {count} of {steps} steps", file=sys.stderr, flush=True)
         return
-      raise UserError(f"{told}{_in_all_steps(count) if self._skips else ''}. {_ADVICE}")
+      if self._skips:
+        problem += f"; this happened in all {count} steps of the loop: skipping does not help"
+      raise UserError(f"{problem}. {_ADVICE}")
     for name, value in logs.items():
       value = tf.convert_to_tensor(value)
       if value.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(value))):
@@ -130,21 +145,10 @@ class NonfiniteGuard:
         )
 
 
-_COUNTERS = ("nonfinite_step", "nonfinite_tensor", "nonfinite_count")
-_ADVICE = (
-  "The last checkpoint is of before. Lower the learning rate, lengthen its warm-up, or clip the "
-  "gradients (trainer.optimizer_config); --on_nonfinite=skip leaves such steps out."
-)
-
-
-def _in_all_steps(count: int) -> str:
-  return f", and so it went in all {count} steps of the loop: skipping does not help"
-
-
-def _counter(name: str) -> tf.Variable:
-  """A whole number of which each replica has its own and all have the same."""
+def _create_counter(name: str, value: int) -> tf.Variable:
+  """Returns an integer variable with one copy per replica, all of the same value."""
   return tf.Variable(
-    -1 if name == "nonfinite_step" else 0,
+    value,
     dtype=tf.int64,
     trainable=False,
     name=name,
@@ -154,18 +158,18 @@ def _counter(name: str) -> tf.Variable:
 
 
 def _are_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-  """Returns [number of tensors] bool: whether all elements of each are finite."""
+  """Returns a boolean for each tensor: whether all of its elements are finite."""
 
   def reduce(*tensors):
     return tf.stack([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors])
 
   if tf.config.list_logical_devices("GPU"):
-    # Hundreds of small kernels become a few, also where XLA does not compile the step.
+    # Fuses hundreds of small kernels into a few, also where XLA does not compile the step.
     reduce = tf.function(reduce, jit_compile=True)
   return reduce(*tensors)
 
 
-def _nothing_after(function: Callable[[], Any]) -> bool:
-  """Calls it; the branches of a condition must return the same."""
+def _call(function: Callable[[], Any]) -> bool:
+  """Calls the function. Both branches of `tf.cond` must return the same type."""
   function()
   return False

@@ -1,0 +1,57 @@
+"""Private APIs of Model Garden."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from official.core import exp_factory
+from official.vision.evaluation import coco_evaluator
+
+
+def registered_experiments() -> list[str]:
+  """Returns the names of all registered experiments, sorted."""
+  return sorted(exp_factory._REGISTERED_CONFIGS)
+
+
+class HookedCOCOEvaluator(coco_evaluator.COCOEvaluator):
+  """Model Garden's COCO evaluator with public hooks, and with support for NumPy 2.4.
+
+  Model Garden's parser of TFRecords yields `num_detections` as a vector of one element per image,
+  which NumPy does not convert to an integer from version 2.4 on.
+  """
+
+  @property
+  def annotation_file(self) -> str | None:
+    """Path of the annotation file, or None if the ground truth is in the dataset."""
+    return self._annotation_file or None
+
+  def evaluated_image_ids(self) -> set[int]:
+    """Returns the ids of the images that predictions were added for."""
+    return {int(image) for batch in self._predictions["source_id"] for image in batch}
+
+  def annotated_image_ids(self) -> set[int] | None:
+    """Returns the ids of the images in the annotation file, or None without a file."""
+    return set(self._coco_gt.getImgIds()) if self._annotation_file else None
+
+  def per_category_metrics(self, coco_eval: Any, prefix: str = "") -> Mapping[str, np.float32]:
+    """Returns the metrics of each category.
+
+    Args:
+      coco_eval: pycocotools' `COCOeval` after `accumulate`.
+      prefix: prefix of the metrics' names.
+    """
+    return super()._retrieve_per_category_metrics(coco_eval, prefix)
+
+  def _convert_to_numpy(
+    self, groundtruths: Any, predictions: Any
+  ) -> tuple[dict[str, Any], dict[str, Any]]:
+    groundtruths, predictions = super()._convert_to_numpy(groundtruths, predictions)
+    groundtruths["num_detections"] = np.reshape(groundtruths["num_detections"], [-1])
+    return groundtruths, predictions
+
+  def _retrieve_per_category_metrics(
+    self, coco_eval: Any, prefix: str = ""
+  ) -> Mapping[str, np.float32]:
+    return self.per_category_metrics(coco_eval, prefix)

@@ -1,0 +1,77 @@
+"""Every private API of Model Garden still does what `sasa_tf.compat.model_garden` says."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from official.core import config_definitions, exp_factory
+
+from sasa_tf.compat import model_garden
+
+
+def test_registered_experiments():
+  @exp_factory.register_config_factory("an_experiment_of_this_test")
+  def create():
+    return config_definitions.ExperimentConfig()
+
+  names = model_garden.registered_experiments()
+  assert "an_experiment_of_this_test" in names
+  assert names == sorted(names)
+
+
+class Evaluator(model_garden.HookedCOCOEvaluator):
+  def per_category_metrics(self, coco_eval, prefix=""):
+    return {f"{prefix}categories": np.float32(len(coco_eval.params.catIds))}
+
+
+def add_image(evaluator, image_id):
+  """Adds an image with one box and a perfect detection."""
+  box = np.array([[[0.0, 0.0, 8.0, 8.0]]], np.float32)
+  groundtruths = {
+    "source_id": np.array([image_id]),
+    "height": np.array([16]),
+    "width": np.array([16]),
+    "num_detections": np.array([[1]]),  # a vector for each image, as the parser yields it
+    "boxes": box,
+    "classes": np.array([[1]]),
+    "is_crowds": np.array([[0]]),
+    "areas": np.array([[64.0]]),
+  }
+  predictions = {
+    "detection_boxes": box,
+    "detection_scores": np.array([[0.9]], np.float32),
+    "detection_classes": np.array([[1]]),
+    "num_detections": np.array([1]),
+    "source_id": np.array([image_id]),
+    "image_info": np.array([[[16.0, 16.0], [16.0, 16.0], [1.0, 1.0], [0.0, 0.0]]], np.float32),
+  }
+  evaluator.update_state(*tf.nest.map_structure(tf.constant, (groundtruths, predictions)))
+
+
+def test_evaluator_hooks():
+  evaluator = Evaluator(annotation_file=None, include_mask=False, per_category_metrics=True)
+  assert evaluator.annotation_file is None
+  assert evaluator.annotated_image_ids() is None
+  for image_id in (7, 9):
+    add_image(evaluator, image_id)
+  assert evaluator.evaluated_image_ids() == {7, 9}
+  metrics = evaluator.result()
+  assert metrics["AP"] == pytest.approx(1)
+  assert metrics["categories"] == 1
+
+
+def test_annotated_image_ids(tmp_path):
+  file = tmp_path / "annotations.json"
+  file.write_text(
+    json.dumps(
+      {
+        "images": [{"id": 3, "height": 16, "width": 16}],
+        "categories": [{"id": 1, "name": "ant"}],
+        "annotations": [],
+      }
+    )
+  )
+  evaluator = model_garden.HookedCOCOEvaluator(annotation_file=str(file), include_mask=False)
+  assert evaluator.annotation_file == str(file)
+  assert evaluator.annotated_image_ids() == {3}
