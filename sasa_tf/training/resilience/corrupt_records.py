@@ -44,7 +44,7 @@ def skip_corrupt_records(
     files = corrupt_records.skip_corrupt_records(
       input_reader.match_files(data.input_path),
       _COMPRESSIONS[data.file_type],
-      _expected(task),
+      _record_schema(task),
       limit=limit,
       scratch=os.path.join(scratch, name),
     )
@@ -73,7 +73,8 @@ def find_cause(
     if not _is_tfrecord(data):
       continue
     files = input_reader.match_files(data.input_path)
-    corruption = corrupt_records.find_corruption(files, _COMPRESSIONS[data.file_type], _expected(task))
+    compression = _COMPRESSIONS[data.file_type]
+    corruption = corrupt_records.find_corruption(files, compression, _record_schema(task))
     if corruption is not None:
       return UserError(
         f"task.{name} has a corrupt record: {corruption}. Write the TFRecords again, or set "
@@ -94,7 +95,7 @@ def _is_tfrecord(data: config_definitions.DataConfig) -> bool:
   return isinstance(data.input_path, (str, list, tuple)) and bool(data.input_path)
 
 
-def _expected(task: config_definitions.TaskConfig) -> Expected:
+def _record_schema(task: config_definitions.TaskConfig) -> RecordSchema:
   if isinstance(task, RetinaNetTask):
     return DETECTION_SCHEMA
   data = task.train_data
