@@ -130,7 +130,9 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
       LoadRowFragment<Traits>(value + offset, mma_tiles.HalfStride(g.qkv_parts), valid, next_v);
     };
     load(offset, mma_tiles.Valid(mma_tiles.begin));
-    WaitForTiles(maps.use_tma, barrier);
+    CpAsyncWaitAll();
+    if (maps.use_tma) barrier.Wait();
+    __syncthreads();
     Stats::Compute(g, tile, buffer, queries, table_fragments, 1.f / g.scale, lane, stats);
     __syncthreads();
     if (!mma_tiles.active) continue;

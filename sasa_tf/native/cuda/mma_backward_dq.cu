@@ -124,7 +124,9 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     };
     load(q_offset, d_output_offset, output_offset, mma_tiles.Valid(mma_tiles.begin));
     if (g.mask_border) bias.MaskRows(tile, lane, mma_tiles);
-    WaitForTiles(maps.use_tma, barrier);
+    CpAsyncWaitAll();
+    if (maps.use_tma) barrier.Wait();
+    __syncthreads();
     if (!mma_tiles.active) continue;
     const int slot = buffer.Slot(mma_tiles.top + lane.ldmatrix_row);
     LdmatrixAddresses<Traits, false> addresses(keys, lane, slot, mma_tiles.begin);

@@ -4,7 +4,8 @@
 // persistent and goes down the image tile by tile (see PersistentTileRange). For each tile:
 //   1. Load K and V of the tile and its halo into shared memory, by TMA on sm_90, else by cp.async.
 //      Rows that the tile above has already loaded stay in the ring buffer.
-//   2. Each warp goes along its row of MMA tiles, with a software pipeline of one stage: the queries
+//   2. Each warp goes along its row of MMA tiles, with a software pipeline of one stage: the
+//   queries
 //      of the next MMA tile are loaded into registers while one is computed. For an MMA tile:
 //      a. Compute the position bias q.r with its masks.
 //      b. For two halo columns at a time: S = bias + QK^T, P = exp2(S), O += PV, and the row sums
@@ -88,8 +89,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     // The first tile arrives sooner by cp.async of all threads than by TMA.
     const bool use_tma = maps.use_tma && tile_index > range.begin;
     __syncthreads();
-    StartTileLoads<Traits>(g, tile, buffer, lane, maps, use_tma, {key, g.qkv_parts, g.has_key},
-                           {value, g.qkv_parts, true}, keys, barrier);
+    if (use_tma) {
+      if (threadIdx.x == 0) TmaLoadTiles<Traits>(tile, buffer, maps, keys, barrier);
+    } else {
+      CpAsyncLoadTile<Traits>(g, tile, buffer, lane, {key, g.qkv_parts, g.has_key}, keys);
+      CpAsyncLoadTile<Traits>(g, tile, buffer, lane, {value, g.qkv_parts, true}, values);
+    }
     const SkewTranspose skew(staging, mma_tiles.column);
     uint32_t q_offset = mma_tiles.FirstOffset(tile, g.qkv_parts, lane);
     uint32_t output_offset = mma_tiles.FirstOffset(tile, 1, lane);
@@ -98,7 +103,9 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     LoadRowFragment<Traits>(query + q_offset, mma_tiles.HalfStride(g.qkv_parts),
                             mma_tiles.Valid(mma_tiles.begin), next_q);
     if (g.mask_border) bias.MaskRows(tile, lane, mma_tiles);
-    WaitForTiles(use_tma, barrier);
+    CpAsyncWaitAll();
+    if (use_tma) barrier.Wait();
+    __syncthreads();
     if (!mma_tiles.active) continue;
     const int slot = buffer.Slot(mma_tiles.top + lane.ldmatrix_row);
     LdmatrixAddresses<Traits, false> k_addresses(keys, lane, slot, mma_tiles.begin);

@@ -166,13 +166,6 @@ __device__ inline void StartTileLoads(const TileGrid& g, const CtaTile& tile,
   }
 }
 
-// Waits until the tiles have arrived for all threads of the CTA.
-__device__ inline void WaitForTiles(bool use_tma, TmaBarrier& barrier) {
-  CpAsyncWaitAll();
-  if (use_tma) barrier.Wait();
-  __syncthreads();
-}
-
 // The addresses that a lane passes to ldmatrix.x4, which loads the matrices of two halo columns and
 // two chunks: for the first two steps of an MMA tile; other steps and tiles are at fixed distances.
 // In the matrices of QK^T the chunks of a column are in consecutive registers of a B operand, in
