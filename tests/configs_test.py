@@ -116,7 +116,7 @@ def test_coco_header_matches_the_cost_model(counted, name):
   values, _ = read(name)
   detector = counted[COCO[name]]
   assert values["row"] == f"Table 2, {detector.row.label}"
-  assert values["reading"] == DETECTORS[detector.name].reading
+  assert values["reading"] == DETECTORS[detector.name].interpretation
   assert values["parameters"] == f"{detector.cost.parameters:,}"
   assert values["without batch norm of pyramid and heads"] == f"{detector.bare_parameters:,}"
   flops = (f"{flops / 1e9:.1f} G ({name})" for name, flops in detector.flops().items())

@@ -93,19 +93,16 @@ def test_tests_import_only_what_their_targets_see():
 
 
 IMPORT_PROGRAM = """
-import json, sys, time
-before, start = set(sys.modules), time.process_time()
+import json, sys
+before = set(sys.modules)
 import sasa_tf
-seconds = time.process_time() - start
-print(json.dumps([sorted(set(sys.modules) - before), seconds]))
+print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
 def test_importing_the_package_loads_nothing_else():
   output = subprocess.check_output([sys.executable, "-c", IMPORT_PROGRAM], cwd=ROOT)
-  modules, seconds = json.loads(output)
-  assert modules == ["sasa_tf"]
-  assert seconds < 0.1
+  assert json.loads(output) == ["sasa_tf"]
 
 
 # The checks must be able to fail.

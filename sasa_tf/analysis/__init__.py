@@ -1,9 +1,10 @@
-"""What models cost, in closed form and measured."""
+"""Cost of models in closed form, the paper's tables, and compilation for TPUs."""
 
 from sasa_tf.analysis.cost import (
   CONVENTIONS,
   Convention,
   LayerCost,
+  LayerOps,
   ModelCost,
   cost_model,
   layer_rule,
@@ -13,6 +14,7 @@ __all__ = [
   "CONVENTIONS",
   "Convention",
   "LayerCost",
+  "LayerOps",
   "ModelCost",
   "cost_model",
   "layer_rule",

@@ -1,1 +1,1 @@
-"""Measures the operation, the layer and the models beside the convolution that they replace."""
+"""Benchmarks of the operation, the layer, models, the input pipeline and multi-GPU training."""

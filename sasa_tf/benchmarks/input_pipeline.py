@@ -1,4 +1,4 @@
-"""Whether the input pipeline or the training step bounds a run."""
+"""Throughput of the input pipeline and of the training step, which shows the bottleneck."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from official.modeling import performance
 from sasa_tf.training import checks, strategy
 from sasa_tf.training.trainer import Trainer
 
-# By how much one of the two must be faster for it to be said that the other bounds the run.
-_CLEARLY = 1.1
+# Ratio of the two throughputs above which one of them is called the bottleneck.
+_CLEAR_RATIO = 1.1
 
 
 class Throughput(NamedTuple):
-  """Images in a second, over all replicas.
+  """Images per second, over all replicas.
 
   Attributes:
-    input_alone: of the input pipeline, whose batches nobody uses.
-    step_alone: of the training step, on one batch again and again.
-    together: of the training; 0 if it was not measured.
+    input_alone: of the input pipeline without a model.
+    step_alone: of the training step on one repeated batch.
+    together: of training; 0 if it was not measured.
   """
 
   input_alone: float
@@ -32,13 +32,19 @@ class Throughput(NamedTuple):
 
   @property
   def verdict(self) -> str:
-    """One sentence on what bounds the run."""
+    """A sentence that names the bottleneck."""
     ratio = self.input_alone / self.step_alone
-    if ratio < 1 / _CLEARLY:
-      return f"the input bounds the run: the step could take {1 / ratio:.2f} times as many images."
-    if ratio > _CLEARLY:
-      return f"the step bounds the run: the input could give {ratio:.2f} times as many images."
-    return "input and step are about as fast: either bounds the run."
+    if ratio < 1 / _CLEAR_RATIO:
+      return (
+        "the input pipeline is the bottleneck: the training step could process "
+        f"{1 / ratio:.2f} times as many images."
+      )
+    if ratio > _CLEAR_RATIO:
+      return (
+        "the training step is the bottleneck: the input pipeline could supply "
+        f"{ratio:.2f} times as many images."
+      )
+    return "the input pipeline and the training step are about equally fast."
 
   def __str__(self) -> str:
     lines = [
@@ -53,12 +59,12 @@ class Throughput(NamedTuple):
 def measure_input(
   params: config_definitions.ExperimentConfig, *, seconds: float, warmup_batches: int = 5
 ) -> float:
-  """Returns the images that the training's input pipeline gives in a second, without a model.
+  """Returns the images per second of the training input pipeline, without a model.
 
   Args:
     params: of the experiment.
-    seconds: for which to measure, at least.
-    warmup_batches: not counted; the buffer of shuffling is full before the first one.
+    seconds: minimum duration of the measurement.
+    warmup_batches: batches before the measurement; the shuffle buffer is full before the first one.
   """
   checks.check_data("task.train_data", params.task.train_data)
   dataset = task_factory.get_task(params.task).build_inputs(params.task.train_data)
@@ -66,7 +72,7 @@ def measure_input(
   for _ in range(warmup_batches):
     next(batches)
   batch_size = params.task.train_data.global_batch_size
-  return batch_size * _rate(lambda: next(batches), seconds)
+  return batch_size * _calls_per_second(lambda: next(batches), seconds)
 
 
 def measure(
@@ -75,15 +81,15 @@ def measure(
   seconds: float,
   steps_per_loop: int,
 ) -> Throughput:
-  """Measures an experiment's input pipeline and its training step, alone and together.
+  """Measures an experiment's input pipeline and training step, separately and together.
 
   Args:
     params: of the experiment.
-    seconds: for which to measure each, at least.
-    steps_per_loop: of the training step, run between two looks at the clock.
+    seconds: minimum duration of each measurement.
+    steps_per_loop: training steps between two readings of the clock.
 
   Raises:
-    UserError: something that the user can mend.
+    UserError: the configuration is invalid or the data is missing.
   """
   input_alone = measure_input(params, seconds=seconds)
   distribution = strategy.build_strategy(params.runtime)
@@ -97,19 +103,21 @@ def measure(
   batch_size = params.task.train_data.global_batch_size
   steps = tf.constant(steps_per_loop)
 
-  def rate():
+  def images_per_second() -> float:
     with distribution.scope():
       trainer.train(steps)  # traces, compiles, fills buffers
-      return batch_size * steps_per_loop * _rate(lambda: trainer.train(steps), seconds)
+      loops_per_second = _calls_per_second(lambda: trainer.train(steps), seconds)
+    return batch_size * steps_per_loop * loops_per_second
 
-  together = rate()
-  trainer.train_dataset = _one_batch_for_ever(distribution, trainer.train_dataset)
-  return Throughput(input_alone, rate(), together)
+  together = images_per_second()
+  trainer.train_dataset = _repeated_batch(distribution, trainer.train_dataset)
+  return Throughput(input_alone, images_per_second(), together)
 
 
-def _one_batch_for_ever(
+def _repeated_batch(
   distribution: tf.distribute.Strategy, dataset: tf.distribute.DistributedDataset
 ) -> tf.distribute.DistributedDataset:
+  """Returns a dataset that repeats the first batch."""
   batch = next(iter(dataset))
   local = tf.nest.map_structure(
     lambda value: distribution.experimental_local_results(value)[0], batch
@@ -119,8 +127,7 @@ def _one_batch_for_ever(
   )
 
 
-def _rate(function: Callable[[], object], seconds: float) -> float:
-  """Returns calls in a second."""
+def _calls_per_second(function: Callable[[], object], seconds: float) -> float:
   calls, start = 0, time.perf_counter()
   while (elapsed := time.perf_counter() - start) < seconds or not calls:
     function()

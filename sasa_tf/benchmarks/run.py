@@ -1,12 +1,12 @@
-"""Measures, shows and compares: what the program does once its flags are read."""
+"""Measures, prints and compares: the benchmark program after its flags are parsed."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from sasa_tf.benchmarks.measurement.environment import describe_environment
-from sasa_tf.benchmarks.measurement.measure import Effort, measure_group
-from sasa_tf.benchmarks.progress import Progress
+from sasa_tf.benchmarks.measurement.measure import MeasurementPlan, measure_group
 from sasa_tf.benchmarks.results import records
 from sasa_tf.benchmarks.results.compare import compare
 from sasa_tf.benchmarks.results.plot import require_matplotlib, save_plot
@@ -14,83 +14,85 @@ from sasa_tf.benchmarks.results.report import LEGEND, describe, describe_group
 from sasa_tf.benchmarks.workloads.candidates import default_baselines
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
+from sasa_tf.reporting import ProgressBar
 
 
-def _baselines(names: Sequence[str], wanted: Sequence[str]) -> Sequence[str]:
-  unknown = set(wanted) - set(names)
+def _check_baselines(candidates: Sequence[str], baselines: Sequence[str]) -> Sequence[str]:
+  """Returns the baselines, those of `default_baselines` if there are none."""
+  unknown = set(baselines) - set(candidates)
   if unknown:
     raise UserError(
-      f"--baseline: {', '.join(sorted(unknown))} is not measured here; expected some of "
-      f"{', '.join(names)}."
+      f"--baselines: {', '.join(sorted(unknown))} is not measured here; expected some of "
+      f"{', '.join(candidates)}."
     )
-  return wanted or default_baselines(names)
+  return baselines or default_baselines(candidates)
 
 
 def measure(
   groups: Sequence[Sequence[Case]],
-  effort: Effort,
+  plan: MeasurementPlan,
   *,
   baselines: Sequence[str] = (),
   output: str | None = None,
   plot: str | None = None,
   command: str = "",
 ) -> None:
-  """Measures groups one after the other; each is printed and written when it is done.
+  """Measures groups one after the other; each is printed and written when it is complete.
 
   Args:
-    groups: of `cases.case_groups`.
-    effort: how thoroughly.
-    baselines: contestants to compare with; the usual ones by default.
-    output: JSON lines to add to, or None.
-    plot: picture to write, or None.
-    command: that a reader of the results needs to repeat them.
+    groups: from `cases.case_groups`.
+    plan: number and length of the runs.
+    baselines: candidates to compare with; those of `default_baselines` by default.
+    output: JSON-lines file to append the results to, or None.
+    plot: image file to write, or None.
+    command: the command line, stored with the results.
 
   Raises:
-    UserError: a baseline that does not take part, no way to write the results or the plot, or
-      nothing could be measured at all.
+    UserError: a baseline is not a candidate, the results or the plot cannot be written, or no
+      candidate could be measured.
   """
-  # What could spoil the end of a long measurement comes first.
-  baselines = _baselines([case.contestant for case in groups[0]], baselines)
+  # Checks everything that could fail at the end of a long measurement.
+  baselines = _check_baselines([case.candidate for case in groups[0]], baselines)
   if plot:
     require_matplotlib()
   if output:
     records.append(output, [])
   environment = describe_environment()
-  progress = Progress(sum(effort.count_runs(len(cases)) for cases in groups))
-  progress.write(f"{describe(environment)}\n\n{LEGEND}")
-  everything = []
-  try:
-    for cases in groups:
-      measurements = measure_group(cases, effort, progress, environment, command)
-      everything += measurements
-      if output:
-        records.append(output, measurements)
-      progress.write("\n" + describe_group(measurements, baselines))
-  finally:
-    progress.close()
-    if plot and everything:
-      save_plot(everything, plot)
-  if not any(measurement.seconds for measurement in everything):
-    raise UserError("no contestant could be measured; the tables say why.")
+  total = sum(plan.count_runs(len(cases)) for cases in groups)
+  measured = []
+  with ProgressBar(total, unit="run", transient=True) as progress:
+    progress.write(f"{describe(environment)}\n\n{LEGEND}", sys.stdout)
+    try:
+      for cases in groups:
+        measurements = measure_group(cases, plan, progress, environment, command)
+        measured += measurements
+        if output:
+          records.append(output, measurements)
+        progress.write("\n" + describe_group(measurements, baselines), sys.stdout)
+    finally:
+      if plot and measured:
+        save_plot(measured, plot)
+  if not any(measurement.seconds for measurement in measured):
+    raise UserError("no candidate could be measured; the tables show the errors.")
 
 
 def show(path: str, *, baselines: Sequence[str] = (), plot: str | None = None) -> None:
-  """Prints the results of a file, and draws them if asked."""
+  """Prints the results of a file, and plots them if requested."""
   measurements = records.read(path)
   print(f"{describe(measurements[-1].environment)}\n\n{LEGEND}")
   for group in records.group(measurements):
-    names = [m.case.contestant for m in group]
-    wanted = [name for name in baselines if name in names] or default_baselines(names)
-    print("\n" + describe_group(group, wanted))
+    names = [m.case.candidate for m in group]
+    chosen = [name for name in baselines if name in names] or default_baselines(names)
+    print("\n" + describe_group(group, chosen))
   if plot:
     save_plot(measurements, plot)
 
 
 def compare_files(paths: Sequence[str]) -> None:
-  """Prints two files of results side by side, the older one first.
+  """Prints a comparison of two result files, the older one first.
 
   Raises:
-    UserError: not two files, or one that is none of results.
+    UserError: there are not two files, or one is not a result file.
   """
   if len(paths) != 2:
     raise UserError(

@@ -1,15 +1,16 @@
-"""Measures local attention beside the 3x3 convolution that it replaces, on a CPU or a GPU.
+"""Measures local attention and the 3x3 convolution that it replaces, on a CPU or a GPU.
 
   python -m sasa_tf.bin.benchmark
   python -m sasa_tf.bin.benchmark --target=model --dtypes=bfloat16 --batch_sizes=64,256
   python -m sasa_tf.bin.benchmark --show=RESULTS.jsonl --plot=RESULTS.png
   python -m sasa_tf.bin.benchmark --compare=OLD.jsonl,NEW.jsonl
 
---target=op is the operation on q, k and v, layer the layer with its projections, model a ResNet:
-its inference or, with forward_backward, a whole training step. Contestants run in turn. A run
-repeats the step inside of one program, so often that calling the program costs nothing.
+--target=op measures the operation on query, key and value, layer the layer with its projections,
+and model the inference of a ResNet or, with --modes=forward_backward, its training step. The runs
+of the candidates are interleaved. Each run repeats the step inside one program, so that the
+overhead of calling the program is negligible.
 
-CUDA_VISIBLE_DEVICES= (empty) measures the CPU of a machine that has a GPU.
+Set CUDA_VISIBLE_DEVICES= (empty) to measure the CPU of a machine that has a GPU.
 """
 
 from __future__ import annotations
@@ -27,50 +28,63 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_enum("target", "op", ["op", "layer", "model"], "What to measure.")
 flags.DEFINE_list(
-  "contestants",
+  "candidates",
   [],
-  "Side by side: conv3x3, auto and the implementations; of models conv, conv_stem+attention, "
-  "full_attention, and with an implementation conv_stem+attention/blocked. All by default.",
+  "What to compare: conv3x3, auto and names of implementations. For models: conv, "
+  "conv_stem+attention, full_attention, optionally with an implementation as in "
+  "conv_stem+attention/blocked. All by default.",
 )
 flags.DEFINE_list(
-  "baseline",
+  "baselines",
   [],
-  "Contestants that the others are compared with; reference and conv3x3, or conv, by default.",
+  "Candidates that the others are compared with. By default reference and conv3x3; for models "
+  "conv.",
 )
 flags.DEFINE_multi_enum(
   "modes",
   ["forward_backward"],
   ["forward", "forward_backward"],
-  "Repeat for both. Backward means the gradients of all inputs, of a model a training step.",
+  "Repeat the flag for both. forward_backward adds the gradients of all inputs; for a model it is "
+  "a training step.",
 )
 flags.DEFINE_list(
   "shapes",
   ["56x56x64", "28x28x128", "14x14x256", "7x7x512"],
-  "HxWxC of op and layer; by default those of ResNet's four groups at 224 pixels.",
+  "HxWxC of the targets op and layer. By default those of ResNet's four stages at 224 pixels.",
 )
-flags.DEFINE_list("batch_sizes", [], "By default 2 on a CPU and 64 on a GPU.")
-flags.DEFINE_list("dtypes", ["float32"], "Of float32, bfloat16, float16; of models mixed with it.")
-flags.DEFINE_enum("jit", "on", ["on", "off", "both"], "Whether XLA compiles.")
-flags.DEFINE_integer("num_heads", 8, "Heads of the attention.", lower_bound=1)
-flags.DEFINE_integer("kernel_size", 7, "Window of the attention, odd.", lower_bound=1)
-flags.DEFINE_integer("dilation_rate", 1, "Dilation of the attention.", lower_bound=1)
-flags.DEFINE_enum("border", "zero", ["zero", "mask"], "What lies outside of the image.")
-flags.DEFINE_integer("model_id", 50, "26, 38 or 50 layers; of target model.")
-flags.DEFINE_integer("image_size", 224, "Pixels; of target model.", lower_bound=1)
-flags.DEFINE_integer("rounds", 15, "Runs of each contestant.", lower_bound=1)
+flags.DEFINE_list("batch_sizes", [], "Batch sizes. By default 2 on a CPU and 64 on a GPU.")
+flags.DEFINE_list(
+  "dtypes",
+  ["float32"],
+  "Some of float32, bfloat16 and float16. Layers and models use mixed precision.",
+)
+flags.DEFINE_enum("jit", "on", ["on", "off", "both"], "Whether XLA compiles the step.")
+flags.DEFINE_integer("num_heads", 8, "Number of attention heads.", lower_bound=1)
+flags.DEFINE_integer("kernel_size", 7, "Window size of the attention, odd.", lower_bound=1)
+flags.DEFINE_integer("dilation_rate", 1, "Dilation rate of the attention.", lower_bound=1)
+flags.DEFINE_enum("border", "zero", ["zero", "mask"], "Treatment of neighbours outside the image.")
+flags.DEFINE_integer("model_id", 50, "ResNet depth of the target model: 26, 38 or 50.")
+flags.DEFINE_integer("image_size", 224, "Image size of the target model in pixels.", lower_bound=1)
+flags.DEFINE_integer("rounds", 15, "Number of runs of each candidate.", lower_bound=1)
 flags.DEFINE_float(
   "min_run_seconds",
   None,
-  "A run takes this at least; 0.2 on a CPU, 0.1 on a GPU, 1 for models there, whose steps overlap "
-  "with the host's work except for the first.",
+  "Minimum duration of a run. By default 0.2 on a CPU, 0.1 on a GPU, and 1 for models on a GPU, "
+  "whose steps overlap with the work of the host except for the first.",
   lower_bound=0,
 )
 flags.DEFINE_bool("memory", True, "Whether to measure peak memory.")
-flags.DEFINE_integer("threads", 0, "Of an operation on the CPU; 0 for all cores.", lower_bound=0)
-flags.DEFINE_string("output", None, "File of JSON lines to add the results to.")
-flags.DEFINE_string("plot", None, "Picture of the results to write, .png for example.")
-flags.DEFINE_string("show", None, "File of --output to print (and --plot) instead of measuring.")
-flags.DEFINE_list("compare", [], "OLD.jsonl,NEW.jsonl to compare instead of measuring.")
+flags.DEFINE_integer(
+  "threads", 0, "Threads of an operation on the CPU; 0 for all cores.", lower_bound=0
+)
+flags.DEFINE_string("output", None, "JSON-lines file to append the results to.")
+flags.DEFINE_string(
+  "plot", None, "Image file to write a plot of the results to, for example a .png."
+)
+flags.DEFINE_string("show", None, "Result file to print (and --plot) instead of measuring.")
+flags.DEFINE_list(
+  "compare", [], "Two result files, OLD.jsonl,NEW.jsonl, to compare instead of measuring."
+)
 
 
 def _shapes() -> list[tuple[int, int, int]]:
@@ -109,8 +123,8 @@ def _measure() -> None:
     raise UserError(
       f"--dtypes: expected some of {', '.join(cases.DTYPES)}; received {', '.join(unknown)}."
     )
-  names = FLAGS.contestants or candidates.default_contestants(FLAGS.target)
-  candidates.check_contestants(FLAGS.target, names)
+  names = FLAGS.candidates or candidates.default_candidates(FLAGS.target)
+  candidates.check_candidates(FLAGS.target, names)
   environment.set_threads(FLAGS.threads)
   gpu = environment.gpu_name() is not None
   run.measure(
@@ -128,12 +142,12 @@ def _measure() -> None:
       border=FLAGS.border,
       model_id=FLAGS.model_id if FLAGS.target == "model" else None,
     ),
-    measure.Effort(
+    measure.MeasurementPlan(
       rounds=FLAGS.rounds,
       min_run_seconds=_min_run_seconds(gpu),
       memory=FLAGS.memory,
     ),
-    baselines=FLAGS.baseline,
+    baselines=FLAGS.baselines,
     output=FLAGS.output,
     plot=FLAGS.plot,
     command=shlex.join(["python", "-m", "sasa_tf.bin.benchmark", *sys.argv[1:]]),
@@ -141,7 +155,7 @@ def _measure() -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Measures, or shows or compares what was measured."""
+  """Measures, or prints or compares earlier results."""
   program.check_no_positional_args(argv)
   if FLAGS.compare or FLAGS.show:
     from sasa_tf.benchmarks import run
@@ -149,7 +163,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.compare:
       run.compare_files(FLAGS.compare)
     else:
-      run.show(FLAGS.show, baselines=FLAGS.baseline, plot=FLAGS.plot)
+      run.show(FLAGS.show, baselines=FLAGS.baselines, plot=FLAGS.plot)
   else:
     _measure()
 

@@ -1,10 +1,10 @@
-"""Measures an experiment's input pipeline and its training step, and says which bounds the run.
+r"""Measures an experiment's input pipeline and training step and reports the bottleneck.
 
-python -m sasa_tf.bin.benchmark_input --experiment=sasa_resnet_imagenet \
+  python -m sasa_tf.bin.benchmark_input --experiment=sasa_resnet_imagenet \
     --params_override=task.train_data.global_batch_size=128
 
-Both are the experiment's own: its files, its augmentation, its batches, its model and optimizer.
-Nothing is written. --input_only leaves the model out.
+It uses the experiment's files, augmentation, batch size, model and optimizer, and writes nothing.
+--input_only skips the model.
 """
 
 from __future__ import annotations
@@ -13,18 +13,22 @@ from absl import flags
 
 from sasa_tf.bin import program
 
+program.require("official", "tf_keras")
+
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("experiment", None, "Experiment to measure.", required=True)
 flags.DEFINE_multi_string("config_file", None, "YAML files that override the experiment.")
-flags.DEFINE_string("params_override", None, "YAML string that overrides further.")
-flags.DEFINE_float("seconds", 10.0, "To measure each for, at least.", lower_bound=0)
-flags.DEFINE_integer("steps_per_loop", 10, "Steps between two looks at the clock.", lower_bound=1)
-flags.DEFINE_bool("input_only", False, "Measure the input pipeline alone.")
+flags.DEFINE_string("params_override", None, "YAML string that overrides the config files.")
+flags.DEFINE_float("seconds", 10.0, "Minimum duration of each measurement.", lower_bound=0)
+flags.DEFINE_integer(
+  "steps_per_loop", 10, "Training steps between two readings of the clock.", lower_bound=1
+)
+flags.DEFINE_bool("input_only", False, "Measure only the input pipeline.")
 
 
 def main(argv: list[str]) -> None:
-  """Measures the experiment of the flags."""
+  """Measures the experiment."""
   program.check_no_positional_args(argv)
 
   from sasa_tf import registry_imports  # noqa: F401

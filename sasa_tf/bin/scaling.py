@@ -3,8 +3,9 @@
   python -m sasa_tf.bin.scaling
   python -m sasa_tf.bin.scaling --num_logical_cpus=2 --model_id=26 --image_size=32 --batch_size=4
 
-Each replica gets the same batch (weak scaling), which lies on its device already. The step is that
-of the train program. Without GPUs, --num_logical_cpus is a dry run whose times mean nothing.
+The batch size per replica is constant (weak scaling), and the batch is already on the device. The
+step is that of the train program. Without GPUs, --num_logical_cpus is a dry run whose times are
+meaningless.
 """
 
 from __future__ import annotations
@@ -19,33 +20,38 @@ from absl import flags
 from sasa_tf.bin import program
 from sasa_tf.errors import UserError
 
+program.require("official", "tf_keras")
+
 FLAGS = flags.FLAGS
 
-flags.DEFINE_list("replicas", [], "By default 1, 2, 4, ... up to all GPUs.")
-flags.DEFINE_list("models", ["conv", "conv_stem+attention"], "Of these two.")
+flags.DEFINE_list("replicas", [], "Numbers of devices. By default 1, 2, 4, ... up to all GPUs.")
+flags.DEFINE_list("models", ["conv", "conv_stem+attention"], "Models to measure.")
 flags.DEFINE_list(
-  "reductions",
-  ["between"],
-  "Of gradients: between two programs of XLA; or none, to see what the reduction costs.",
+  "all_reduce",
+  ["between_programs"],
+  "All-reduce of the gradients: between_programs (two XLA programs), or none to measure its cost.",
 )
-flags.DEFINE_integer("model_id", 50, "26, 38 or 50 layers.")
-flags.DEFINE_integer("image_size", 224, "Pixels.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 128, "Images a replica.", lower_bound=1)
-flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "bfloat16: mixed precision.")
-flags.DEFINE_integer("steps", 100, "Steps of a round.", lower_bound=1)
-flags.DEFINE_integer("rounds", 3, "Rounds after the warm-up.", lower_bound=1)
+flags.DEFINE_integer("model_id", 50, "ResNet depth: 26, 38 or 50.")
+flags.DEFINE_integer("image_size", 224, "Image size in pixels.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 128, "Images per replica.", lower_bound=1)
+flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "bfloat16 is mixed precision.")
+flags.DEFINE_integer("steps", 100, "Steps per round.", lower_bound=1)
+flags.DEFINE_integer("rounds", 3, "Rounds after the warm-up round.", lower_bound=1)
 flags.DEFINE_float(
-  "buffer_mib", None, "Most MiB of gradients in a buffer; 0 for a buffer each, all in one if unset."
+  "buffer_mib",
+  None,
+  "Maximum MiB of a gradient bucket; 0 for one bucket per gradient. By default all gradients "
+  "are in one bucket.",
 )
 flags.DEFINE_integer(
-  "time_limit", 0, "Seconds after which the program ends wherever it is; 0 for none.", lower_bound=0
+  "time_limit", 0, "Seconds after which the program is stopped; 0 for no limit.", lower_bound=0
 )
-flags.DEFINE_integer("num_logical_cpus", 0, "Replicas on the processor.", lower_bound=0)
-flags.DEFINE_string("output", None, "File of JSON lines to add the results to.")
+flags.DEFINE_integer("num_logical_cpus", 0, "Logical CPUs to use as replicas.", lower_bound=0)
+flags.DEFINE_string("output", None, "JSON-lines file to append the results to.")
 
 
 def main(argv: list[str]) -> None:
-  """Measures and prints."""
+  """Measures the throughput and prints it."""
   program.check_no_positional_args(argv)
   if FLAGS.time_limit:
     faulthandler.dump_traceback_later(FLAGS.time_limit, exit=True)
@@ -63,10 +69,10 @@ def main(argv: list[str]) -> None:
   from sasa_tf.benchmarks.scaling import cases, measure
 
   devices = cases.find_devices()
-  cases = cases.plan(
+  planned = cases.make_cases(
     FLAGS.models,
     [int(count) for count in FLAGS.replicas] or cases.default_replicas(len(devices)),
-    FLAGS.reductions,
+    FLAGS.all_reduce,
     devices,
     batch_size=FLAGS.batch_size,
     image_size=FLAGS.image_size,
@@ -74,13 +80,13 @@ def main(argv: list[str]) -> None:
     dtype=FLAGS.dtype,
   )
   measure.measure_all(
-    cases,
+    planned,
     devices,
     steps=FLAGS.steps,
     rounds=FLAGS.rounds,
     max_bucket_bytes=None if FLAGS.buffer_mib is None else int(FLAGS.buffer_mib * 2**20),
     output=FLAGS.output,
-    facts={
+    metadata={
       "buffer_mib": FLAGS.buffer_mib,
       "environment": environment.describe_environment(),
       "command": shlex.join(["python", "-m", "sasa_tf.bin.scaling", *sys.argv[1:]]),

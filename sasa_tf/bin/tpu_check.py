@@ -1,12 +1,13 @@
 """Compiles attention layers, SASAResNet-50 and its training step for a core of a TPU v5e.
 
-No TPU is needed.
+It does not need a TPU.
 
   python -m sasa_tf.bin.tpu_check
   python -m sasa_tf.bin.tpu_check --targets=layer --dtypes=bfloat16 --batch_size=128
 
-Prints how much of the core's memory each program takes; exits with status 1 if one does not
-compile or fit. It needs the optional packages of the extra `tpu`; `make tpu-check` installs them.
+Prints the memory that each program needs. Exits with status 1 if a program does not compile or
+does not fit into the memory of the core. Requires the packages of the extra `tpu`, which
+`make tpu-check` installs.
 """
 
 from __future__ import annotations
@@ -18,25 +19,27 @@ from absl import flags
 from sasa_tf.bin import program
 from sasa_tf.errors import UserError
 
+program.require("tf_keras")
+
 FLAGS = flags.FLAGS
 
 flags.DEFINE_list(
   "targets",
   ["layer", "model", "step"],
-  "layer: forward and backward pass at ResNet's four stages; model: forward pass of ResNet-50; "
-  "step: its whole training step in bfloat16.",
+  "layer: forward and backward pass with the shapes of ResNet's four stages; model: forward pass "
+  "of ResNet-50; step: its training step, in bfloat16.",
 )
-flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "Of the computation.")
+flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "Dtypes of the computation.")
 flags.DEFINE_integer(
   "batch_size",
   None,
-  "Images at a time; 32, and 128 of the training step, by default.",
+  "Batch size. By default 32, and 128 for the training step.",
   lower_bound=1,
 )
 
 
 def main(argv: list[str]) -> None:
-  """Compiles what the flags say."""
+  """Compiles the programs and prints a table."""
   program.check_no_positional_args(argv)
 
   from sasa_tf.analysis.tpu import checks, compiler, report

@@ -15,7 +15,8 @@ Item = TypeVar("Item")
 class ProgressBar:
   """Shows how many of a known number of items are done, the speed and the remaining time.
 
-  On a terminal this is a tqdm bar. Any other stream, for example a log file, receives lines such as
+  On a terminal this is a tqdm bar, if tqdm is installed. Any other stream, for example a log file,
+  receives lines such as
 
       train step 500/2000 (25%), 3.21 steps/s, ETA 07:47, loss 1.234
 
@@ -73,8 +74,10 @@ class ProgressBar:
     self.close()
 
   def _terminal_bar(self) -> Any:
-    import tqdm
-
+    try:
+      import tqdm
+    except ImportError:  # only optional extras of sasa_tf install it
+      return None
     return tqdm.tqdm(
       total=self._total,
       initial=self._done,

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from sasa_tf import extras
 from sasa_tf.errors import UserError
 from sasa_tf.reporting.table import WIDTH
 
@@ -45,6 +46,7 @@ def write_report(report: Report, report_format: str, output: str | None = None) 
 
   Raises:
     UserError: the file cannot be written.
+    MissingExtraError: the format is "table" and rich is not installed.
   """
   if output is None:
     _write(report, report_format, sys.stdout)
@@ -58,6 +60,7 @@ def write_report(report: Report, report_format: str, output: str | None = None) 
 
 def _write(report: Report, report_format: str, file: TextIO) -> None:
   if report_format == "table":
+    extras.require("a report as a table", "rich")
     from rich.console import Console
 
     console = Console(file=file, highlight=False)

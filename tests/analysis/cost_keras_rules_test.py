@@ -1,4 +1,4 @@
-"""Closed forms of Keras's layers against their weights and TensorFlow's profiler."""
+"""Closed forms of Keras layers compared to their weights and to TensorFlow's profiler."""
 
 import keras
 import pytest
@@ -6,12 +6,11 @@ import tf_keras
 
 from sasa_tf.analysis import Convention, cost_model
 from sasa_tf.analysis.cost.graph_profile import profile_graph
-from sasa_tf.analysis.cost.keras_graphs import graph_of
 
-KERASES = {"keras": keras, "tf_keras": tf_keras}
-both = pytest.mark.parametrize("flavour", KERASES)
+KERAS_MODULES = {"keras": keras, "tf_keras": tf_keras}
+both = pytest.mark.parametrize("keras_api", KERAS_MODULES)
 
-# What the profiler counts, too.
+# The operations that the profiler counts too.
 PROFILER = Convention("profiler", "", {"multiply_add": 2, "elementwise": 1, "pool": 1})
 
 # Name -> (class, arguments, shape of the input).
@@ -33,8 +32,8 @@ COUNTED = {
   "global average": ("GlobalAveragePooling2D", {}, (13, 11, 4)),
 }
 
-# Name -> (class, arguments, kind of work, how often on an input of 6 x 5 x 4).
-PRICED = {
+# Name -> (class, arguments, {kind of operation: count} for an input of 6 x 5 x 4).
+OP_COUNTS = {
   "batch norm": ("BatchNormalization", {}, {"normalize": 120}),
   "batch norm, no scale": ("BatchNormalization", {"scale": False}, {"normalize": 120}),
   "layer norm": ("LayerNormalization", {"axis": [1, 2, 3]}, {"normalize": 120}),
@@ -63,12 +62,12 @@ def count(weights):
 
 @both
 @pytest.mark.parametrize("case", COUNTED)
-def test_as_the_profiler_and_the_weights(flavour, case):
+def test_flops_match_the_profiler_and_parameters_the_weights(keras_api, case):
   name, arguments, shape = COUNTED[case]
-  model = functional(KERASES[flavour], name, arguments, shape)
+  model = functional(KERAS_MODULES[keras_api], name, arguments, shape)
   cost = cost_model(model, shape, PROFILER)
   profile = profile_graph(model, [shape])
-  print(f"{flavour:9} {case:16} {cost.flops:7,} by rule, {profile.flops:7,} by the profiler")
+  print(f"{keras_api:9} {case:16} {cost.flops:7,} by rule, {profile.flops:7,} by the profiler")
   assert cost.flops == profile.flops > 0
   assert not profile.uncounted
   assert cost.parameters == count(model.trainable_weights)
@@ -76,42 +75,48 @@ def test_as_the_profiler_and_the_weights(flavour, case):
 
 
 @both
-@pytest.mark.parametrize("case", PRICED)
-def test_priced_by_the_element(flavour, case):
-  name, arguments, work = PRICED[case]
-  model = functional(KERASES[flavour], name, arguments, (6, 5, 4))
+@pytest.mark.parametrize("case", OP_COUNTS)
+def test_op_counts_per_element(keras_api, case):
+  name, arguments, counts = OP_COUNTS[case]
+  model = functional(KERAS_MODULES[keras_api], name, arguments, (6, 5, 4))
   cost = cost_model(model)
   assert not cost.unknown
-  assert cost.layers[-1].work == work
+  assert cost.layers[-1].op_counts == counts
   assert cost.parameters == count(model.trainable_weights)
-  assert cost.statistics == count(model.non_trainable_weights)
+  assert cost.non_trainable_parameters == count(model.non_trainable_weights)
 
 
 @both
 @pytest.mark.parametrize("activation", [None, "relu", "softmax"])
-def test_fused_activations_count(flavour, activation):
-  model = functional(KERASES[flavour], "Dense", {"units": 9, "activation": activation}, (7,))
-  work = cost_model(model).layers[-1].work
+def test_activation_arguments_are_counted(keras_api, activation):
+  model = functional(
+    KERAS_MODULES[keras_api], "Dense", {"units": 9, "activation": activation}, (7,)
+  )
+  counts = cost_model(model).layers[-1].op_counts
   expected = {"relu": {"activate": 9}, "softmax": {"softmax": 9}}.get(activation, {})
-  assert work == {"multiply_add": 63, "elementwise": 9, **expected}
+  assert counts == {"multiply_add": 63, "elementwise": 9, **expected}
 
 
 @both
 @pytest.mark.parametrize("name", ["Add", "Multiply", "Average", "Maximum"])
-def test_merging_layers_count_operands_less_one(flavour, name):
-  module = KERASES[flavour]
+def test_merging_layers_count_operands_minus_one(keras_api, name):
+  module = KERAS_MODULES[keras_api]
   inputs = [module.Input((4, 4, 2)) for _ in range(3)]
   model = module.Model(inputs, getattr(module.layers, name)()(inputs))
-  assert cost_model(model).layers[-1].work == {"elementwise": 64}
+  assert cost_model(model).layers[-1].op_counts == {"elementwise": 64}
 
 
 @both
-def test_operators_count_as_layers_do(flavour):
-  module = KERASES[flavour]
+def test_operators_are_counted_as_layers(keras_api):
+  module = KERAS_MODULES[keras_api]
   inputs = module.Input((4, 4, 2))
   model = module.Model(inputs, inputs + 2 * inputs)
   cost = cost_model(model)
-  assert [layer.work for layer in cost.layers] == [{}, {"elementwise": 32}, {"elementwise": 32}]
+  assert [layer.op_counts for layer in cost.layers] == [
+    {},
+    {"elementwise": 32},
+    {"elementwise": 32},
+  ]
 
 
 @both
@@ -122,12 +127,12 @@ def test_operators_count_as_layers_do(flavour):
     ("Conv2DTranspose", {"filters": 2, "kernel_size": 3}),
   ],
 )
-def test_only_what_the_rule_knows(flavour, name, arguments):
-  cost = cost_model(functional(KERASES[flavour], name, arguments, (4, 4, 2)))
+def test_unsupported_settings_are_unknown(keras_api, name, arguments):
+  cost = cost_model(functional(KERAS_MODULES[keras_api], name, arguments, (4, 4, 2)))
   assert bool(cost.unknown) == (name == "UpSampling2D")
 
 
-def test_channels_first_counts_the_same():
+def test_channels_first_costs_the_same():
   shapes = {"channels_last": (9, 8, 3), "channels_first": (3, 9, 8)}
   costs = [
     cost_model(
@@ -140,11 +145,11 @@ def test_channels_first_counts_the_same():
 
 
 @both
-def test_groups_divide_the_window(flavour):
+def test_convolution_groups_divide_the_cost(keras_api):
   whole, halves = (
     cost_model(
       functional(
-        KERASES[flavour],
+        KERAS_MODULES[keras_api],
         "Conv2D",
         {"filters": 6, "kernel_size": 3, "groups": groups, "use_bias": False},
         (5, 5, 4),
@@ -153,8 +158,3 @@ def test_groups_divide_the_window(flavour):
     for groups in (1, 2)
   )
   assert (2 * halves.flops, 2 * halves.parameters) == (whole.flops, whole.parameters)
-
-
-def test_a_graph_is_only_of_functional_models():
-  assert graph_of(keras.layers.Dense(1)) is None
-  assert len(graph_of(functional(keras, "Dense", {"units": 1}, (2,))).calls) == 2

@@ -1,4 +1,4 @@
-"""Table 2: detectors counted as by hand, and the report on them."""
+"""Table 2: detectors compared to manual counts, and the report on them."""
 
 import csv
 import io
@@ -10,12 +10,12 @@ from sasa_tf.analysis.paper.detection_report import DetectionReport
 from sasa_tf.analysis.paper.detectors import batch_norm_beyond_backbone, paper_detector_cost
 from sasa_tf.analysis.paper.program import profile_paper
 from sasa_tf.analysis.paper.tables import DETECTORS, TABLES
-from sasa_tf.analysis.report_formats import write_report
 from sasa_tf.errors import UserError
+from sasa_tf.reporting import write_report
 
-# By hand: GFLOPs of the convention `products`, and parameters with and without the batch norm of
+# Manual counts: GFLOPs in the convention `products`, parameters with and without the batch norm of
 # pyramid and head.
-BY_HAND = {
+MANUAL_COUNTS = {
   "retinanet_resnet50": (182.3, 33_420_404, 33_397_364),
   "retinanet_sasa_resnet50_conv_stem_attention_heads": (111.1, 21_971_484, 21_948_444),
   "retinanet_sasa_resnet50_conv_stem_attention_heads_fpn": (105.1, 20_005_244, 19_982_204),
@@ -27,9 +27,9 @@ def report():
   return DetectionReport.of(paper_detector_cost)
 
 
-@pytest.mark.parametrize("name", BY_HAND)
-def test_detectors_are_counted_as_by_hand(name):
-  flops, parameters, bare = BY_HAND[name]
+@pytest.mark.parametrize("name", MANUAL_COUNTS)
+def test_detectors_match_manual_counts(name):
+  flops, parameters, bare = MANUAL_COUNTS[name]
   cost = paper_detector_cost(name)
   assert not cost.unknown
   assert f"{cost.flops / 1e9:.1f}" == str(flops)
@@ -37,8 +37,8 @@ def test_detectors_are_counted_as_by_hand(name):
   assert cost.parameters - batch_norm_beyond_backbone(cost) == bare
 
 
-def test_the_conv_baseline_by_macs():
-  """Backbone, laterals, 3x3 of pyramid and heads: products of sizes, without a model."""
+def test_conv_baseline_by_multiply_adds():
+  """Laterals and 3x3 convolutions of pyramid and heads, from their sizes alone."""
   pixels = [(640 // 2**level) ** 2 for level in range(3, 8)]
   laterals = sum(p * c * 256 for p, c in zip(pixels, (512, 1024, 2048), strict=False))
   pyramid = 9 * 256 * 256 * sum(pixels)
@@ -48,24 +48,24 @@ def test_the_conv_baseline_by_macs():
   assert beyond == 2 * (laterals + pyramid + heads)
 
 
-def test_every_row_of_the_paper_is_there(report):
+def test_report_has_every_row_of_the_paper(report):
   labels = [counted.row.label for counted in report.detectors]
   assert list(dict.fromkeys(labels)) == [row.label for row in TABLES[2].rows]
   assert {counted.name for counted in report.detectors} == set(DETECTORS)
   for counted in report.detectors:
-    if DETECTORS[counted.name].reading != "attention heads and FPN":
+    if DETECTORS[counted.name].interpretation != "attention heads and FPN":
       assert f"{counted.cost.parameters / 1e6:.1f}" == f"{counted.row.parameters:.1f}"
       assert abs(counted.cost.flops / 1e9 - counted.row.flops) < 3.1
 
 
-def test_savings_are_the_papers(report):
+def test_savings_match_the_paper(report):
   savings = report.savings()
   assert len(savings) == 4
   flops, parameters = savings["retinanet_sasa_resnet50_conv_stem_attention_heads"]
   assert (round(flops), round(parameters)) == (39, 34)
 
 
-def test_all_forms_say_the_same(report, capsys):
+def test_all_formats_have_the_same_numbers(report, capsys):
   printed = {}
   for form in ("table", "markdown", "csv", "json"):
     write_report(report, form)
@@ -85,5 +85,5 @@ def test_all_forms_say_the_same(report, capsys):
 def test_table_2_is_printed_alone(capsys):
   profile_paper(["2"], form="csv")
   assert capsys.readouterr().out.count("coco/retinanet_") == 7
-  with pytest.raises(UserError, match="ask for it alone"):
+  with pytest.raises(UserError, match="request it alone"):
     profile_paper(["1", "2"])

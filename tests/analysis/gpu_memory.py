@@ -1,13 +1,13 @@
-"""How much of a GPU's memory training steps take, by XLA's own buffer assignment, without a GPU.
+"""GPU memory of training steps, from XLA's buffer assignment, without a GPU.
 
-Needs packages that nothing else here needs (5 GB):
+Requires additional packages (5 GB):
 
   pip install jax==0.10.2 jax-cuda12-pjrt==0.10.2 jax-cuda12-plugin==0.10.2 nvidia-cuda-nvcc-cu12 \
     nvidia-cuda-runtime-cu12 nvidia-cuda-cupti-cu12 nvidia-cublas-cu12 nvidia-cudnn-cu12 \
     nvidia-cusolver-cu12 nvidia-cusparse-cu12 nvidia-cufft-cu12
-  python -m tests.analysis.gpu_memory [BATCH_SIZE [CONTESTANT ...]]
+  python -m tests.analysis.gpu_memory [BATCH_SIZE [CANDIDATE ...]]
 
-A conv ResNet-50 of batch 64 takes 2,950 MiB of an H200, and 2,954 by this program.
+A conv ResNet-50 with batch size 64 takes 2,950 MiB on an H200, and 2,954 MiB by this program.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sys
 import tempfile
 
 _DUMP = tempfile.mkdtemp(prefix="gpu_memory.")
-# Autotuning, and graphs that hide what a program consists of, need a GPU.
+# Autotuning and CUDA graphs need a GPU.
 os.environ["XLA_FLAGS"] = (
   f"--xla_dump_to={_DUMP} --xla_dump_hlo_as_text --xla_gpu_autotune_level=0 "
   "--xla_gpu_enable_command_buffer="
@@ -56,9 +56,9 @@ device_description_str: "sm_9.0"
 SHAPE = (224, 224, 3)
 
 
-def mebibytes(contestant: str, batch_size: int) -> float:
-  """Of a training step in mixed bfloat16: images, weights, optimizer and temporaries."""
-  name, _, implementation = contestant.partition("/")
+def mebibytes(candidate: str, batch_size: int) -> float:
+  """Returns the MiB of images, weights, optimizer and temporaries in a mixed bfloat16 step."""
+  name, _, implementation = candidate.partition("/")
   architecture = candidates.ARCHITECTURES[name]
   case = Case("model", name, "forward_backward", batch_size, SHAPE, "bfloat16", True, model_id=50)
   workload = model.network(case, architecture, implementation or "auto")
@@ -79,7 +79,7 @@ def mebibytes(contestant: str, batch_size: int) -> float:
         compile_options=_jax.CompileOptions(),
       )
     except jax.errors.JaxRuntimeError as error:
-      # JAX does not know this library's kernels; it says so when all buffers have their places.
+      # The kernels of this library are not registered in JAX, which raises after buffer assignment.
       if "No FFI handler registered for sasa_tf" not in str(error):
         raise
   newest = max(glob.glob(f"{_DUMP}/*-buffer-assignment.txt"), key=os.path.getmtime)
@@ -89,7 +89,7 @@ def mebibytes(contestant: str, batch_size: int) -> float:
 
 
 def main(batch_size: str = "64", *names: str) -> None:
-  # The kernels of this machine's processor stand for the GPU's, which it may not have built.
+  # Uses the CPU kernels, as those for GPUs may not be built on this machine.
   xla_custom_call.PLATFORMS["GPU"] = "CPU"
   names = names or ("conv", "conv_stem+attention/fused", "conv_stem+attention/blocked")
   for name in names:

@@ -1,4 +1,4 @@
-"""Model Garden's classifier in the cost model, and its own figure beside ours."""
+"""Model Garden's classifier in the cost model, and the FLOPs that Model Garden logs."""
 
 import pytest
 import tf_keras
@@ -29,7 +29,7 @@ def models():
   }
 
 
-def test_the_classifier_is_walked_into_its_backbone(models):
+def test_layers_of_the_backbone_are_counted(models):
   for model in models.values():
     cost = cost_model(model)
     assert not cost.unknown and cost.input_shapes == (SHAPE,)
@@ -44,14 +44,14 @@ def profiles(models):
 
 
 @pytest.mark.parametrize("name", ["conv", "blocked"])
-def test_the_profile_is_model_gardens(models, profiles, name):
+def test_profile_matches_model_garden(models, profiles, name):
   print(f"{name:10} {profiles[name]}")
   assert profiles[name].flops == train_utils.try_count_flops(models[name]) > 0
 
 
-def test_what_the_profiler_does_not_count(profiles):
+def test_operations_that_the_profiler_does_not_count(profiles):
   conv, reference, blocked = profiles.values()
   assert conv.uncounted == {"FusedBatchNormV3": 29, "Relu": 25} and not conv.loops
   assert {"FusedBatchNormV3", "Relu"} <= set(reference.uncounted)
   assert blocked.uncounted["Exp"] > 0
-  assert reference.flops != blocked.flops  # unlike ours, it is of the implementation
+  assert reference.flops != blocked.flops  # unlike `cost_model`, it depends on the implementation

@@ -1,4 +1,4 @@
-"""The report on the paper's tables, with costs that are made up."""
+"""The report on the paper's tables, with artificial costs."""
 
 import csv
 import dataclasses
@@ -13,27 +13,29 @@ from sasa_tf.analysis.paper.plot import plot_paper, save_plot
 from sasa_tf.analysis.paper.program import profile_paper
 from sasa_tf.analysis.paper.report import CLASSIFICATION, Comparison, PaperReport, check_numbers
 from sasa_tf.analysis.paper.tables import MODELS, TABLES, rows_of
-from sasa_tf.analysis.report_formats import write_report
 from sasa_tf.errors import UserError
+from sasa_tf.reporting import write_report
 
 
-def made_up(model):
-  """A cost that is what the paper prints, exactly."""
+def exact_cost(model):
+  """Returns a cost equal to the printed numbers."""
   row = rows_of(model)[0][1]
   flops, parameters = round(row.flops * 1e9), round((row.parameters or 18) * 1e6)
-  layer = LayerCost("all", "Made", (1,), parameters, 0, {"multiply_add": flops // 2}, flops, 0, 0)
+  layer = LayerCost(
+    "all", "Artificial", (1,), parameters, 0, {"multiply_add": flops // 2}, flops, 0, 0
+  )
   return ModelCost(model, ((224, 224, 3),), CONVENTIONS["paper"], 1, "float32", (layer,))
 
 
 def off_by_a_digit(model):
-  cost = made_up(model)
+  cost = exact_cost(model)
   (layer,) = cost.layers
-  work = {"multiply_add": layer.work["multiply_add"] + 51_000_000}
-  layer = dataclasses.replace(layer, work=work, flops=2 * work["multiply_add"])
+  counts = {"multiply_add": layer.op_counts["multiply_add"] + 51_000_000}
+  layer = dataclasses.replace(layer, op_counts=counts, flops=2 * counts["multiply_add"])
   return dataclasses.replace(cost, layers=(layer,))
 
 
-def report(numbers=CLASSIFICATION, cost_of=made_up, convention="paper"):
+def report(numbers=CLASSIFICATION, cost_of=exact_cost, convention="paper"):
   return PaperReport.of(numbers, cost_of, convention)
 
 
@@ -42,7 +44,7 @@ def written(form, capsys, **arguments):
   return capsys.readouterr().out
 
 
-def test_a_comparison_differs_where_the_rounded_digit_does():
+def test_comparison_differs_if_the_rounded_number_does():
   assert not Comparison(7.0, 6.988).differs and not Comparison(None, 1.0).differs
   assert Comparison(14.1, 14.173).differs and Comparison(7.9, 7.9546).differs
   assert Comparison(14.1, 14.173).cells() == ["14.1", "14.173*", "+0.073"]
@@ -56,7 +58,7 @@ def test_every_row_of_every_table_is_printed(capsys):
     for row in TABLES[number].rows:
       assert row.label in output
   assert max(map(len, output.splitlines())) <= 100
-  assert "30 of 30 rows to the printed digit, largest difference 0.000 G" in output
+  assert "30 of 30 rows agree to the printed digit; largest difference 0.000 G" in output
   assert "*" not in output
 
 
@@ -72,24 +74,24 @@ def test_rows_fit_a_terminal_of_80_columns():
 def test_differing_digits_are_marked_with_their_reason(capsys):
   output = written("table", capsys, numbers=[4, 7], cost_of=off_by_a_digit)
   assert "7.802*" in output and "+0.102" in output
-  assert "0 of 8 rows to the printed digit" in output
+  assert "0 of 8 rows agree to the printed digit" in output
   reasons = " ".join(output.split())
-  assert "11 x 11: the paper does not say how it counts; the convention was fitted" in reasons
-  assert "nor does it give the size of this convolution (here 4x4)" in reasons
+  assert "11 x 11: the paper does not define its FLOPs; the convention was fitted" in reasons
+  assert "the paper does not give this kernel size either (here 4x4)" in reasons
 
 
-def test_another_convention_is_no_reading_of_the_paper(capsys):
+def test_note_for_another_convention(capsys):
   output = written("table", capsys, numbers=[4], cost_of=off_by_a_digit, convention="mac")
-  assert "the convention mac does not count as the paper does" in " ".join(output.split())
-  assert "FLOPs of the convention mac" in output
+  assert "the convention mac differs from the paper's way of counting" in " ".join(output.split())
+  assert "FLOPs in the convention mac" in output
 
 
-def test_the_headline_is_of_resnet_50():
+def test_summary_compares_resnet_50():
   saved = report([4]).savings()
   assert saved == pytest.approx((100 * (1 - 7.2 / 8.2), 100 * (1 - 18.0 / 25.6)))
-  (line,) = [line for line in report([4]).headline() if "convolution" in line and "ResNet" in line]
-  assert "-12.2 % FLOPs (7.200 against 8.200 G), -29.7 % parameters" in line
-  assert line.endswith("the paper says -12 % and -29 %.")
+  (line,) = [line for line in report([4]).summary() if "convolution" in line and "ResNet" in line]
+  assert "-12.2 % FLOPs (7.200 and 8.200 G), -29.7 % parameters" in line
+  assert line.endswith("the paper: -12 % and -29 %.")
 
 
 def test_csv_and_json_hold_the_same_rows(capsys):
@@ -116,34 +118,34 @@ def test_models_of_the_report():
   assert report().models() == list(MODELS)
 
 
-def test_numbers_of_tables():
+def test_invalid_table_numbers_raise():
   assert check_numbers([3, 1, 3]) == (3, 1)
   with pytest.raises(UserError, match=r"some of 1, 3, 4, 5, 6, 7; received 8, 9\."):
     check_numbers([8, 1, 9])
   with pytest.raises(UserError, match=r"received none\."):
     check_numbers([])
-  with pytest.raises(UserError, match=r"Table 2 is of detectors .*: ask for it alone"):
+  with pytest.raises(UserError, match=r"Table 2 is about detectors .*: request it alone"):
     check_numbers([1, 2])
   with pytest.raises(UserError, match="expects numbers, for example 1,3; received 1,two"):
     profile_paper(["1", "two"])
 
 
-def test_files_that_cannot_be_written(tmp_path):
+def test_unwritable_files_raise(tmp_path):
   path = str(tmp_path / "missing" / "report")
   with pytest.raises(UserError, match=r"--output=.*missing/report cannot be written: No such file"):
     write_report(report([6]), "csv", path)
   with pytest.raises(UserError, match=r"--plot=.*missing/report cannot be written: No such file"):
-    save_plot(plot_paper(made_up), path)
+    save_plot(plot_paper(exact_cost), path)
 
 
-def test_the_file_holds_what_is_printed(tmp_path, capsys):
+def test_file_has_the_printed_text(tmp_path, capsys):
   for form in ("table", "csv", "json", "markdown"):
     write_report(report([6]), form, str(tmp_path / form))
     assert (tmp_path / form).read_text() == written(form, capsys, numbers=[6])
 
 
-def test_the_plot_shows_table_1_without_overlaps(tmp_path):
-  figure = plot_paper(made_up)
+def test_plot_shows_table_1_without_overlaps(tmp_path):
+  figure = plot_paper(exact_cost)
   save_plot(figure, str(tmp_path / "paper.png"))
   assert (tmp_path / "paper.png").read_bytes().startswith(b"\x89PNG")
   assert len(figure.axes) == 2

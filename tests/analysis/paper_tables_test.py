@@ -1,4 +1,4 @@
-"""The machine-readable tables, and the paper's numbers: the claim of the library."""
+"""The paper's tables compared to the computed costs of the models."""
 
 import pathlib
 import re
@@ -8,7 +8,7 @@ import pytest
 from sasa_tf.analysis.paper.classifiers import build_classifier, paper_cost
 from sasa_tf.analysis.paper.tables import MODELS, TABLES, DetectionRow, rows_of
 
-# Beside the checkout, where the paper's figures were noted when it was read; not part of it.
+# Notes on the paper next to the checkout, if present.
 NOTES = pathlib.Path(__file__).parents[3] / "shared" / "paper.md"
 
 ROWS = [
@@ -18,7 +18,7 @@ ROWS = [
   if number != 2
 ]
 
-# Exact, by hand-written counting.
+# Exact, counted by separate code.
 PARAMETERS = {
   "resnet26": 13_696_552,
   "resnet38": 19_626_792,
@@ -31,7 +31,7 @@ PARAMETERS = {
   "sasa_resnet50": 18_008_272,
 }
 
-# Billions, by hand-written counting: of `paper`, and of `mac` where that was counted.
+# In billions, counted by separate code: in the convention `paper`, and in `mac` or None.
 FLOPS = {
   "resnet26": (4.720, None),
   "sasa_resnet26_conv_stem": (4.491, None),
@@ -47,7 +47,7 @@ FLOPS = {
 
 
 @pytest.mark.parametrize(("number", "row"), ROWS)
-def test_every_row_is_met(number, row):
+def test_every_row_matches(number, row):
   cost = paper_cost(row.model)
   flops, parameters = cost.flops / 1e9, cost.parameters / 1e6
   print(f"{row.label:33} {flops:.3f} G for {row.flops}, {parameters:.3f} M for {row.parameters}")
@@ -63,7 +63,7 @@ def test_every_row_is_met(number, row):
     )
     if printed is not None and f"{ours:.1f}" != f"{printed:.1f}"
   }
-  assert set(row.notes) == differing  # no other digit is explained, none goes unexplained
+  assert set(row.notes) == differing  # exactly the differing numbers have a note
 
 
 @pytest.mark.parametrize("model", PARAMETERS)
@@ -72,7 +72,7 @@ def test_parameters_are_exact(model):
 
 
 @pytest.mark.parametrize("model", FLOPS)
-def test_flops_are_those_counted_by_hand(model):
+def test_flops_match_separate_counts(model):
   paper, mac = FLOPS[model]
   cost = paper_cost(model)
   assert f"{cost.flops / 1e9:.3f}" == f"{paper:.3f}"
@@ -80,7 +80,7 @@ def test_flops_are_those_counted_by_hand(model):
     assert f"{cost.in_convention('mac').flops / 1e9:.3f}" == f"{mac:.3f}"
 
 
-def test_the_counted_model_is_the_trained_one():
+def test_parameters_match_the_trainable_weights():
   model = build_classifier(**MODELS["sasa_resnet26"])
   trainable = sum(int(weight.value.shape.num_elements()) for weight in model.trainable_weights)
   assert trainable == PARAMETERS["sasa_resnet26"]
@@ -97,7 +97,7 @@ def test_classifier_without_a_head():
   ]
 
 
-def test_tables_are_whole():
+def test_tables_are_complete():
   assert {number: len(table.rows) for number, table in TABLES.items()} == {
     1: 9,
     2: 5,
@@ -112,13 +112,13 @@ def test_tables_are_whole():
   assert all(rows_of(name) for name in MODELS)
 
 
-def test_a_model_has_one_figure_in_all_tables():
+def test_models_have_the_same_numbers_in_all_tables():
   for name in MODELS:
     assert len({row.flops for _, row in rows_of(name)}) == 1
     assert len({row.parameters for _, row in rows_of(name)} - {None}) <= 1
 
 
-def test_detection_rows_say_what_they_need():
+def test_detection_rows_are_complete():
   for row in TABLES[2].rows:
     assert isinstance(row, DetectionRow) and row.heads in ("conv", "attention")
     overall, half, three_quarters, *sizes = row.average_precision
@@ -126,21 +126,21 @@ def test_detection_rows_say_what_they_need():
 
 
 @pytest.mark.skipif(
-  not NOTES.is_file(), reason="the notes on the paper are not beside the checkout"
+  not NOTES.is_file(), reason="there are no notes on the paper next to the checkout"
 )
-def test_the_copy_is_that_of_the_notes():
+def test_tables_match_the_notes():
   notes = NOTES.read_text()
   of_tables = notes[notes.index("## Tables") : notes.index("## Counts")]
   printed = set(re.findall(r"\d+(?:\.\d+)?", of_tables))
   for table in TABLES.values():
     for row in table.rows:
-      figures = [row.flops, row.parameters, row.accuracy]
+      numbers = [row.flops, row.parameters, row.accuracy]
       if isinstance(row, DetectionRow):
-        figures += row.average_precision
-      for figure in figures:
-        assert figure is None or {str(figure), f"{figure:.1f}"} & printed, (row.label, figure)
+        numbers += row.average_precision
+      for number in numbers:
+        assert number is None or {str(number), f"{number:.1f}"} & printed, (row.label, number)
   for line in re.findall(r"^(?:baseline|conv stem|full attention).*$", of_tables, re.MULTILINE):
-    for figures in re.findall(r"([\d.]+) / ([\d.]+) / ([\d.]+)", line):
-      assert tuple(map(float, figures)) in {
+    for numbers in re.findall(r"([\d.]+) / ([\d.]+) / ([\d.]+)", line):
+      assert tuple(map(float, numbers)) in {
         (row.flops, row.parameters, row.accuracy) for row in TABLES[1].rows
       }

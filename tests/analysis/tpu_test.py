@@ -1,4 +1,4 @@
-"""What is handed to a TPU's compiler, and what is said of its answer."""
+"""The programs that are passed to the TPU compiler, and the report on its results."""
 
 import contextlib
 import functools
@@ -34,7 +34,7 @@ def test_every_stage_both_stems_and_both_dtypes_are_checked():
     assert all(f", {what}" in check.name and "batch 8," in check.name for check in chosen)
 
 
-def test_the_training_step_is_handed_over_with_all_that_it_updates(monkeypatch):
+def test_training_step_has_all_updated_variables_as_arguments(monkeypatch):
   monkeypatch.setattr(checks, "IMAGE_SIZE", 32)
   small = functools.partial(checks.model_workloads.SASAResNet, width_multiplier=0.0625)
   monkeypatch.setattr(
@@ -45,7 +45,7 @@ def test_the_training_step_is_handed_over_with_all_that_it_updates(monkeypatch):
   function, specs = checks.step_check("conv", 2, "bfloat16").make()
   arguments = parameters(function, specs)
   assert arguments[0] == "2x32x32x3xf32"
-  # Weights, their momenta, and batch norm's averages.
+  # Weights, their momenta, and batch norm's moving averages.
   assert len(arguments) > 3 * 26
 
 
@@ -63,38 +63,38 @@ def test_weights_of_a_layer_are_arguments_of_the_program(dtype, short):
   assert parameters(*checks.layer_check(7, 32, 2, dtype).make()) == [maps, maps, *kernels, *tables]
 
 
-def test_the_program_is_made_for_a_tpu(monkeypatch):
+def test_program_is_lowered_for_a_tpu(monkeypatch):
   check = checks.layer_check(28, 16, 4, "float32")
   assert "stablehlo.while" not in compiler.lower(*check.make(), stage="stablehlo")
   monkeypatch.setattr(compiler, "use_target_device", lambda _: contextlib.nullcontext())
   assert "stablehlo.while" in compiler.lower(*check.make(), stage="stablehlo")
 
 
-def test_an_operation_that_xla_lacks_is_told():
+def test_operation_without_xla_support_raises():
   with pytest.raises(compiler.CompileError, match=r"(?s)unsupported operations.*Eig"):
     compiler.lower(lambda x: tf.linalg.eigvals(x), [tf.TensorSpec([4, 4])])
 
 
-def test_what_is_shared_is_counted_once():
+def test_shared_memory_is_counted_once():
   assert memory(arguments=5, outputs=4, shared=3, temporaries=20, code=100).total == 126
   assert memory(temporaries=63 * 2**28).fits
   assert not memory(temporaries=63 * 2**28, code=1).fits
 
 
-def test_lines_of_the_report():
+def test_rows_of_the_report():
   fits = checks.Result("a layer", 3.2, memory(arguments=GIB, temporaries=2 * GIB), None)
   assert fits.passed
   assert re.search(r"^a layer +3 +1,024 +0 +2,048 +0 +3,072  fits$", report.line(fits))
   large = checks.Result("a model", 3.2, memory(arguments=16 * GIB), None)
   assert not large.passed
   assert report.line(large).endswith("16,384  does not fit 15.75 GiB")
-  refused = checks.Result("a model", 3.2, None, "Ran out of memory")
-  assert not refused.passed
-  assert report.line(refused).endswith("does not compile or fit:\nRan out of memory")
+  failed = checks.Result("a model", 3.2, None, "Ran out of memory")
+  assert not failed.passed
+  assert report.line(failed).endswith("does not compile or fit:\nRan out of memory")
   assert report.header().index("argument") < report.header().index("total MiB")
 
 
-def test_a_refusal_does_not_end_the_checks(monkeypatch):
+def test_compile_error_does_not_stop_the_checks(monkeypatch):
   def compile_for_tpu(function, specs):
     if specs == ["large"]:
       raise compiler.CompileError("out of memory")
@@ -110,7 +110,7 @@ def test_a_refusal_does_not_end_the_checks(monkeypatch):
 
 
 @pytest.mark.parametrize("package", ["libtpu", "jax.experimental"])
-def test_without_the_extra_the_error_says_what_to_install(monkeypatch, package):
+def test_missing_package_error_has_installation_instructions(monkeypatch, package):
   monkeypatch.setitem(sys.modules, package, None)
   monkeypatch.setattr(compiler.os, "environ", {})
   compiler._core.cache_clear()

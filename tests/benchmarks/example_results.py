@@ -1,4 +1,4 @@
-"""Made-up measurements for the tests of the benchmark."""
+"""Example measurements for the tests of the benchmark."""
 
 from sasa_tf.benchmarks.results.records import Measurement
 from sasa_tf.benchmarks.workloads.cases import Case
@@ -23,8 +23,8 @@ ENVIRONMENT = {
 }
 
 
-def measurement(contestant, seconds=(0.02, 0.01, 0.03), *, case=None, **values):
-  """A measurement of the operation, or of what `case` says otherwise."""
+def measurement(candidate, seconds=(0.02, 0.01, 0.03), *, case=None, **values):
+  """Returns a measurement of the operation; `case` overrides its settings."""
   attributes = {
     "target": "op",
     "mode": "forward_backward",
@@ -41,5 +41,5 @@ def measurement(contestant, seconds=(0.02, 0.01, 0.03), *, case=None, **values):
     "environment": ENVIRONMENT,
   }
   return Measurement(
-    Case(contestant=contestant, **attributes | (case or {})), tuple(seconds), **defaults | values
+    Case(candidate=candidate, **attributes | (case or {})), tuple(seconds), **defaults | values
   )

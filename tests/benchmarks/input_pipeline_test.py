@@ -1,4 +1,4 @@
-"""Input pipeline against training step."""
+"""Throughput of the input pipeline and the training step."""
 
 import pytest
 
@@ -10,18 +10,26 @@ from tests.training import tiny_run
 @pytest.mark.parametrize(
   ("input_alone", "step_alone", "verdict"),
   [
-    (1000, 100, "the step bounds the run: the input could give 10.00 times as many images"),
-    (100, 250, "the input bounds the run: the step could take 2.50 times as many images"),
-    (100, 105, "about as fast"),
+    (
+      1000,
+      100,
+      "step is the bottleneck: the input pipeline could supply 10.00 times as many images",
+    ),
+    (
+      100,
+      250,
+      "pipeline is the bottleneck: the training step could process 2.50 times as many images",
+    ),
+    (100, 105, "about equally fast"),
   ],
 )
-def test_verdict(input_alone, step_alone, verdict):
+def test_verdict_names_the_bottleneck(input_alone, step_alone, verdict):
   assert verdict in str(Throughput(input_alone, step_alone))
 
 
-def test_figures_of_an_experiment(tmp_path):
+def test_experiment_is_measured(tmp_path):
   params = tiny_run.params(tiny_run.write_data(tmp_path))
-  figures = input_pipeline.measure(params, seconds=0.1, steps_per_loop=2)
-  assert figures.input_alone > figures.step_alone > 0
-  assert figures.together > 0
-  assert "training step alone" in str(figures)
+  throughput = input_pipeline.measure(params, seconds=0.1, steps_per_loop=2)
+  assert throughput.input_alone > throughput.step_alone > 0
+  assert throughput.together > 0
+  assert "training step alone" in str(throughput)

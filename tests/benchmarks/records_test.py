@@ -1,4 +1,4 @@
-"""Statistics, JSON lines, comparison."""
+"""Result files and their comparison."""
 
 import dataclasses
 import json
@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from sasa_tf.benchmarks.measurement.summary import Summary
 from sasa_tf.benchmarks.results import records
 from sasa_tf.benchmarks.results.compare import compare
 from sasa_tf.benchmarks.run import compare_files
@@ -15,21 +14,7 @@ from sasa_tf.errors import UserError
 from tests.benchmarks.example_results import ENVIRONMENT, measurement
 
 
-def test_median_and_quartiles():
-  assert Summary.of([5.0, 1.0, 2.0, 4.0, 3.0]) == (3.0, 2.0, 4.0)
-  assert Summary.of([2.0]) == (2.0, 2.0, 2.0)
-  assert Summary.of([1.0, 2.0]).median == 1.5
-
-
-@pytest.mark.parametrize(
-  ("other", "overlap"), [((2, 2, 3), True), ((9, 4, 9), True), ((5, 4.1, 6), False)]
-)
-def test_overlap_of_quartiles(other, overlap):
-  summary = Summary(3.0, 2.0, 4.0)
-  assert summary.overlaps(Summary(*other)) == Summary(*other).overlaps(summary) == overlap
-
-
-def test_json_lines_and_back(tmp_path):
+def test_json_lines_round_trip(tmp_path):
   path = str(tmp_path / "new" / "results.jsonl")
   found = [
     measurement("blocked", command="python -m x", parameters=3),
@@ -44,27 +29,27 @@ def test_json_lines_and_back(tmp_path):
   assert line["environment"] == ENVIRONMENT
 
 
-def test_the_last_of_one_case_counts(tmp_path):
+def test_last_measurement_of_a_case_is_read(tmp_path):
   path = str(tmp_path / "results.jsonl")
   records.append(path, [measurement("blocked", [1.0]), measurement("blocked", [2.0])])
   (found,) = records.read(path)
   assert found.seconds == (2.0,)
 
 
-def test_files_that_hold_no_results_are_refused(tmp_path):
+def test_files_without_results_raise(tmp_path):
   with pytest.raises(UserError, match=r"cannot read .* No such file"):
     records.read(str(tmp_path / "missing"))
   (tmp_path / "text").write_text("{}\n")
   with pytest.raises(UserError, match="line 1: expected a measurement"):
     records.read(str(tmp_path / "text"))
   (tmp_path / "empty").touch()
-  with pytest.raises(UserError, match="no measurement in it"):
+  with pytest.raises(UserError, match="contains no measurement"):
     records.read(str(tmp_path / "empty"))
   with pytest.raises(UserError, match="cannot write the results"):
     records.append(str(tmp_path), [])
 
 
-def test_groups_are_all_combinations():
+def test_groups_cover_all_combinations():
   groups = case_groups(
     ("a", "b"),
     ["forward", "forward_backward"],
@@ -75,11 +60,11 @@ def test_groups_are_all_combinations():
     target="op",
   )
   assert len(groups) == 16 and len({group[0].group for group in groups}) == 16
-  assert all([case.contestant for case in group] == ["a", "b"] for group in groups)
+  assert all([case.candidate for case in group] == ["a", "b"] for group in groups)
   assert all(group[0].group == group[1].group for group in groups)
 
 
-def test_comparison():
+def test_comparison_shows_ratios_and_missing_results():
   other = {"shape": (7, 7, 512)}
   old = [
     measurement("faster", [0.8, 1.0, 1.2]),
@@ -106,6 +91,6 @@ def test_comparison():
   assert max(map(len, text.splitlines())) <= 100
 
 
-def test_comparison_wants_two_files():
+def test_comparison_requires_two_files():
   with pytest.raises(UserError, match=r"two files.*received 1"):
     compare_files(["one"])

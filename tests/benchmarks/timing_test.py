@@ -1,12 +1,12 @@
-"""Runs in turn and their length, by a clock that the contestants themselves move on."""
+"""Order, length and summary of runs, with a clock that the runs advance themselves."""
 
 import pytest
 
-from sasa_tf.benchmarks.measurement.timing import round_robin, turns_for
+from sasa_tf.benchmarks.measurement.timing import Summary, iterations_for, round_robin
 
 
 class Clock:
-  """Stands still unless somebody works."""
+  """A clock that only advances in `work`."""
 
   def __init__(self):
     self.now = 100.0
@@ -18,17 +18,19 @@ class Clock:
     self.now += seconds
 
 
-@pytest.mark.parametrize(("a_turn", "overhead"), [(1e-6, 1e-3), (0.003, 0.0), (5.0, 0.0)])
-def test_a_run_is_long_enough_and_not_much_longer(a_turn, overhead):
+@pytest.mark.parametrize(("seconds", "overhead"), [(1e-6, 1e-3), (0.003, 0.0), (5.0, 0.0)])
+def test_runs_are_long_enough_and_not_much_longer(seconds, overhead):
   clock = Clock()
-  turns = turns_for(lambda turns: clock.work(overhead + turns * a_turn), 0.2, clock)
-  assert overhead + turns * a_turn >= 0.2
-  assert turns == 1 or turns * a_turn < 0.3
+  iterations = iterations_for(
+    lambda iterations: clock.work(overhead + iterations * seconds), 0.2, clock
+  )
+  assert overhead + iterations * seconds >= 0.2
+  assert iterations == 1 or iterations * seconds < 0.3
 
 
-def test_a_clock_too_coarse_for_one_turn_is_no_trouble():
+def test_clock_with_low_resolution():
   clock = Clock()
-  assert turns_for(lambda turns: clock.work(turns // 100), 0.2, clock) >= 100
+  assert iterations_for(lambda iterations: clock.work(iterations // 100), 0.2, clock) >= 100
 
 
 def test_twice_the_work_is_measured_as_twice_the_time():
@@ -39,14 +41,14 @@ def test_twice_the_work_is_measured_as_twice_the_time():
   assert [seconds for name, seconds in results if name == "twice"] == pytest.approx([0.2] * 4)
 
 
-def test_each_runs_once_a_round_and_the_first_changes():
+def test_each_runs_once_per_round_in_rotating_order():
   order = []
   runs = {name: lambda name=name: order.append(name) for name in "abc"}
   assert len(list(round_robin(runs, 4))) == 12
   assert "".join(order) == "abcbcacababc"
 
 
-def test_drift_of_the_machine_hits_all_alike():
+def test_drift_of_the_machine_affects_all_alike():
   clock = Clock()
   slowness = iter(range(1, 1000))
   runs = {name: lambda: clock.work(0.001 * next(slowness)) for name in "abc"}
@@ -56,7 +58,7 @@ def test_drift_of_the_machine_hits_all_alike():
   assert max(totals.values()) < 1.01 * min(totals.values())
 
 
-def test_who_fails_is_told_and_the_others_go_on():
+def test_failure_is_reported_and_the_others_continue():
   rounds = iter(range(100))
 
   def sometimes():
@@ -68,5 +70,19 @@ def test_who_fails_is_told_and_the_others_go_on():
   assert len([name for name, _ in results if name == "good"]) == 4
 
 
-def test_nobody_left_is_no_error():
+def test_no_runs_are_no_error():
   assert list(round_robin({}, 3)) == []
+
+
+def test_median_and_quartiles():
+  assert Summary.of([5.0, 1.0, 2.0, 4.0, 3.0]) == (3.0, 2.0, 4.0)
+  assert Summary.of([2.0]) == (2.0, 2.0, 2.0)
+  assert Summary.of([1.0, 2.0]).median == 1.5
+
+
+@pytest.mark.parametrize(
+  ("other", "overlap"), [((2, 2, 3), True), ((9, 4, 9), True), ((5, 4.1, 6), False)]
+)
+def test_overlap_of_quartiles(other, overlap):
+  summary = Summary(3.0, 2.0, 4.0)
+  assert summary.overlaps(Summary(*other)) == Summary(*other).overlaps(summary) == overlap

@@ -1,4 +1,4 @@
-"""The benchmark as a user starts it; what it measures is tested in tests/analysis."""
+"""The benchmark program; what it measures is tested in tests/benchmarks."""
 
 import pathlib
 import subprocess
@@ -21,7 +21,7 @@ def benchmark(*arguments):
 def test_flags_reach_the_measurement(tmp_path):
   results = tmp_path / "results.jsonl"
   status, output, errors = benchmark(
-    "--contestants=conv3x3,auto",
+    "--candidates=conv3x3,auto",
     "--shapes=4x4x8",
     "--num_heads=2",
     "--kernel_size=3",
@@ -35,7 +35,7 @@ def test_flags_reach_the_measurement(tmp_path):
     "--min_run_seconds=0",
     "--nomemory",
     "--threads=1",
-    "--baseline=auto",
+    "--baselines=auto",
     f"--output={results}",
   )
   assert status == 0, errors
@@ -44,12 +44,12 @@ def test_flags_reach_the_measurement(tmp_path):
   ) in output
   assert "vs auto" in output and "peak MiB" not in output and "threads: 1" in output
   assert results.read_text().count("\n") == 2
-  assert '"command": "python -m sasa_tf.bin.benchmark --contestants=conv3x3,auto' in (
+  assert '"command": "python -m sasa_tf.bin.benchmark --candidates=conv3x3,auto' in (
     results.read_text()
   )
 
 
-def test_mistakes_are_told_in_a_sentence():
+def test_invalid_flags_print_one_sentence():
   status, _, errors = benchmark("--shapes=56x56")
   assert status == 2 and "Traceback" not in errors
   assert "--shapes: expected HxWxC such as 56x56x64; received '56x56'" in errors

@@ -1,4 +1,4 @@
-"""The program once in a process; its logic is tested in tests/analysis."""
+"""The program in a process; its logic is tested in tests/analysis."""
 
 import ast
 import inspect
@@ -12,7 +12,7 @@ from sasa_tf.modeling import SASAResNetBase
 SOURCE = pathlib.Path(__file__).parents[2] / "sasa_tf" / "bin" / "profile_model.py"
 
 
-def test_a_configuration_is_counted_as_its_header_says():
+def test_parameters_of_a_config_file():
   done = subprocess.run(
     [
       sys.executable,
@@ -33,7 +33,7 @@ def test_a_configuration_is_counted_as_its_header_says():
   assert value["profiler"]["flops"] > 0
 
 
-def test_flags_are_the_models_arguments():
+def test_flags_match_the_arguments_of_the_model():
   flags = {
     node.args[0].value
     for statement in ast.parse(SOURCE.read_text()).body
@@ -41,7 +41,7 @@ def test_flags_are_the_models_arguments():
     for node in statement.value.elts
   }
   arguments = set(inspect.signature(SASAResNetBase.__init__).parameters)
-  # What costs nothing, what other flags say, and how it is trained.
+  # Arguments that do not affect the cost or that other flags set.
   unused = {"self", "kwargs", "border", "input_shape", "activation", "use_sync_bn"}
   unused |= {"norm_momentum", "norm_epsilon", "kernel_initializer", "kernel_regularizer"}
   unused |= {"zero_init_residual"}

@@ -1,4 +1,4 @@
-"""The scaling program: a dry run on processors."""
+"""The scaling program: a dry run on logical CPUs."""
 
 import json
 import subprocess
@@ -11,9 +11,9 @@ import pytest
 def test_dry_run(tmp_path):
   output = tmp_path / "scaling.jsonl"
   arguments = ["--num_logical_cpus=2", "--model_id=26", "--image_size=32", "--batch_size=4"]
-  effort = ["--dtype=float32", "--steps=2", "--rounds=1", "--models=conv"]
+  size = ["--dtype=float32", "--steps=2", "--rounds=1", "--models=conv"]
   printed = subprocess.run(
-    [sys.executable, "-m", "sasa_tf.bin.scaling", *arguments, *effort, f"--output={output}"],
+    [sys.executable, "-m", "sasa_tf.bin.scaling", *arguments, *size, f"--output={output}"],
     stdout=subprocess.PIPE,
     text=True,
     check=True,

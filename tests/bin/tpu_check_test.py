@@ -1,4 +1,4 @@
-"""The flags and the exit status of `tpu_check`, without its compiler."""
+"""Flags and exit status of `tpu_check`, without the compiler."""
 
 import pytest
 from absl import flags
@@ -19,7 +19,7 @@ def _parsed_flags():
 
 
 def run(monkeypatch, answer, **values):
-  """Runs the program on a compiler that always gives the same answer."""
+  """Runs the program with `answer` in place of the compiler."""
   monkeypatch.setattr(compiler, "require_compiler", lambda: None)
   monkeypatch.setattr(compiler, "compile_for_tpu", answer)
   with flagsaver.flagsaver(**values):
@@ -27,7 +27,7 @@ def run(monkeypatch, answer, **values):
 
 
 @pytest.mark.parametrize(("flag", "value"), [("targets", "op"), ("dtypes", "float16")])
-def test_unknown_values_are_refused(flag, value):
+def test_unknown_values_raise(flag, value):
   with (
     flagsaver.flagsaver(**{flag: [value]}),
     pytest.raises(UserError, match=f"--{flag}: expected"),
@@ -35,7 +35,7 @@ def test_unknown_values_are_refused(flag, value):
     tpu_check.main(["tpu_check"])
 
 
-def test_each_check_is_a_line(monkeypatch, capsys):
+def test_each_check_is_one_row(monkeypatch, capsys):
   run(monkeypatch, lambda *_: FITS, targets=["layer"], dtypes=["float32"], batch_size=2)
   header, *lines = capsys.readouterr().out.splitlines()
   assert header.startswith("compiled for a TPU v5e core")
@@ -43,7 +43,7 @@ def test_each_check_is_a_line(monkeypatch, capsys):
   assert all("batch 2, float32" in line and line.endswith("  fits") for line in lines)
 
 
-def test_what_does_not_fit_is_exit_status_1(monkeypatch, capsys):
+def test_exit_status_is_1_if_a_program_does_not_fit(monkeypatch, capsys):
   answers = iter([FITS, LARGE, FITS, FITS])
   with pytest.raises(SystemExit) as stopped:
     run(monkeypatch, lambda *_: next(answers), targets=["layer"], dtypes=["float32"])
@@ -51,11 +51,11 @@ def test_what_does_not_fit_is_exit_status_1(monkeypatch, capsys):
   assert capsys.readouterr().out.count("does not fit 15.75 GiB") == 1
 
 
-def test_what_does_not_compile_is_exit_status_1(monkeypatch, capsys):
-  def refuse(*_):
+def test_exit_status_is_1_if_a_program_does_not_compile(monkeypatch, capsys):
+  def fail(*_):
     raise compiler.CompileError("no such operation")
 
   with pytest.raises(SystemExit) as stopped:
-    run(monkeypatch, refuse, targets=["layer"], dtypes=["float32"])
+    run(monkeypatch, fail, targets=["layer"], dtypes=["float32"])
   assert stopped.value.code == 1
   assert capsys.readouterr().out.count("no such operation") == 4

@@ -1,6 +1,7 @@
 """Progress bars on terminals and progress lines in logs."""
 
 import io
+import sys
 
 import pytest
 
@@ -111,6 +112,14 @@ def test_terminal_shows_a_bar():
   assert "Converting" in text and "Writing" in text
   assert "Skipped a.png\n" in text
   assert "10/10" in text and "image" in text and text.endswith("\n")
+
+
+def test_terminal_without_tqdm_shows_lines(monkeypatch):
+  monkeypatch.setitem(sys.modules, "tqdm", None)
+  terminal = Terminal()
+  with ProgressBar(1, "Converting", unit="image", stream=terminal) as progress:
+    progress.advance()
+  assert terminal.getvalue().startswith("Converting image 1/1 (100%), ")
 
 
 def test_transient_bar_is_removed():

@@ -1,6 +1,6 @@
-"""What models cost, in closed form."""
+"""Parameters, FLOPs and bytes of models, in closed form."""
 
-# Importing a file of rules enters them.
+# Importing a module of rules registers them.
 from sasa_tf.analysis.cost import (
   attention_rules,
   baseline_rules,
@@ -9,19 +9,19 @@ from sasa_tf.analysis.cost import (
   pyramid_rules,
   stem_rules,
 )
-from sasa_tf.analysis.cost.conventions import CONVENTIONS, KINDS, Convention, find_convention
+from sasa_tf.analysis.cost.conventions import CONVENTIONS, OP_KINDS, Convention, find_convention
 from sasa_tf.analysis.cost.graph_cost import cost_model
-from sasa_tf.analysis.cost.layer_ops import FREE, Facts, elements
+from sasa_tf.analysis.cost.layer_ops import FREE, LayerOps, elements
 from sasa_tf.analysis.cost.model_cost import LayerCost, ModelCost
 from sasa_tf.analysis.cost.registry import layer_rule
 
 __all__ = [
   "CONVENTIONS",
   "FREE",
-  "KINDS",
+  "OP_KINDS",
   "Convention",
-  "Facts",
   "LayerCost",
+  "LayerOps",
   "ModelCost",
   "attention_rules",
   "baseline_rules",

@@ -1,4 +1,4 @@
-"""Rules of the layers that the paper argues against: attention beside convolutions."""
+"""Rules of the attention layers that augment convolutions, the paper's baselines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from sasa_tf.analysis.cost.layer_ops import Facts, Shape, elements
+from sasa_tf.analysis.cost.layer_ops import LayerOps, Shape, elements
 from sasa_tf.analysis.cost.registry import layer_rule
 from sasa_tf.layers import AttentionAugmentedConv2DBase, NonLocal2DBase, SqueezeExcitation2DBase
 
@@ -14,13 +14,13 @@ from sasa_tf.layers import AttentionAugmentedConv2DBase, NonLocal2DBase, Squeeze
 @layer_rule(SqueezeExcitation2DBase)
 def squeeze_excitation(
   layer: SqueezeExcitation2DBase, inputs: Sequence[Shape], outputs: Sequence[Shape]
-) -> Facts:
-  """A mean, two dense layers on it, and a product with each pixel."""
+) -> LayerOps:
+  """Counts global pooling, two dense layers and the scaling of each pixel."""
   channels = inputs[0][-1]
   squeezed = max(1, channels // layer.ratio)
-  return Facts(
+  return LayerOps(
     parameters=2 * channels * squeezed + squeezed + channels,
-    work={
+    op_counts={
       "multiply_add": 2 * channels * squeezed,
       "elementwise": squeezed + channels + elements(outputs),
       "activate": squeezed + channels,
@@ -30,26 +30,30 @@ def squeeze_excitation(
 
 
 @layer_rule(NonLocal2DBase)
-def non_local(layer: NonLocal2DBase, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> Facts:
-  """Global attention of one head, batch norm, and the addition of both."""
+def non_local(layer: NonLocal2DBase, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> LayerOps:
+  """Counts global attention with one head, batch norm and the residual addition."""
   ((_, height, width, channels),) = inputs
   inner, pixels, keys = layer.inner_filters, height * width, height * width
-  work = Counter(normalize=elements(outputs), elementwise=elements(outputs))
+  counts = Counter(normalize=elements(outputs), elementwise=elements(outputs))
   if layer.subsample:
     keys = math.ceil(height / 2) * math.ceil(width / 2)
-    work["pool"] += 2 * 4 * keys * inner
-  work["multiply_add"] += 4 * pixels * channels * inner + 2 * pixels * keys * inner
-  work["softmax"] += pixels * keys
+    counts["pool"] += 2 * 4 * keys * inner
+  counts["multiply_add"] += 4 * pixels * channels * inner + 2 * pixels * keys * inner
+  counts["softmax"] += pixels * keys
   if layer.scale != 1:
-    work["elementwise"] += pixels * inner
-  return Facts(parameters=4 * channels * inner + 2 * channels, statistics=2 * channels, work=work)
+    counts["elementwise"] += pixels * inner
+  return LayerOps(
+    parameters=4 * channels * inner + 2 * channels,
+    non_trainable_parameters=2 * channels,
+    op_counts=counts,
+  )
 
 
 @layer_rule(AttentionAugmentedConv2DBase)
 def attention_augmented(
   layer: AttentionAugmentedConv2DBase, inputs: Sequence[Shape], outputs: Sequence[Shape]
-) -> Facts:
-  """A convolution and, at the output's resolution, global attention."""
+) -> LayerOps:
+  """Counts a convolution and global attention at the resolution of the output."""
   channels = inputs[0][-1]
   ((_, height, width, filters),) = outputs
   keys, values, heads = layer.key_filters, layer.value_filters, layer.num_heads
@@ -57,19 +61,19 @@ def attention_augmented(
   kernels = layer.kernel_size**2 * channels * (filters - values)
   kernels += channels * (2 * keys + values) + values**2
   parameters = kernels
-  work = Counter(
+  counts = Counter(
     multiply_add=pixels * kernels + pairs * (keys + values),
     softmax=pairs * heads,
     elementwise=pixels * keys,  # the query's scale
   )
   if layer.positions == "relative":
-    # The embeddings are as many as the map's offsets, so q.r is taken row by row and column by
-    # column in every implementation.
+    # There is one embedding per row and column offset of the feature map, so every implementation
+    # computes q.r per row and per column.
     parameters += (2 * height - 1 + 2 * width - 1) * (keys // heads)
-    work["multiply_add"] += pixels * (height + width) * keys
-    work["elementwise"] += 2 * pairs * heads
+    counts["multiply_add"] += pixels * (height + width) * keys
+    counts["elementwise"] += 2 * pairs * heads
   elif layer.positions == "absolute":
-    work["elementwise"] += pixels * channels
+    counts["elementwise"] += pixels * channels
   if layer.strides > 1:
-    work["pool"] += (2 * layer.strides - 1) ** 2 * pixels * channels
-  return Facts(parameters=parameters, work=work)
+    counts["pool"] += (2 * layer.strides - 1) ** 2 * pixels * channels
+  return LayerOps(parameters=parameters, op_counts=counts)

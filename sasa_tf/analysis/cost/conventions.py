@@ -1,6 +1,6 @@
-"""What counts as a floating point operation: one price list a convention.
+"""Conventions for counting floating point operations (FLOPs).
 
-A layer's rule says how often it does each kind of work; a convention says what one of each costs.
+The rule of a layer counts its operations by kind; a convention gives the FLOPs of each kind.
 """
 
 from __future__ import annotations
@@ -8,48 +8,48 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-# Kind of work -> what one of it is.
-KINDS = {
-  "multiply_add": "one product added to a sum: convolution, projection, q.k, a.v",
-  "key_position": "one channel of q.r of one neighbour, beside q.k",
-  "key_position_sum": "one logit put together, q.k + q.r",
-  "lone_position": "one channel of q.r of one neighbour, without q.k, neighbour by neighbour",
-  "axis_position": "one channel of q.r of one row or column, without q.k, axis by axis",
-  "axis_position_sum": "one logit put together of its row's and its column's product",
-  "softmax": "one logit made a weight",
-  "normalize": "one element normalized",
-  "activate": "one element through a non-linearity",
-  "elementwise": "one element added to, or multiplied by, another: bias, shortcut",
-  "pool": "one element of one pooling window",
-  "stem_element": "one element of the output of the stem's attention",
+# Kind of operation -> what is counted.
+OP_KINDS = {
+  "multiply_add": "multiply-adds of convolutions, projections, q.k and a.v",
+  "key_position": "multiply-adds of q.r, in attention that also has q.k",
+  "key_position_sum": "additions q.k + q.r, one per logit",
+  "position_only": "multiply-adds of q.r without q.k, computed per neighbour",
+  "axis_position": "multiply-adds of q.r without q.k, computed per row and column of the window",
+  "axis_position_sum": "additions of the row's and the column's product, one per logit",
+  "softmax": "logits of a softmax",
+  "normalize": "normalized elements",
+  "activate": "elements of a non-linearity",
+  "elementwise": "elementwise additions and multiplications: bias, shortcut",
+  "pool": "elements of all pooling windows",
+  "stem_element": "output elements of the attention stem",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-  """A price list.
+  """A convention for counting FLOPs.
 
   Attributes:
-    name: as reports print it.
-    summary: one line on what is counted.
-    prices: FLOPs of one of each kind of work in `KINDS`; a kind that is left out costs nothing.
+    name: shown in reports.
+    summary: description of what is counted, shown in reports.
+    flops_per_op: {kind in `OP_KINDS`: FLOPs per operation}; missing kinds count as 0.
   """
 
   name: str
   summary: str
-  prices: Mapping[str, int]
+  flops_per_op: Mapping[str, int]
 
   def __post_init__(self):
-    unknown = sorted(set(self.prices) - set(KINDS))
+    unknown = sorted(set(self.flops_per_op) - set(OP_KINDS))
     if unknown:
       raise ValueError(
-        f"convention {self.name!r} has prices for unknown kinds of work {unknown}; expected some "
-        f"of {tuple(KINDS)}."
+        f"convention {self.name!r} has FLOPs for unknown kinds of operations {unknown}; expected "
+        f"some of {tuple(OP_KINDS)}."
       )
 
-  def flops(self, work: Mapping[str, int]) -> int:
-    """Returns the FLOPs of `work`, {kind of work: how often}."""
-    return sum(self.prices.get(kind, 0) * count for kind, count in work.items())
+  def flops(self, op_counts: Mapping[str, int]) -> int:
+    """Returns the FLOPs of {kind of operation: count}."""
+    return sum(self.flops_per_op.get(kind, 0) * count for kind, count in op_counts.items())
 
 
 CONVENTIONS = {
@@ -57,15 +57,15 @@ CONVENTIONS = {
   for convention in (
     Convention(
       "mac",
-      "2 a multiply-add of convolutions, projections, q.k, q.r and a.v, and the additions that "
-      "join q.k to q.r; nothing else",
-      # With `key_position_sum`, 1 a logit, ResNet-50 is 6.973 G, as published for this convention;
-      # without it, 6.966 G.
-      {"multiply_add": 2, "key_position": 2, "key_position_sum": 1, "lone_position": 2},
+      "2 per multiply-add of convolutions, projections, q.k, q.r and a.v, and the additions "
+      "q.k + q.r; nothing else",
+      # With 1 per logit for `key_position_sum`, SASA-ResNet-50 with a convolutional stem has
+      # 6.973 G, as published for this convention; without it, 6.966 G.
+      {"multiply_add": 2, "key_position": 2, "key_position_sum": 1, "position_only": 2},
     ),
     Convention(
       "paper",
-      "fitted to the paper's rows: logits as q.(k + r), 8 a logit for the softmax, 4 an element "
+      "fitted to the paper's rows: logits as q.(k + r), 8 per logit for the softmax, 4 per element "
       "for normalization, 1 for activations, additions and pooling",
       {
         "multiply_add": 2,
@@ -77,8 +77,8 @@ CONVENTIONS = {
         "activate": 1,
         "elementwise": 1,
         "pool": 1,
-        # The rows with an attention stem were fitted with a non-linearity after its batch norm.
-        # App. A.1 names none, and our stem has none.
+        # The rows with an attention stem fit only with a non-linearity after its batch norm, which
+        # App. A.1 does not mention and this library's stem does not have.
         "stem_element": 1,
       },
     ),
@@ -87,10 +87,10 @@ CONVENTIONS = {
 
 
 def find_convention(convention: str | Convention) -> Convention:
-  """Returns the convention of a name, or the one that is given.
+  """Returns the convention with this name; returns a `Convention` unchanged.
 
   Raises:
-    ValueError: no convention has this name.
+    ValueError: there is no convention with this name.
   """
   if isinstance(convention, Convention):
     return convention

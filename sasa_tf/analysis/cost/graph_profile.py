@@ -1,6 +1,6 @@
-"""What TensorFlow's profiler counts in a model's graph, and what it does not.
+"""The FLOPs that TensorFlow's profiler counts in a model's graph, and what it does not count.
 
-It is the figure that TF Model Garden logs (`official.core.train_utils.try_count_flops`).
+TF Model Garden logs this number (`official.core.train_utils.try_count_flops`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework.convert_to_constants import (
-  convert_variables_to_constants_v2_as_graph,
-)
 
-# Operations on floats that compute nothing.
+from sasa_tf.compat.tensorflow import graph_with_constant_variables
+
+# Operations on floats without arithmetic.
 _MOVEMENT = frozenset(
   {
     "BatchToSpaceND",
@@ -69,14 +68,14 @@ _MOVEMENT = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class GraphProfile:
-  """The count of the profiler, for one image.
+  """The profiler's counts for one image.
 
   Attributes:
-    flops: its figure. It is that of the operations that run, so it depends on the implementation
-      of attention and includes what that one wastes.
-    uncounted: {type of operation: how many} of those that compute with floats and count as 0:
-      the profiler has no formula for them, or does not know their shapes.
-    loops: how many loops there are. Their bodies count as if they ran once.
+    flops: FLOPs of the operations that run. They depend on the implementation of attention and
+      include its redundant operations.
+    uncounted: {type of operation: number} of floating point operations that count as 0, because the
+      profiler has no formula for them or does not know their shapes.
+    loops: number of loops. Their bodies count as if they ran once.
   """
 
   flops: int
@@ -85,14 +84,14 @@ class GraphProfile:
 
 
 def profile_graph(model: Any, input_shapes: Sequence[Sequence[int]]) -> GraphProfile:
-  """Builds the graph of a model for one image and lets TensorFlow's profiler count it.
+  """Builds the graph of a model for one image and counts it with TensorFlow's profiler.
 
   Args:
-    model: of either Keras.
-    input_shapes: of each input without the batch.
+    model: a model of Keras 3 or tf_keras.
+    input_shapes: shape of each input without the batch dimension.
 
   Returns:
-    The count, as Model Garden's trainer logs it.
+    The counts, with the FLOPs that Model Garden's trainer logs.
   """
   specs = [
     tf.TensorSpec((1, *shape), tensor.dtype)
@@ -103,9 +102,8 @@ def profile_graph(model: Any, input_shapes: Sequence[Sequence[int]]) -> GraphPro
     return model(images[0] if len(images) == 1 else list(images), training=False)
 
   with _quiet():
-    # With weights as constants, what is called in functions lies open.
-    function = tf.function(forward).get_concrete_function(*specs)
-    graph = convert_variables_to_constants_v2_as_graph(function)[0].graph
+    # The conversion to constants also inlines function calls.
+    graph = graph_with_constant_variables(tf.function(forward).get_concrete_function(*specs))
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
     by_type = tf.compat.v1.profiler.profile(graph=graph, cmd="op", options=options)
@@ -128,7 +126,7 @@ def profile_graph(model: Any, input_shapes: Sequence[Sequence[int]]) -> GraphPro
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Without the profiler's remarks: that it is of TensorFlow 1, and on operations of no size."""
+  """Suppresses the profiler's warnings on its deprecation and on operations of unknown size."""
   logger = tf.get_logger()
   level = logger.level
   logger.setLevel("ERROR")

@@ -1,4 +1,4 @@
-"""What a rule says about one call of a layer, and words for shapes."""
+"""The operations of one layer call, as returned by a layer rule."""
 
 from __future__ import annotations
 
@@ -7,50 +7,54 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sasa_tf.analysis.cost.conventions import KINDS
+from sasa_tf.analysis.cost.conventions import OP_KINDS
 
-# Of one tensor, the batch of 1 included; all sizes are known.
+# Shape of one tensor, including the batch size of 1; all sizes are known.
 Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-  """What one call of a layer needs, for one image.
+class LayerOps:
+  """Weights and operations of one layer call, for one image.
 
   Attributes:
-    parameters: weights that training moves.
-    statistics: weights that it does not, such as batch norm's moving averages.
-    work: {kind of work in `KINDS`: how often}.
-    moves: whether the call reads its inputs and writes its outputs. False for what is a matter of
-      bookkeeping alone, such as a change of shape.
+    parameters: number of trainable weights.
+    non_trainable_parameters: number of other weights, such as batch norm's moving averages.
+    op_counts: {kind of operation in `OP_KINDS`: count}.
+    moves_data: whether the call reads its inputs and writes its outputs; False for a reshape.
+
+  Raises:
+    ValueError: a kind of operation is unknown.
   """
 
   parameters: int = 0
-  statistics: int = 0
-  work: Mapping[str, int] = dataclasses.field(default_factory=dict)
-  moves: bool = True
+  non_trainable_parameters: int = 0
+  op_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  moves_data: bool = True
 
   def __post_init__(self):
-    unknown = sorted(set(self.work) - set(KINDS))
+    unknown = sorted(set(self.op_counts) - set(OP_KINDS))
     if unknown:
-      raise ValueError(f"unknown kinds of work {unknown}; expected some of {tuple(KINDS)}.")
+      raise ValueError(
+        f"unknown kinds of operations {unknown}; expected some of {tuple(OP_KINDS)}."
+      )
 
 
-FREE = Facts(moves=False)
+FREE = LayerOps(moves_data=False)
 
 
 def elements(shapes: Sequence[Shape]) -> int:
-  """Returns how many numbers tensors of these shapes hold."""
+  """Returns the total number of elements of tensors with these shapes."""
   return sum(map(math.prod, shapes))
 
 
 def channel_axis(layer: Any) -> int:
-  """Returns the axis of the channels of a Keras layer that knows a data format."""
+  """Returns the channel axis of a Keras layer with a `data_format`."""
   return 1 if layer.data_format == "channels_first" else -1
 
 
-def activation_work(layer: Any, outputs: Sequence[Shape]) -> dict[str, int]:
-  """Returns the work of a layer's `activation` argument: none, softmax, or any other."""
+def activation_counts(layer: Any, outputs: Sequence[Shape]) -> dict[str, int]:
+  """Returns the operations of a layer's `activation` argument."""
   name = getattr(layer.activation, "__name__", type(layer.activation).__name__)
   if layer.activation is None or name == "linear":
     return {}

@@ -1,4 +1,4 @@
-"""What a model costs, by layer and in all."""
+"""The cost of a model, per layer and in total."""
 
 from __future__ import annotations
 
@@ -11,58 +11,59 @@ from sasa_tf.analysis.cost.layer_ops import Shape
 
 @dataclasses.dataclass(frozen=True)
 class LayerCost:
-  """What one call of a layer costs.
+  """The cost of one layer call.
+
+  A layer without a rule has None for its operations, FLOPs and bytes.
 
   Attributes:
-    name: of the layer; that of nested models before it, with slashes, and the number of the call
-      after it, with a colon, from the second on.
+    name: "model/layer" for layers of nested models; further calls of a shared layer are "layer:2",
+      "layer:3", ...
     type: name of the layer's class.
-    output_shape: without the batch; of the first output, where there are several.
-    parameters: weights that training moves; 0 from the second call on.
-    statistics: weights that it does not, such as batch norm's moving averages.
-    work: {kind of work: how often} for one image, or None for a foreign layer.
-    flops: of one image, in the convention of the `ModelCost`; None for a foreign layer.
-    activation_bytes: read and written of one batch; None for a foreign layer.
-    weight_bytes: read; None for a foreign layer.
+    output_shape: without the batch dimension; that of the first output if there are several.
+    parameters: number of trainable weights; 0 for further calls of a shared layer.
+    non_trainable_parameters: number of other weights, such as batch norm's moving averages.
+    op_counts: {kind of operation: count} for one image.
+    flops: for one image, in the convention of the `ModelCost`.
+    activation_bytes: bytes of inputs and outputs for one batch.
+    weight_bytes: bytes of the weights.
   """
 
   name: str
   type: str
   output_shape: Shape
   parameters: int
-  statistics: int
-  work: Mapping[str, int] | None = None
+  non_trainable_parameters: int
+  op_counts: Mapping[str, int] | None = None
   flops: int | None = None
   activation_bytes: int | None = None
   weight_bytes: int | None = None
 
   @property
   def known(self) -> bool:
-    """Whether there is a rule for the layer."""
-    return self.work is not None
+    """Whether the layer has a rule."""
+    return self.op_counts is not None
 
   @property
   def bytes(self) -> int | None:
-    """Read and written by one batch."""
+    """Bytes of inputs, outputs and weights for one batch."""
     return self.activation_bytes + self.weight_bytes if self.known else None
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelCost:
-  """What a forward pass of a model costs.
+  """The cost of a forward pass of a model.
 
-  FLOPs are those of one image. Bytes are those of one batch if every layer reads its inputs and
-  its weights once and writes its outputs once: what a perfect implementation of each layer moves
-  to and from memory, and less where a compiler fuses several. What a layer keeps to itself, such
-  as the logits of attention, is not among them, as it depends on the implementation.
+  FLOPs are for one image. Bytes are for one batch, if every layer reads its inputs and weights once
+  and writes its outputs once. A compiler that fuses layers moves less. Intermediate tensors of a
+  layer, such as the logits of attention, depend on the implementation and are not included.
 
   Attributes:
     model: name of the model.
-    input_shapes: of the model's inputs, each (H, W, C), or whatever follows the batch.
-    convention: what counts as a FLOP.
-    batch_size: B, of the bytes.
-    dtype: of activations and weights when they are read and written.
-    layers: one entry a call, in the order of execution.
+    input_shapes: shape of each input without the batch dimension, usually (H, W, C).
+    convention: for counting FLOPs.
+    batch_size: B, for the bytes.
+    dtype: of activations and weights in memory.
+    layers: one entry per layer call, in the order of execution.
   """
 
   model: str
@@ -74,44 +75,44 @@ class ModelCost:
 
   @property
   def unknown(self) -> tuple[LayerCost, ...]:
-    """The foreign layers. With any, `flops` and `bytes` are those of the others alone."""
+    """Calls of layers without a rule, which `flops` and `bytes` do not include."""
     return tuple(layer for layer in self.layers if not layer.known)
 
   @property
   def parameters(self) -> int:
-    """Weights that training moves, those of foreign layers included."""
+    """Number of trainable weights, including layers without a rule."""
     return sum(layer.parameters for layer in self.layers)
 
   @property
-  def statistics(self) -> int:
-    """Weights that training does not move, those of foreign layers included."""
-    return sum(layer.statistics for layer in self.layers)
+  def non_trainable_parameters(self) -> int:
+    """Number of non-trainable weights, including layers without a rule."""
+    return sum(layer.non_trainable_parameters for layer in self.layers)
 
   @property
   def flops(self) -> int:
-    """FLOPs of one image in all known layers."""
+    """FLOPs for one image in all layers with a rule."""
     return sum(layer.flops for layer in self.layers if layer.known)
 
   @property
   def activation_bytes(self) -> int:
-    """Bytes of activations of one batch, read and written by all known layers."""
+    """Bytes of inputs and outputs for one batch, of all layers with a rule."""
     return sum(layer.activation_bytes for layer in self.layers if layer.known)
 
   @property
   def weight_bytes(self) -> int:
-    """Bytes of weights, read by all known layers."""
+    """Bytes of the weights of all layers with a rule."""
     return sum(layer.weight_bytes for layer in self.layers if layer.known)
 
   @property
   def bytes(self) -> int:
-    """Bytes of activations and weights."""
+    """Bytes of activations and weights for one batch."""
     return self.activation_bytes + self.weight_bytes
 
   def in_convention(self, convention: str | Convention) -> ModelCost:
-    """Returns the same with FLOPs counted in another convention."""
+    """Returns the same cost with FLOPs in another convention."""
     convention = find_convention(convention)
     layers = (
-      dataclasses.replace(layer, flops=convention.flops(layer.work)) if layer.known else layer
+      dataclasses.replace(layer, flops=convention.flops(layer.op_counts)) if layer.known else layer
       for layer in self.layers
     )
     return dataclasses.replace(self, convention=convention, layers=tuple(layers))

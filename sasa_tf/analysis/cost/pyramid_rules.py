@@ -1,10 +1,10 @@
-"""Rule of the top-down step of feature pyramids."""
+"""Rule of the top-down step of a feature pyramid."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sasa_tf.analysis.cost.layer_ops import Facts, Shape, elements
+from sasa_tf.analysis.cost.layer_ops import LayerOps, Shape, elements
 from sasa_tf.analysis.cost.registry import layer_rule
 from sasa_tf.layers import UpsampleAdd2DBase
 
@@ -12,7 +12,7 @@ from sasa_tf.layers import UpsampleAdd2DBase
 @layer_rule(UpsampleAdd2DBase)
 def upsample_add(
   layer: UpsampleAdd2DBase, inputs: Sequence[Shape], outputs: Sequence[Shape]
-) -> Facts:
-  """Repetition is free of arithmetic, the addition is not."""
+) -> LayerOps:
+  """Counts the addition. Nearest-neighbour upsampling takes no operations."""
   del layer, inputs
-  return Facts(work={"elementwise": elements(outputs)})
+  return LayerOps(op_counts={"elementwise": elements(outputs)})

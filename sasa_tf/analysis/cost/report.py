@@ -1,4 +1,4 @@
-"""The report on what one model costs."""
+"""The report on the cost of one model."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich import box
+import rich.table
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from sasa_tf.analysis.cost import CONVENTIONS, LayerCost, ModelCost
 from sasa_tf.analysis.cost.graph_profile import GraphProfile
-from sasa_tf.analysis.report_formats import csv_text, json_text, markdown_table
+from sasa_tf.reporting import Column, Table, csv_text, json_text
 
-# What a line of the table is about.
+# What a row of the table summarizes.
 LEVELS = ("layer", "block", "group")
 
 _TITLES = ("layer", "type", "output", "parameters", "MFLOPs", "MB")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Line:
-  """One line of the table: some calls of layers and what they cost together."""
+class _Row:
+  """A row of the table: consecutive layer calls and their total cost."""
 
   name: str
   layers: tuple[LayerCost, ...]
@@ -50,55 +49,55 @@ class _Line:
     ]
 
 
-def _group(name: str) -> str:
-  """Returns what a layer's name has in common with its neighbours': all before the first _."""
+def _stage(name: str) -> str:
+  """Returns the stage of a layer, the part of its name before the first underscore."""
   return re.match(r"(.*/)?[^_]*", name)[0]
 
 
 def _block(name: str) -> str:
-  """Returns the block that a layer belongs to, otherwise its group."""
+  """Returns the block of a layer, or its stage if it is in no block."""
   block = re.match(r"(.*/)?group\d+_block\d+", name)
-  return block[0] if block else _group(name)
+  return block[0] if block else _stage(name)
 
 
-def _runs(layers: Iterable[LayerCost], key: Any) -> Iterator[_Line]:
+def _runs(layers: Iterable[LayerCost], key: Any) -> Iterator[_Row]:
   for name, run in itertools.groupby(layers, key=lambda layer: key(layer.name)):
-    yield _Line(name, tuple(run))
+    yield _Row(name, tuple(run))
 
 
-def _sections(cost: ModelCost, by: str) -> Iterator[tuple[_Line, list[_Line]]]:
-  """Yields (group, its lines); no lines for what says all about itself."""
-  for group in _runs(cost.layers, _group):
+def _sections(cost: ModelCost, by: str) -> Iterator[tuple[_Row, list[_Row]]]:
+  """Yields (stage, its rows); no rows if the stage has only one."""
+  for stage in _runs(cost.layers, _stage):
     if by == "layer":
-      lines = [_Line(layer.name, (layer,)) for layer in group.layers]
+      rows = [_Row(layer.name, (layer,)) for layer in stage.layers]
     else:
-      lines = list(_runs(group.layers, _block)) if by == "block" else []
-    if len(lines) > 1:
-      shorter = (line.name.removeprefix(f"{group.name}_").rpartition("/")[2] for line in lines)
-      yield group, [_Line(name, line.layers) for name, line in zip(shorter, lines, strict=True)]
-    elif len(group.layers) == 1:
-      yield _Line(group.layers[0].name, group.layers), []
+      rows = list(_runs(stage.layers, _block)) if by == "block" else []
+    if len(rows) > 1:
+      short_names = (row.name.removeprefix(f"{stage.name}_").rpartition("/")[2] for row in rows)
+      yield stage, [_Row(name, row.layers) for name, row in zip(short_names, rows, strict=True)]
+    elif len(stage.layers) == 1:
+      yield _Row(stage.layers[0].name, stage.layers), []
     else:
-      yield group, []
+      yield stage, []
 
 
-def _style(line: _Line) -> str | None:
-  return None if all(layer.known for layer in line.layers) else "red"
+def _style(row: _Row) -> str | None:
+  return None if all(layer.known for layer in row.layers) else "red"
 
 
 def _billions(number: int) -> str:
-  """Returns a number with its unit: "7.241 G" or, if small, "0.412 M"."""
+  """Returns a number with its unit, "7.241 G" or "0.412 M"."""
   return f"{number / 1e9:.3f} G" if number >= 1e8 else f"{number / 1e6:.3f} M"
 
 
 @dataclasses.dataclass(frozen=True)
 class CostReport:
-  """The report on a model, see `writing.Report`.
+  """The report on a model, a `reporting.Report`.
 
   Attributes:
     cost: of the model.
-    by: one of `LEVELS`, what a line of a table is about. CSV and JSON are always by layer.
-    profile: the figure of TensorFlow's profiler, if wanted.
+    by: one of `LEVELS`, what a row of the table summarizes. CSV and JSON are always by layer.
+    profile: counts of TensorFlow's profiler to include, or None.
   """
 
   cost: ModelCost
@@ -110,21 +109,26 @@ class CostReport:
     conventions = {**CONVENTIONS, self.cost.convention.name: self.cost.convention}
     if isinstance(part, ModelCost):
       return {name: part.in_convention(c).flops for name, c in conventions.items()}
-    return {name: c.flops(part.work) if part.known else None for name, c in conventions.items()}
+    return {
+      name: c.flops(part.op_counts) if part.known else None for name, c in conventions.items()
+    }
 
   def summary(self) -> list[tuple[str, str]]:
-    """Returns [(what, figure)] of the model as a whole."""
+    """Returns [(quantity, value)] of the model in total."""
     cost = self.cost
     least = "more than " if cost.unknown else ""
     others = [(name, n) for name, n in self._flops(cost).items() if name != cost.convention.name]
     flops = [(cost.convention.name, cost.flops), *others]
     lines = [
-      ("parameters", f"{cost.parameters:,}, and {cost.statistics:,} moving statistics"),
-      *((f"FLOPs, {name}", f"{least}{_billions(n)} an image") for name, n in flops),
+      (
+        "parameters",
+        f"{cost.parameters:,}, and {cost.non_trainable_parameters:,} non-trainable",
+      ),
+      *((f"FLOPs, {name}", f"{least}{_billions(n)} per image") for name, n in flops),
       (
         "memory traffic",
-        f"{least}{cost.bytes / 1e6:,.1f} MB a batch of {cost.batch_size} in {cost.dtype}, "
-        f"{cost.weight_bytes / 1e6:,.1f} MB of it weights",
+        f"{least}{cost.bytes / 1e6:,.1f} MB per batch of {cost.batch_size} in {cost.dtype}, "
+        f"including {cost.weight_bytes / 1e6:,.1f} MB of weights",
       ),
     ]
     if cost.unknown:
@@ -132,8 +136,8 @@ class CostReport:
       lines.append(
         (
           "unknown",
-          f"{names}: no rule for such layers, so their FLOPs and bytes are in no sum. "
-          "sasa_tf.analysis.layer_rule enters one.",
+          f"{names}: these layers have no rule, so the sums do not include their FLOPs and bytes. "
+          "Register rules with sasa_tf.analysis.layer_rule.",
         )
       )
     if self.profile:
@@ -143,8 +147,8 @@ class CostReport:
   def _profile_text(self) -> str:
     profile = self.profile
     text = (
-      f"{_billions(profile.flops)} an image, of the implementation that runs here, with what it "
-      "wastes"
+      f"{_billions(profile.flops)} per image for the implementation that runs here, including its "
+      "redundant operations"
     )
     if profile.uncounted:
       kinds = ", ".join(f"{count} {kind}" for kind, count in profile.uncounted.items())
@@ -159,39 +163,39 @@ class CostReport:
     return f"{self.cost.model} on {shapes}, FLOPs of the convention {self.cost.convention.name}"
 
   def table(self) -> RenderableType:
-    """Returns a table of groups with their layers or blocks, and the totals."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for title in _TITLES:
-      table.add_column(
-        self.by if title == "layer" else title,
-        justify="left" if title in _TITLES[:3] else "right",
-        overflow="ellipsis",
-        no_wrap=title != "type",  # the first to give way in a narrow terminal
-      )
-    for group, lines in _sections(self.cost, self.by):
-      if lines:
-        table.add_section()
-      table.add_row(*group.cells(), style="bold" if lines else _style(group))
-      for line in lines:
-        name, *cells = line.cells()
-        table.add_row(f"  {name}", *cells, style=_style(line))
-      if lines:
-        table.add_section()
-    totals = Table(box=None, pad_edge=False, show_header=False)
+    """Returns a table of stages with their layers or blocks, and the totals."""
+    totals = rich.table.Table(box=None, pad_edge=False, show_header=False)
     totals.add_column(no_wrap=True, style="bold")
     totals.add_column()
-    for what, figure in self.summary():
-      totals.add_row(what, Text(figure, style="red" if what == "unknown" else ""))
-    return Group(Text(self._title(), style="bold"), table, Text(), totals)
+    for quantity, value in self.summary():
+      totals.add_row(quantity, Text(value, style="red" if quantity == "unknown" else ""))
+    return Group(Text(self._title(), style="bold"), self._table().to_rich(), Text(), totals)
+
+  def _table(self) -> Table:
+    columns = [
+      Column(
+        self.by if title == "layer" else title,
+        "left" if title in _TITLES[:3] else "right",
+        wrap=title == "type",
+      )
+      for title in _TITLES
+    ]
+    table = Table(columns)
+    for stage, rows in _sections(self.cost, self.by):
+      if rows:
+        table.add_section()
+      table.add_row(*stage.cells(), style="bold" if rows else _style(stage))
+      for row in rows:
+        name, *cells = row.cells()
+        table.add_row(f"  {name}", *cells, style=_style(row))
+      if rows:
+        table.add_section()
+    return table
 
   def markdown(self) -> str:
-    """Returns the same as `table`."""
-    rows = []
-    for group, lines in _sections(self.cost, self.by):
-      rows.append([f"**{cell}**" if lines else cell for cell in group.cells()])
-      rows += [line.cells() for line in lines]
-    totals = "".join(f"* {what}: {figure}\n" for what, figure in self.summary())
-    return f"{self._title()}\n\n{markdown_table((self.by, *_TITLES[1:]), rows)}\n{totals}"
+    """Returns the table and the totals in Markdown."""
+    totals = "".join(f"* {quantity}: {value}\n" for quantity, value in self.summary())
+    return f"{self._title()}\n\n{self._table().to_markdown()}\n{totals}"
 
   def _records(self, flatten: bool) -> list[dict[str, Any]]:
     records = []
@@ -203,7 +207,7 @@ class CostReport:
         "output_shape": list(layer.output_shape),
         "known": layer.known,
         "parameters": layer.parameters,
-        "statistics": layer.statistics,
+        "non_trainable_parameters": layer.non_trainable_parameters,
         "flops": flops,
         "activation_bytes": layer.activation_bytes,
         "weight_bytes": layer.weight_bytes,
@@ -216,11 +220,11 @@ class CostReport:
     return records
 
   def csv(self) -> str:
-    """Returns a line a layer."""
+    """Returns one line per layer call."""
     return csv_text(self._records(flatten=True))
 
   def json(self) -> str:
-    """Returns the model's figures and a list of its layers'."""
+    """Returns the totals and a list of the layer calls."""
     cost = self.cost
     return json_text(
       {
@@ -229,7 +233,7 @@ class CostReport:
         "batch_size": cost.batch_size,
         "dtype": cost.dtype,
         "parameters": cost.parameters,
-        "statistics": cost.statistics,
+        "non_trainable_parameters": cost.non_trainable_parameters,
         "flops": self._flops(cost),
         "activation_bytes": cost.activation_bytes,
         "weight_bytes": cost.weight_bytes,

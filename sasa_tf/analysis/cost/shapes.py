@@ -1,4 +1,4 @@
-"""Shapes of the outputs of a call, for inputs of any size."""
+"""Output shapes of a layer call, for inputs of any size."""
 
 from __future__ import annotations
 
@@ -7,43 +7,45 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.analysis.cost.keras_graphs import Call
 from sasa_tf.analysis.cost.layer_ops import Shape
+from sasa_tf.compat.keras import Call
 
 
-def output_shapes(call: Call, name: str, inputs: Sequence[Shape], *, by_layer: bool) -> list[Shape]:
+def output_shapes(
+  call: Call, name: str, inputs: Sequence[Shape], *, use_compute_output_shape: bool
+) -> list[Shape]:
   """Returns the shape of each output.
 
   Args:
-    call: of a layer or an operation.
-    name: for messages.
-    inputs: the shape of each input, all sizes known.
-    by_layer: whether to trust the layer's own `compute_output_shape`, which is fast. Where it is
-      missing, and of foreign layers, the call is traced.
+    call: call of a layer or an operation.
+    name: of the layer, for error messages.
+    inputs: the shape of each input; all sizes are known.
+    use_compute_output_shape: whether to use the layer's `compute_output_shape`, which is fast.
+      Otherwise, or if the layer has none, the call is traced.
 
   Raises:
-    ValueError: the layer cannot take such inputs.
+    ValueError: the layer does not support these input shapes, or its output shape is unknown.
   """
   if not call.inputs:  # an input layer
     return list(inputs)
   try:
-    shapes = (by_layer and _computed(call.layer, inputs)) or _traced(call, inputs)
-  except Exception as error:  # of whatever the layer does
+    shapes = (use_compute_output_shape and _computed(call.layer, inputs)) or _traced(call, inputs)
+  except Exception as error:  # any error that the layer raises
     raise ValueError(
-      f"{name} ({type(call.layer).__name__}) cannot take inputs of shape "
-      f"{[shape[1:] for shape in inputs]}: {error}. Give an input_shape that the model can take."
+      f"{name} ({type(call.layer).__name__}) does not support inputs of shape "
+      f"{[shape[1:] for shape in inputs]}: {error}. Pass an input_shape that the model supports."
     ) from error
   if any(size is None for shape in shapes for size in shape):
     raise ValueError(
-      f"{name} ({type(call.layer).__name__}) makes outputs whose size depends on more than that of "
-      f"its inputs: {shapes} from {list(inputs)}. Count the model up to it, and from it on."
+      f"{name} ({type(call.layer).__name__}) has outputs whose size depends on the values of its "
+      f"inputs: {shapes} from {list(inputs)}. Split the model at this layer and count both parts."
     )
   return shapes
 
 
 def _computed(layer: Any, inputs: Sequence[Shape]) -> list[Shape] | None:
-  """Asks the layer; None if it has no answer."""
-  if not hasattr(layer, "compute_output_shape"):  # an operation
+  """Returns the result of `compute_output_shape`, or None if the layer does not implement it."""
+  if not hasattr(layer, "compute_output_shape"):  # not a layer but an operation
     return None
   try:
     return [tuple(layer.compute_output_shape(inputs[0] if len(inputs) == 1 else list(inputs)))]
@@ -52,7 +54,7 @@ def _computed(layer: Any, inputs: Sequence[Shape]) -> list[Shape] | None:
 
 
 def _traced(call: Call, inputs: Sequence[Shape]) -> list[Shape]:
-  """Builds the call as a graph of TensorFlow, which is not run."""
+  """Traces the call as a TensorFlow graph, which is not executed."""
 
   def body(*tensors):
     return tf.nest.flatten(call.apply(tensors))

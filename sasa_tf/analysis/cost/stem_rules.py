@@ -1,12 +1,12 @@
-"""Rule of the attention inside of the stem's blocks (paper Sec. 3.2, App. A.1)."""
+"""Rule of the attention stem (paper Sec. 3.2, App. A.1)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from sasa_tf.analysis.cost.attention_rules import position_work
-from sasa_tf.analysis.cost.layer_ops import Facts, Shape, elements
+from sasa_tf.analysis.cost.attention_rules import position_counts
+from sasa_tf.analysis.cost.layer_ops import LayerOps, Shape, elements
 from sasa_tf.analysis.cost.registry import layer_rule
 from sasa_tf.layers import AttentionStemBase
 
@@ -14,18 +14,18 @@ from sasa_tf.layers import AttentionStemBase
 @layer_rule(AttentionStemBase)
 def attention_stem(
   layer: AttentionStemBase, inputs: Sequence[Shape], outputs: Sequence[Shape]
-) -> Facts:
-  """Counts M projections a pixel and their mixture, as App. A.1 writes the values.
+) -> LayerOps:
+  """Counts M value projections per pixel and their mixture, as in App. A.1.
 
-  Mixing the M matrices into one for each place first, which our layer does, is less work; what is
-  computed of weights alone (p of each place) counts as nothing.
+  The layer itself first mixes the M matrices into one per position of the block, which takes fewer
+  operations. Computations on weights alone (the mixture weights p) are not counted.
   """
   ((_, height, width, channels),) = inputs
   filters, heads, block = layer.filters, layer.num_heads, layer.block_size
   pixels, projection = height * width, channels * filters
   neighbours = pixels * block**2
   parameters = 2 * projection  # query and key
-  work = Counter(
+  counts = Counter(
     multiply_add=2 * pixels * projection + 2 * neighbours * filters,  # and q.k, a.v
     softmax=neighbours * heads,
     stem_element=elements(outputs),
@@ -33,14 +33,14 @@ def attention_stem(
   if layer.variant == "mixture":
     mixtures = layer.num_mixtures
     parameters += mixtures * projection + (2 * block + mixtures) * layer.embedding_dim
-    work["multiply_add"] += pixels * mixtures * (projection + filters)
+    counts["multiply_add"] += pixels * mixtures * (projection + filters)
   elif layer.variant == "standalone":
     parameters += projection + 2 * (2 * block - 1) * (layer.head_dim // 2)
-    work["multiply_add"] += pixels * projection
-    work += position_work(neighbours, filters, heads)
+    counts["multiply_add"] += pixels * projection
+    counts += position_counts(neighbours, filters, heads)
   else:
     parameters += block**2 * projection
-    work["multiply_add"] += neighbours * projection
+    counts["multiply_add"] += neighbours * projection
   if layer.scale != 1:
-    work["elementwise"] += pixels * filters
-  return Facts(parameters=parameters, work=work)
+    counts["elementwise"] += pixels * filters
+  return LayerOps(parameters=parameters, op_counts=counts)

@@ -1,1 +1,1 @@
-"""The paper's tables beside the library's own counts."""
+"""The paper's tables compared to the computed cost of the models."""

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
-from rich.console import Console
-from rich.progress import track
 
 from sasa_tf.analysis.cost import ModelCost, cost_model
 from sasa_tf.analysis.paper.tables import MODELS
 from sasa_tf.keras import SASAResNet, SASAResNetClassifier
+from sasa_tf.reporting import track
 
 IMAGENET_SHAPE = (224, 224, 3)
 IMAGENET_CLASSES = 1000
@@ -27,10 +26,10 @@ def build_classifier(
 ) -> keras.Model:
   """Returns a Keras 3 `SASAResNetClassifier`, or a `SASAResNet` if `num_classes` is 0.
 
-  The kernels are zeros, because drawing them would take half of the time.
+  The kernels are zeros, as random initialization would take half of the time.
 
   Args:
-    num_classes: units of the dense layer; 0 for the backbone alone.
+    num_classes: number of classes; 0 for the backbone without a head.
     input_shape: (H, W, C).
     name: of the model; by default "sasa_resnet50", "resnet50" and so on.
     **arguments: arguments of `SASAResNet`.
@@ -46,23 +45,15 @@ def build_classifier(
 
 @functools.cache
 def paper_cost(model: str) -> ModelCost:
-  """Returns what a model of the paper's tables costs at 224 pixels, in the convention `paper`.
+  """Returns the cost of a model of the paper's tables at 224 pixels, in the convention "paper".
 
   Args:
-    model: key of `paper_tables.MODELS`. Each is built once in a process.
+    model: key of `tables.MODELS`. The result is cached.
   """
   return cost_model(build_classifier(name=model, **MODELS[model]))
 
 
 def count_paper_models(models: Iterable[str]) -> None:
-  """Counts models for `paper_cost` to return, with a progress bar where there is a terminal."""
-  console = Console(stderr=True)
-  names = list(dict.fromkeys(models))
-  for name in track(
-    names,
-    f"building {len(names)} models",
-    console=console,
-    transient=True,
-    disable=not console.is_terminal,
-  ):
+  """Fills the cache of `paper_cost`, with a progress bar."""
+  for name in track(list(dict.fromkeys(models)), "Counting", unit="model"):
     paper_cost(name)

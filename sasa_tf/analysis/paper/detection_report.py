@@ -1,4 +1,4 @@
-"""The report on the paper's Table 2: each detector as printed, and as counted here."""
+"""The report on the paper's Table 2: printed and computed cost of each detector."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from sasa_tf.analysis.cost import CONVENTIONS, ModelCost
@@ -20,7 +18,7 @@ from sasa_tf.analysis.paper.tables import (
   TABLES,
   DetectionRow,
 )
-from sasa_tf.analysis.report_formats import csv_text, json_text, markdown_table
+from sasa_tf.reporting import Column, Table, csv_text, json_text
 
 NUMBER = 2
 _CONVENTIONS = (PRODUCTS, *CONVENTIONS.values())
@@ -33,8 +31,8 @@ _TITLES = (
   "M parameters",
   "mAP % paper",
 )
-# The same in two lines, for a terminal.
-_HEADERS = (
+# Shorter titles in two lines, for terminals.
+_TERMINAL_TITLES = (
   "",
   "GFLOPs\nprinted",
   *(f"\n{convention.name}" for convention in _CONVENTIONS),
@@ -47,10 +45,10 @@ _HEADERS = (
 
 @dataclasses.dataclass(frozen=True)
 class CountedDetector:
-  """A reading of a row of the paper, counted.
+  """The cost of one interpretation of a row of the paper.
 
   Attributes:
-    row: as the paper has it.
+    row: the printed row.
     name: key of `DETECTORS`.
     cost: of the detector.
   """
@@ -61,7 +59,7 @@ class CountedDetector:
 
   @property
   def bare_parameters(self) -> int:
-    """Parameters without the batch norm of pyramid and head."""
+    """Number of parameters without the batch norm of pyramid and head."""
     return self.cost.parameters - batch_norm_beyond_backbone(self.cost)
 
   def flops(self) -> dict[str, int]:
@@ -69,7 +67,7 @@ class CountedDetector:
     return {c.name: self.cost.in_convention(c).flops for c in _CONVENTIONS}
 
   def cells(self) -> list[str]:
-    """Returns the texts of the columns of `_TITLES`."""
+    """Returns the cells of the columns `_TITLES`."""
     return [
       DETECTORS[self.name].label,
       f"{self.row.flops:.0f}",
@@ -81,12 +79,12 @@ class CountedDetector:
     ]
 
   def record(self) -> dict[str, Any]:
-    """Returns the figures by name, as printed and in full."""
+    """Returns all numbers by name, unrounded."""
     names = ("AP", "AP50", "AP75", "APs", "APm", "APl")
     return {
       "model": self.name,
       "config": f"coco/{self.name}.yaml",
-      "reading": DETECTORS[self.name].reading,
+      "interpretation": DETECTORS[self.name].interpretation,
       "flops_paper": self.row.flops,
       **{f"flops_{name}": flops for name, flops in self.flops().items()},
       "parameters_paper": self.row.parameters,
@@ -98,20 +96,20 @@ class CountedDetector:
 
 @dataclasses.dataclass(frozen=True)
 class DetectionReport:
-  """The report on Table 2, see `writing.Report`. Its FLOPs are in three conventions.
+  """The report on Table 2, a `reporting.Report`, with FLOPs in three conventions.
 
   Attributes:
-    detectors: in the order of the paper's rows; rows with attention in two readings.
+    detectors: in the order of the paper's rows; two interpretations of rows with attention heads.
   """
 
   detectors: tuple[CountedDetector, ...]
 
   @classmethod
   def of(cls, cost_of: Callable[[str], ModelCost]) -> DetectionReport:
-    """Counts the detectors.
+    """Creates the report.
 
     Args:
-      cost_of: from a key of `paper_tables.DETECTORS` to its cost, in any convention.
+      cost_of: returns the cost of a key of `tables.DETECTORS`, in any convention.
     """
     return cls(
       tuple(
@@ -123,9 +121,9 @@ class DetectionReport:
     )
 
   def savings(self) -> dict[str, tuple[float, float]]:
-    """Returns {detector: per cent of FLOPs and parameters saved} of those with attention heads.
+    """Returns {detector: percentage of FLOPs and of parameters saved} for attention heads.
 
-    Against the conv baseline, FLOPs by `PRODUCTS`.
+    The reference is the conv baseline; FLOPs are in the convention `PRODUCTS`.
     """
 
     def both(counted):
@@ -140,23 +138,23 @@ class DetectionReport:
       if counted.row.heads == "attention"
     }
 
-  def headline(self) -> list[str]:
-    """Returns the sentences of the end: savings, readings and conventions."""
+  def summary(self) -> list[str]:
+    """Returns the summary: savings, interpretations and conventions."""
     saved = [
       f"{DETECTORS[name].label}: -{flops:.1f} % FLOPs, -{parameters:.1f} % parameters"
       for name, (flops, parameters) in self.savings().items()
     ]
     return [
-      f"Against the conv baseline {'; '.join(saved)}. The paper says -{DETECTION_FLOPS_SAVED} % "
+      f"Compared to the conv baseline: {'; '.join(saved)}. The paper: -{DETECTION_FLOPS_SAVED} % "
       f"and -{DETECTION_PARAMETERS_SAVED} %.",
-      "The paper says that all 3x3 convolutions of pyramid and heads become attention; its printed "
-      "figures are those of attention in the heads alone.",
-      "It prints fewer FLOPs for full attention than for the conv stem, where its Table 1 has "
-      "more; no convention gives both.",
-      "The paper does not mention batch norm in pyramid and heads. With it, each level having its "
-      "own, the parameters of that reading round to what the paper prints; without it they do not "
+      "According to the paper, all 3x3 convolutions of pyramid and heads become attention; its "
+      "printed numbers are those of attention in the heads alone.",
+      "The paper prints fewer FLOPs for full attention than for the conv stem, but more in its "
+      "Table 1; no convention gives both.",
+      "The paper does not mention batch norm in pyramid and heads. With a separate one per level, "
+      "the parameters of attention in the heads round to the printed ones; without it they do not "
       "in every row.",
-      *(f"FLOPs of the convention {c.name}: {c.summary}." for c in _CONVENTIONS),
+      *(f"FLOPs in the convention {c.name}: {c.summary}." for c in _CONVENTIONS),
     ]
 
   def _title(self) -> str:
@@ -164,27 +162,32 @@ class DetectionReport:
     return f"Table {NUMBER}: {table.title} at 640 pixels; mAP on {table.split}"
 
   def table(self) -> RenderableType:
-    """Returns the table and the headline."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for number, name in enumerate(_HEADERS):
-      table.add_column(name, justify="right" if number else "left", no_wrap=bool(number))
+    """Returns the table and the summary."""
+    title = Text(self._title(), style="bold")
+    return Group(title, self._table().to_rich(), Text(), *map(Text, self.summary()))
+
+  def _table(self) -> Table:
+    table = Table(
+      [
+        Column(title, "right" if title else "left", wrap=not title, terminal_title=short)
+        for title, short in zip(_TITLES, _TERMINAL_TITLES, strict=True)
+      ]
+    )
     for counted in self.detectors:
       table.add_row(*counted.cells())
-    title = Text(self._title(), style="bold")
-    return Group(title, table, Text(), *map(Text, self.headline()))
+    return table
 
   def markdown(self) -> str:
-    """Returns the same as `table`."""
-    rows = [counted.cells() for counted in self.detectors]
-    lines = "\n".join(f"* {line}" for line in self.headline())
-    return f"{self._title()}\n\n{markdown_table(_TITLES, rows)}\n{lines}"
+    """Returns the table and the summary in Markdown."""
+    lines = "\n".join(f"* {line}" for line in self.summary())
+    return f"{self._title()}\n\n{self._table().to_markdown()}\n{lines}"
 
   def csv(self) -> str:
-    """Returns a line a detector; FLOPs and parameters as printed in billions and millions."""
+    """Returns one line per detector; printed numbers are in billions and millions."""
     return csv_text([counted.record() for counted in self.detectors])
 
   def json(self) -> str:
-    """Returns the detectors, as in `csv`, and what they save."""
+    """Returns the rows of `csv` and the savings."""
     return json_text(
       {
         "rows": [counted.record() for counted in self.detectors],

@@ -1,4 +1,4 @@
-"""Detectors to count: RetinaNet of our backbone, pyramid and head, up to its predictions."""
+"""The detectors of the paper's Table 2: RetinaNet up to its predictions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from sasa_tf.analysis.paper.tables import DETECTORS, MODELS
 from sasa_tf.keras import SASAFPN, RetinaNetHead, SASAResNet
 
 COCO_SHAPE = (640, 640, 3)
-# COCO numbers its 80 categories up to 90. The conv baseline of the paper needs these two.
+# The ids of COCO's 80 categories go up to 90. The conv baseline only matches the paper with these
+# two numbers.
 COCO_CLASSES = 90
 COCO_ANCHORS = 6
 
-# By this the conv baseline of Table 2 and its saving come out as printed: `paper` without what
-# is not a product or a softmax.
+# The convention with which the conv baseline of Table 2 and the savings match the printed numbers:
+# only the products and the softmax of the convention `paper`.
 PRODUCTS = Convention(
   "products",
-  "2 a multiply-add, logits as q.(k + r), 8 a logit for the softmax; nothing else",
+  "2 per multiply-add, logits as q.(k + r), 8 per logit for the softmax; nothing else",
   {
     "multiply_add": 2,
     "key_position": 1,
@@ -38,7 +39,7 @@ def _backbone(model: str) -> keras.Model:
 
 @functools.cache
 def _pyramid(spatial: str) -> keras.Model:
-  specs = _backbone("resnet50").output_specs  # those of every ResNet-50
+  specs = _backbone("resnet50").output_specs  # equal for every ResNet-50
   return SASAFPN(specs, spatial=spatial, kernel_initializer="zeros", name="pyramid")
 
 
@@ -50,12 +51,12 @@ def _head(spatial: str) -> keras.Model:
 
 @functools.cache
 def paper_detector_cost(name: str) -> ModelCost:
-  """Returns what a detector of the paper's Table 2 costs at 640 pixels, in `PRODUCTS`.
+  """Returns the cost of a detector of the paper's Table 2 at 640 pixels, in `PRODUCTS`.
 
-  That is all from the image to class logits and boxes of every anchor.
+  It includes everything from the image to the class logits and boxes of every anchor.
 
   Args:
-    name: key of `paper_tables.DETECTORS`.
+    name: key of `tables.DETECTORS`.
   """
   detector = DETECTORS[name]
   images = keras.Input(COCO_SHAPE)
@@ -65,9 +66,9 @@ def paper_detector_cost(name: str) -> ModelCost:
 
 
 def batch_norm_beyond_backbone(cost: ModelCost) -> int:
-  """Returns the parameters of the batch norm in pyramid and head.
+  """Returns the number of batch norm parameters in pyramid and head.
 
-  The paper names none there; RetinaNet as published has none, Model Garden's has it.
+  The paper does not mention batch norm there. The published RetinaNet has none; Model Garden's has.
   """
   return sum(
     layer.parameters

@@ -1,4 +1,4 @@
-"""The plot of the paper's accuracies against what the models cost here."""
+"""Plot of the paper's accuracies over the computed cost of the models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sasa_tf.analysis.cost import ModelCost
 from sasa_tf.analysis.paper.tables import MODELS, TABLES
 from sasa_tf.errors import UserError
 
-# Family of models -> (its names in Table 1 but for the size, its colour).
+# Family of models -> (pattern of the names in Table 1, colour).
 _FAMILIES: Mapping[str, tuple[str, str]] = {
   "full attention": ("sasa_resnet{}", "#c2410c"),
   "convolutional stem, attention": ("sasa_resnet{}_conv_stem", "#1d4ed8"),
@@ -22,13 +22,13 @@ _INK = "#1f2937"
 
 
 def plot_paper(cost_of: Callable[[str], ModelCost]) -> Figure:
-  """Draws Table 1: accuracy as printed against our FLOPs and parameters.
+  """Draws Table 1: printed accuracy over computed FLOPs and parameters.
 
   Args:
-    cost_of: from a key of `paper_tables.MODELS` to its cost.
+    cost_of: returns the cost of a key of `tables.MODELS`.
 
   Returns:
-    A figure of two panels. The number in a marker is the size of the ResNet.
+    A figure with two panels. The number in a marker is the depth of the ResNet.
   """
   accuracy = {row.model: row.accuracy for row in TABLES[1].rows}
   costs = {name: cost_of(name) for name in MODELS if name in accuracy}
@@ -36,7 +36,7 @@ def plot_paper(cost_of: Callable[[str], ModelCost]) -> Figure:
   figure = Figure(figsize=(10, 5.2), layout="constrained")
   panels = figure.subplots(1, 2, sharey=True)
   quantities = (
-    (f"FLOPs, billions an image (convention {convention})", lambda cost: cost.flops / 1e9),
+    (f"FLOPs, billions per image (convention {convention})", lambda cost: cost.flops / 1e9),
     ("parameters, millions", lambda cost: cost.parameters / 1e6),
   )
   for panel, (title, quantity) in zip(panels, quantities, strict=True):
@@ -48,7 +48,7 @@ def plot_paper(cost_of: Callable[[str], ModelCost]) -> Figure:
   panels[0].set_ylabel("ImageNet top-1, % (the paper's)", color=_INK)
   panels[0].legend(loc="lower right", frameon=False, labelcolor=_INK, fontsize=9.5)
   figure.suptitle(
-    "ResNet-26, 38 and 50: accuracy of the paper against the cost of sasa_tf's models",
+    "ResNet-26, 38 and 50: accuracy in the paper over the cost of the models in sasa_tf",
     color=_INK,
     fontsize=12.5,
   )

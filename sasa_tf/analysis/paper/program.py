@@ -1,4 +1,4 @@
-"""What `profile_model` does for the paper's tables."""
+"""The part of `profile_model` that reports on the paper's tables."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from sasa_tf.analysis.paper.detectors import paper_detector_cost
 from sasa_tf.analysis.paper.plot import plot_paper, save_plot
 from sasa_tf.analysis.paper.report import PaperReport, check_numbers
 from sasa_tf.analysis.paper.tables import TABLES
-from sasa_tf.analysis.report_formats import write_report
 from sasa_tf.errors import UserError
+from sasa_tf.reporting import write_report
 
 
 def profile_paper(
   numbers: Sequence[str],
   *,
   convention: str = "paper",
-  form: str = "table",
+  report_format: str = "table",
   output: str | None = None,
   plot: str | None = None,
 ) -> None:
-  """Prints tables of the paper beside ours, and draws the plot.
+  """Reports on tables of the paper and draws the plot.
 
   Args:
-    numbers: of the tables, as typed; none for the plot alone.
-    convention: of our FLOPs.
-    form: one of `writing.FORMATS`.
-    output: file of the report; None prints it.
+    numbers: numbers of the tables, as strings; empty for the plot alone.
+    convention: for the computed FLOPs.
+    report_format: one of `reporting.FORMATS`.
+    output: file for the report; None for standard output.
     plot: PNG file to write, or None.
 
   Raises:
-    UserError: a table that does not exist, that of detectors beside others or with a plot, or a
-      file that cannot be written.
+    UserError: a table does not exist, the table of detectors is combined with others or with a
+      plot, or a file cannot be written.
   """
   if not all(number.isdecimal() for number in numbers):
     raise UserError(
@@ -41,13 +41,13 @@ def profile_paper(
     )
   if list(map(int, numbers)) == [detection_report.NUMBER] and not plot:
     report = detection_report.DetectionReport.of(paper_detector_cost)
-    write_report(report, form, output)
+    write_report(report, report_format, output)
     return
   tables = check_numbers(map(int, numbers)) if numbers else ()
   drawn = [TABLES[1]] if plot else []
   rows = [row for table in [*map(TABLES.get, tables), *drawn] for row in table.rows]
   count_paper_models([*(row.model for row in rows), "resnet50", "sasa_resnet50"])
   if tables:
-    write_report(PaperReport.of(tables, paper_cost, convention), form, output)
+    write_report(PaperReport.of(tables, paper_cost, convention), report_format, output)
   if plot:
     save_plot(plot_paper(lambda name: paper_cost(name).in_convention(convention)), plot)

@@ -1,4 +1,4 @@
-"""The report on the paper's tables: each row as printed, as counted here, and the difference."""
+"""The report on the paper's tables: printed cost, computed cost and their difference."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from sasa_tf.analysis.cost import Convention, ModelCost, find_convention
@@ -20,8 +18,8 @@ from sasa_tf.analysis.paper.tables import (
   PaperTable,
   Row,
 )
-from sasa_tf.analysis.report_formats import csv_text, json_text, markdown_table
 from sasa_tf.errors import UserError
+from sasa_tf.reporting import Column, Table, csv_text, json_text
 
 _DETECTION = 2
 CLASSIFICATION = tuple(number for number in TABLES if number != _DETECTION)
@@ -36,8 +34,8 @@ _TITLES = (
   "difference",
   "top-1 % paper",
 )
-# The same in two lines, for a terminal.
-_HEADERS = (
+# Shorter titles in two lines, for terminals.
+_TERMINAL_TITLES = (
   "",
   "GFLOPs\npaper",
   "\nours",
@@ -51,12 +49,12 @@ _HEADERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """A printed figure beside ours.
+  """A number of the paper and the computed one.
 
   Attributes:
-    paper: as printed, with one digit after the point; None where the paper prints none.
-    ours: in the same unit.
-    note: why the printed digit differs; "" if it does not.
+    paper: as printed, with one decimal; None if the paper has none.
+    ours: the computed number, in the same unit.
+    note: why the rounded numbers differ; "" if they do not.
   """
 
   paper: float | None
@@ -65,16 +63,16 @@ class Comparison:
 
   @property
   def difference(self) -> float | None:
-    """Ours less the paper's."""
+    """Computed minus printed number."""
     return None if self.paper is None else self.ours - self.paper
 
   @property
   def differs(self) -> bool:
-    """Whether ours, rounded, is another figure than the printed one."""
+    """Whether the rounded computed number differs from the printed one."""
     return self.paper is not None and f"{self.ours:.1f}" != f"{self.paper:.1f}"
 
   def cells(self) -> list[str]:
-    """Returns the texts of paper, ours and difference."""
+    """Returns the cells of the printed and the computed number and of the difference."""
     ours = f"{self.ours:.3f}{'*' if self.differs else ' '}"
     if self.paper is None:
       return ["", ours, ""]
@@ -83,11 +81,11 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class ComparedRow:
-  """A row of the paper beside ours.
+  """A row of the paper and the computed cost.
 
   Attributes:
-    table: that it is of.
-    row: as the paper has it.
+    table: the table of the row.
+    row: the printed row.
     flops: in billions.
     parameters: in millions.
   """
@@ -99,13 +97,13 @@ class ComparedRow:
 
 
 def compare(row: Row, table: PaperTable, cost: ModelCost) -> ComparedRow:
-  """Returns a row of the paper beside what its model costs here."""
+  """Compares a row of the paper to the computed cost of its model."""
 
   def comparison(quantity, paper, ours):
     found = Comparison(paper, ours)
     if not found.differs:
       return found
-    fallback = f"the convention {cost.convention.name} does not count as the paper does"
+    fallback = f"the convention {cost.convention.name} differs from the paper's way of counting"
     fitted = quantity == "parameters" or cost.convention.name == "paper"
     note = row.notes.get(quantity, "") if fitted else fallback
     return dataclasses.replace(found, note=note)
@@ -119,10 +117,10 @@ def compare(row: Row, table: PaperTable, cost: ModelCost) -> ComparedRow:
 
 
 def check_numbers(numbers: Iterable[int]) -> tuple[int, ...]:
-  """Returns the numbers of tables of classifiers, each once.
+  """Returns the table numbers without duplicates.
 
   Raises:
-    UserError: there is no such table, or it is that of detectors.
+    UserError: a table does not exist, or is the one of detectors.
   """
   numbers = tuple(dict.fromkeys(numbers))
   unknown = [number for number in numbers if number not in TABLES]
@@ -133,19 +131,19 @@ def check_numbers(numbers: Iterable[int]) -> tuple[int, ...]:
     )
   if _DETECTION in numbers:
     raise UserError(
-      f"Table {_DETECTION} is of detectors ({TABLES[_DETECTION].title}) and has columns of its "
-      f"own: ask for it alone, --paper_tables={_DETECTION}, without --plot."
+      f"Table {_DETECTION} is about detectors ({TABLES[_DETECTION].title}) and has other columns: "
+      f"request it alone with --paper_tables={_DETECTION}, without --plot."
     )
   return numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class PaperReport:
-  """The report on some tables, see `writing.Report`.
+  """The report on tables of classifiers, a `reporting.Report`.
 
   Attributes:
-    rows: of all tables, in order.
-    convention: of our FLOPs.
+    rows: rows of all tables, in order.
+    convention: for the computed FLOPs.
     conv: cost of ResNet-50 with convolutions.
     attention: cost of ResNet-50 with full attention.
   """
@@ -162,12 +160,12 @@ class PaperReport:
     cost_of: Callable[[str], ModelCost],
     convention: str | Convention = "paper",
   ) -> PaperReport:
-    """Counts the models of some tables.
+    """Creates the report on some tables.
 
     Args:
-      numbers: of the tables, see `check_numbers`.
-      cost_of: from a key of `paper_tables.MODELS` to its cost, in any convention.
-      convention: to report FLOPs in.
+      numbers: numbers of the tables, see `check_numbers`.
+      cost_of: returns the cost of a key of `tables.MODELS`, in any convention.
+      convention: for the FLOPs of the report.
     """
     convention = find_convention(convention)
     tables = [TABLES[number] for number in check_numbers(numbers)]
@@ -180,19 +178,19 @@ class PaperReport:
     return cls(rows, convention, *ends)
 
   def models(self) -> list[str]:
-    """Returns the keys of `MODELS` that appear, in its order."""
+    """Returns the keys of `MODELS` in the report, in the order of `MODELS`."""
     return [name for name in MODELS if name in {compared.row.model for compared in self.rows}]
 
   def savings(self) -> tuple[float, float]:
-    """Returns the per cent of FLOPs and of parameters that full attention saves."""
+    """Returns the percentage of FLOPs and of parameters that full attention saves."""
     pairs = (
       (self.attention.flops, self.conv.flops),
       (self.attention.parameters, self.conv.parameters),
     )
     return tuple(100 * (1 - ours / baseline) for ours, baseline in pairs)
 
-  def headline(self) -> list[str]:
-    """Returns the sentences of the end: agreement of all rows, and the abstract's percentages."""
+  def summary(self) -> list[str]:
+    """Returns the agreement of all rows and the percentages of the abstract."""
     lines = []
     for quantity, unit in (("flops", "G"), ("parameters", "M")):
       pairs = [getattr(row, quantity) for row in self.rows]
@@ -202,21 +200,21 @@ class PaperReport:
         agree = sum(not pair.differs for pair in pairs)
         largest = max(abs(pair.difference) for pair in pairs)
         lines.append(
-          f"{name}: {agree} of {len(pairs)} rows to the printed digit, largest difference "
+          f"{name}: {agree} of {len(pairs)} rows agree to the printed digit; largest difference "
           f"{largest:.3f} {unit}."
         )
     flops, parameters = self.savings()
     lines.append(
-      "ResNet-50, full attention against convolution: "
-      f"{-flops:+.1f} % FLOPs ({self.attention.flops / 1e9:.3f} against "
+      "ResNet-50, full attention compared to convolution: "
+      f"{-flops:+.1f} % FLOPs ({self.attention.flops / 1e9:.3f} and "
       f"{self.conv.flops / 1e9:.3f} G), {-parameters:+.1f} % parameters "
-      f"({self.attention.parameters:,} against {self.conv.parameters:,}); "
-      f"the paper says -{FLOPS_SAVED} % and -{PARAMETERS_SAVED} %."
+      f"({self.attention.parameters:,} and {self.conv.parameters:,}); "
+      f"the paper: -{FLOPS_SAVED} % and -{PARAMETERS_SAVED} %."
     )
-    lines.append(f"FLOPs of the convention {self.convention.name}: {self.convention.summary}.")
+    lines.append(f"FLOPs in the convention {self.convention.name}: {self.convention.summary}.")
     return lines
 
-  def _tables(self) -> Iterator[tuple[str, list[ComparedRow], list[str]]]:
+  def _sections(self) -> Iterator[tuple[str, list[ComparedRow], list[str]]]:
     """Yields (title, rows, notes) of each table."""
     for number in dict.fromkeys(compared.table.number for compared in self.rows):
       rows = [compared for compared in self.rows if compared.table.number == number]
@@ -232,41 +230,25 @@ class PaperReport:
         [f"* {'; '.join(dict.fromkeys(labels))}: {note}" for note, labels in notes.items()],
       )
 
-  @staticmethod
-  def _cells(compared: ComparedRow) -> list[str]:
-    accuracy = f"{compared.row.accuracy:.1f}"
-    return [
-      compared.row.label,
-      *compared.flops.cells(),
-      *compared.parameters.cells(),
-      accuracy,
-    ]
-
   def table(self) -> RenderableType:
-    """Returns a table for each of the paper's, and the headline."""
+    """Returns one table for each of the paper's tables, and the summary."""
     parts = []
-    for title, rows, notes in self._tables():
-      table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-      for number, name in enumerate(_HEADERS):
-        table.add_column(name, justify="right" if number else "left", no_wrap=bool(number))
-      for compared in rows:
-        marked = compared.flops.differs or compared.parameters.differs
-        table.add_row(*self._cells(compared), style="yellow" if marked else None)
+    for title, rows, notes in self._sections():
       parts += [
         Text(title, style="bold"),
-        table,
+        _table(rows).to_rich(),
         *(Text(note, style="yellow") for note in notes),
         Text(),
       ]
-    return Group(*parts, *map(Text, self.headline()))
+    return Group(*parts, *map(Text, self.summary()))
 
   def markdown(self) -> str:
-    """Returns the same as `table`."""
+    """Returns the tables and the summary in Markdown."""
     parts = []
-    for title, rows, notes in self._tables():
-      parts.append(f"{title}\n\n{markdown_table(_TITLES, list(map(self._cells, rows)))}")
+    for title, rows, notes in self._sections():
+      parts.append(f"{title}\n\n{_table(rows).to_markdown()}")
       parts += [f"\\{note}\n" for note in notes]
-    return "\n".join([*parts, *(f"* {line}" for line in self.headline())])
+    return "\n".join([*parts, *(f"* {line}" for line in self.summary())])
 
   def _records(self) -> list[dict[str, Any]]:
     return [
@@ -287,11 +269,11 @@ class PaperReport:
     ]
 
   def csv(self) -> str:
-    """Returns a line a row; FLOPs in billions, parameters in millions."""
+    """Returns one line per row; FLOPs in billions, parameters in millions."""
     return csv_text(self._records())
 
   def json(self) -> str:
-    """Returns the rows, as in `csv`, and the headline's percentages."""
+    """Returns the rows of `csv` and the percentages of the summary."""
     flops, parameters = self.savings()
     return json_text(
       {
@@ -304,3 +286,22 @@ class PaperReport:
         },
       }
     )
+
+
+def _table(rows: Sequence[ComparedRow]) -> Table:
+  table = Table(
+    [
+      Column(title, "right" if title else "left", wrap=not title, terminal_title=short)
+      for title, short in zip(_TITLES, _TERMINAL_TITLES, strict=True)
+    ]
+  )
+  for compared in rows:
+    differs = compared.flops.differs or compared.parameters.differs
+    table.add_row(
+      compared.row.label,
+      *compared.flops.cells(),
+      *compared.parameters.cells(),
+      f"{compared.row.accuracy:.1f}",
+      style="yellow" if differs else None,
+    )
+  return table

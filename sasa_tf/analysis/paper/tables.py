@@ -1,6 +1,6 @@
-"""The tables of the paper (arXiv 1906.05909) as it prints them, and the models of their rows.
+"""The tables of the paper (arXiv 1906.05909) as printed, and the models of their rows.
 
-FLOPs in billions, multiply and add counted as two; parameters in millions; accuracy in per cent.
+FLOPs are in billions, with a multiply-add as two; parameters in millions; accuracies in percent.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Detector:
 
   Attributes:
     backbone: key of `MODELS`.
-    pyramid: "conv" or "attention", in the place of the pyramid's 3x3 convolutions.
-    heads: the same of the heads.
+    pyramid: "conv", or "attention" in place of the 3x3 convolutions of the pyramid.
+    heads: "conv", or "attention" in place of the 3x3 convolutions of the heads.
   """
 
   backbone: str
@@ -77,16 +77,16 @@ class Detector:
   heads: str
 
   @property
-  def reading(self) -> str:
-    """Where it has attention beside the backbone, of which the paper may be read in two ways."""
+  def interpretation(self) -> str:
+    """Which parts have attention; the paper allows two interpretations of attention heads."""
     if self.heads == "conv":
       return "conv heads and FPN"
     return "attention heads" if self.pyramid == "conv" else "attention heads and FPN"
 
   @property
   def label(self) -> str:
-    """Reading and backbone."""
-    return f"{self.reading}, {self.backbone.replace('_', ' ')}"
+    """Interpretation and backbone."""
+    return f"{self.interpretation}, {self.backbone.replace('_', ' ')}"
 
 
 _TABLE_2 = ("resnet50", "sasa_resnet50_conv_stem", "sasa_resnet50")
@@ -107,12 +107,12 @@ class Row:
   """A row of a table.
 
   Attributes:
-    label: what the paper calls it.
-    model: key of `MODELS`; the backbone in Table 2.
-    flops: as printed, in billions; None where the table has none.
-    parameters: as printed, in millions; None where the table has none.
-    accuracy: top-1 in per cent; None in Table 2.
-    notes: {"flops" or "parameters": why our digit differs}.
+    label: name of the row in the paper.
+    model: key of `MODELS`; that of the backbone in Table 2.
+    flops: as printed, in billions; None if the table has none.
+    parameters: as printed, in millions; None if the table has none.
+    accuracy: top-1 accuracy in percent; None in Table 2.
+    notes: {"flops" or "parameters": why the computed digit differs}.
   """
 
   label: str
@@ -128,8 +128,8 @@ class DetectionRow(Row):
   """A row of Table 2: RetinaNet on COCO at 640 pixels.
 
   Attributes:
-    heads: "conv" or "attention", of the feature pyramid and the heads.
-    average_precision: in per cent: over all thresholds, at 50 and at 75 % overlap, and of small,
+    heads: "conv" or "attention", for the feature pyramid and the heads.
+    average_precision: in percent: over all IoU thresholds, at 50 % and at 75 % IoU, and for small,
       medium and large objects.
   """
 
@@ -142,10 +142,10 @@ class PaperTable:
   """A table of the paper.
 
   Attributes:
-    number: its number.
-    title: what it compares.
-    split: what accuracies are measured on.
-    rows: as printed, from the top.
+    number: number of the table.
+    title: what the table compares.
+    split: data set of the accuracies.
+    rows: as printed, from top to bottom.
   """
 
   number: int
@@ -157,9 +157,11 @@ class PaperTable:
 _VALIDATION = "ImageNet's validation images"
 _HELD_OUT = "a held-out 4 % of ImageNet's training images"
 
-_TRUNCATED = "the paper cuts this digit off instead of rounding it"
-_FITTED = "the paper does not say how it counts; the convention was fitted to all rows and misses 3"
-_KERNEL_NOT_STATED = f"{_FITTED}; nor does it give the size of this convolution (here 4x4)"
+_TRUNCATED = "the paper truncates this number instead of rounding it"
+_FITTED = (
+  "the paper does not define its FLOPs; the convention was fitted to all rows and misses 3 of them"
+)
+_KERNEL_NOT_STATED = f"{_FITTED}; the paper does not give this kernel size either (here 4x4)"
 
 
 def _detection(heads, model, flops, parameters, *average_precision) -> DetectionRow:
@@ -296,16 +298,16 @@ TABLES: Mapping[int, PaperTable] = {
   )
 }
 
-# What the abstract says of ResNet-50, full attention against convolution.
-FLOPS_SAVED = 12  # per cent
-PARAMETERS_SAVED = 29  # per cent
-# And of RetinaNet.
-DETECTION_FLOPS_SAVED = 39  # per cent
-DETECTION_PARAMETERS_SAVED = 34  # per cent
+# Savings of full attention compared to convolution according to the abstract, in percent: of
+# ResNet-50, and of RetinaNet.
+FLOPS_SAVED = 12
+PARAMETERS_SAVED = 29
+DETECTION_FLOPS_SAVED = 39
+DETECTION_PARAMETERS_SAVED = 34
 
 
 def rows_of(model: str) -> list[tuple[PaperTable, Row]]:
-  """Returns where a model of `MODELS` appears among the classifiers of the tables."""
+  """Returns the tables and rows of a classifier of `MODELS`."""
   return [
     (table, row)
     for table in TABLES.values()

@@ -1,1 +1,1 @@
-"""What a TPU's compiler says about layers and models, without a TPU."""
+"""Compilation of layers and models for a TPU, without a TPU."""

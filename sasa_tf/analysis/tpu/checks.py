@@ -1,4 +1,4 @@
-"""What is compiled for a TPU to see that it can be: layers, a whole model, its training step."""
+"""Programs to compile for a TPU: layers, a model and its training step."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import tensorflow as tf
 import tf_keras
 
 from sasa_tf.analysis.tpu import compiler
-from sasa_tf.benchmarks.workloads import model
+from sasa_tf.benchmarks.workloads import model as model_workloads
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.tf_keras import LocalSelfAttention2D, SASAResNet
 
-IMPLEMENTATION = "blocked"  # the one for TPUs; "auto" may find kernels of this machine
-# Each with the images at a time that it is compiled for by default.
+IMPLEMENTATION = "blocked"  # "auto" could choose kernels of this machine
+# Target -> default batch size.
 BATCH_SIZES = {"layer": 32, "model": 32, "step": 128}
 TARGETS = tuple(BATCH_SIZES)
 STEMS = ("conv", "attention")
 POLICIES = {"bfloat16": "mixed_bfloat16", "float32": "float32"}  # of the computation
-# (H and W, C) of the attention layers in ResNet's four groups, at 224 pixels.
+# (H and W, C) of the attention layers in ResNet's four stages, at 224 pixels.
 STAGES = ((56, 64), (28, 128), (14, 256), (7, 512))
 IMAGE_SIZE = 224
 
@@ -31,8 +31,8 @@ class Check:
   """One program to compile.
 
   Attributes:
-    name: what it is.
-    make: returns a function of tensors, which may use variables, and the specs of its arguments.
+    name: description of the program.
+    make: returns a function that takes tensors, which may use variables, and its argument specs.
   """
 
   name: str
@@ -41,13 +41,13 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What came of a check.
+  """The result of a check.
 
   Attributes:
     name: of the check.
-    seconds: that tracing and compiling took.
-    memory: of the program, None where there is none.
-    error: what the compiler said against it, None where it compiled.
+    seconds: time to trace and compile.
+    memory: of the program; None if it does not compile.
+    error: message of the compiler; None if it compiles.
   """
 
   name: str
@@ -57,16 +57,16 @@ class Result:
 
   @property
   def passed(self) -> bool:
-    """Whether a TPU can run it."""
+    """Whether a TPU can run the program."""
     return self.memory is not None and self.memory.fits
 
 
 def layer_check(size: int, channels: int, batch_size: int, dtype: str) -> Check:
-  """Forward and backward pass of the layer as the models use it: 8 heads, window 7.
+  """Returns a check of the layer's forward and backward pass, with 8 heads and window 7.
 
   Args:
     size: H and W.
-    channels: C and the filters.
+    channels: C, of inputs and outputs.
     batch_size: B.
     dtype: of the computation, key of `POLICIES`.
   """
@@ -91,7 +91,7 @@ def layer_check(size: int, channels: int, batch_size: int, dtype: str) -> Check:
 
 
 def model_check(stem: str, batch_size: int, dtype: str) -> Check:
-  """Forward pass of ResNet-50 with attention in all groups, at 224 pixels.
+  """Returns a check of the forward pass of ResNet-50 with attention in all stages, at 224 pixels.
 
   Args:
     stem: "conv" or "attention".
@@ -100,14 +100,14 @@ def model_check(stem: str, batch_size: int, dtype: str) -> Check:
   """
 
   def make():
-    before = tf_keras.mixed_precision.global_policy()
+    previous_policy = tf_keras.mixed_precision.global_policy()
     tf_keras.mixed_precision.set_global_policy(POLICIES[dtype])
     try:
       model = SASAResNet(
         50, stem, implementation=IMPLEMENTATION, input_shape=(IMAGE_SIZE, IMAGE_SIZE, 3)
       )
     finally:
-      tf_keras.mixed_precision.set_global_policy(before)
+      tf_keras.mixed_precision.set_global_policy(previous_policy)
     images = tf.TensorSpec([batch_size, IMAGE_SIZE, IMAGE_SIZE, 3])
     return lambda images: model(images, training=False)["5"], [images]
 
@@ -116,18 +116,18 @@ def model_check(stem: str, batch_size: int, dtype: str) -> Check:
 
 
 def step_check(stem: str, batch_size: int, dtype: str) -> Check:
-  """A whole training step of the ResNet-50 classifier: loss, gradients and momentum update.
+  """Returns a check of the training step of ResNet-50: loss, gradients and momentum update.
 
   Args:
     stem: "conv" or "attention".
-    batch_size: B, of one core.
+    batch_size: B on one core.
     dtype: of the computation, key of `POLICIES`.
   """
 
   def make():
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     case = Case("model", stem, "forward_backward", batch_size, shape, dtype, True, model_id=50)
-    workload = model.network(case, {"stem": stem}, IMPLEMENTATION)
+    workload = model_workloads.network(case, {"stem": stem}, IMPLEMENTATION)
 
     def step(images: tf.Tensor) -> list[tf.Tensor]:
       return workload.step([images])
@@ -141,13 +141,13 @@ def step_check(stem: str, batch_size: int, dtype: str) -> Check:
 def all_checks(
   targets: Sequence[str], dtypes: Sequence[str], batch_size: int | None = None
 ) -> list[Check]:
-  """Returns every check of the targets and dtypes.
+  """Returns all checks of the targets and dtypes.
 
   Args:
-    targets: of `TARGETS`. The training steps are of mixed bfloat16, as TPUs train, whatever
-      `dtypes`.
+    targets: some of `TARGETS`. The training steps are always in mixed bfloat16, which is usual on
+      TPUs.
     dtypes: keys of `POLICIES`.
-    batch_size: images at a time; those of `BATCH_SIZES` by default.
+    batch_size: B; by default that of `BATCH_SIZES`.
   """
   sizes = {target: batch_size or size for target, size in BATCH_SIZES.items()}
   checks = []
@@ -162,7 +162,7 @@ def all_checks(
 
 
 def run_checks(checks: Sequence[Check]) -> Iterator[Result]:
-  """Compiles one check after the other.
+  """Compiles the programs of the checks one after the other.
 
   Raises:
     UserError: the compiler is not installed.
@@ -173,6 +173,6 @@ def run_checks(checks: Sequence[Check]) -> Iterator[Result]:
     memory = error = None
     try:
       memory = compiler.compile_for_tpu(*check.make())
-    except compiler.CompileError as refusal:
-      error = str(refusal)
+    except compiler.CompileError as compile_error:
+      error = str(compile_error)
     yield Result(check.name, time.perf_counter() - start, memory, error)

@@ -1,8 +1,8 @@
-"""Compiles a TensorFlow function ahead of time for one core of a TPU v5e, on any machine.
+"""Ahead-of-time compilation of TensorFlow functions for one core of a TPU v5e, on any machine.
 
-TensorFlow lowers the function to StableHLO, and the compiler in libtpu, which JAX brings along,
-makes a TPU's program of it. It says whether a TPU has every operation and how much memory the
-program takes; of speed it says nothing that could be relied on.
+TensorFlow lowers the function to StableHLO, and the compiler in libtpu, called through JAX,
+compiles it. The result shows whether a TPU supports every operation and how much memory the program
+needs. It is no reliable indication of speed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import tensorflow as tf
 from sasa_tf.errors import UserError
 from sasa_tf.ops import use_target_device
 
-TOPOLOGY = "v5e:2x2"  # the smallest that libtpu knows; one of its four cores is compiled for
-MEMORY = 63 * 2**28  # bytes that the compiler gives programs of a core's 16 GiB: 15.75 GiB
+TOPOLOGY = "v5e:2x2"  # the smallest one of libtpu; the target is one of its four cores
+MEMORY = 63 * 2**28  # bytes available to programs, 15.75 of the 16 GiB of a core
 
-# libtpu otherwise asks the network which machine this is, writes logs to /tmp, and lets only one
-# process at a time compile.
+# Without these, libtpu queries the network for the type of this machine, writes logs to /tmp, and
+# allows only one process to compile at a time.
 _ENVIRONMENT = {
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
   "JAX_PLATFORMS": "cpu",
@@ -36,18 +36,18 @@ _ENVIRONMENT = {
 
 
 class CompileError(RuntimeError):
-  """A TPU cannot run the function; the message is the compiler's."""
+  """The function cannot be compiled for a TPU; the message is the compiler's."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-  """What a compiled program takes of a core's memory, in bytes.
+  """The memory of a core that a compiled program needs, in bytes.
 
   Attributes:
     arguments: inputs and variables.
     outputs: results and updated variables.
-    shared: outputs that lie where an argument was.
-    temporaries: all that exists only while the program runs.
+    shared: outputs that reuse the buffer of an argument.
+    temporaries: buffers that exist only while the program runs.
     code: the program itself.
   """
 
@@ -59,21 +59,21 @@ class Memory:
 
   @property
   def total(self) -> int:
-    """All of it together."""
+    """Sum of all parts; shared buffers count once."""
     return self.arguments + self.outputs - self.shared + self.temporaries + self.code
 
   @property
   def fits(self) -> bool:
-    """Whether a core has that much."""
+    """Whether the program fits into the memory of a core."""
     return self.total <= MEMORY
 
 
 @functools.cache
 def _core() -> Any:
-  """Returns the core to compile for.
+  """Returns the core to compile for, as a device of JAX.
 
   Raises:
-    UserError: the packages are not installed.
+    UserError: jax or libtpu is not installed.
   """
   os.environ.update(_ENVIRONMENT)
   try:
@@ -81,15 +81,15 @@ def _core() -> Any:
     from jax.experimental import topologies
   except ImportError as error:
     raise UserError(
-      f"compiling for a TPU needs jax and libtpu, which are not installed here ({error}). Install "
+      f"compiling for a TPU needs jax and libtpu, which are not installed ({error}). Install "
       "them with `pip install 'sasa_tf[tpu]'`, in a checkout with `pip install -e '.[tpu]' "
-      "-c constraints.txt` (Python 3.11 or newer, Linux on x86-64), or type `make tpu-check`."
+      "-c constraints.txt` (Python 3.11 or newer, Linux on x86-64), or run `make tpu-check`."
     ) from error
   return topologies.get_topology_desc(TOPOLOGY, platform="tpu").devices[0]
 
 
 def require_compiler() -> None:
-  """Raises a UserError that says how to install the compiler where it is missing."""
+  """Raises a UserError with installation instructions if the compiler is not installed."""
   _core()
 
 
@@ -99,12 +99,12 @@ def lower(
   stage: str = "stablehlo_serialized",
   device: str = "TPU",
 ) -> bytes | str:
-  """Returns the function as StableHLO, made for a device that need not be here.
+  """Lowers a function to StableHLO for a device that need not be present.
 
   Args:
-    function: of tensors. It may read and assign variables, which become arguments and results.
-    specs: of its arguments, with static shapes.
-    stage: TensorFlow's name of the form; "stablehlo" is for reading.
+    function: takes tensors. It may read and assign variables, which become arguments and results.
+    specs: specs of its arguments, with static shapes.
+    stage: TensorFlow's name of the output format; "stablehlo" is readable text.
     device: "TPU" or "GPU".
 
   Raises:
@@ -113,7 +113,7 @@ def lower(
   with use_target_device(device):
     concrete = tf.function(function, jit_compile=True, autograph=False)
     try:
-      # TensorFlow's packages have no kernels for XLA_TPU_JIT; those for the CPU lower to the same.
+      # TensorFlow's wheels have no kernels for XLA_TPU_JIT; CPU kernels lower to the same code.
       return concrete.experimental_get_compiler_ir(*specs)(stage=stage, platform_name="CPU")
     except (ValueError, tf.errors.OpError) as error:
       raise CompileError(str(error)) from error
@@ -123,14 +123,14 @@ def compile_for_tpu(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]
   """Compiles a function for one core of a TPU v5e.
 
   Args:
-    function: of tensors. It may read and assign variables, which become arguments and results.
-    specs: of its arguments, with static shapes.
+    function: takes tensors. It may read and assign variables, which become arguments and results.
+    specs: specs of its arguments, with static shapes.
 
   Returns:
-    The memory that the program takes.
+    The memory that the program needs.
 
   Raises:
-    CompileError: an operation that a TPU does not have, or a program beyond its memory.
+    CompileError: a TPU does not support an operation, or the program exceeds its memory.
     UserError: the compiler is not installed.
   """
   core = _core()
@@ -161,7 +161,7 @@ def compile_for_tpu(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]
 
 
 def remove_copies(module: Any) -> None:
-  """Takes out what TensorFlow puts around assigned variables and is no operation of StableHLO."""
+  """Removes the copies of assigned variables, which are not operations of StableHLO."""
   from jax.extend.mlir import ir
 
   copies = []

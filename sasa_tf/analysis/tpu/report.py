@@ -1,24 +1,32 @@
-"""The table of what was compiled, a line as soon as it is known."""
+"""The table of compiled programs, printed row by row."""
 
 from __future__ import annotations
 
 from sasa_tf.analysis.tpu.checks import Result
 from sasa_tf.analysis.tpu.compiler import MEMORY
+from sasa_tf.reporting import Column, Table
 
-_NAME = 66
-_COLUMNS = ("seconds", "argument", "output", "temporary", "code", "total MiB")
+_TABLE = Table(
+  [
+    Column("compiled for a TPU v5e core", "left", 64),
+    *(Column(title, min_width=8) for title in ("seconds", "argument", "output", "temporary")),
+    *(Column(title, min_width=8) for title in ("code", "total MiB")),
+    Column("", "left"),
+  ]
+)
 
 
 def header() -> str:
-  """Returns the headings."""
-  return f"{'compiled for a TPU v5e core':{_NAME}}" + "".join(f"{c:>10}" for c in _COLUMNS)
+  """Returns the column titles; memory is in MiB."""
+  return _TABLE.header_line()
 
 
 def line(result: Result) -> str:
-  """Returns one line, or more where the compiler refused."""
-  start = f"{result.name:{_NAME}}{result.seconds:10.0f}"
+  """Returns the row of a result, followed by the compiler's message if it does not compile."""
+  seconds = f"{result.seconds:.0f}"
   if result.memory is None:
-    return f"{start}  does not compile or fit:\n{result.error}"
+    note = f"does not compile or fit:\n{result.error}"
+    return _TABLE.row_line(result.name, seconds, note=note)
   memory = result.memory
   sizes = (
     memory.arguments,
@@ -28,4 +36,4 @@ def line(result: Result) -> str:
     memory.total,
   )
   verdict = "fits" if memory.fits else f"does not fit {MEMORY / 2**30} GiB"
-  return start + "".join(f"{size / 2**20:10,.0f}" for size in sizes) + f"  {verdict}"
+  return _TABLE.row_line(result.name, seconds, *(f"{size / 2**20:,.0f}" for size in sizes), verdict)

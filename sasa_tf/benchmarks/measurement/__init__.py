@@ -1,1 +1,1 @@
-"""Time and memory of one step."""
+"""Measurement of the time and the memory of one step."""

@@ -1,4 +1,4 @@
-"""The machine, its devices and the versions: what a figure means nothing without."""
+"""Machine, devices and versions, which every result is stored with."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import tensorflow as tf
 import sasa_tf
 
 _PACKAGES = ("tensorflow", "keras", "tf_keras", "numpy")
-# Prefixes and names of the variables that change what is measured.
+# Environment variables that affect the results, by prefix.
 _VARIABLES = re.compile(
   r"(TF_|XLA_|CUDA_|NVIDIA_TF32|OMP_|MKL_|ONEDNN_|DNNL_|SASA_TF_|KERAS_BACKEND|LD_PRELOAD)"
 )
-_NO_MATTER = ("TF_CLI_CONFIG_FILE", "TF_CPP_MIN_LOG_LEVEL", "CUDA_HOME", "CUDA_PATH")
+_IRRELEVANT = ("TF_CLI_CONFIG_FILE", "TF_CPP_MIN_LOG_LEVEL", "CUDA_HOME", "CUDA_PATH")
 
 
 def _first(pattern: str, file: str) -> str | None:
@@ -39,7 +39,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-  """The checkout's commit, with a plus where files differ from it; None outside of a checkout."""
+  """Returns the commit of the checkout, with a plus if files are modified; None if it is none."""
   root = pathlib.Path(sasa_tf.__file__).parent.parent
   if not (root / ".git").exists():
     return None
@@ -63,12 +63,15 @@ def gpu_name() -> str | None:
 
 
 def set_threads(count: int) -> None:
-  """Lets an operation on the CPU use so many threads, 0 for all; before TensorFlow's first one."""
+  """Sets the threads of an operation on the CPU, 0 for all cores.
+
+  Must be called before TensorFlow executes its first operation.
+  """
   tf.config.threading.set_intra_op_parallelism_threads(count)
 
 
 def describe_environment() -> dict[str, Any]:
-  """Returns the facts, ready for JSON."""
+  """Returns machine, devices and versions as JSON values."""
   build = tf.sysconfig.get_build_info()
   memory = _first(r"MemTotal:\s+(\d+) kB", "/proc/meminfo")
   return {
@@ -90,7 +93,7 @@ def describe_environment() -> dict[str, Any]:
     "variables": {
       name: value
       for name, value in sorted(os.environ.items())
-      if _VARIABLES.match(name) and name not in _NO_MATTER
+      if _VARIABLES.match(name) and name not in _IRRELEVANT
     },
     "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
   }

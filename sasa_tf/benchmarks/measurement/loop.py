@@ -1,17 +1,17 @@
-"""Many steps inside one program, each of which needs the one before.
+"""Programs that repeat a step many times, with a data dependency between consecutive steps.
 
-Called from Python, a step of a tenth of a millisecond is hidden behind the call. So a loop inside
-of the program repeats it, and nothing may be computed once for all repetitions, left out, or run
-beside another one. Hence one element of every input is overwritten, before each step, with a number
-that depends on all results of the step before, and all results are carried whole from turn to turn:
-no compiler can know what it will be, nor narrow a result down to the element that is read.
+The overhead of calling a program from Python exceeds the time of a step of 0.1 ms, so a loop inside
+the program repeats the step. The compiler must not hoist, eliminate or overlap steps. Therefore one
+element of every input is overwritten before each step with a value that depends on all results of
+the previous step, and all results are loop variables: the compiler can neither predict the value
+nor reduce a result to the element that is read.
 
-Where the loop is TensorFlow's, XLA compiles the step alone and sees one step. On a GPU the host
-would need longer to start a small step than the GPU to finish it, so there the loop is inside of
-the compiled program. On a CPU it is not, where XLA arranges convolutions only outside of loops for
-its fast routines (a gradient of the kernel took 270 ms in a loop, 7 ms outside).
+If the loop is TensorFlow's, XLA compiles the step alone. On a GPU, launching a small step from the
+host would take longer than the step, so there the loop is inside the compiled program. On a CPU it
+is not, because XLA uses its fast convolution routines only outside of loops (a kernel gradient took
+270 ms inside a loop and 7 ms outside).
 
-Steps of whole models are long and need none of this: they are called.
+Steps of models take long enough to be called from Python.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import tensorflow as tf
 
 from sasa_tf.benchmarks.workloads.workload import Step
 
-# Of a loop inside of a compiled program. XLA's loops on a GPU wait for the host in each turn unless
-# their length is known to the compiler; so a loop of known length is inside that of unknown length.
-_COMPILED_STEPS_A_TURN = 8
+# XLA's loops on a GPU synchronize with the host in each iteration unless the compiler knows the
+# trip count. So the loop in a compiled program has an inner loop with this trip count.
+_COMPILED_STEPS_PER_ITERATION = 8
 
 
 def _overwrite_first(tensor: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-  """Writes half of the number into the buffer itself where nobody else holds it."""
-  # Half, as XLA makes a copy of what is not computed, and copies end the graph in which a GPU is
-  # given the step's kernels at once: the loop took 25 us of a step instead of 13.
+  """Writes half of the number to the first element, in place where no one else uses the buffer."""
+  # XLA copies a value that is not computed, and a copy ends the CUDA graph that launches the
+  # kernels of the step together: without the division, the loop took 25 us per step, not 13.
   number = number / 2
   rank = tensor.shape.rank
   return tf.raw_ops.TensorStridedSliceUpdate(
@@ -43,96 +43,100 @@ def _overwrite_first(tensor: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
 
 
 def _signal(results: Sequence[tf.Tensor]) -> tf.Tensor:
-  """A number between -1 and 1 that depends on all results; NaN where one of them is."""
+  """Returns a number between -1 and 1 that depends on all results; NaN if one of them is NaN."""
   firsts = [tf.cast(result[(0,) * result.shape.rank], tf.float32) for result in results]
   return tf.tanh(tf.add_n(firsts) / len(firsts))
 
 
 def idle_step(inputs: list[tf.Tensor]) -> list[tf.Tensor]:
-  """The step that does nothing, to measure the loop itself."""
+  """A step without work, to measure the overhead of the loop."""
   return [_signal(inputs)]
 
 
 class RepeatedStep:
-  """A program that applies a step to its inputs again and again.
+  """A program that applies a step to its inputs repeatedly.
 
   Attributes:
-    steps_a_turn: repetitions for each turn that is asked for.
+    steps_per_iteration: number of steps in one iteration.
   """
 
   def __init__(self, step: Step, inputs: Sequence[tf.Tensor], *, jit: bool, compile_loop: bool):
-    """Traces the program; XLA compiles it when it is first called.
+    """Traces the program. XLA compiles it in the first call.
 
     Args:
       step: of a workload.
-      inputs: that it starts from, of floating dtypes.
+      inputs: initial inputs, of floating dtypes.
       jit: whether XLA compiles the step.
-      compile_loop: whether it compiles the loop with it.
+      compile_loop: whether XLA compiles the loop with the step.
     """
     self._inputs = list(inputs)
-    self.steps_a_turn = _COMPILED_STEPS_A_TURN if compile_loop else 1
-    # Without autograph, which there is nothing to convert for, errors say what happened, no more.
+    self.steps_per_iteration = _COMPILED_STEPS_PER_ITERATION if compile_loop else 1
+    # Without autograph, which has nothing to convert here, error messages are shorter.
     compiled = tf.function(step, jit_compile=jit, autograph=False)
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in inputs]
     results = compiled.get_concrete_function(specs).structured_outputs
 
     def one_step(signal, inputs, results):
-      del results  # only carried
+      del results  # only a loop variable
       inputs = [_overwrite_first(tensor, signal) for tensor in inputs]
       results = compiled(inputs)
       return _signal(results), inputs, results
 
-    def turn(*state):
-      if self.steps_a_turn == 1:
+    def iteration(*state):
+      if self.steps_per_iteration == 1:
         return one_step(*state)
-      return _loop(self.steps_a_turn, one_step, state)
+      return _loop(self.steps_per_iteration, one_step, state)
 
-    def program(inputs, turns):
+    def program(inputs, iterations):
       blank = [tf.zeros(result.shape, result.dtype) for result in results]
-      signal, _, last = _loop(turns, turn, (tf.zeros([]), inputs, blank))
+      signal, _, last = _loop(iterations, iteration, (tf.zeros([]), inputs, blank))
       return signal, last
 
     self._function = tf.function(program, jit_compile=compile_loop, autograph=False)
     self._program = self._function.get_concrete_function(specs, tf.TensorSpec([], tf.int32))
 
-  def results(self, turns: int) -> tuple[float, list[tf.Tensor]]:
-    """Runs `turns * steps_a_turn` steps; returns the last signal, fetched, and the last results."""
-    signal, results = self._program(self._inputs, tf.constant(turns))
+  def results(self, iterations: int) -> tuple[float, list[tf.Tensor]]:
+    """Runs `iterations * steps_per_iteration` steps.
+
+    Returns:
+      The value that depends on all results, fetched to the host, and the results of the last step.
+    """
+    signal, results = self._program(self._inputs, tf.constant(iterations))
     return float(signal), results
 
-  def run(self, turns: int) -> float:
-    """As `results`, and returns the signal alone; only then have all steps been done."""
-    return self.results(turns)[0]
+  def run(self, iterations: int) -> float:
+    """As `results`, but returns the value alone. It waits for all steps."""
+    return self.results(iterations)[0]
 
 
 class CalledStep:
-  """The same for steps of many milliseconds, which are called one after the other.
+  """As `RepeatedStep`, for steps of many milliseconds, which are called from Python.
 
-  A call does not wait for the result of the one before, so only the device's time counts. Inside of
-  a loop of TensorFlow's a training step of 12.7 ms took 16.3 ms on a GPU.
+  A call does not wait for the previous one, so only the time of the device counts. In a loop of
+  TensorFlow's, a training step of 12.7 ms took 16.3 ms on a GPU.
 
   Attributes:
-    steps_a_turn: 1.
+    steps_per_iteration: 1.
   """
 
-  steps_a_turn = 1
+  steps_per_iteration = 1
 
   def __init__(self, step: Step, inputs: Sequence[tf.Tensor], *, jit: bool):
-    """As `RepeatedStep`; whatever one step needs of the one before is in its variables."""
+    """As `RepeatedStep`; steps depend on each other through the variables of the step."""
     self._inputs = list(inputs)
     self._step = tf.function(step, jit_compile=jit, autograph=False)
 
-  def run(self, turns: int) -> float:
-    """Runs `turns` steps and waits for the last; returns a number that depends on its results."""
-    for _ in range(turns):
+  def run(self, iterations: int) -> float:
+    """Runs the steps and waits for the last; returns a number that depends on its results."""
+    for _ in range(iterations):
       results = self._step(self._inputs)
     return float(_signal(results))
 
 
 def _loop(length, body, state):
   return tf.while_loop(
-    lambda turn, *_: turn < length,
-    lambda turn, *state: (turn + 1, *body(*state)),
+    lambda iteration, *_: iteration < length,
+    lambda iteration, *state: (iteration + 1, *body(*state)),
     (tf.constant(0), *state),
     parallel_iterations=1,
   )[1:]

@@ -1,4 +1,4 @@
-"""Measures the contestants of a group side by side."""
+"""Measures the candidates of a group, interleaved."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ import tensorflow as tf
 from sasa_tf.benchmarks.measurement import memory
 from sasa_tf.benchmarks.measurement.environment import gpu_name
 from sasa_tf.benchmarks.measurement.loop import CalledStep, RepeatedStep, idle_step
-from sasa_tf.benchmarks.measurement.summary import Summary
-from sasa_tf.benchmarks.measurement.timing import round_robin, turns_for
-from sasa_tf.benchmarks.progress import Progress
+from sasa_tf.benchmarks.measurement.timing import Summary, iterations_for, round_robin
 from sasa_tf.benchmarks.results.records import Measurement
 from sasa_tf.benchmarks.workloads.candidates import make_workload
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.benchmarks.workloads.workload import Workload
+from sasa_tf.reporting import ProgressBar
 
-_LONGEST_ERROR = 2000
+_MAX_ERROR_LENGTH = 2000
 
 
 @dataclasses.dataclass(frozen=True)
-class Effort:
-  """How thoroughly to measure.
+class MeasurementPlan:
+  """Number and length of the runs.
 
   Attributes:
-    rounds: runs of each contestant.
-    min_run_seconds: that a run takes at least; its steps are as many as that needs.
-    memory: whether to measure peaks too.
+    rounds: number of runs of each candidate.
+    min_run_seconds: minimum duration of a run, which determines its number of steps.
+    memory: whether to measure peak memory too.
   """
 
   rounds: int
@@ -41,36 +40,55 @@ class Effort:
   memory: bool
 
   def count_runs(self, cases: int) -> int:
-    """Returns what `measure_group` counts as progress."""
+    """Returns the number of progress items of `measure_group` for so many cases."""
     return cases * (1 + self.rounds + self.memory)
 
 
 @dataclasses.dataclass
-class _Contender:
-  """A contestant that is ready to run, or why it is not."""
+class _PreparedCandidate:
+  """A candidate that is ready to run, or the reason why it is not."""
 
   case: Case
   workload: Workload | None = None
   program: RepeatedStep | CalledStep | None = None
-  turns: int = 0
+  iterations: int = 0
   compile_seconds: float | None = None
   peak_bytes: int | None = None
   errors: list[str] = dataclasses.field(default_factory=list)
   seconds: list[float] = dataclasses.field(default_factory=list)
 
-  def fail(self, error: Exception, doing: str) -> None:
-    """Notes what went wrong and lets go of the device's memory."""
-    words = " ".join(str(error).split())[:_LONGEST_ERROR]
-    self.errors.append(f"{doing}: {type(error).__name__}: {words}")
+  def fail(self, error: Exception, activity: str) -> None:
+    """Records an error and frees the device's memory."""
+    message = " ".join(str(error).split())[:_MAX_ERROR_LENGTH]
+    self.errors.append(f"{activity}: {type(error).__name__}: {message}")
     self.workload = self.program = None
 
   def run(self) -> None:
-    """Does all steps of one run."""
-    self.program.run(self.turns)
+    """Executes all steps of one run."""
+    self.program.run(self.iterations)
+
+  def measurement(
+    self, overhead_seconds: float | None, environment: dict[str, Any], command: str
+  ) -> Measurement:
+    """Returns the results of all runs."""
+    failed = self.program is None
+    return Measurement(
+      case=self.case,
+      seconds=() if failed else tuple(self.seconds),
+      steps=0 if failed else self.iterations * self.program.steps_per_iteration,
+      compile_seconds=self.compile_seconds,
+      overhead_seconds=overhead_seconds,
+      peak_bytes=self.peak_bytes,
+      parameters=self.workload.parameters if self.workload is not None else None,
+      required_bytes=self.workload.required_bytes if self.workload is not None else None,
+      error="; ".join(self.errors) or None,
+      environment=environment,
+      command=command,
+    )
 
 
-def _loop_is_compiled(case: Case) -> bool:
-  """Whether the loop around the step shall be inside of the compiled program; see `loop`."""
+def _compiles_loop(case: Case) -> bool:
+  """Returns whether the loop around the step is part of the compiled program; see `loop`."""
   return case.jit and gpu_name() is not None
 
 
@@ -78,135 +96,132 @@ def _make_program(workload: Workload, case: Case) -> RepeatedStep | CalledStep:
   if case.target == "model":
     return CalledStep(workload.step, workload.inputs, jit=case.jit)
   return RepeatedStep(
-    workload.step, workload.inputs, jit=case.jit, compile_loop=_loop_is_compiled(case)
+    workload.step, workload.inputs, jit=case.jit, compile_loop=_compiles_loop(case)
   )
 
 
-def _prepare(case: Case, effort: Effort) -> _Contender:
-  """Builds, compiles and warms a contestant up."""
-  contender = _Contender(case)
-  doing = "building"
+def _prepare(case: Case, plan: MeasurementPlan) -> _PreparedCandidate:
+  """Builds, compiles and warms up a candidate."""
+  candidate = _PreparedCandidate(case)
+  activity = "building"
   try:
-    contender.workload = make_workload(case)
-    doing = "compiling"
+    candidate.workload = make_workload(case)
+    activity = "compiling"
     start = time.perf_counter()
-    contender.program = _make_program(contender.workload, case)
-    signal = contender.program.run(1)
-    contender.compile_seconds = time.perf_counter() - start
-    doing = "running"
+    candidate.program = _make_program(candidate.workload, case)
+    signal = candidate.program.run(1)
+    candidate.compile_seconds = time.perf_counter() - start
+    activity = "running"
     if math.isnan(signal):
-      raise ArithmeticError("the results are not numbers (NaN)")
-    contender.turns = turns_for(contender.program.run, effort.min_run_seconds)
-  except Exception as error:  # a contestant that fails is a row that says why
-    contender.fail(error, doing)
-  return contender
+      raise ArithmeticError("the results contain NaN")
+    candidate.iterations = iterations_for(candidate.program.run, plan.min_run_seconds)
+  except Exception as error:  # reported in the row of the candidate
+    candidate.fail(error, activity)
+  return candidate
 
 
-def _measure_memory(contender: _Contender) -> None:
-  inputs, step = contender.workload.inputs, contender.workload.step
+def _measure_memory(candidate: _PreparedCandidate) -> None:
+  inputs, step = candidate.workload.inputs, candidate.workload.step
   try:
-    if contender.case.target == "model":  # whose inputs are small beside what it computes
-      compute = functools.partial(contender.program.run, 1)
+    if candidate.case.target == "model":  # whose inputs are small compared to its activations
+      compute = functools.partial(candidate.program.run, 1)
     else:
       # The program with the loop holds copies of its inputs; the step alone does not.
-      step = tf.function(step, jit_compile=contender.case.jit, autograph=False)
+      step = tf.function(step, jit_compile=candidate.case.jit, autograph=False)
       step = step.get_concrete_function(inputs)
 
       def compute() -> float:
         return float(tf.reshape(step(inputs)[0], [-1])[0])
 
-    contender.peak_bytes = memory.peak_bytes(compute, contender.workload.held_bytes)
-  except Exception as error:  # the time remains to be measured
-    contender.errors.append(f"no peak: {type(error).__name__}: {error}")
+    candidate.peak_bytes = memory.peak_bytes(compute, candidate.workload.resident_bytes)
+  except Exception as error:  # the time can still be measured
+    candidate.errors.append(f"no peak: {type(error).__name__}: {error}")
 
 
-def _overheads(contenders: Sequence[_Contender], effort: Effort) -> dict[Any, float]:
-  """Returns the seconds that the loop takes for a step, by `_loop_key`."""
-  found = {}
-  for contender in contenders:
-    if contender.case.target != "model" and _loop_key(contender) not in found:
-      case, inputs = contender.case, contender.workload.inputs
+def _loop_overheads(
+  candidates: Sequence[_PreparedCandidate], plan: MeasurementPlan
+) -> dict[Any, float]:
+  """Returns the overhead of the loop in seconds per step, by `_loop_key`."""
+  overheads = {}
+  for candidate in candidates:
+    if candidate.case.target != "model" and _loop_key(candidate) not in overheads:
+      case, inputs = candidate.case, candidate.workload.inputs
       try:
-        idle = RepeatedStep(idle_step, inputs, jit=case.jit, compile_loop=_loop_is_compiled(case))
+        idle = RepeatedStep(idle_step, inputs, jit=case.jit, compile_loop=_compiles_loop(case))
         idle.run(1)
-        turns = turns_for(idle.run, min(effort.min_run_seconds, 0.02))
-        runs = dict.fromkeys(range(5), functools.partial(idle.run, turns))
+        iterations = iterations_for(idle.run, min(plan.min_run_seconds, 0.02))
+        runs = dict.fromkeys(range(5), functools.partial(idle.run, iterations))
         seconds = [elapsed for _, elapsed in round_robin(runs, 1)]
-        found[_loop_key(contender)] = Summary.of(seconds).median / (turns * idle.steps_a_turn)
+        steps = iterations * idle.steps_per_iteration
+        overheads[_loop_key(candidate)] = Summary.of(seconds).median / steps
       except tf.errors.ResourceExhaustedError:
-        continue  # not known then; the contestants themselves may still fit
-  return found
+        continue  # unknown; the candidates themselves may still fit
+  return overheads
 
 
-def _loop_key(contender: _Contender) -> Any:
-  return tuple((tuple(x.shape), x.dtype) for x in contender.workload.inputs)
+def _loop_key(candidate: _PreparedCandidate) -> Any:
+  return tuple((tuple(x.shape), x.dtype) for x in candidate.workload.inputs)
+
+
+def _measure_peaks(
+  candidates: Sequence[_PreparedCandidate], progress: ProgressBar, heading: str
+) -> None:
+  unsupported = memory.unsupported_reason()
+  if unsupported:
+    progress.set_status(f"{heading}: no peaks: {unsupported}", important=True)
+  for candidate in candidates:
+    if candidate.program is not None and not unsupported:
+      progress.set_status(f"{heading}: memory of {candidate.case.candidate}", important=True)
+      _measure_memory(candidate)
+    progress.advance()
 
 
 def measure_group(
   cases: Sequence[Case],
-  effort: Effort,
-  progress: Progress,
+  plan: MeasurementPlan,
+  progress: ProgressBar,
   environment: dict[str, Any],
   command: str = "",
 ) -> list[Measurement]:
-  """Measures contestants side by side.
+  """Measures the candidates of a group.
 
   Args:
-    cases: a group, which differs in the contestant alone.
-    effort: rounds and length of the runs.
-    progress: is told of `effort.count_runs(len(cases))` runs.
-    environment: goes into the measurements.
-    command: likewise.
+    cases: a group; its cases differ only in the candidate.
+    plan: number and length of the runs.
+    progress: advances by `plan.count_runs(len(cases))` items.
+    environment: stored in the measurements.
+    command: stored in the measurements.
 
   Returns:
-    A measurement for each case; where it failed, one that says why.
+    A measurement for each case. Where the candidate failed, it holds the error.
   """
   heading = f"{cases[0].size} {cases[0].dtype}"
-  contenders = []
+  candidates = []
   for case in cases:
-    progress.begin(f"{heading}: compiling {case.contestant}", important=True)
-    contenders.append(_prepare(case, effort))
+    progress.set_status(f"{heading}: compiling {case.candidate}", important=True)
+    candidates.append(_prepare(case, plan))
     progress.advance()
-  if effort.memory:
-    uncounted = memory.refusal()
-    if uncounted:
-      progress.begin(f"{heading}: no peaks: {uncounted}", important=True)
-    for contender in contenders:
-      if contender.program is not None and not uncounted:
-        progress.begin(f"{heading}: memory of {contender.case.contestant}", important=True)
-        _measure_memory(contender)
-      progress.advance()
-  ready = {c.case.contestant: c for c in contenders if c.program is not None}
-  overheads = _overheads(list(ready.values()), effort)
+  if plan.memory:
+    _measure_peaks(candidates, progress, heading)
+  ready = {c.case.candidate: c for c in candidates if c.program is not None}
+  overheads = _loop_overheads(list(ready.values()), plan)
   overhead_of = {name: overheads.get(_loop_key(c)) for name, c in ready.items()}
-  progress.advance((len(contenders) - len(ready)) * effort.rounds)
-  results = round_robin({name: c.run for name, c in ready.items()}, effort.rounds)
+  progress.advance((len(candidates) - len(ready)) * plan.rounds)
+  results = round_robin({name: c.run for name, c in ready.items()}, plan.rounds)
   for number, (name, result) in enumerate(results):
-    contender = ready[name]
+    candidate = ready[name]
     if isinstance(result, Exception):
-      contender.fail(result, "running")
+      candidate.fail(result, "running")
     else:
-      contender.seconds.append(result / (contender.turns * contender.program.steps_a_turn))
-    turn = number // max(len(ready), 1) + 1
-    progress.begin(f"{heading}: round {min(turn, effort.rounds)} of {effort.rounds}")
+      steps = candidate.iterations * candidate.program.steps_per_iteration
+      candidate.seconds.append(result / steps)
+    current_round = min(number // max(len(ready), 1) + 1, plan.rounds)
+    progress.set_status(f"{heading}: round {current_round} of {plan.rounds}")
     progress.advance()
   measurements = [
-    Measurement(
-      case=c.case,
-      seconds=tuple(c.seconds) if c.program is not None else (),
-      steps=c.turns * c.program.steps_a_turn if c.program is not None else 0,
-      compile_seconds=c.compile_seconds,
-      overhead_seconds=overhead_of.get(c.case.contestant),
-      peak_bytes=c.peak_bytes,
-      parameters=c.workload.parameters if c.workload is not None else None,
-      required_bytes=c.workload.required_bytes if c.workload is not None else None,
-      error="; ".join(c.errors) or None,
-      environment=environment,
-      command=command,
-    )
-    for c in contenders
+    c.measurement(overhead_of.get(c.case.candidate), environment, command) for c in candidates
   ]
-  contenders.clear()
+  candidates.clear()
   ready.clear()
-  gc.collect()  # models are cycles, and their variables fill the device
+  gc.collect()  # models are reference cycles, and their variables fill the device
   return measurements

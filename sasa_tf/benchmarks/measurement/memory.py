@@ -1,10 +1,10 @@
-"""The peak of the memory that a step needs: its inputs, variables, results and all between.
+"""The peak memory of a step: its inputs, variables, results and temporaries.
 
-TensorFlow's allocator keeps count, on a CPU as on a GPU, of what operations and compiled programs
-take from it. It hands out blocks that are somewhat larger than asked for, and counts those; on a
-CPU with oneDNN it leaves out what is smaller than 256 KiB, so the peak of a small shape is too low.
-Without oneDNN, which TensorFlow leaves alone on processors that lack certain instructions, nothing
-is counted on a CPU.
+The number is that of TensorFlow's allocator, which counts the allocations of operations and of
+compiled programs on CPUs and GPUs. It counts blocks, which are somewhat larger than the requested
+sizes. On a CPU with oneDNN it does not count allocations below 256 KiB, so the peak of a small
+shape is too low. On a CPU without oneDNN, which TensorFlow disables on processors that lack certain
+instructions, it counts nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# Other threads may let go of a step's tensors only after its results have arrived.
-_TIMES = 4
+# Other threads may free the tensors of a step only after its results are available.
+_REPETITIONS = 4
 
 
 def _device() -> str:
   return "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
 
 
-def refusal() -> str | None:
-  """Returns why there are no peaks here, or None if there are."""
+def unsupported_reason() -> str | None:
+  """Returns why peak memory cannot be measured here, or None if it can."""
   try:
     tf.config.experimental.reset_memory_stats(_device())
   except ValueError:
@@ -33,20 +33,20 @@ def refusal() -> str | None:
   return None
 
 
-def peak_bytes(compute: Callable[[], object], held_bytes: int) -> int:
-  """Returns the peak of what `compute` needs on the first GPU, or on the CPU without one.
+def peak_bytes(compute: Callable[[], object], resident_bytes: int) -> int:
+  """Returns the peak memory of a step on the first GPU, or on the CPU without one.
 
   Args:
-    compute: does one step and waits for it.
-    held_bytes: of its inputs and variables, which are allocated already.
+    compute: executes one step and waits for it.
+    resident_bytes: size of its inputs and variables, which are already allocated.
   """
-  compute()  # compiles, and tries out what libraries offer; both need memory of their own
+  compute()  # compiles and autotunes, which need memory of their own
   device = _device()
   idle, peak = [], []
-  for _ in range(_TIMES):
+  for _ in range(_REPETITIONS):
     tf.config.experimental.reset_memory_stats(device)
     compute()
     info = tf.config.experimental.get_memory_info(device)
     peak.append(info["peak"])
     idle.append(info["current"])
-  return max(peak) - min(idle) + held_bytes
+  return max(peak) - min(idle) + resident_bytes

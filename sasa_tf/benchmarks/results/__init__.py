@@ -1,1 +1,1 @@
-"""Results as files, tables and plots."""
+"""Results of the benchmarks: files, tables, comparisons and plots."""

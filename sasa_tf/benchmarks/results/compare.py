@@ -1,4 +1,4 @@
-"""Two files of results side by side."""
+"""Comparison of two result files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from sasa_tf.benchmarks.results.records import Measurement, group
 from sasa_tf.benchmarks.results.report import describe, milliseconds
-from sasa_tf.benchmarks.results.table import WIDTH, clip, format_table
 from sasa_tf.benchmarks.workloads.cases import Case
+from sasa_tf.reporting import WIDTH, Table, clip
 
-_HEADERS = ("contestant", "old ms", "new ms", "new/old", "verdict", "old MiB", "new MiB", "new/old")
+_HEADERS = ("candidate", "old ms", "new ms", "new/old", "verdict", "old MiB", "new MiB", "new/old")
 
 
 def _verdict(old: Measurement, new: Measurement) -> str:
@@ -19,8 +19,8 @@ def _verdict(old: Measurement, new: Measurement) -> str:
   return "faster" if new.summary.median < old.summary.median else "slower"
 
 
-def _row(case: Case, old: Measurement | None, new: Measurement | None) -> list[str]:
-  row = [case.contestant]
+def _cells(case: Case, old: Measurement | None, new: Measurement | None) -> list[str]:
+  row = [case.candidate]
   both = old is not None and new is not None
   timed = both and bool(old.seconds and new.seconds)
   for measurement in (old, new):
@@ -37,7 +37,7 @@ def _row(case: Case, old: Measurement | None, new: Measurement | None) -> list[s
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-  """Facts of the environment, but for the time, that differ."""
+  """Returns the entries of the environment that differ, except for the time."""
   return [
     f"{name}: {old.get(name)} -> {new.get(name)}"
     for name in new
@@ -46,29 +46,31 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def compare(old: Sequence[Measurement], new: Sequence[Measurement]) -> str:
-  """Returns tables of what both or one of two results hold.
+  """Returns tables that compare two lists of results.
 
   Args:
     old: the results to compare with.
-    new: the results to judge.
+    new: the results to evaluate.
 
   Returns:
-    For each group that both have measured a table with the ratio of the medians, below one where
-    the new one is faster, and whether the ranges between the quartiles overlap, so that the
-    difference may be chance.
+    A table for each group that both contain. It shows the ratio of the medians, which is below 1
+    where the new result is faster. Where the interquartile ranges overlap, the difference may be
+    noise.
   """
   by_case = [{m.case: m for m in measurements} for measurements in (old, new)]
-  everything = {m.case: m for m in [*old, *new]}
+  all_cases = {m.case: m for m in [*old, *new]}
   changed = _differences(old[-1].environment, new[-1].environment)
   lines = [describe(new[-1].environment)]
-  lines += [clip(f"changed   {fact}", WIDTH) for fact in changed]
+  lines += [clip(f"changed   {entry}", WIDTH) for entry in changed]
   common = {m.case.group for m in old} & {m.case.group for m in new}
-  for measurements in group(everything.values()):
+  for measurements in group(all_cases.values()):
     cases = [m.case for m in measurements]
     if cases[0].group not in common:
       continue
-    rows = [_row(case, by_case[0].get(case), by_case[1].get(case)) for case in cases]
-    lines += ["", cases[0].describe(), format_table(_HEADERS, rows, [None] * len(rows))]
+    table = Table(_HEADERS)
+    for case in cases:
+      table.add_row(*_cells(case, by_case[0].get(case), by_case[1].get(case)))
+    lines += ["", cases[0].describe(), table.to_text()]
   for name, results in (("old", old), ("new", new)):
     alone = {m.case.group for m in results} - common
     if alone:

@@ -1,4 +1,4 @@
-"""A picture of results: a panel for each setting, bars of the contestants beside each other."""
+"""Plot of results: a panel for each setting, with a bar for each candidate."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sasa_tf.benchmarks.results.records import Measurement
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
 
-# Wong's colours, told apart with any kind of colour blindness; grey is the convolution's.
+# Wong's palette, which is safe for colour blindness. The convolution is grey.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _CONVOLUTION_COLOUR = "#999999"
 _INK = "#333333"
 
 
 def _panel(case: Case) -> Case:
-  """What the bars of a panel share."""
+  """Returns the part of the case that is equal for all bars of a panel."""
   return dataclasses.replace(case.group, batch_size=0, shape=(0, 0, 0))
 
 
@@ -39,16 +39,16 @@ def _label(value: float) -> str:
 
 
 def _draw(axes: Any, rows: Sequence[Measurement], colours: dict[str, str], memory: bool) -> None:
-  """Draws times (images/s of models), or peaks."""
+  """Draws the peak memory, or the time (images/s for models)."""
   groups = list(dict.fromkeys((m.case.batch_size, m.case.size) for m in rows))
-  names = [name for name in colours if any(m.case.contestant == name for m in rows)]
+  names = [name for name in colours if any(m.case.candidate == name for m in rows)]
   width = 0.84 / len(names)
   model = rows[0].case.target == "model"
   values = []
   for measurement in rows:
     case = measurement.case
-    place = groups.index((case.batch_size, case.size))
-    x = place + (names.index(case.contestant) - (len(names) - 1) / 2) * width
+    position = groups.index((case.batch_size, case.size))
+    x = position + (names.index(case.candidate) - (len(names) - 1) / 2) * width
     value = error = None
     if memory and measurement.peak_bytes is not None:
       value = measurement.peak_bytes / 2**20
@@ -65,7 +65,7 @@ def _draw(axes: Any, rows: Sequence[Measurement], colours: dict[str, str], memor
       continue
     values.append(value)
     axes.bar(
-      x, value, 0.92 * width, color=colours[case.contestant], yerr=error, ecolor=_INK, capsize=2
+      x, value, 0.92 * width, color=colours[case.candidate], yerr=error, ecolor=_INK, capsize=2
     )
     axes.annotate(
       _label(value),
@@ -83,14 +83,14 @@ def _draw(axes: Any, rows: Sequence[Measurement], colours: dict[str, str], memor
   if memory:
     axes.set_ylabel("peak memory, MiB")
   else:
-    axes.set_ylabel("images a second" if model else "milliseconds a step")
+    axes.set_ylabel("images per second" if model else "milliseconds per step")
   if model:
     axes.margins(y=0.12)
   elif values:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.yaxis.set_minor_formatter("")
-    # Bars stand on a power of ten and leave room for their numbers.
+    # The axis begins at a power of ten and leaves space for the labels above the bars.
     axes.set_ylim(10 ** math.floor(math.log10(0.9 * min(values))), 2 * max(values))
   axes.set_xlim(-0.5, len(groups) - 0.5)
   axes.grid(axis="y", color="#e0e0e0")
@@ -101,23 +101,23 @@ def _draw(axes: Any, rows: Sequence[Measurement], colours: dict[str, str], memor
 
 
 def require_matplotlib() -> None:
-  """Raises a UserError where matplotlib, which nothing else needs, is not installed."""
+  """Raises a UserError if matplotlib is not installed."""
   if importlib.util.find_spec("matplotlib") is None:
     raise UserError(
-      "--plot needs matplotlib, which is not installed here. Run `pip install matplotlib`, or draw "
-      "the results of --output elsewhere with --show=FILE.jsonl --plot=FILE.png."
+      "--plot needs matplotlib, which is not installed. Run `pip install 'sasa_tf[report]'`, or "
+      "plot the results of --output on another machine with --show=FILE.jsonl --plot=FILE.png."
     )
 
 
 def save_plot(measurements: Sequence[Measurement], path: str) -> None:
-  """Writes a picture.
+  """Writes a plot.
 
   Args:
     measurements: of any cases.
-    path: of the picture, .png or another ending that matplotlib knows.
+    path: of the image file, .png or another extension that matplotlib supports.
 
   Raises:
-    UserError: matplotlib is not installed, or does not know the ending.
+    UserError: matplotlib is not installed or does not support the extension.
   """
   require_matplotlib()
   from matplotlib import figure, patches
@@ -125,28 +125,28 @@ def save_plot(measurements: Sequence[Measurement], path: str) -> None:
   panels: dict[Case, list[Measurement]] = {}
   for measurement in measurements:
     panels.setdefault(_panel(measurement.case), []).append(measurement)
-  colours = _colours(list(dict.fromkeys(m.case.contestant for m in measurements)))
+  colours = _colours(list(dict.fromkeys(m.case.candidate for m in measurements)))
   kinds = [False, True] if any(m.peak_bytes for m in measurements) else [False]
-  picture = figure.Figure(
+  image = figure.Figure(
     figsize=(1.5 + 6.5 * len(kinds), 1.2 + 3.4 * len(panels)), layout="constrained", dpi=120
   )
-  grid = picture.subplots(len(panels), len(kinds), squeeze=False)
+  grid = image.subplots(len(panels), len(kinds), squeeze=False)
   for row, rows in zip(grid, panels.values(), strict=True):
     for axes, memory in zip(row, kinds, strict=True):
       _draw(axes, rows, colours, memory)
   environment = measurements[-1].environment
   packages = environment["packages"]
   machine = environment["device"] if environment["cuda"] else environment["machine"]
-  picture.suptitle(
+  image.suptitle(
     f"sasa_tf {environment['sasa_tf']} on {machine}, {environment['cores']} cores, TensorFlow "
     f"{packages['tensorflow']}, {environment['timestamp'][:10]}; median and quartiles",
     fontsize=10,
   )
   handles = [patches.Patch(color=colour, label=name) for name, colour in colours.items()]
-  picture.legend(
+  image.legend(
     handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False
   )
   try:
-    picture.savefig(path)
+    image.savefig(path)
   except ValueError as error:
     raise UserError(f"--plot={path}: {error}.") from error

@@ -1,4 +1,4 @@
-"""Measurements, and the files of JSON lines that keep them."""
+"""Measurements, and the JSON-lines files that store them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from sasa_tf.benchmarks.measurement.summary import Summary
+from sasa_tf.benchmarks.measurement.timing import Summary
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """What was found about one case.
+  """The results of one case.
 
   Attributes:
     case: what was measured.
-    seconds: of a step, the mean of each run; empty where it failed.
-    steps: in each run.
-    compile_seconds: from building the program to the end of its first turn.
-    overhead_seconds: that the loop itself takes for each step, contained in `seconds`; or None.
-    peak_bytes: of a step; None where it was not measured.
-    parameters: trainable ones, of a layer or model.
-    required_bytes: that any implementation must move.
-    error: why there are no seconds, or no peak; else None.
-    environment: of `describe_environment`.
-    command: that measured it.
+    seconds: time of a step in each run; empty if the candidate failed.
+    steps: number of steps in each run.
+    compile_seconds: time to build and compile the program and to run it once.
+    overhead_seconds: overhead of the loop per step, included in `seconds`; None if unknown.
+    peak_bytes: peak memory of a step; None if it was not measured.
+    parameters: number of trainable parameters of a layer or model.
+    required_bytes: bytes that any implementation must move.
+    error: why there are no seconds or no peak, or None.
+    environment: from `describe_environment`.
+    command: the command line that measured it.
   """
 
   case: Case
@@ -45,23 +45,23 @@ class Measurement:
 
   @property
   def summary(self) -> Summary | None:
-    """Median and quartiles, None where it failed."""
+    """Median and quartiles; None if the candidate failed."""
     return Summary.of(self.seconds) if self.seconds else None
 
   @property
   def images_per_second(self) -> float | None:
-    """At the median."""
+    """Throughput at the median time; None if the candidate failed."""
     return self.case.batch_size / self.summary.median if self.seconds else None
 
   def to_json(self) -> str:
-    """Returns one line; median and quartiles are in it for other readers."""
+    """Returns one line, which includes median and quartiles for other programs."""
     values = dataclasses.asdict(self)
     summary = self.summary._asdict() if self.seconds else None
     return json.dumps({"case": values.pop("case"), "summary": summary, **values})
 
   @classmethod
   def from_json(cls, line: str) -> Measurement:
-    """Undoes `to_json`."""
+    """Returns the measurement of a line from `to_json`."""
     values = json.loads(line)
     del values["summary"]
     values["seconds"] = tuple(values["seconds"])
@@ -69,10 +69,10 @@ class Measurement:
 
 
 def append(path: str, measurements: Iterable[Measurement]) -> None:
-  """Adds lines to a file, made where missing, and its directory too.
+  """Appends lines to a file; creates the file and its directory if they do not exist.
 
   Raises:
-    UserError: it cannot be written.
+    UserError: the file cannot be written.
   """
   file = pathlib.Path(path)
   try:
@@ -86,10 +86,10 @@ def append(path: str, measurements: Iterable[Measurement]) -> None:
 
 
 def read(path: str) -> list[Measurement]:
-  """Returns the measurements of a file, of those of one case the last.
+  """Returns the measurements of a file; of several with the same case, the last one.
 
   Raises:
-    UserError: no such file, or a line that is no measurement.
+    UserError: the file cannot be read, or a line is not a measurement.
   """
   try:
     lines = pathlib.Path(path).read_text().splitlines()
@@ -103,17 +103,17 @@ def read(path: str) -> list[Measurement]:
       measurement = Measurement.from_json(line)
     except (ValueError, TypeError, KeyError) as error:
       raise UserError(
-        f"{path}, line {number}: expected a measurement as --output writes it; received "
+        f"{path}, line {number}: expected a measurement as written by --output; received "
         f"{line[:60]!r} ({type(error).__name__}: {error})."
       ) from error
     found[measurement.case] = measurement
   if not found:
-    raise UserError(f"{path} has no measurement in it. Measure some with --output={path}.")
+    raise UserError(f"{path} contains no measurement. Measure some with --output={path}.")
   return list(found.values())
 
 
 def group(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
-  """Returns those of contestants side by side together, in the order in which they come."""
+  """Returns the measurements grouped by setting, in order of first appearance."""
   groups: dict[Case, list[Measurement]] = {}
   for measurement in measurements:
     groups.setdefault(measurement.case.group, []).append(measurement)

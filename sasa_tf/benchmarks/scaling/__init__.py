@@ -1,1 +1,1 @@
-"""Training throughput over the number of GPUs of a host."""
+"""Training throughput by the number of GPUs of a host."""

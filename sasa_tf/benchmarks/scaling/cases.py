@@ -1,4 +1,4 @@
-"""What the scaling program measures: models on 1, 2, 4 devices, and how they reduce."""
+"""Cases of the scaling benchmark: models on 1, 2, 4, ... devices, with and without all-reduce."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from official.core import config_definitions
 from sasa_tf.errors import UserError
 from sasa_tf.training import experiment
 
-# Name of a model -> its groups with attention.
+# Name of a model -> its stages with attention.
 MODELS = {"conv": [], "conv_stem+attention": [1, 2, 3, 4]}
-# How the replicas exchange their gradients. `none` trains each replica on its own: what the others
-# could reach if the exchange cost nothing.
-REDUCTIONS = ("between", "none")
+# How the replicas exchange their gradients: in an all-reduce between two XLA programs, or not at
+# all, which is the upper bound of the throughput.
+ALL_REDUCE_MODES = ("between_programs", "none")
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """What is measured.
+  """A configuration to measure.
 
   Attributes:
     model: key of `MODELS`.
-    replicas: devices of the host that train.
-    reduction: of `REDUCTIONS`; a single replica has none.
-    batch_size: images a replica.
-    image_size: pixels.
-    model_id: layers of the ResNet.
-    dtype: "bfloat16" for mixed precision with it, or "float32".
+    replicas: number of devices of the host that train.
+    all_reduce: one of `ALL_REDUCE_MODES`; "none" for a single replica.
+    batch_size: images per replica.
+    image_size: H and W.
+    model_id: depth of the ResNet.
+    dtype: "bfloat16" for mixed precision, or "float32".
   """
 
   model: str
   replicas: int
-  reduction: str
+  all_reduce: str
   batch_size: int
   image_size: int
   model_id: int
@@ -44,36 +44,39 @@ class Case:
 
 
 def find_devices() -> list[str]:
-  """Returns the names of the GPUs or, without any, of the logical processors."""
+  """Returns the names of the GPUs, or of the logical CPUs if there are no GPUs."""
   kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
   return [f"{kind}:{i}" for i in range(len(tf.config.list_logical_devices(kind)))]
 
 
-def default_replicas(available: int) -> list[int]:
-  """Returns the powers of 2 up to the devices that there are."""
-  return [2**i for i in range(available.bit_length())]
+def default_replicas(num_devices: int) -> list[int]:
+  """Returns the powers of 2 up to the number of devices."""
+  return [2**i for i in range(num_devices.bit_length())]
 
 
-def plan(
+def make_cases(
   models: Sequence[str],
   replicas: Sequence[int],
-  reductions: Sequence[str],
+  all_reduce: Sequence[str],
   device_names: Sequence[str],
   **sizes: Any,
 ) -> list[Case]:
-  """Returns the cases in the order in which to measure them.
+  """Returns the cases in the order of measurement.
 
   Args:
     models: keys of `MODELS`.
-    replicas: counts of devices.
-    reductions: of `REDUCTIONS`.
-    device_names: of `find_devices`.
+    replicas: numbers of devices.
+    all_reduce: some of `ALL_REDUCE_MODES`.
+    device_names: from `find_devices`.
     **sizes: the other fields of `Case`.
 
   Raises:
-    UserError: a name that does not exist, or more replicas than devices.
+    UserError: a name is unknown, or there are more replicas than devices.
   """
-  for flag, names, known in (("models", models, MODELS), ("reductions", reductions, REDUCTIONS)):
+  for flag, names, known in (
+    ("models", models, MODELS),
+    ("all_reduce", all_reduce, ALL_REDUCE_MODES),
+  ):
     unknown = set(names) - set(known)
     if unknown:
       raise UserError(
@@ -82,18 +85,18 @@ def plan(
   if max(replicas) > len(device_names):
     raise UserError(
       f"--replicas={max(replicas)}, but there are {len(device_names)} devices "
-      f"({', '.join(device_names)}). Ask for fewer, or for a dry run set --num_logical_cpus."
+      f"({', '.join(device_names)}). Request fewer, or set --num_logical_cpus for a dry run."
     )
   return [
-    Case(model, count, reduction, **sizes)
+    Case(model, count, mode, **sizes)
     for model in models
     for count in sorted(replicas)
-    for reduction in (reductions if count > 1 else ["none"])
+    for mode in (all_reduce if count > 1 else ["none"])
   ]
 
 
 def configuration(case: Case) -> config_definitions.ExperimentConfig:
-  """Returns `sasa_resnet_imagenet` for a case; without the average of the weights."""
+  """Returns the experiment `sasa_resnet_imagenet` for a case, without weight averaging."""
   changes = {
     "runtime": {"enable_xla": True, "mixed_precision_dtype": case.dtype},
     "task": {
@@ -108,7 +111,7 @@ def configuration(case: Case) -> config_definitions.ExperimentConfig:
     "trainer": {
       "optimizer_config": {
         "ema": None,
-        # Of noise there is nothing to learn; the rate of a batch of 4,096 may diverge.
+        # Random images cannot be learned, and the learning rate for batches of 4,096 may diverge.
         "learning_rate": {"cosine": {"initial_learning_rate": 0.1}},
       }
     },

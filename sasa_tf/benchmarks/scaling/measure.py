@@ -1,4 +1,4 @@
-"""How training scales over the devices of one host: images/s on 1, 2, 4 of them."""
+"""Measures training throughput (images/s) on 1, 2, 4, ... devices of one host."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from official.modeling import performance
 
 from sasa_tf.benchmarks.scaling.cases import Case, configuration
 from sasa_tf.errors import UserError
+from sasa_tf.reporting import Column, Table
 from sasa_tf.training import strategy
 from sasa_tf.training.step.replica_step import ReplicaStep
 from sasa_tf.training.trainer import Trainer
@@ -26,17 +27,18 @@ from sasa_tf.training.trainer import Trainer
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What was found.
+  """The result of one case.
 
   Attributes:
     case: what was measured.
-    seconds: of a step, the mean of each round; empty where it failed.
-    steps: in a round.
-    compile_seconds: up to the end of the first steps.
-    loss: after the last round, which a step that computes nothing would not have.
-    gradient_bytes: that every replica hands to the all-reduce.
-    efficiency: images/s beside `replicas` times those of a single one; None without that.
-    error: why there are no seconds.
+    seconds: mean time of a step in each round; empty if the case failed.
+    steps: number of steps in a round.
+    compile_seconds: time until the end of the first round.
+    loss: after the last round, as evidence that the step computes something.
+    gradient_bytes: size of the gradients that each replica passes to the all-reduce.
+    efficiency: images/s relative to `replicas` times those of a single replica; None without the
+      latter.
+    error: why there are no seconds, or None.
   """
 
   case: Case
@@ -50,19 +52,19 @@ class Result:
 
   @property
   def images_per_second(self) -> float | None:
-    """Of all replicas, at the median."""
+    """Throughput of all replicas at the median time; None if the case failed."""
     if not self.seconds:
       return None
     return self.case.replicas * self.case.batch_size / statistics.median(self.seconds)
 
-  def to_json(self, **facts: Any) -> str:
-    """Returns one line, with further facts in it."""
+  def to_json(self, **metadata: Any) -> str:
+    """Returns one line of JSON, which includes the metadata."""
     speed = {"images_per_second": self.images_per_second}
-    return json.dumps({**dataclasses.asdict(self), **speed, **facts})
+    return json.dumps({**dataclasses.asdict(self), **speed, **metadata})
 
 
 class _ResidentInputs(Trainer):
-  """Trains on one batch that lies on the devices, so that no input is waited for."""
+  """Trains on one batch that is already on the devices, so the input pipeline takes no time."""
 
   resident: Any = None
 
@@ -70,8 +72,8 @@ class _ResidentInputs(Trainer):
     return self.resident
 
 
-class _NoReduction(ReplicaStep):
-  """Every replica trains on its own."""
+class _NoAllReduce(ReplicaStep):
+  """Trains each replica independently."""
 
   def _all_reduce(self, buffers: list[tf.Tensor]) -> list[tf.Tensor]:
     return buffers
@@ -86,15 +88,38 @@ def _resident_batch(
   def draw() -> tuple[tf.Tensor, tf.Tensor]:
     images = tf.random.stateless_normal([batch, *size], [1, 2], dtype=data.dtype)
     classes = params.task.model.num_classes
-    # int64 as the train program has them on the way to the device, see Int32Transport.
+    # int64 as in the train program, see `Int32Transport`.
     return images, tf.random.stateless_uniform([batch], [3, 4], 0, classes, tf.int64)
 
   return distribution.run(draw)
 
 
-def _make_step(reduction: str, max_bucket_bytes: int | None) -> Callable[..., ReplicaStep]:
-  step = _NoReduction if reduction == "none" else ReplicaStep
+def _make_step(all_reduce: str, max_bucket_bytes: int | None) -> Callable[..., ReplicaStep]:
+  step = _NoAllReduce if all_reduce == "none" else ReplicaStep
   return functools.partial(step, max_bucket_bytes=max_bucket_bytes)
+
+
+def _make_trainer(
+  case: Case,
+  params: config_definitions.ExperimentConfig,
+  distribution: tf.distribute.Strategy,
+  max_bucket_bytes: int | None,
+) -> _ResidentInputs:
+  with distribution.scope():
+    task = task_factory.get_task(params.task)
+    trainer = _ResidentInputs(
+      params,
+      task,
+      task.build_model(),
+      train_utils.create_optimizer(task, params),
+      evaluate=False,
+      train_dataset=distribution.experimental_distribute_dataset(
+        tf.data.Dataset.range(case.replicas).repeat().batch(case.replicas)
+      ),
+      make_step=_make_step(case.all_reduce, max_bucket_bytes),
+    )
+  trainer.resident = _resident_batch(distribution, params)
+  return trainer
 
 
 def measure(
@@ -105,36 +130,23 @@ def measure(
   rounds: int,
   max_bucket_bytes: int | None = None,
 ) -> Result:
-  """Trains for a while and returns what the steps took; a failure is a result too.
+  """Trains for a few rounds and returns the time of a step, or the error if training fails.
 
   Args:
     case: what to measure.
-    device_names: of `scaling_cases.find_devices`; as many as the case has replicas are used.
-    steps: of a round, which is one program: nothing is waited for between them.
-    rounds: after the warm-up, which is one round too.
-    max_bucket_bytes: of a buffer of gradients, see `ReplicaStep`.
+    device_names: from `cases.find_devices`; the first `case.replicas` are used.
+    steps: number of steps in a round. A round is one program, so steps do not wait for the host.
+    rounds: number of rounds after the warm-up, which is one round too.
+    max_bucket_bytes: maximum size of a gradient bucket, see `ReplicaStep`.
   """
   params = configuration(case)
   performance.set_mixed_precision_policy(case.dtype)
-  # The same weights and images everywhere: any number of replicas then gives the same loss.
+  # Equal weights and images on all replicas, so the loss does not depend on their number.
   tf_keras.utils.set_random_seed(0)
   start = time.perf_counter()
   try:
     distribution = strategy.from_devices(device_names[: case.replicas])
-    with distribution.scope():
-      task = task_factory.get_task(params.task)
-      trainer = _ResidentInputs(
-        params,
-        task,
-        task.build_model(),
-        train_utils.create_optimizer(task, params),
-        evaluate=False,
-        train_dataset=distribution.experimental_distribute_dataset(
-          tf.data.Dataset.range(case.replicas).repeat().batch(case.replicas)
-        ),
-        make_step=_make_step(case.reduction, max_bucket_bytes),
-      )
-    trainer.resident = _resident_batch(distribution, params)
+    trainer = _make_trainer(case, params, distribution, max_bucket_bytes)
     seconds, logs = [], {}
     for _ in range(rounds + 1):
       before = time.perf_counter()
@@ -152,7 +164,7 @@ def measure(
       loss,
       sum(w.shape.num_elements() * w.dtype.size for w in trainer.model.trainable_variables),
     )
-  except Exception as error:  # a row that says why
+  except Exception as error:  # reported in the row of the case
     return Result(case, error=str(error) or type(error).__name__)
   finally:
     performance.set_mixed_precision_policy("float32")
@@ -168,21 +180,21 @@ def measure_all(
   rounds: int,
   max_bucket_bytes: int | None = None,
   output: str | None = None,
-  facts: dict[str, Any] | None = None,
+  metadata: dict[str, Any] | None = None,
 ) -> list[Result]:
-  """Measures case by case and prints each result as it comes.
+  """Measures the cases one after the other and prints each result at once.
 
   Args:
-    cases: those of one replica before the others of the same model.
+    cases: those with one replica before the others of the same model.
     device_names: see `measure`.
     steps: see `measure`.
     rounds: see `measure`.
     max_bucket_bytes: see `measure`.
-    output: file of JSON lines to add the results to, or None.
-    facts: for every line of `output`.
+    output: JSON-lines file to append the results to, or None.
+    metadata: added to each line of `output`.
   """
   results, single = [], {}
-  print(_HEAD, flush=True)
+  print(_TABLE.header_line(), flush=True)
   for case in cases:
     result = measure(
       case, device_names, steps=steps, rounds=rounds, max_bucket_bytes=max_bucket_bytes
@@ -194,26 +206,38 @@ def measure_all(
       result = dataclasses.replace(result, efficiency=speed / (case.replicas * single[case.model]))
     print(_row(result), flush=True)
     if output:
-      _append(output, result.to_json(**(facts or {})))
+      _append(output, result.to_json(**(metadata or {})))
     results.append(result)
   return results
 
 
-_HEAD = (
-  f"{'model':<21} {'replicas':>8} {'reduction':<9} {'ms a step':>10} {'images/s':>9} "
-  f"{'a replica':>9} {'efficiency':>10} {'loss':>7}"
+_TABLE = Table(
+  [
+    Column("model", "left", 20),
+    Column("replicas"),
+    Column("all-reduce", "left", 16),
+    Column("ms per step"),
+    Column("images/s", min_width=9),
+    Column("per replica"),
+    Column("efficiency"),
+    Column("loss", min_width=7),
+  ]
 )
 
 
 def _row(result: Result) -> str:
   case, speed = result.case, result.images_per_second
-  start = f"{case.model:<21} {case.replicas:>8} {case.reduction:<9} "
+  cells = [case.model, str(case.replicas), case.all_reduce]
   if not speed:
-    return f"{start}failed: {result.error.strip().splitlines()[-1].strip()}"
-  efficiency = f"{result.efficiency:.1%}" if result.efficiency else ""
-  return (
-    f"{start}{1000 * statistics.median(result.seconds):>10.2f} {speed:>9,.0f} "
-    f"{speed / case.replicas:>9,.0f} {efficiency:>10} {result.loss:>7.3f}"
+    error = result.error.strip().splitlines()[-1].strip()
+    return _TABLE.row_line(*cells, note=f"failed: {error}")
+  return _TABLE.row_line(
+    *cells,
+    f"{1000 * statistics.median(result.seconds):.2f}",
+    f"{speed:,.0f}",
+    f"{speed / case.replicas:,.0f}",
+    f"{result.efficiency:.1%}" if result.efficiency else "",
+    f"{result.loss:.3f}",
   )
 
 

@@ -1,1 +1,1 @@
-"""The computations that the benchmark compares."""
+"""The computations that the benchmarks measure."""

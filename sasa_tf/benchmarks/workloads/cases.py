@@ -1,4 +1,4 @@
-"""What is measured: one case a row, cases that belong side by side in one group."""
+"""Cases to measure; those that differ only in the candidate form a group."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """One contestant under one setting: all that its numbers depend on beside the machine.
+  """One candidate with one setting: everything but the machine that determines the results.
 
   Attributes:
     target: one of `TARGETS`.
-    contestant: its name, see `sasa_tf.benchmarks.workloads.candidates`.
-    mode: "forward", or "forward_backward" with the gradients of all inputs; of a model a whole
-      training step.
+    candidate: its name, see `sasa_tf.benchmarks.workloads.candidates`.
+    mode: "forward", or "forward_backward", which adds the gradients of all inputs; for a model it
+      is a training step.
     batch_size: B.
     shape: (H, W, C) of the input of the operation or layer; (size, size, 3) of a model's images.
-    dtype: of the computation; a layer's and a model's variables are float32.
+    dtype: of the computation; the variables of layers and models are float32.
     jit: whether XLA compiles the step.
     num_heads: N.
-    kernel_size: of the attention's window.
-    dilation_rate: of the attention's window.
+    kernel_size: K of the attention window.
+    dilation_rate: of the attention window.
     border: "zero" or "mask".
-    model_id: of a model, else None.
+    model_id: depth of the ResNet; None if the target is not a model.
   """
 
   target: str
-  contestant: str
+  candidate: str
   mode: str
   batch_size: int
   shape: tuple[int, int, int]
@@ -47,28 +47,28 @@ class Case:
 
   @classmethod
   def from_dict(cls, values: dict[str, Any]) -> Case:
-    """Undoes `dataclasses.asdict`, after JSON too."""
+    """Returns the case of a dictionary from `dataclasses.asdict` or from JSON."""
     return cls(**values | {"shape": tuple(values["shape"])})
 
   @property
   def group(self) -> Case:
-    """What it shares with the contestants beside it."""
-    return dataclasses.replace(self, contestant="")
+    """The case without the candidate, equal for all cases of a group."""
+    return dataclasses.replace(self, candidate="")
 
   @property
   def size(self) -> str:
-    """H x W x C without blanks, as the flags write it."""
+    """The shape as in the flags, HxWxC."""
     return "x".join(map(str, self.shape))
 
   @property
   def work(self) -> str:
-    """The mode in words."""
+    """The mode as in reports."""
     if self.target == "model":
       return "inference" if self.mode == "forward" else "training step"
     return "forward" if self.mode == "forward" else "forward + backward"
 
   def describe(self) -> str:
-    """Returns the group in a line, for headings."""
+    """Returns the setting in one line, for headings."""
     compiler = "XLA" if self.jit else "no XLA"
     name = self.target if self.model_id is None else f"ResNet-{self.model_id}"
     window = f"{self.num_heads} heads, window {self.kernel_size}"
@@ -83,7 +83,7 @@ class Case:
 
 
 def case_groups(
-  contestants: Sequence[str],
+  candidates: Sequence[str],
   modes: Sequence[str],
   batch_sizes: Sequence[int],
   shapes: Sequence[tuple[int, int, int]],
@@ -91,21 +91,21 @@ def case_groups(
   jit: Sequence[bool],
   **common: Any,
 ) -> list[list[Case]]:
-  """Returns every combination, the contestants of each side by side.
+  """Returns a group of cases for each combination of settings.
 
   Args:
-    contestants: names.
-    modes: of `MODES`.
+    candidates: names of the candidates in each group.
+    modes: some of `MODES`.
     batch_sizes: values of B.
     shapes: values of (H, W, C).
-    dtypes: of `DTYPES`.
-    jit: with XLA, without, or both.
+    dtypes: some of `DTYPES`.
+    jit: True for XLA, False for none, or both.
     **common: the other attributes of `Case`.
   """
   return [
     [
       Case(
-        contestant=contestant,
+        candidate=candidate,
         mode=mode,
         batch_size=batch_size,
         shape=shape,
@@ -113,7 +113,7 @@ def case_groups(
         jit=compiled,
         **common,
       )
-      for contestant in contestants
+      for candidate in candidates
     ]
     for mode, dtype, compiled, batch_size, shape in itertools.product(
       modes, dtypes, jit, batch_sizes, shapes

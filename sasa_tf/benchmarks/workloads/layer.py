@@ -1,7 +1,8 @@
-"""The layer with its projections, and Keras's 3x3 convolution of as many filters.
+"""The attention layer with its projections, and Keras's 3x3 convolution with as many filters.
 
-On Keras 3, whose layers can be called on weights that are handed over: so the measuring loop can
-change them from step to step, and nothing that depends on weights alone is computed only once.
+The layers are those of Keras 3, which can be called with the weights as arguments. The weights are
+inputs of the step, so the benchmark loop changes them in every step and the compiler cannot hoist
+computations on weights out of the loop.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import keras
 import tensorflow as tf
 
 from sasa_tf.benchmarks.workloads.cases import Case
-from sasa_tf.benchmarks.workloads.precision import policy_name
-from sasa_tf.benchmarks.workloads.workload import Workload, make_step, random_tensors, tensor_bytes
+from sasa_tf.benchmarks.workloads.workload import (
+  Workload,
+  make_step,
+  policy_name,
+  random_tensors,
+  tensor_bytes,
+)
 from sasa_tf.keras import LocalSelfAttention2D
 
 
 def convolution(case: Case) -> Workload:
-  """`Conv2D`, 3x3, of stride 1, without bias."""
+  """Returns a 3x3 `Conv2D` with stride 1 and without bias."""
   layer = keras.layers.Conv2D(
     case.shape[2], 3, padding="same", use_bias=False, dtype=policy_name(case.dtype)
   )
@@ -26,7 +32,7 @@ def convolution(case: Case) -> Workload:
 
 
 def attention(case: Case, implementation: str) -> Workload:
-  """`LocalSelfAttention2D` as the models use it."""
+  """Returns `LocalSelfAttention2D` with the arguments that the models use."""
   layer = LocalSelfAttention2D(
     case.shape[2],
     kernel_size=case.kernel_size,
@@ -46,7 +52,7 @@ def _workload(case: Case, layer: Any) -> Workload:
   images, upstream = random_tensors([maps, maps], case.dtype, [1.0, 1.0])
 
   def function(images: tf.Tensor, *weights: tf.Tensor) -> tf.Tensor:
-    # Not `stateless_call`, which leaves mixed precision out.
+    # `stateless_call` would ignore mixed precision.
     mapping = list(zip(layer.trainable_variables, weights, strict=True))
     with keras.StatelessScope(state_mapping=mapping):
       return layer(images)

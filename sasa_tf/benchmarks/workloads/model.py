@@ -1,4 +1,4 @@
-"""Whole networks: inference, or a training step with SGD, on ImageNet's 1,000 classes."""
+"""Classifiers: inference, or a training step with SGD, on ImageNet's 1,000 classes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import tensorflow as tf
 import tf_keras
 
 from sasa_tf.benchmarks.workloads.cases import Case
-from sasa_tf.benchmarks.workloads.precision import policy_name
-from sasa_tf.benchmarks.workloads.workload import Workload, random_tensors
+from sasa_tf.benchmarks.workloads.workload import Workload, policy_name, random_tensors
 from sasa_tf.tf_keras import SASAResNetClassifier
 
 CLASSES = 1000
-# Keeps float16's gradients from vanishing; fixed, as nobody waits for this training to converge.
+# Keeps float16 gradients from underflowing. It is constant, as this training need not converge.
 _FLOAT16_LOSS_SCALE = 1024.0
 
 
 def _classifier(case: Case, architecture: dict[str, Any], implementation: str) -> tf_keras.Model:
-  before = tf_keras.mixed_precision.global_policy()
+  previous_policy = tf_keras.mixed_precision.global_policy()
   tf_keras.mixed_precision.set_global_policy(policy_name(case.dtype))
   try:
     return SASAResNetClassifier(
@@ -32,22 +31,25 @@ def _classifier(case: Case, architecture: dict[str, Any], implementation: str) -
       **architecture,
     )
   finally:
-    tf_keras.mixed_precision.set_global_policy(before)
+    tf_keras.mixed_precision.set_global_policy(previous_policy)
 
 
 def network(case: Case, architecture: dict[str, Any], implementation: str) -> Workload:
-  """A classifier on a `SASAResNet`.
+  """Returns a classifier with a `SASAResNet` backbone.
 
   Args:
-    case: with mode "forward" the step is inference, else loss, gradients and momentum update,
-      batch normalization in training mode.
-    architecture: arguments of `SASAResNet` that make the contestant.
+    case: with mode "forward" the step is inference; otherwise it is loss, gradients and momentum
+      update, with batch normalization in training mode.
+    architecture: the candidate's arguments of `SASAResNet`.
     implementation: of its attention.
+
+  Raises:
+    ValueError: the case has dilation, which models do not support.
   """
   if case.dilation_rate != 1:
     raise ValueError(
-      f"SASAResNet has no dilation; received dilation_rate={case.dilation_rate}. Leave "
-      "--dilation_rate away for the target model."
+      f"SASAResNet does not support dilation; received dilation_rate={case.dilation_rate}. Omit "
+      "--dilation_rate for the target model."
     )
   model = _classifier(case, architecture, implementation)
   parameters = sum(int(tf.size(weight)) for weight in model.trainable_variables)
@@ -56,7 +58,7 @@ def network(case: Case, architecture: dict[str, Any], implementation: str) -> Wo
     return Workload(
       lambda inputs: [model(inputs[0], training=False)], images, model.variables, parameters
     )
-  # Updates by compiled programs of its own would hide that the step is not compiled.
+  # An optimizer that compiles its updates would hide that the step is not compiled.
   optimizer = tf_keras.optimizers.SGD(1e-3, momentum=0.9, jit_compile=False)
   optimizer.build(model.trainable_variables)
   labels = tf.random.stateless_uniform([case.batch_size], [0, 0], 0, CLASSES, tf.int32)

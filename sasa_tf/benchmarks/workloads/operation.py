@@ -1,4 +1,4 @@
-"""The operation on feature maps, and the 3x3 convolution of as many channels."""
+"""The attention operation on feature maps, and the 3x3 convolution with as many channels."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from sasa_tf.ops.checks import softmax_dtype
 
 
 def convolution(case: Case) -> Workload:
-  """`tf.nn.conv2d`, 3x3, of stride 1."""
+  """Returns a 3x3 `tf.nn.conv2d` with stride 1."""
   channels = case.shape[2]
   maps = [case.batch_size, *case.shape]
   images, kernel, upstream = random_tensors(
     [maps, [3, 3, channels, channels], maps], case.dtype, [1.0, (9 * channels) ** -0.5, 1.0]
   )
   function = functools.partial(tf.nn.conv2d, strides=1, padding="SAME")
-  # Forward reads images and kernel and writes the output; backward reads all, writes gradients.
+  # Forward reads images and kernel and writes the output. Backward reads all three and writes the
+  # gradients of images and kernel.
   maps_moved, kernels_moved = (2, 1) if case.mode == "forward" else (5, 3)
   return Workload(
     make_step(function, case.mode),
@@ -30,11 +31,17 @@ def convolution(case: Case) -> Workload:
 
 
 def attention(case: Case, implementation: str) -> Workload:
-  """`local_attention_2d` with relative positions; gradients of q, k, v and both tables."""
+  """Returns `local_attention_2d` with relative positions.
+
+  The gradients are those of query, key, value and both position tables.
+
+  Raises:
+    ValueError: the channels cannot be divided among the heads.
+  """
   height, width, channels = case.shape
   if channels % (2 * case.num_heads):
     raise ValueError(
-      f"attention with relative positions needs channels that are a multiple of 2 * num_heads; "
+      "attention with relative positions requires channels that are a multiple of 2 * num_heads; "
       f"received {channels} channels and num_heads={case.num_heads}. Change --shapes or "
       "--num_heads."
     )
@@ -43,7 +50,7 @@ def attention(case: Case, implementation: str) -> Workload:
   table = [case.kernel_size, head_dim // 2]
   small = head_dim**-0.5
   *projected, upstream = random_tensors([maps] * 4, case.dtype, [small, 1.0, 1.0, 1.0])
-  # As the layers have them, in mixed precision too.
+  # The dtype of the tables in the layers, also in mixed precision.
   tables = random_tensors([table] * 2, softmax_dtype(upstream.dtype), [1.0, 1.0])
   arguments = [*projected, *tables]
   function = functools.partial(
@@ -53,8 +60,8 @@ def attention(case: Case, implementation: str) -> Workload:
     border=case.border,
     implementation=implementation,
   )
-  # Forward reads q, k, v and writes the output; backward reads q, k, v and the output's gradient
-  # and writes three gradients. The tables are nothing beside them.
+  # Forward reads q, k, v and writes the output. Backward reads q, k, v and the gradient of the
+  # output and writes three gradients. The tables are negligible.
   maps_moved = 4 if case.mode == "forward" else 11
   return Workload(
     make_step(function, case.mode),

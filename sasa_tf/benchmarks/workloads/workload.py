@@ -1,4 +1,4 @@
-"""What a contestant computes in one step."""
+"""The computation of a candidate in one step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Step = Callable[[list[tf.Tensor]], list[tf.Tensor]]
 
 
 class Workload(NamedTuple):
-  """A step and what it starts from.
+  """A step and its inputs.
 
   Attributes:
-    step: takes `inputs` or tensors like them and returns all that it computed.
-    inputs: of floating dtypes.
-    variables: that the step reads or updates, optimizer slots among them.
-    parameters: trainable ones, or None where that is no question.
-    required_bytes: that any implementation must read and write, or None.
+    step: takes `inputs`, or tensors of the same shapes and dtypes, and returns all its results.
+    inputs: tensors of floating dtypes.
+    variables: variables that the step reads or updates, including optimizer slots.
+    parameters: number of trainable parameters; None for an operation.
+    required_bytes: bytes that any implementation must read and write; None if unknown.
   """
 
   step: Step
@@ -29,20 +29,25 @@ class Workload(NamedTuple):
   required_bytes: int | None = None
 
   @property
-  def held_bytes(self) -> int:
-    """Of inputs and variables, which exist before the step and after."""
+  def resident_bytes(self) -> int:
+    """Bytes of inputs and variables, which stay allocated between steps."""
     return sum(map(tensor_bytes, [*self.inputs, *self.variables]))
 
 
+def policy_name(dtype: str) -> str:
+  """Returns the Keras dtype policy that computes in `dtype` with float32 variables."""
+  return dtype if dtype == "float32" else f"mixed_{dtype}"
+
+
 def tensor_bytes(tensor: tf.Tensor | tf.Variable) -> int:
-  """Returns the size of a tensor of known shape."""
+  """Returns the size of a tensor with a static shape."""
   return math.prod(tensor.shape) * tensor.dtype.size
 
 
 def random_tensors(
   shapes: Sequence[Sequence[int]], dtype: str, deviations: Sequence[float]
 ) -> list[tf.Tensor]:
-  """Returns normal random tensors, the same in every run."""
+  """Returns normal random tensors, equal in every run."""
   return [
     tf.cast(tf.random.stateless_normal(shape, [0, number], stddev=deviation), dtype)
     for number, (shape, deviation) in enumerate(zip(shapes, deviations, strict=True))
@@ -50,15 +55,16 @@ def random_tensors(
 
 
 def make_step(function: Callable[..., tf.Tensor], mode: str) -> Step:
-  """Returns the step that applies a function, with the gradients of its arguments if asked.
+  """Returns a step that applies a function, and in backward mode computes its gradients.
 
   Args:
-    function: of tensors, returns one.
-    mode: of `cases.MODES`.
+    function: takes tensors and returns one.
+    mode: one of `cases.MODES`.
 
   Returns:
-    A step on the function's arguments; with "forward_backward" they are followed by the gradient
-    of the output, so that no loss adds to the time, and the step returns output and gradients.
+    A step on the function's arguments. With "forward_backward" its last input is the gradient of
+    the output, so that no loss adds to the time, and it returns the output and the gradients of
+    the arguments.
   """
   if mode == "forward":
     return lambda inputs: [function(*inputs)]

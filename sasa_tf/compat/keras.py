@@ -1,4 +1,4 @@
-"""The calls of layers that a functional model consists of, of either Keras."""
+"""Private APIs of Keras 3 and tf_keras: the layer calls of a functional model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Key = int
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-  """One call of a layer, or of an operation.
+  """One call of a layer or an operation.
 
   Attributes:
-    layer: what is called.
-    inputs: its symbolic inputs; none for an input layer.
+    layer: the layer or operation.
+    inputs: its symbolic inputs; empty for an input layer.
     outputs: its symbolic outputs.
-    dtypes: of the inputs, by name.
-    apply: calls it again on other tensors, in the order of `inputs`, with all other arguments as
-      they were.
+    dtypes: names of the dtypes of the inputs.
+    apply: repeats the call on other tensors, in the order of `inputs`, with the same other
+      arguments.
   """
 
   layer: Any
@@ -34,12 +34,12 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
-  """A functional model.
+  """The layer calls of a functional model.
 
   Attributes:
     inputs: its symbolic inputs.
     outputs: its symbolic outputs.
-    calls: in an order in which they can be executed.
+    calls: in an order of execution.
   """
 
   inputs: tuple[Key, ...]
@@ -48,8 +48,8 @@ class Graph:
 
 
 def graph_of(model: Any) -> Graph | None:
-  """Returns the graph of a functional or built sequential model, None for anything else."""
-  model = getattr(model, "_functional", None) or model  # what a Keras 3 Sequential wraps
+  """Returns the graph of a functional or built sequential model, and None for anything else."""
+  model = getattr(model, "_functional", None) or model  # a Keras 3 Sequential wraps one
   nodes_by_depth = getattr(model, "_nodes_by_depth", None)
   if nodes_by_depth is None:
     return None
@@ -70,7 +70,7 @@ def _dtypes(tensors: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _read_keras(node: Any) -> Call:
-  """Reads a node of Keras 3."""
+  """Returns the call of a node of Keras 3."""
   inputs = _keys(node.input_tensors)
 
   def apply(tensors):
@@ -81,14 +81,14 @@ def _read_keras(node: Any) -> Call:
 
 
 def _read_tf_keras(node: Any) -> Call:
-  """Reads a node of tf_keras."""
+  """Returns the call of a node of tf_keras."""
 
   def apply(tensors):
-    # It takes the tensors off lists, one for each use.
-    waiting = {}
+    # `map_arguments` removes the tensors from lists, one for each use.
+    remaining = {}
     for key, tensor in zip(node.flat_input_ids, tensors, strict=True):
-      waiting.setdefault(key, []).append(tensor)
-    args, kwargs = node.map_arguments(waiting)
+      remaining.setdefault(key, []).append(tensor)
+    args, kwargs = node.map_arguments(remaining)
     return node.layer(*args, **kwargs)
 
   inputs, outputs = (tuple(map(int, keys)) for keys in (node.flat_input_ids, node.flat_output_ids))
