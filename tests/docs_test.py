@@ -79,7 +79,7 @@ def test_cost_tables_are_those_of_the_program():
   for line in rows:
     assert line in document
   report = PaperReport.of(CLASSIFICATION, paper_cost)
-  agreement, (flops, parameters) = report.headline()[0], report.savings()
+  agreement, (flops, parameters) = report.summary()[0], report.savings()
   agree, of, largest = re.findall(r"([\d.]+) of (\d+) rows .*? ([\d.]+) G", agreement)[0]
   text = " ".join(document.split())
   assert f"Of all {of} rows, {agree} agree to the printed digit" in text

@@ -160,7 +160,7 @@ class CostReport:
 
   def _title(self) -> str:
     shapes = " and ".join("x".join(map(str, shape)) for shape in self.cost.input_shapes)
-    return f"{self.cost.model} on {shapes}, FLOPs of the convention {self.cost.convention.name}"
+    return f"{self.cost.model} on {shapes}, FLOPs in the convention {self.cost.convention.name}"
 
   def table(self) -> RenderableType:
     """Returns a table of stages with their layers or blocks, and the totals."""
