@@ -1,7 +1,6 @@
 """The programs that are passed to the TPU compiler, and the report on its results."""
 
 import contextlib
-import functools
 import re
 import sys
 
@@ -36,11 +35,13 @@ def test_every_stage_both_stems_and_both_dtypes_are_checked():
 
 def test_training_step_has_all_updated_variables_as_arguments(monkeypatch):
   monkeypatch.setattr(checks, "IMAGE_SIZE", 32)
-  small = functools.partial(checks.model_workloads.SASAResNet, width_multiplier=0.0625)
+  classifier = checks.model_workloads.SASAResNetClassifier
   monkeypatch.setattr(
     checks.model_workloads,
-    "SASAResNet",
-    lambda model_id, **rest: small(26, **rest | {"num_heads": 2}),
+    "SASAResNetClassifier",
+    lambda model_id, *rest, **arguments: classifier(
+      26, *rest, **arguments | {"width_multiplier": 0.0625, "num_heads": 2}
+    ),
   )
   function, specs = checks.step_check("conv", 2, "bfloat16").make()
   arguments = parameters(function, specs)
