@@ -206,7 +206,7 @@ def test_example_of_layer_rule():
       return inputs * self.gain
 
   (example,) = doctest.DocTestFinder().find(layer_rule, globs={"MyScale": MyScale})
-  assert doctest.DocTestRunner().run(example) == (0, 3)
+  assert doctest.DocTestRunner().run(example, clear_globs=False) == (0, 3)
   inputs = keras.Input((5, 4, 3))
   cost = cost_model(keras.Model(inputs, MyScale()(inputs)))
   assert not cost.unknown and cost.flops == 5 * 4 * 3 and cost.parameters == 3

@@ -83,7 +83,7 @@ def test_all_formats_have_the_same_numbers(report, capsys):
 
 
 def test_table_2_is_printed_alone(capsys):
-  profile_paper(["2"], form="csv")
+  profile_paper(["2"], report_format="csv")
   assert capsys.readouterr().out.count("coco/retinanet_") == 7
   with pytest.raises(UserError, match="request it alone"):
     profile_paper(["1", "2"])
