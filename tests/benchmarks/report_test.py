@@ -50,7 +50,7 @@ def test_failures_and_remarks_are_shown():
     [],
   )
   lines = text.splitlines()
-  assert lines[2].startswith("reference   failed: building: ValueError: too many")
+  assert lines[2].startswith("reference  failed: building: ValueError: too many")
   assert lines[5].endswith("...") and widest(text) <= 100
   assert "peak MiB" not in text
   assert "blocked: no peak: unknown" in lines
