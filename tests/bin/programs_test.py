@@ -165,7 +165,7 @@ def test_resuming_with_a_different_model_raises(trained, data):
     check=False,
   )
   assert status == 2
-  assert "another model" in output and "num_classes: 10 there, 11 here" in output
+  assert "another model" in output and "num_classes: 10 in the checkpoint, 11 in this run" in output
   assert "Traceback" not in output
   assert sorted(path.name for path in pathlib.Path(model_dir).iterdir()) == before
 
