@@ -41,7 +41,7 @@ quickstart: env native ## train, evaluate, export and use an attention ResNet on
 	@echo "checkpoint       $(QUICKSTART)/run/best_ckpt"
 	@echo "TensorBoard log  $(BIN)/tensorboard --logdir $(QUICKSTART)/run"
 	@echo "SavedModel       $(QUICKSTART)/run/saved_model"
-	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/saved_model YOUR_PICTURE.png"
+	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/saved_model YOUR_IMAGE.png"
 
 quickstart-detection: env native ## train, evaluate, export and use a detector on scenes of digits
 	$(BIN)/python -m sasa_tf.bin.make_tfrecords scenes --output=$(SCENES) --overwrite
@@ -58,7 +58,7 @@ quickstart-detection: env native ## train, evaluate, export and use a detector o
 	@echo "TensorBoard log  $(BIN)/tensorboard --logdir $(DETECTOR)"
 	@echo "SavedModel       $(DETECTOR)/saved_model"
 	@echo "drawn boxes      $(DETECTOR)/drawn (as they should be: $(SCENES)/preview_images/with_boxes.png)"
-	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/saved_model --output=drawn YOUR_PICTURE.jpg"
+	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/saved_model --output=drawn YOUR_IMAGE.jpg"
 
 test: env native ## all fast tests
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder

@@ -1,1 +1,1 @@
-"""Programs: thin absl-flag front ends of the rooms."""
+"""Programs: thin absl-flag front ends of the packages."""

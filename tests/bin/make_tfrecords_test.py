@@ -91,7 +91,7 @@ def test_next_command_has_all_required_flags(tmp_path, capsys):
   inputs = ["--input", tmp_path / "images", "--annotations", tmp_path / "a.json"]
   _run("coco", *inputs, "--output", tmp_path / "out")
   report = capsys.readouterr().out
-  assert "Invalid annotations: partly outside of the picture 1" in report
+  assert "Invalid annotations: partly outside the image 1" in report
   command = f"coco --input=... --annotations=... --output={tmp_path}/out --split=validation"
   assert report.rstrip().endswith(command)
 

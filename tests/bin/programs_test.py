@@ -123,11 +123,11 @@ def test_saved_model_matches_the_evaluated_probabilities(exported, data, trained
 
 
 def test_predict_prints_names_and_probabilities(exported, data):
-  pictures = sorted((data / "preview_images").glob("*.png"))[:2]
-  _, output = program("predict", f"--saved_model={exported}", "--top_k=10", *pictures)
+  images = sorted((data / "preview_images").glob("*.png"))[:2]
+  _, output = program("predict", f"--saved_model={exported}", "--top_k=10", *images)
   lines = output.splitlines()
-  for picture in pictures:
-    start = lines.index(str(picture)) + 1
+  for image in images:
+    start = lines.index(str(image)) + 1
     rows = [line.split() for line in lines[start : start + 10]]
     assert {row[1] for row in rows} == set("0123456789")
     probabilities = [float(row[0].rstrip("%")) for row in rows]

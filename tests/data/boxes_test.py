@@ -26,11 +26,11 @@ def test_valid_box_is_unchanged(corners):
     ((3, 15, 20, 5), "swapped corners"),
     ((3, 5, 3, 15), "empty"),
     ((3, 5, 20, 5), "empty"),
-    ((41, 5, 60, 15), "outside of the picture"),
-    ((-9, 5, -2, 15), "outside of the picture"),
-    ((3, 24, 20, 30), "outside of the picture"),
-    ((39.5, 5, 60, 15), "outside of the picture"),
-    ((40, 5, 40.5, 15), "outside of the picture"),
+    ((41, 5, 60, 15), "outside the image"),
+    ((-9, 5, -2, 15), "outside the image"),
+    ((3, 24, 20, 30), "outside the image"),
+    ((39.5, 5, 60, 15), "outside the image"),
+    ((40, 5, 40.5, 15), "outside the image"),
     ((math.nan, 5, 20, 15), "not a finite number"),
     ((3, 5, math.inf, 15), "not a finite number"),
   ],
@@ -44,7 +44,7 @@ def test_invalid_boxes_are_dropped(corners, kind):
   [((-9, 5, 20, 15), (0, 5, 20, 15)), ((3, -2, 50, 99), (3, 0, 40, 24))],
 )
 def test_box_partly_outside_is_clipped_and_reported(corners, inside):
-  assert _check(*corners) == ([inside], ["partly outside of the picture"])
+  assert _check(*corners) == ([inside], ["partly outside the image"])
 
 
 @pytest.mark.parametrize(
@@ -70,5 +70,5 @@ def test_messages_of_problems():
     known.message,
     "a.xml: object 2 (dog, x 3 to 3, y 5 to 15) in 40x24 pixels: empty, dropped",
     "a.xml: object 3 (cat, x -9.5 to 20, y 5 to 15) in 40x24 pixels: partly outside of the "
-    "picture, clipped",
+    "image, clipped",
   ]

@@ -130,8 +130,8 @@ INVALID_ANNOTATIONS = {
   "without a readable bbox": (7, 1, [1, 1, 5]),
   "swapped corners": (7, 1, [9, 1, -5, 5]),
   "empty": (7, 1, [9, 1, 0, 5]),
-  "outside of the picture": (7, 1, [41, 1, 5, 5]),
-  "partly outside of the picture": (7, 1, [30, 1, 15, 5]),
+  "outside the image": (7, 1, [41, 1, 5, 5]),
+  "partly outside the image": (7, 1, [30, 1, 15, 5]),
   "not a finite number": (7, 1, [math.nan, 1, 15, 5]),
 }
 

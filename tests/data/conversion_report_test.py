@@ -77,9 +77,9 @@ def test_first_invalid_annotations_are_shown(tmp_path):
   _record(tmp_path, train={"jpeg": 1})
   listing = tmp_path / "problems-train.txt"
   listing.write_text("".join(f"{i}.xml: empty, dropped\n" for i in range(7)))
-  boxes = _boxes(problems={"empty": 6, "outside of the picture": 1})
+  boxes = _boxes(problems={"empty": 6, "outside the image": 1})
   report = _report(tmp_path, train=(30, 1, 3, 0, {"jpeg": 30}, boxes))
-  assert f"Invalid annotations: empty 6, outside of the picture 1 (see {listing})" in report
+  assert f"Invalid annotations: empty 6, outside the image 1 (see {listing})" in report
   assert "4.xml: empty, dropped" in report and "5.xml" not in report
 
 

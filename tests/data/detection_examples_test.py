@@ -55,7 +55,7 @@ def test_example_has_annotations_and_problems():
   example = detection_example(ENCODED, _image(), NAMES)
   assert [problem.kind for problem in example.problems] == [
     "swapped corners",
-    "partly outside of the picture",
+    "partly outside the image",
   ]
   assert example.annotations[:4] == (139, "a.jpg", 24, 40)
   assert [box[:5] for box in example.annotations.boxes] == [(4, 6, 20, 12, 2), (10, 0, 40, 24, 1)]

@@ -153,8 +153,8 @@ def test_images_and_xml_files_in_one_folder(tmp_path):
 INVALID_BOXES = {
   "swapped corners": voc_object("cat", (20, 5, 3, 15)),
   "empty": voc_object("cat", (3, 5, 3, 5)),
-  "outside of the picture": voc_object("cat", (50, 5, 60, 15)),
-  "partly outside of the picture": voc_object("cat", (30, 5, 60, 15)),
+  "outside the image": voc_object("cat", (50, 5, 60, 15)),
+  "partly outside the image": voc_object("cat", (30, 5, 60, 15)),
   "not a finite number": voc_object("cat", ("nan", 5, 60, 15)),
   "without a readable box": voc_object("cat", ("left", 5, 60, 15)),
   "without a class": voc_object("", (3, 5, 20, 15)),

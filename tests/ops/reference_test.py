@@ -42,15 +42,15 @@ def test_gradients_match_numeric_gradients(border):
   *sources, upstream = [t.numpy() for t in tensors]
   _, *gradients = output_and_gradients(attention(case, "reference"), tensors)
   for source, gradient in zip(sources, gradients, strict=True):
-    slope = np.zeros_like(source)
+    numeric = np.zeros_like(source)
     for index in np.ndindex(*source.shape):
       kept, losses = source[index], []
       for step in (1e-5, -1e-5):
         source[index] = kept + step
         losses.append(np.sum(upstream * oracle.local_attention(*sources, **case.arguments)))
       source[index] = kept
-      slope[index] = (losses[0] - losses[1]) / 2e-5
-    np.testing.assert_allclose(gradient, slope, atol=1e-7)
+      numeric[index] = (losses[0] - losses[1]) / 2e-5
+    np.testing.assert_allclose(gradient, numeric, atol=1e-7)
 
 
 def test_float32_output_is_close_to_oracle():

@@ -139,10 +139,10 @@ def _clip(box: Box, height: int, width: int) -> tuple[Box | None, str | None]:
   shorter_side = min(sides)
   # The kinds are keys of dataset.json.
   if shorter_side <= 0 or (excess > _TOLERANCE and shorter_side < _TOLERANCE):
-    return None, "outside of the picture"
+    return None, "outside the image"
   if box.area is None:
     inside = inside._replace(area=math.prod(sides))
-  return inside, "partly outside of the picture" if excess > _TOLERANCE else None
+  return inside, "partly outside the image" if excess > _TOLERANCE else None
 
 
 def classes_of_categories(categories: Sequence[dict[str, Any]]) -> BoxClasses:
