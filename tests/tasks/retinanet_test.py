@@ -184,7 +184,7 @@ def test_every_image_is_evaluated_once(records):
 
 def test_annotations_of_other_images_raise_an_error(records, tmp_path):
   file = write_annotations(tmp_path / "a.json", first_id=3)
-  with pytest.raises(UserError, match=r"no images of the ids 1, 2, which .* \(2 of 3 images\)"):
+  with pytest.raises(UserError, match=r"no images with the ids 1, 2, which .* \(2 of 3 images\)"):
     evaluate(task_of(records, annotation_file=file))
 
 
