@@ -5,13 +5,11 @@
 // a halo tile holds the queries whose windows contain them. So dK and dV are gathered without
 // atomic operations. For each CTA tile:
 //   1. Load Q and dO of the tile and its halo into shared memory, by TMA on sm_90, else by
-//   cp.async,
-//      and LSE and -delta by cp.async. Compute q.r of the queries (see QueryStats).
+//      cp.async, and LSE and -delta by cp.async. Compute q.r of the queries (see QueryStats).
 //   2. Each warp goes along its row of MMA tiles. K and V of the next MMA tile are loaded into
-//      registers while one is computed. For two halo columns at a time, all transposed:
-//      S = bias - LSE + K Q^T, P = exp2(S), dP - delta = V dO^T - delta, dS = P (dP - delta),
-//      dV += P dO, dK += dS Q. The statistics of the queries are selected by products with one-hot
-//      operands.
+//      registers while one is computed. For two halo columns at a time, all transposed: S = bias -
+//      LSE + K Q^T, P = exp2(S), dP - delta = V dO^T - delta, dS = P (dP - delta), dV += P dO, dK
+//      += dS Q. The statistics of the queries are selected by products with one-hot operands.
 //   3. Epilogue: dK times the scale, dV.
 //
 // The kernel may start before dQ has completed (PDL) and waits for it before it reads delta. Shared

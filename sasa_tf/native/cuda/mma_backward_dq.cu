@@ -3,14 +3,12 @@
 // Tiles, persistence and the loads of K and V are those of the forward pass (see mma_forward.cu).
 // For an MMA tile of queries:
 //   1. -delta = -rowsum(O * dO), reduced over a quad by a TF32 product with ones, and stored for
-//   the
-//      dK/dV kernel. Q, dO, O and LSE of the next MMA tile are loaded into registers.
+//      the dK/dV kernel. Q, dO, O and LSE of the next MMA tile are loaded into registers.
 //   2. For two halo columns at a time: S = bias + QK^T, P = exp2(S - LSE), dP - delta = dO V^T -
 //      delta, dS = P (dP - delta), dQ += dS K. The sums of dS by halo row and halo column are
 //      products with an identity matrix and with one-hot columns.
 //   3. These sums, converted to table entries: dQ += dS r, and the tables' gradients += dS^T Q,
-//   which
-//      stay in registers until the CTA has computed all of its tiles.
+//      which stay in registers until the CTA has computed all of its tiles.
 //   4. Epilogue: dQ times the scale.
 //
 // Shared memory: QuerySmemLayout. dP and dS are scaled by the pool size if d_output is that of a

@@ -5,12 +5,11 @@
 //   1. Load K and V of the tile and its halo into shared memory, by TMA on sm_90, else by cp.async.
 //      Rows that the tile above has already loaded stay in the ring buffer.
 //   2. Each warp goes along its row of MMA tiles, with a software pipeline of one stage: the
-//   queries
-//      of the next MMA tile are loaded into registers while one is computed. For an MMA tile:
+//      queries of the next MMA tile are loaded into registers while one is computed. For an MMA
+//      tile:
 //      a. Compute the position bias q.r with its masks.
 //      b. For two halo columns at a time: S = bias + QK^T, P = exp2(S), O += PV, and the row sums
-//      of
-//         P by a product with ones. K and V come from shared memory by ldmatrix.
+//         of P by a product with ones. K and V come from shared memory by ldmatrix.
 //      c. Epilogue: O / row sum, and LSE = max + log(row sum).
 //
 // The softmax is not online: all logits of a query are of one MMA tile. In bf16, P is computed
