@@ -62,7 +62,7 @@ flags.DEFINE_enum("jit", "on", ["on", "off", "both"], "Whether XLA compiles the 
 flags.DEFINE_integer("num_heads", 8, "Number of attention heads.", lower_bound=1)
 flags.DEFINE_integer("kernel_size", 7, "Window size of the attention, odd.", lower_bound=1)
 flags.DEFINE_integer("dilation_rate", 1, "Dilation rate of the attention.", lower_bound=1)
-flags.DEFINE_enum("border", "zero", ["zero", "mask"], "Treatment of neighbours outside the image.")
+flags.DEFINE_enum("border", "zero", ["zero", "mask"], "Treatment of neighbors outside the image.")
 flags.DEFINE_integer("model_id", 50, "ResNet depth of the target model: 26, 38 or 50.")
 flags.DEFINE_integer("image_size", 224, "Image size of the target model in pixels.", lower_bound=1)
 flags.DEFINE_integer("rounds", 15, "Number of runs of each candidate.", lower_bound=1)

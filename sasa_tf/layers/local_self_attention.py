@@ -22,7 +22,7 @@ class LocalSelfAttention2DBase(KerasMixin):
   """Multi-head self-attention over a window around each pixel; a replacement for `Conv2D`.
 
   Queries, keys and values are pointwise projections of the input. Each pixel attends to the
-  `kernel_size` window centred on it, separately in each of `num_heads` heads (paper Sec. 3.1,
+  `kernel_size` window centered on it, separately in each of `num_heads` heads (paper Sec. 3.1,
   Eq. 3). There is no output projection. The output has the size of `Conv2D(padding="same")`.
 
   Example:
@@ -73,7 +73,7 @@ class LocalSelfAttention2DBase(KerasMixin):
         position information.
       content: False omits q.k and the key projection, so that attention depends on the relative
         position only (paper Table 6).
-      border: treatment of a neighbour outside the image. "zero": its key and value are zero, and it
+      border: treatment of a neighbor outside the image. "zero": its key and value are zero, and it
         still contributes q.r to the softmax; "mask": the softmax ignores it.
       dilation_rate: int or (rows, columns), in pixels.
       use_bias: whether the three projections have a bias.

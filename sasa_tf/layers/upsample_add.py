@@ -11,7 +11,7 @@ from sasa_tf.layers.keras_mixin import KerasMixin
 
 
 class UpsampleAdd2DBase(KerasMixin):
-  """Upsamples a coarse feature map by 2 (nearest neighbour) and adds it to a fine one.
+  """Upsamples a coarse feature map by 2 (nearest neighbor) and adds it to a fine one.
 
   This is the top-down step of a feature pyramid (Lin et al. 2017, arXiv 1612.03144). Images may
   have any size: if the fine map has an odd height or width, the upsampled map is cropped.

@@ -70,7 +70,7 @@ class SASAFPNBase(SerializableModel):
       kernel_size: window of the attention, an odd int or (rows, columns).
       num_heads: heads of the attention.
       positions: "relative", "absolute" or "none".
-      border: "zero" or "mask", how a neighbour outside the feature map is treated; see
+      border: "zero" or "mask", how a neighbor outside the feature map is treated; see
         `LocalSelfAttention2D`.
       implementation: of the attention, "auto" or one of `sasa_tf.ops.available_implementations()`.
       use_batch_norm: whether every level ends with batch norm.

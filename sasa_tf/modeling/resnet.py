@@ -135,7 +135,7 @@ class SASAResNetBase(SerializableModel):
       num_heads: heads of every attention layer, including augmented convolutions.
       positions: "relative", "absolute" or "none", including augmented convolutions.
       content: False for attention by relative position only (paper Table 6).
-      border: "zero" or "mask", how a neighbour outside the image is treated; see
+      border: "zero" or "mask", how a neighbor outside the image is treated; see
         `LocalSelfAttention2D`.
       implementation: of the attention, "auto" or one of `sasa_tf.ops.available_implementations()`.
       stem_variant: values of an attention stem, "mixture", "standalone" or "conv_values" (paper

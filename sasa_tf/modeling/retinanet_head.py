@@ -75,7 +75,7 @@ class RetinaNetHeadBase(SerializableModel):
       kernel_size: window of the attention, an odd int or (rows, columns).
       num_heads: heads of the attention.
       positions: "relative", "absolute" or "none".
-      border: "zero" or "mask", how a neighbour outside the feature map is treated; see
+      border: "zero" or "mask", how a neighbor outside the feature map is treated; see
         `LocalSelfAttention2D`.
       implementation: of the attention, "auto" or one of `sasa_tf.ops.available_implementations()`.
       use_batch_norm: whether batch norm follows each operation of a tower.

@@ -36,7 +36,7 @@ def test_holds_out_a_fifth(output):
   assert (output / "labels.txt").read_text().split() == list("0123456789")
 
 
-def test_grey_levels_are_stored_exactly(output):
+def test_gray_levels_are_stored_exactly(output):
   bunch = datasets.load_digits()
   for feature in [*_examples(output, "train"), *_examples(output, "validation")]:
     index = int(feature["image/filename"].bytes_list.value[0][2:6])

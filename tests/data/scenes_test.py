@@ -22,7 +22,7 @@ def _content(output):
 @functools.cache
 def _digits():
   return [
-    (digit.label, np.frombuffer(digit.grey_levels, np.uint8).reshape(8, 8))
+    (digit.label, np.frombuffer(digit.gray_levels, np.uint8).reshape(8, 8))
     for digit in digits.load_digits()
   ]
 
@@ -129,15 +129,15 @@ def test_boxes_are_inside_the_image_and_do_not_touch(size):
 
 
 def test_boxes_are_tight():
-  """Each edge of a box contains ink: pixels that differ from the colour around the box."""
+  """Each edge of a box contains ink: pixels that differ from the color around the box."""
   for seed in range(10):
     scene = _scene(seed)
     image = scene.image.astype(float)
     for left, top, right, bottom, _ in scene.boxes:
       box = image[top:bottom, left:right]
-      colours = [box[0], box[-1], box[:, 0], box[:, -1]]
+      colors = [box[0], box[-1], box[:, 0], box[:, -1]]
       ground = np.median(box[[0, 0, -1, -1], [0, -1, 0, -1]], axis=0)
-      for edge in colours:
+      for edge in colors:
         assert np.abs(edge - ground).max() > 30
 
 

@@ -8,7 +8,7 @@ from tests.layers.bindings import BINDINGS, both_bindings
 
 @both_bindings
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (3, 5), (1, 1), (2, 7)])
-def test_matches_nearest_neighbour_upsampling(keras_api, height, width):
+def test_matches_nearest_neighbor_upsampling(keras_api, height, width):
   _, binding = BINDINGS[keras_api]
   rng = np.random.default_rng(0)
   coarse = rng.normal(size=(2, -(-height // 2), -(-width // 2), 3)).astype("float32")

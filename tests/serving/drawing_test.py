@@ -15,7 +15,7 @@ class LabeledBox(NamedTuple):
   box: tuple
 
 
-def grey(height, width):
+def gray(height, width):
   return np.full([height, width, 3], 90, np.uint8)
 
 
@@ -26,7 +26,7 @@ def changed_pixels(image, detections):
 
 
 def test_a_box_encloses_its_pixels():
-  pixels, drawn = changed_pixels(grey(800, 1000), [LabeledBox(1, "ant", 0.9, (300, 200, 500, 600))])
+  pixels, drawn = changed_pixels(gray(800, 1000), [LabeledBox(1, "ant", 0.9, (300, 200, 500, 600))])
   rows, columns = np.flatnonzero(pixels[:, 400]), np.flatnonzero(pixels[500])
   assert columns[0] == 299 and columns[-1] == 500  # including the dark outline
   assert rows[-1] == 600
@@ -35,9 +35,9 @@ def test_a_box_encloses_its_pixels():
 
 
 def test_small_images_are_enlarged_by_an_integer_factor():
-  _, drawn = changed_pixels(grey(48, 100), [LabeledBox(1, "ant", 0.9, (10, 10, 20, 20))])
+  _, drawn = changed_pixels(gray(48, 100), [LabeledBox(1, "ant", 0.9, (10, 10, 20, 20))])
   assert drawn.shape == (7 * 48, 7 * 100, 3)
-  _, drawn = changed_pixels(grey(700, 640), [])
+  _, drawn = changed_pixels(gray(700, 640), [])
   assert drawn.shape == (700, 640, 3)
 
 
@@ -61,7 +61,7 @@ def test_labels_are_inside_the_image_and_do_not_overlap(monkeypatch, size):
   found = [
     LabeledBox(label, "a name " * 3**label, 0.5, box) for label, box in enumerate(corners, start=1)
   ]
-  image = drawing.draw_detections(grey(*size), found)
+  image = drawing.draw_detections(gray(*size), found)
   assert len(places) == 4
   for left, top, right, _ in places:
     assert left >= 0 and top >= 0 and right < image.width
@@ -77,7 +77,7 @@ def test_long_names_are_truncated_and_scores_are_shown():
   cut = drawing._fitting("ant " * 100, font, 500)
   assert cut.endswith("…") and 450 < font.getlength(cut) <= 500
   low, high = (
-    changed_pixels(grey(700, 700), [LabeledBox(1, "w" * 500, score, (0, 300, 700, 600))])[1]
+    changed_pixels(gray(700, 700), [LabeledBox(1, "w" * 500, score, (0, 300, 700, 600))])[1]
     for score in (0.11, 0.99)
   )
   assert (low != high).any()

@@ -14,8 +14,8 @@ SETTINGS = {"score_threshold": 0.05, "iou_threshold": 0.5, "max_detections": 50}
 def random_boxes(seed, empty):
   """Returns random boxes, the first `empty` of them without area, and scores."""
   random = np.random.default_rng(seed)
-  centres, sides = random.uniform(0, SIZE, [ANCHORS, 2]), random.uniform(4, 30, [ANCHORS, 2])
-  boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
+  centers, sides = random.uniform(0, SIZE, [ANCHORS, 2]), random.uniform(4, 30, [ANCHORS, 2])
+  boxes = np.concatenate([centers - sides / 2, centers + sides / 2], axis=1)
   boxes = boxes.clip(0, np.tile(SIZE, 2)).astype(np.float32)
   boxes[:empty, [1, 3]] = SIZE[1]
   return boxes, random.uniform(0, 1, [ANCHORS, CLASSES]).astype(np.float32)

@@ -10,15 +10,15 @@ from sasa_tf.analysis.cost.registry import layer_rule
 from sasa_tf.layers import LocalSelfAttention2DBase
 
 
-def position_counts(neighbours: int, filters: int, heads: int) -> Counter[str]:
+def position_counts(neighbors: int, filters: int, heads: int) -> Counter[str]:
   """Returns the operations of q.r in attention with q.k.
 
   Args:
-    neighbours: number of pairs of a pixel and a neighbour.
+    neighbors: number of pairs of a pixel and a neighbor.
     filters: number of output channels.
     heads: N.
   """
-  return Counter(key_position=neighbours * filters, key_position_sum=neighbours * heads)
+  return Counter(key_position=neighbors * filters, key_position_sum=neighbors * heads)
 
 
 def _position_only_counts(
@@ -27,14 +27,14 @@ def _position_only_counts(
   """Returns the operations of q.r without q.k (paper Table 6).
 
   Without keys, q.r can be computed once per row and column of the window instead of once per
-  neighbour. Both are returned, as the conventions count different ones.
+  neighbor. Both are returned, as the conventions count different ones.
   """
   rows, columns = kernel_size
-  neighbours = pixels * rows * columns
+  neighbors = pixels * rows * columns
   return Counter(
-    position_only=neighbours * filters,
+    position_only=neighbors * filters,
     axis_position=pixels * (rows + columns) * (filters // 2),
-    axis_position_sum=neighbours * heads,
+    axis_position_sum=neighbors * heads,
   )
 
 
@@ -46,19 +46,19 @@ def local_self_attention(
   ((_, height, width, channels),) = inputs
   rows, columns = layer.kernel_size
   filters, pixels = layer.filters, height * width
-  neighbours = pixels * rows * columns
+  neighbors = pixels * rows * columns
   projections = 3 if layer.content else 2
   products = 2 if layer.content else 1  # q.k and a.v
   parameters = projections * channels * filters
   counts = Counter(
-    multiply_add=filters * (projections * channels * pixels + products * neighbours),
-    softmax=neighbours * layer.num_heads,
+    multiply_add=filters * (projections * channels * pixels + products * neighbors),
+    softmax=neighbors * layer.num_heads,
   )
   counts.update(activation_counts(layer, outputs))
   if layer.positions == "relative":
     parameters += (rows + columns) * (layer.head_dim // 2)
     if layer.content:
-      counts += position_counts(neighbours, filters, layer.num_heads)
+      counts += position_counts(neighbors, filters, layer.num_heads)
     else:
       counts += _position_only_counts(pixels, layer.kernel_size, filters, layer.num_heads)
   elif layer.positions == "absolute":

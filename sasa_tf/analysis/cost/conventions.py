@@ -13,7 +13,7 @@ OP_KINDS = {
   "multiply_add": "multiply-adds of convolutions, projections, q.k and a.v",
   "key_position": "multiply-adds of q.r, in attention that also has q.k",
   "key_position_sum": "additions q.k + q.r, one per logit",
-  "position_only": "multiply-adds of q.r without q.k, computed per neighbour",
+  "position_only": "multiply-adds of q.r without q.k, computed per neighbor",
   "axis_position": "multiply-adds of q.r without q.k, computed per row and column of the window",
   "axis_position_sum": "additions of the row's and the column's product, one per logit",
   "softmax": "logits of a softmax",

@@ -43,7 +43,7 @@ def movement(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> L
 
 @layer_rule("UpSampling2D")
 def upsampling(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> LayerOps | None:
-  """Supports only nearest-neighbour interpolation, which takes no arithmetic."""
+  """Supports only nearest-neighbor interpolation, which takes no arithmetic."""
   return movement(layer, inputs, outputs) if layer.interpolation == "nearest" else None
 
 

@@ -13,6 +13,6 @@ from sasa_tf.layers import UpsampleAdd2DBase
 def upsample_add(
   layer: UpsampleAdd2DBase, inputs: Sequence[Shape], outputs: Sequence[Shape]
 ) -> LayerOps:
-  """Counts the addition. Nearest-neighbour upsampling takes no operations."""
+  """Counts the addition. Nearest-neighbor upsampling takes no operations."""
   del layer, inputs
   return LayerOps(op_counts={"elementwise": elements(outputs)})

@@ -23,11 +23,11 @@ def attention_stem(
   ((_, height, width, channels),) = inputs
   filters, heads, block = layer.filters, layer.num_heads, layer.block_size
   pixels, projection = height * width, channels * filters
-  neighbours = pixels * block**2
+  neighbors = pixels * block**2
   parameters = 2 * projection  # query and key
   counts = Counter(
-    multiply_add=2 * pixels * projection + 2 * neighbours * filters,  # and q.k, a.v
-    softmax=neighbours * heads,
+    multiply_add=2 * pixels * projection + 2 * neighbors * filters,  # and q.k, a.v
+    softmax=neighbors * heads,
     stem_element=elements(outputs),
   )
   if layer.variant == "mixture":
@@ -37,10 +37,10 @@ def attention_stem(
   elif layer.variant == "standalone":
     parameters += projection + 2 * (2 * block - 1) * (layer.head_dim // 2)
     counts["multiply_add"] += pixels * projection
-    counts += position_counts(neighbours, filters, heads)
+    counts += position_counts(neighbors, filters, heads)
   else:
     parameters += block**2 * projection
-    counts["multiply_add"] += neighbours * projection
+    counts["multiply_add"] += neighbors * projection
   if layer.scale != 1:
     counts["elementwise"] += pixels * filters
   return LayerOps(parameters=parameters, op_counts=counts)

@@ -11,7 +11,7 @@ from sasa_tf.analysis.cost import ModelCost
 from sasa_tf.analysis.paper.tables import MODELS, TABLES
 from sasa_tf.errors import UserError
 
-# Family of models -> (pattern of the names in Table 1, colour).
+# Family of models -> (pattern of the names in Table 1, color).
 _FAMILIES: Mapping[str, tuple[str, str]] = {
   "full attention": ("sasa_resnet{}", "#c2410c"),
   "convolutional stem, attention": ("sasa_resnet{}_conv_stem", "#1d4ed8"),
@@ -40,10 +40,10 @@ def plot_paper(cost_of: Callable[[str], ModelCost]) -> Figure:
     ("parameters, millions", lambda cost: cost.parameters / 1e6),
   )
   for panel, (title, quantity) in zip(panels, quantities, strict=True):
-    for family, (pattern, colour) in _FAMILIES.items():
+    for family, (pattern, color) in _FAMILIES.items():
       names = [pattern.format(size) for size in _SIZES]
       points = [(quantity(costs[name]), accuracy[name]) for name in names]
-      _draw_family(panel, points, family, colour)
+      _draw_family(panel, points, family, color)
     _decorate(panel, title)
   panels[0].set_ylabel("ImageNet top-1, % (the paper's)", color=_INK)
   panels[0].legend(loc="lower right", frameon=False, labelcolor=_INK, fontsize=9.5)
@@ -55,12 +55,12 @@ def plot_paper(cost_of: Callable[[str], ModelCost]) -> Figure:
   return figure
 
 
-def _draw_family(panel: Axes, points: list[tuple[float, float]], family: str, colour: str) -> None:
+def _draw_family(panel: Axes, points: list[tuple[float, float]], family: str, color: str) -> None:
   x, y = zip(*points, strict=True)
   panel.plot(
     x,
     y,
-    color=colour,
+    color=color,
     label=family,
     linewidth=1.8,
     marker="o",

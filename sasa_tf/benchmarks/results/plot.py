@@ -12,9 +12,9 @@ from sasa_tf.benchmarks.results.records import Measurement
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
 
-# Wong's palette, which is safe for colour blindness. The convolution is grey.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-_CONVOLUTION_COLOUR = "#999999"
+# Wong's palette, which is safe for color blindness. The convolution is gray.
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+_CONVOLUTION_COLOR = "#999999"
 _INK = "#333333"
 
 
@@ -28,20 +28,20 @@ def _title(case: Case) -> str:
   return f"{name}, {case.work}, {case.dtype}, {'XLA' if case.jit else 'no XLA'}"
 
 
-def _colours(names: Sequence[str]) -> dict[str, str]:
+def _colors(names: Sequence[str]) -> dict[str, str]:
   others = [name for name in names if not name.startswith("conv") or "+" in name]
-  chosen = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(others)}
-  return {name: chosen.get(name, _CONVOLUTION_COLOUR) for name in names}
+  chosen = {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(others)}
+  return {name: chosen.get(name, _CONVOLUTION_COLOR) for name in names}
 
 
 def _label(value: float) -> str:
   return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _draw(axes: Any, rows: Sequence[Measurement], colours: dict[str, str], memory: bool) -> None:
+def _draw(axes: Any, rows: Sequence[Measurement], colors: dict[str, str], memory: bool) -> None:
   """Draws the peak memory, or the time (images/s for models)."""
   groups = list(dict.fromkeys((m.case.batch_size, m.case.size) for m in rows))
-  names = [name for name in colours if any(m.case.candidate == name for m in rows)]
+  names = [name for name in colors if any(m.case.candidate == name for m in rows)]
   width = 0.84 / len(names)
   model = rows[0].case.target == "model"
   values = []
@@ -65,7 +65,7 @@ def _draw(axes: Any, rows: Sequence[Measurement], colours: dict[str, str], memor
       continue
     values.append(value)
     axes.bar(
-      x, value, 0.92 * width, color=colours[case.candidate], yerr=error, ecolor=_INK, capsize=2
+      x, value, 0.92 * width, color=colors[case.candidate], yerr=error, ecolor=_INK, capsize=2
     )
     axes.annotate(
       _label(value),
@@ -125,7 +125,7 @@ def save_plot(measurements: Sequence[Measurement], path: str) -> None:
   panels: dict[Case, list[Measurement]] = {}
   for measurement in measurements:
     panels.setdefault(_panel(measurement.case), []).append(measurement)
-  colours = _colours(list(dict.fromkeys(m.case.candidate for m in measurements)))
+  colors = _colors(list(dict.fromkeys(m.case.candidate for m in measurements)))
   kinds = [False, True] if any(m.peak_bytes for m in measurements) else [False]
   image = figure.Figure(
     figsize=(1.5 + 6.5 * len(kinds), 1.2 + 3.4 * len(panels)), layout="constrained", dpi=120
@@ -133,7 +133,7 @@ def save_plot(measurements: Sequence[Measurement], path: str) -> None:
   grid = image.subplots(len(panels), len(kinds), squeeze=False)
   for row, rows in zip(grid, panels.values(), strict=True):
     for axes, memory in zip(row, kinds, strict=True):
-      _draw(axes, rows, colours, memory)
+      _draw(axes, rows, colors, memory)
   environment = measurements[-1].environment
   packages = environment["packages"]
   machine = environment["device"] if environment["cuda"] else environment["machine"]
@@ -142,7 +142,7 @@ def save_plot(measurements: Sequence[Measurement], path: str) -> None:
     f"{packages['tensorflow']}, {environment['timestamp'][:10]}; median and quartiles",
     fontsize=10,
   )
-  handles = [patches.Patch(color=colour, label=name) for name, colour in colours.items()]
+  handles = [patches.Patch(color=color, label=name) for name, color in colors.items()]
   image.legend(
     handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False
   )

@@ -17,11 +17,11 @@ _PREVIEW_FILES = r"\d-\d{4}\.png"
 
 
 class Digit(NamedTuple):
-  """A digit: its index in scikit-learn's data, its label and its 64 grey levels, uint8."""
+  """A digit: its index in scikit-learn's data, its label and its 64 gray levels, uint8."""
 
   index: int
   label: int
-  grey_levels: bytes
+  gray_levels: bytes
 
 
 def convert(
@@ -90,10 +90,10 @@ def load_digits() -> list[Digit]:
       "the digits are part of scikit-learn, which is not installed: pip install scikit-learn."
     ) from error
   bunch = datasets.load_digits()
-  grey_levels = (bunch.images * 255 / 16).round().astype("uint8")
+  gray_levels = (bunch.images * 255 / 16).round().astype("uint8")
   return [
     Digit(index, int(label), image.tobytes())
-    for index, (label, image) in enumerate(zip(bunch.target, grey_levels, strict=True))
+    for index, (label, image) in enumerate(zip(bunch.target, gray_levels, strict=True))
   ]
 
 
@@ -105,7 +105,7 @@ def _png(digit: Digit) -> bytes:
   import tensorflow as tf
 
   return tf.io.encode_png(
-    tf.reshape(tf.io.decode_raw(digit.grey_levels, tf.uint8), [_SIDE, _SIDE, 1])
+    tf.reshape(tf.io.decode_raw(digit.gray_levels, tf.uint8), [_SIDE, _SIDE, 1])
   ).numpy()
 
 

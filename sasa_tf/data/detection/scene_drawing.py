@@ -1,4 +1,4 @@
-"""Draws scenes: handwritten digits of many sizes and colours on a smooth background."""
+"""Draws scenes: handwritten digits of many sizes and colors on a smooth background."""
 
 import colorsys
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def draw_scene(
 
   Args:
     size: height and width in pixels.
-    digits: (label, grey levels [8, 8] uint8) to choose from.
+    digits: (label, gray levels [8, 8] uint8) to choose from.
     random: the random generator.
 
   Returns:
@@ -41,8 +41,8 @@ def draw_scene(
   boxes: list[tuple[int, int, int, int, int]] = []
   shares = np.exp(random.uniform(*np.log(_DIGIT_SIZES), random.integers(1, _MAX_DIGITS + 1)))
   for share in sorted(shares, reverse=True):  # Large digits first, while there is space.
-    label, grey_levels = digits[random.integers(len(digits))]
-    opacity = _stroke(grey_levels, max(round(share * size), 8), random)
+    label, gray_levels = digits[random.integers(len(digits))]
+    opacity = _stroke(gray_levels, max(round(share * size), 8), random)
     height, width = opacity.shape
     for _ in range(_PLACEMENT_ATTEMPTS):
       top, left = random.integers(0, [size - height + 1, size - width + 1])
@@ -57,21 +57,21 @@ def draw_scene(
 
 
 def draw_boxes(scene: Scene) -> np.ndarray:
-  """Returns the image with boxes drawn around the digits, in one colour per class."""
+  """Returns the image with boxes drawn around the digits, in one color per class."""
   image = scene.image.copy()
   for xmin, ymin, xmax, ymax, digit in scene.boxes:
     frame = np.zeros(image.shape[:2], bool)
     frame[max(ymin - 1, 0) : ymax + 1, max(xmin - 1, 0) : xmax + 1] = True
     frame[ymin:ymax, xmin:xmax] = False
-    image[frame] = _colour(digit / 10, 0.9, 1.0) * 255
+    image[frame] = _color(digit / 10, 0.9, 1.0) * 255
   return image
 
 
 def _background(size: int, random: np.random.Generator) -> np.ndarray:
-  """Returns a gradient between two similar colours, with smooth noise: [H, W, 3] in [0, 1]."""
+  """Returns a gradient between two similar colors, with smooth noise: [H, W, 3] in [0, 1]."""
   hue, value = random.random(), random.choice([0.25, 0.85])
   ends = [
-    _colour(hue + random.normal(0, 0.07), random.uniform(0.15, 0.5), value + random.normal(0, 0.06))
+    _color(hue + random.normal(0, 0.07), random.uniform(0.15, 0.5), value + random.normal(0, 0.06))
     for _ in range(2)
   ]
   turn = random.uniform(0, 2 * np.pi)
@@ -81,9 +81,9 @@ def _background(size: int, random: np.random.Generator) -> np.ndarray:
   return ends[0] * (1 - share) + ends[1] * share + noise
 
 
-def _stroke(grey_levels: np.ndarray, side: int, random: np.random.Generator) -> np.ndarray:
+def _stroke(gray_levels: np.ndarray, side: int, random: np.random.Generator) -> np.ndarray:
   """Returns the opacity of a smooth, slightly rotated digit: [h, w] in [0, 1], cropped."""
-  fine = _upsampled(np.pad(grey_levels / 255, 2), 12 * _OVERSAMPLING)
+  fine = _upsampled(np.pad(gray_levels / 255, 2), 12 * _OVERSAMPLING)
   turn, stretch = random.uniform(-_MAX_ROTATION, _MAX_ROTATION), random.uniform(0.85, 1.2)
   extent = 12 / 8 * side  # Of the digit with its margin.
   rows, columns = np.mgrid[: round(extent), : round(extent)] - (round(extent) - 1) / 2
@@ -100,11 +100,11 @@ def _stroke(grey_levels: np.ndarray, side: int, random: np.random.Generator) -> 
 
 
 def _ink(lightness: float, random: np.random.Generator) -> np.ndarray:
-  """Returns a colour that contrasts with a background of this lightness."""
+  """Returns a color that contrasts with a background of this lightness."""
   while True:
-    colour = _colour(random.random(), random.uniform(0.3, 1), random.random())
-    if abs(colour @ [0.299, 0.587, 0.114] - lightness) > _MIN_CONTRAST:
-      return colour
+    color = _color(random.random(), random.uniform(0.3, 1), random.random())
+    if abs(color @ [0.299, 0.587, 0.114] - lightness) > _MIN_CONTRAST:
+      return color
 
 
 def _upsampled(image: np.ndarray, size: int) -> np.ndarray:
@@ -134,5 +134,5 @@ def _overlap(box: tuple[int, ...], other: tuple[int, ...]) -> bool:
   )
 
 
-def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
+def _color(hue: float, saturation: float, value: float) -> np.ndarray:
   return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, float(np.clip(value, 0, 1))))

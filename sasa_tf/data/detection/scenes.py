@@ -58,7 +58,7 @@ def convert(
   num_processes: int = 0,
   overwrite: bool = False,
 ) -> DatasetSummary:
-  """Generates scenes of one to six digits of many sizes and colours that do not touch each other.
+  """Generates scenes of one to six digits of many sizes and colors that do not touch each other.
 
   Args:
     output: the directory to write to.
@@ -154,7 +154,7 @@ def _digits(split: str, seed: int) -> "list[tuple[int, np.ndarray]]":
 
   digits = train_and_validation_digits(seed)[_SPLITS.index(split)]
   return [
-    (digit.label, np.frombuffer(digit.grey_levels, np.uint8).reshape(8, 8)) for digit in digits
+    (digit.label, np.frombuffer(digit.gray_levels, np.uint8).reshape(8, 8)) for digit in digits
   ]
 
 
