@@ -50,7 +50,7 @@ def with_text(record):
 @pytest.mark.parametrize(
   ("corrupt", "problem"),
   [
-    (with_text, "begin with b'<html>'"),
+    (with_text, "start with b'<html>'"),
     pytest.param(without_label, "there are 0", marks=pytest.mark.slow),
   ],
 )
