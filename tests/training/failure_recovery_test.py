@@ -51,7 +51,7 @@ def with_text(record):
   ("corrupt", "problem"),
   [
     (with_text, "start with b'<html>'"),
-    pytest.param(without_label, "there are 0", marks=pytest.mark.slow),
+    pytest.param(without_label, "received 0", marks=pytest.mark.slow),
   ],
 )
 def test_error_names_a_corrupt_record(data, tmp_path, corrupt, problem):
