@@ -172,10 +172,10 @@ def _attend_in_chunks(
     like = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
     outputs = chunked_map(lambda inputs: attend(inputs, *weights), [inputs], like, chunks)
 
-    def gradient(upstream):
+    def gradient(upstream: Any) -> Any:
       tensors = recompute_barrier([upstream], [inputs, *weights])
 
-      def chunk_gradients(inputs, upstream):
+      def chunk_gradients(inputs: Any, upstream: Any) -> Any:
         sources = [inputs, *tensors[1:]]
         with tf.GradientTape() as tape:
           tape.watch(sources)
