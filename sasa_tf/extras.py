@@ -34,5 +34,5 @@ def require(user: str, *modules: str) -> None:
     distributions = ", ".join(sorted({distribution for distribution, _ in missing}))
     extras = ",".join(sorted({extra for _, extra in missing}))
     raise MissingExtraError(
-      f"{user} needs {distributions}. Install them with: pip install 'sasa_tf[{extras}]'"
+      f"{user} needs {distributions}. Install with: pip install 'sasa_tf[{extras}]'"
     )

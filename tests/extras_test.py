@@ -34,8 +34,7 @@ def test_missing_packages_are_named_with_their_extras(monkeypatch):
   with pytest.raises(MissingExtraError) as caught:
     extras.require("sasa_tf.example", "tf_keras", "matplotlib")
   assert str(caught.value) == (
-    "sasa_tf.example needs matplotlib, tf-keras. "
-    "Install them with: pip install 'sasa_tf[garden,report]'"
+    "sasa_tf.example needs matplotlib, tf-keras. Install with: pip install 'sasa_tf[garden,report]'"
   )
 
 

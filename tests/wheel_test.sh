@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it in an empty environment and uses it outside of the checkout.
+# Builds the wheel, installs it with its extras in an empty environment and uses it outside of the checkout.
 set -euo pipefail
 checkout=$(cd "$(dirname "$0")/.." && pwd)
 scratch=$(mktemp -d)
@@ -12,7 +12,8 @@ git -C "$checkout" ls-files -z --cached --others --exclude-standard |
 pip=("$scratch/.env/bin/python" -m pip --disable-pip-version-check --quiet)
 "${pip[@]}" install --upgrade pip # that of Python 3.10 is too old for Model Garden's dependencies
 (cd "$scratch" && "${pip[@]}" wheel --no-deps --wheel-dir wheels .)
-"${pip[@]}" install -c "$checkout/constraints.txt" "$scratch"/wheels/sasa_tf-*.whl
+wheel=$(echo "$scratch"/wheels/sasa_tf-*.whl)
+"${pip[@]}" install -c "$checkout/constraints.txt" "${wheel}[all]"
 mkdir "$scratch/elsewhere" && cd "$scratch/elsewhere"
 
 export TF_CPP_MIN_LOG_LEVEL=2
