@@ -132,7 +132,7 @@ def test_relative_positions_in_mixed_precision(keras_api, dtype):
     ({"strides": 1.5}, "strides must be a positive int"),
     ({"key_filters": 7}, "multiples of num_heads.*key_filters=7"),
     ({"value_filters": 3}, "multiples of num_heads.*value_filters=3"),
-    ({"value_filters": 12}, "value_filters=12 of filters=10. Choose at most 10"),
+    ({"value_filters": 12}, "received value_filters=12 and filters=10. Choose at most 10"),
     ({"positions": "learned"}, "positions must be one of"),
   ],
 )

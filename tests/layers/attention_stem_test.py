@@ -242,6 +242,7 @@ def test_regularizers_apply_to_projections_and_embeddings(keras_api):
   np.testing.assert_allclose(sum(map(float, layer.losses)), expected, rtol=1e-5)
 
 
+@needs_tf_keras
 def test_bindings_agree():
   x = images(2, 9, 6, 3)
   for variant in VARIANTS:

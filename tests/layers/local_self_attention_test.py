@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from tests.layers.bindings import BINDINGS, both_bindings
+from tests.layers.bindings import BINDINGS, both_bindings, needs_tf_keras
 from tests.ops import oracle
 
 
@@ -159,6 +159,7 @@ def test_attention_weights_of_selected_pixels(keras_api):
   np.testing.assert_allclose(chosen[:, 1], everything[:, 3, 4], atol=1e-6)
 
 
+@needs_tf_keras
 @both_bindings
 def test_tensor_of_the_other_keras_names_the_right_import(keras_api):
   _, binding = BINDINGS[keras_api]
@@ -229,6 +230,7 @@ def test_exported_models_contain_no_compiled_kernels(keras_api, tmp_path):
   assert compiled == ("fused" in ops.available_implementations())
 
 
+@needs_tf_keras
 def test_bindings_agree():
   x = images(2, 9, 6, 5)
   layers = [binding.LocalSelfAttention2D(8, 5, num_heads=2) for _, binding in BINDINGS.values()]
