@@ -63,8 +63,9 @@ quickstart-detection: env native ## train, evaluate, export and use a detector o
 test: env native ## all fast tests
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-test-quick: env native ## the tests of ops, layers and models: under 3 minutes
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile tests/ops tests/layers tests/modeling
+test-quick: env native ## the tests of ops, layers and models but the thorough ones: 3 minutes
+	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile \
+	  -m "not slow and not gpu and not thorough" tests/ops tests/layers tests/modeling
 
 test-slow: env native ## tests that take minutes
 	$(BIN)/python -m pytest -q -m slow

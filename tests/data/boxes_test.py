@@ -69,6 +69,6 @@ def test_messages_of_problems():
   assert messages == [
     known.message,
     "a.xml: object 2 (dog, x 3 to 3, y 5 to 15) in 40x24 pixels: empty, dropped",
-    "a.xml: object 3 (cat, x -9.5 to 20, y 5 to 15) in 40x24 pixels: partly outside of the "
+    "a.xml: object 3 (cat, x -9.5 to 20, y 5 to 15) in 40x24 pixels: partly outside the "
     "image, clipped",
   ]

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from tests.layers.bindings import BINDINGS, both_bindings, tf_variables
 
+pytestmark = pytest.mark.thorough
+
 # Channels of the levels of a pyramid, the finest first.
 LEVELS = {"3": 4, "4": 6}
 SMALL_ATTENTION = {

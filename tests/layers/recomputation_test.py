@@ -15,6 +15,8 @@ pytest.importorskip("tf_keras", reason="needs the extra garden")
 
 from sasa_tf.tf_keras import LocalSelfAttention2D
 
+pytestmark = pytest.mark.thorough
+
 
 def layer_step(layer):
   def step(inputs, upstream):

@@ -6,6 +6,8 @@ import pytest
 from sasa_tf.modeling.classifier import MEAN_RGB, STDDEV_RGB
 from tests.layers.bindings import BINDINGS, both_bindings
 
+pytestmark = pytest.mark.thorough
+
 SMALL = {
   "model_id": 26,
   "num_classes": 5,

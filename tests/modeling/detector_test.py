@@ -7,6 +7,8 @@ import pytest
 
 from tests.layers.bindings import BINDINGS, both_bindings
 
+pytestmark = pytest.mark.thorough
+
 # Trainable parameters of the backbones without classifier; tested in resnet_test.
 BACKBONES = {
   "resnet50": 25_557_032 - 2_049_000,

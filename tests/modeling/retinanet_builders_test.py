@@ -18,6 +18,8 @@ from sasa_tf.modeling import builders
 from sasa_tf.tf_keras import SASAFPN
 from sasa_tf.tf_keras import RetinaNetHead as Head
 
+pytestmark = pytest.mark.thorough
+
 SPECS = {str(level): (None, 64 // 2**level, 64 // 2**level, 4 * level) for level in (2, 3, 4, 5)}
 SMALL = {
   "task.model.num_classes": 4,

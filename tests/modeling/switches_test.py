@@ -7,6 +7,8 @@ import pytest
 
 from tests.layers.bindings import BINDINGS
 
+pytestmark = pytest.mark.thorough
+
 BLOCKS, WIDTHS, HEADS = (1, 2, 4, 1), (4, 8, 16, 32), 2
 SUBSETS = [stages for size in range(1, 5) for stages in itertools.combinations((1, 2, 3, 4), size)]
 KERNELS = (3, 5, 7, 9, 11)
