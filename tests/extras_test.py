@@ -25,6 +25,11 @@ def test_optional_packages_are_those_of_the_extras():
     assert f'"{extra}"' in text
 
 
+def test_script_that_builds_the_kernels_is_installed():
+  text = (pathlib.Path(__file__).parent.parent / "setup.py").read_text()
+  assert '"sasa-build-kernels=sasa_tf.native.build:main"' in text
+
+
 def test_installed_packages_pass():
   extras.require("this test", "tf_keras", "official")
 

@@ -8,14 +8,7 @@ import pytest
 
 from sasa_tf.errors import UserError
 from sasa_tf.native import build, cache, library
-from tests.native.stub_kernels import REGISTER, stub_kernels  # noqa: F401
-
-try:
-  build.find_compilers()
-  COMPILER = True
-except UserError:
-  COMPILER = False
-needs_compiler = pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler")
+from tests.native.stub_kernels import REGISTER, needs_compiler, stub_kernels  # noqa: F401
 
 
 @needs_compiler
@@ -40,11 +33,6 @@ def test_cache_directory_follows_the_environment(monkeypatch, tmp_path):
   assert cache.cache_directory() == tmp_path / "home" / ".cache" / "sasa_tf"
   monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(tmp_path / "own"))
   assert cache.cache_directory() == tmp_path / "own"
-
-
-def test_console_script_is_declared():
-  setup = (cache.SOURCE_ROOT.parents[1] / "setup.py").read_text()
-  assert '"sasa-build-kernels=sasa_tf.native.build:main"' in setup
 
 
 @needs_compiler

@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.native import build, library
-from tests.native.build_test import needs_compiler
-from tests.native.stub_kernels import REGISTER, stub_kernels, write_record  # noqa: F401
+from tests.native.stub_kernels import REGISTER, needs_compiler, stub_kernels, write_record  # noqa: F401
 
 X = tf.random.stateless_normal([2, 16, 16, 4, 8], [0, 1])
 

@@ -4,7 +4,15 @@ import json
 
 import pytest
 
-from sasa_tf.native import cache, library
+from sasa_tf.errors import UserError
+from sasa_tf.native import build, cache, library
+
+try:
+  build.find_compilers()
+  COMPILER = True
+except UserError:
+  COMPILER = False
+needs_compiler = pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler")
 
 REGISTER = 'extern "C" __attribute__((visibility("default"))) const char* sasa_tf_register()'
 
