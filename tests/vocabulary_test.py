@@ -1,5 +1,6 @@
 """The repository uses the field's terms; docs/glossary.md defines them."""
 
+import functools
 import pathlib
 import re
 
@@ -33,15 +34,17 @@ REPLACEMENTS = {
 }
 
 
+@functools.cache
 def text_files():
+  """Returns {path: text}, read once for all words."""
   files = [path for path in ROOT.iterdir() if path.is_file()]
   for directory in DIRECTORIES:
     files += (ROOT / directory).rglob("*")
-  return sorted(
-    path
-    for path in files
+  return {
+    path: path.read_text()
+    for path in sorted(files)
     if (path.suffix in SUFFIXES or path.name in NAMES) and path != pathlib.Path(__file__)
-  )
+  }
 
 
 def violations(text, pattern):
@@ -54,8 +57,8 @@ def violations(text, pattern):
 def test_words_that_must_not_come_back(pattern):
   found = [
     f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-    for path in text_files()
-    for number, line in violations(path.read_text(), pattern)
+    for path, text in text_files().items()
+    for number, line in violations(text, pattern)
   ]
   assert not found, f"write {REPLACEMENTS[pattern]} instead:\n" + "\n".join(found)
 
