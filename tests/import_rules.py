@@ -22,7 +22,8 @@ PACKAGES = {
   "sasa_tf": Package(set(), set()),  # sasa_tf/__init__.py
   "errors": Package(set(), set()),
   "extras": Package({"errors"}, set()),
-  "reporting": Package({"errors", "extras"}, {"rich", "tqdm"}),
+  "outputs": Package({"errors"}, set()),
+  "reporting": Package({"errors", "extras", "outputs"}, {"rich", "tqdm"}),
   "compat": Package(set(), {"keras", "numpy", "official", "orbit", "tensorflow", "tf_keras"}),
   "native": Package({"errors"}, {"tensorflow"}),
   "ops": Package({"compat", "native"}, {"tensorflow"}),
@@ -37,13 +38,13 @@ PACKAGES = {
     {"numpy", "official", "tensorflow", "tf_keras"},
   ),
   "registry_imports": Package({"builders", "configs", "extras", "tasks"}, {"official"}),
-  "data": Package({"errors", "reporting"}, {"numpy", "sklearn", "tensorflow"}),
+  "data": Package({"errors", "outputs", "reporting"}, {"numpy", "sklearn", "tensorflow"}),
   "training": Package(
     {"compat", "configs", "data", "errors", "extras", "reporting", "tasks"},
     {"official", "orbit", "tensorflow", "tf_keras", "yaml"},
   ),
   "serving": Package(
-    {"builders", "compat", "configs", "data", "errors", "extras", "ops", "reporting"},
+    {"builders", "compat", "configs", "data", "errors", "extras", "ops", "outputs", "reporting"},
     {"PIL", "matplotlib", "numpy", "official", "tensorflow", "tf_keras"},
   ),
   "analysis": Package(
@@ -55,6 +56,7 @@ PACKAGES = {
       "layers",
       "modeling",
       "ops",
+      "outputs",
       "reporting",
       "tf_keras",
     },
@@ -72,7 +74,18 @@ PACKAGES = {
     },
   ),
   "benchmarks": Package(
-    {"compat", "errors", "keras", "layers", "modeling", "ops", "reporting", "tf_keras", "training"},
+    {
+      "compat",
+      "errors",
+      "keras",
+      "layers",
+      "modeling",
+      "ops",
+      "outputs",
+      "reporting",
+      "tf_keras",
+      "training",
+    },
     {"keras", "matplotlib", "numpy", "official", "orbit", "rich", "tensorflow", "tf_keras", "tqdm"},
   ),
   "bin": Package(
@@ -88,6 +101,7 @@ PACKAGES = {
       "layers",
       "modeling",
       "ops",
+      "outputs",
       "registry_imports",
       "reporting",
       "serving",

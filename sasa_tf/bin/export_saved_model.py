@@ -13,6 +13,7 @@ and --params_override to replace them.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from absl import flags, logging
@@ -23,7 +24,9 @@ from sasa_tf.errors import UserError
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model_dir", None, "Model directory of the training.")
-flags.DEFINE_string("export_dir", None, "SavedModel directory to create.", required=True)
+flags.DEFINE_string(
+  "export_dir", None, "SavedModel directory to create, on a local file system.", required=True
+)
 flags.DEFINE_string(
   "checkpoint_path", None, "Checkpoint, or a directory with one. Default: the best of --model_dir."
 )
@@ -44,14 +47,22 @@ flags.DEFINE_list(
   "input_image_size", None, "height,width of the model input. Default: that of the training."
 )
 flags.DEFINE_string(
-  "litert", None, "LiteRT file to write (FILE.tflite), with built-in operations only."
+  "litert",
+  None,
+  "LiteRT file to write (FILE.tflite) outside of --export_dir, with built-in operations only.",
 )
-flags.DEFINE_bool("overwrite", False, "Overwrite --export_dir and --litert.")
+flags.DEFINE_bool(
+  "overwrite",
+  False,
+  "Replace --export_dir and --litert if they exist: a SavedModel that this program wrote and that "
+  "holds no other files, and a LiteRT file. Nothing else is ever replaced.",
+)
 
 
 def main(argv: list[str]) -> None:
   """Exports the model that the flags specify."""
   program.check_no_positional_args(argv)
+  _check_paths()
 
   from sasa_tf import registry_imports  # noqa: F401
   from sasa_tf.configs.retinanet import RetinaNetTask
@@ -83,10 +94,18 @@ def main(argv: list[str]) -> None:
   if FLAGS.litert:
     lines.append(f"and      {FLAGS.litert}")
   drawing = " --output=DIR" if isinstance(params.task, RetinaNetTask) else ""
-  lines.append(
-    f"next     python -m sasa_tf.bin.predict --saved_model={FLAGS.export_dir}{drawing} IMAGE..."
-  )
+  saved_model = shlex.quote(f"--saved_model={FLAGS.export_dir}")
+  lines.append(f"next     python -m sasa_tf.bin.predict {saved_model}{drawing} IMAGE...")
   print(*lines, sep="\n")
+
+
+def _check_paths() -> None:
+  """Checks the outputs before anything else is loaded, which takes half a minute."""
+  from sasa_tf.serving.export_paths import check_export_paths
+
+  inputs = {name: FLAGS[name].value for name in ("model_dir", "checkpoint_path", "labels")}
+  inputs |= {f"config_file={file}": file for file in FLAGS.config_file or ()}
+  check_export_paths(FLAGS.export_dir, FLAGS.litert, overwrite=FLAGS.overwrite, inputs=inputs)
 
 
 def _image_size(flag: Sequence[str]) -> list[int]:

@@ -9,9 +9,7 @@ import tensorflow as tf
 
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
-
-# Relative to the SavedModel. Model servers ignore assets.extra.
-LABELS = pathlib.PurePath("assets.extra", "labels.txt")
+from sasa_tf.serving.export_paths import LABELS
 
 
 class EncodedImageModel:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pathlib
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from official.core import config_definitions, train_utils
@@ -12,10 +12,10 @@ from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
 from sasa_tf.ops import tracing_for_export
-from sasa_tf.serving.atomic_write import atomic_write, check_overwrite
+from sasa_tf.outputs.replacement import replace_directory, replace_file
 from sasa_tf.serving.classification_module import ClassificationModule
 from sasa_tf.serving.detection_module import DetectionModule
-from sasa_tf.serving.encoded_image_model import LABELS
+from sasa_tf.serving.export_paths import LABELS, SAVED_MODEL, ExportPaths, check_export_paths
 from sasa_tf.serving.litert import convert_to_litert
 from sasa_tf.serving.saved_model import save
 
@@ -49,7 +49,7 @@ def export_model(
     batch_size: fixed batch size. None exports a dynamic batch size.
     input_image_size: (H, W) of the model's input. Defaults to that of the training.
     litert: LiteRT file to write, see `convert_to_litert`. None writes none.
-    overwrite: whether to replace existing outputs.
+    overwrite: whether to replace outputs of an earlier export, see `check_export_paths`.
 
   Raises:
     UserError: If the model cannot be exported. Nothing is written.
@@ -60,9 +60,8 @@ def export_model(
       f"the model has {classes} classes, but there are {len(class_names)} class names. Pass the "
       "label file of the training data with --labels."
     )
-  check_overwrite(export_dir, "export_dir", overwrite)
-  if litert:
-    check_overwrite(litert, "litert", overwrite)
+  inputs = {"checkpoint_path": checkpoint_path}
+  paths = check_export_paths(export_dir, litert, overwrite=overwrite, inputs=inputs)
   module_class = DetectionModule if isinstance(params.task, RetinaNetTask) else ClassificationModule
   module = module_class(
     params,
@@ -71,7 +70,10 @@ def export_model(
     input_type=input_type,
   )
   _restore(module.model, checkpoint_path)
-  with atomic_write(pathlib.Path(export_dir)) as directory:
+  with (
+    _translate_write_errors(paths),
+    replace_directory(paths.export_dir, SAVED_MODEL) as directory,
+  ):
     signatures = {name: "serving_default" if name == input_type else name for name in SIGNATURES}
     with tracing_for_export():
       functions = module.get_inference_signatures(signatures)
@@ -80,9 +82,21 @@ def export_model(
     if class_names is not None:
       (directory / LABELS).parent.mkdir()
       labels.write_labels(directory / LABELS, class_names)
-    if litert:
-      with atomic_write(pathlib.Path(litert)) as file:
+    if paths.litert:
+      with replace_file(paths.litert) as file:
         file.write_bytes(convert_to_litert(module))
+
+
+@contextlib.contextmanager
+def _translate_write_errors(paths: ExportPaths) -> Iterator[None]:
+  try:
+    yield
+  except (OSError, tf.errors.OpError) as error:
+    problem = getattr(error, "message", None) or str(error)
+    raise UserError(
+      f"the export cannot be written to {paths.export_dir}: {problem.splitlines()[0]}. An earlier "
+      "export there is unchanged. Free disk space, or choose another directory."
+    ) from error
 
 
 def _restore(model: tf.Module, checkpoint_path: str) -> None:

@@ -16,7 +16,7 @@ def save(
   """Writes the weights and signatures of an export module, without gradients.
 
   Args:
-    path: directory to create.
+    path: directory to create; may exist and be empty.
     module: export module that owns the weights of the signatures.
     signatures: concrete functions by name.
   """

@@ -13,6 +13,7 @@ from sasa_tf.serving import client, detection_client, export
 from sasa_tf.serving.detection_module import DetectionModule
 from sasa_tf.serving.encoded_image_model import EncodedImageModel
 from sasa_tf.serving.export import export_model
+from sasa_tf.serving.export_paths import check_export_paths
 from sasa_tf.serving.litert import convert_to_litert
 from tests.serving.small_detector import NAMES, SIZE, build, params_of, random_images
 
@@ -194,6 +195,23 @@ def test_litert_with_full_attention_matches_saved_model():
   assert expected["num_detections"][0] > 5
   outputs = runner(images=image[None].astype(np.float32))
   assert_found({name: tf.constant(value) for name, value in outputs.items()}, expected)
+
+
+def test_export_recognizes_what_it_wrote(exported, evaluated):
+  """Otherwise --overwrite would reject it."""
+  for name in ("any", "three"):
+    check_export_paths(
+      exported / name,
+      exported / "a.tflite",
+      overwrite=True,
+      inputs={"checkpoint_path": evaluated[1]},
+    )
+  (exported / "any" / "notes.txt").write_text("")
+  try:
+    with pytest.raises(UserError, match=r"it also holds notes\.txt"):
+      check_export_paths(exported / "any", overwrite=True)
+  finally:
+    (exported / "any" / "notes.txt").unlink()
 
 
 def test_failed_export_leaves_no_files(evaluated, tmp_path, monkeypatch):
