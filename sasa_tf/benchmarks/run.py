@@ -9,11 +9,12 @@ from sasa_tf.benchmarks.measurement.environment import describe_environment
 from sasa_tf.benchmarks.measurement.measure import MeasurementPlan, measure_group
 from sasa_tf.benchmarks.results import records
 from sasa_tf.benchmarks.results.compare import compare
-from sasa_tf.benchmarks.results.plot import require_matplotlib, save_plot
+from sasa_tf.benchmarks.results.plot import check_plot, save_plot
 from sasa_tf.benchmarks.results.report import LEGEND, describe, describe_group
 from sasa_tf.benchmarks.workloads.candidates import default_baselines
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.json_lines import check_json_lines
 from sasa_tf.reporting import ProgressBar
 
 
@@ -35,6 +36,7 @@ def measure(
   baselines: Sequence[str] = (),
   output: str | None = None,
   plot: str | None = None,
+  overwrite: bool = False,
   command: str = "",
 ) -> None:
   """Measures groups one after the other; each is printed and written when it is complete.
@@ -45,6 +47,7 @@ def measure(
     baselines: candidates to compare with; those of `default_baselines` by default.
     output: JSON-lines file to append the results to, or None.
     plot: image file to write, or None.
+    overwrite: whether to replace an existing plot.
     command: the command line, stored with the results.
 
   Raises:
@@ -54,9 +57,9 @@ def measure(
   # Checks everything that could fail at the end of a long measurement.
   baselines = _check_baselines([case.candidate for case in groups[0]], baselines)
   if plot:
-    require_matplotlib()
+    check_plot(plot, overwrite)
   if output:
-    records.append(output, [])
+    check_json_lines(output)
   environment = describe_environment()
   total = sum(plan.count_runs(len(cases)) for cases in groups)
   measured = []
@@ -71,12 +74,14 @@ def measure(
         progress.write("\n" + describe_group(measurements, baselines), sys.stdout)
     finally:
       if plot and measured:
-        save_plot(measured, plot)
+        save_plot(measured, plot, overwrite=overwrite)
   if not any(measurement.seconds for measurement in measured):
     raise UserError("no candidate could be measured; the tables show the errors.")
 
 
-def show(path: str, *, baselines: Sequence[str] = (), plot: str | None = None) -> None:
+def show(
+  path: str, *, baselines: Sequence[str] = (), plot: str | None = None, overwrite: bool = False
+) -> None:
   """Prints the results of a file, and plots them if requested."""
   measurements = records.read(path)
   print(f"{describe(measurements[-1].environment)}\n\n{LEGEND}")
@@ -85,7 +90,7 @@ def show(path: str, *, baselines: Sequence[str] = (), plot: str | None = None) -
     chosen = [name for name in baselines if name in names] or default_baselines(names)
     print("\n" + describe_group(group, chosen))
   if plot:
-    save_plot(measurements, plot)
+    save_plot(measurements, plot, overwrite=overwrite)
 
 
 def compare_files(paths: Sequence[str]) -> None:

@@ -78,6 +78,7 @@ flags.DEFINE_integer(
   "threads", 0, "Threads of an operation on the CPU; 0 for all cores.", lower_bound=0
 )
 flags.DEFINE_string("output", None, "JSON-lines file to append the results to.")
+flags.DEFINE_bool("overwrite", False, "Replace --plot if it exists.")
 flags.DEFINE_string(
   "plot", None, "Image file to write a plot of the results to, for example a .png."
 )
@@ -150,6 +151,7 @@ def _measure() -> None:
     baselines=FLAGS.baselines,
     output=FLAGS.output,
     plot=FLAGS.plot,
+    overwrite=FLAGS.overwrite,
     command=shlex.join(["python", "-m", "sasa_tf.bin.benchmark", *sys.argv[1:]]),
   )
 
@@ -163,7 +165,7 @@ def main(argv: list[str]) -> None:
     if FLAGS.compare:
       run.compare_files(FLAGS.compare)
     else:
-      run.show(FLAGS.show, baselines=FLAGS.baselines, plot=FLAGS.plot)
+      run.show(FLAGS.show, baselines=FLAGS.baselines, plot=FLAGS.plot, overwrite=FLAGS.overwrite)
   else:
     _measure()
 

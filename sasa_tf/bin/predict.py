@@ -30,7 +30,10 @@ flags.DEFINE_float(
   upper_bound=1.0,
 )
 flags.DEFINE_string(
-  "output", None, "Detectors: directory for a PNG file per image with boxes and names."
+  "output",
+  None,
+  "Detectors: directory for a PNG file per image with boxes and names. Replaces files of the same "
+  "name only if this program drew them.",
 )
 
 

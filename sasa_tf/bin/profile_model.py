@@ -21,6 +21,7 @@ from absl import flags
 
 from sasa_tf.bin import program
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.path_checks import check_file
 
 program.require("rich")
 
@@ -106,6 +107,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_enum("format", "table", ["table", "csv", "json", "markdown"], "Format of the report.")
 flags.DEFINE_string("output", None, "File for the report; standard output by default.")
+flags.DEFINE_bool("overwrite", False, "Replace --output and --plot if they exist.")
 
 
 def _set_flags(holders: tuple[flags.FlagHolder, ...]) -> dict[str, Any]:
@@ -181,6 +183,9 @@ def _reject(names: dict[str, Any], reason: str) -> None:
 def main(argv: list[str]) -> None:
   """Reports on a model or on the models of the paper."""
   program.check_no_positional_args(argv)
+  for flag in ("output", "plot"):
+    if FLAGS[flag].value is not None:
+      check_file(FLAGS[flag].value, flag, overwrite=FLAGS.overwrite)
   arguments, config = _set_flags(_MODEL_FLAGS), _set_flags(_CONFIG_FLAGS)
   if FLAGS.paper_tables or FLAGS.plot:
     _reject({**arguments, **config}, "--paper_tables and --plot use the models of the paper")
@@ -193,6 +198,7 @@ def main(argv: list[str]) -> None:
       report_format=FLAGS.format,
       output=FLAGS.output,
       plot=FLAGS.plot,
+      overwrite=FLAGS.overwrite,
     )
     return
   if config:
@@ -215,7 +221,8 @@ def main(argv: list[str]) -> None:
     from sasa_tf.analysis.cost.graph_profile import profile_graph
 
     profile = profile_graph(model, [shape])
-  write_report(CostReport(cost, FLAGS.by, profile), FLAGS.format, FLAGS.output)
+  report = CostReport(cost, FLAGS.by, profile)
+  write_report(report, FLAGS.format, FLAGS.output, overwrite=FLAGS.overwrite)
 
 
 def run() -> None:

@@ -19,6 +19,7 @@ from absl import flags
 
 from sasa_tf.bin import program
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.json_lines import check_json_lines
 
 program.require("official", "tf_keras")
 
@@ -58,6 +59,8 @@ def main(argv: list[str]) -> None:
   for count in FLAGS.replicas:
     if not re.fullmatch(r"[1-9]\d*", count):
       raise UserError(f"--replicas: expected positive integers; received {count!r}.")
+  if FLAGS.output:
+    check_json_lines(FLAGS.output)
 
   from sasa_tf.training import strategy
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from sasa_tf import extras
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.path_checks import check_file
+from sasa_tf.outputs.replacement import replace_file
 from sasa_tf.reporting.table import WIDTH
 
 if TYPE_CHECKING:
@@ -36,23 +37,27 @@ class Report(Protocol):
     """Returns tables in Markdown."""
 
 
-def write_report(report: Report, report_format: str, output: str | None = None) -> None:
+def write_report(
+  report: Report, report_format: str, output: str | None = None, *, overwrite: bool = False
+) -> None:
   """Writes a report to the terminal or to a file.
 
   Args:
     report: to write.
     report_format: one of `FORMATS`.
     output: path of the file; None for standard output.
+    overwrite: whether to replace an existing file.
 
   Raises:
-    UserError: the file cannot be written.
+    UserError: the file exists or cannot be written.
     MissingExtraError: the format is "table" and rich is not installed.
   """
   if output is None:
     _write(report, report_format, sys.stdout)
     return
+  target = check_file(output, "output", overwrite=overwrite)
   try:
-    with pathlib.Path(output).open("w") as file:
+    with replace_file(target) as path, path.open("w", encoding="utf-8") as file:
       _write(report, report_format, file)
   except OSError as error:
     raise UserError(f"--output={output} cannot be written: {error.strerror}.") from error

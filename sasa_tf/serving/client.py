@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.path_checks import check_local_path
 from sasa_tf.serving.classification_client import classification_lines
 from sasa_tf.serving.encoded_image_model import EncodedImageModel
 
@@ -32,6 +33,8 @@ def predict_all(
   Raises:
     UserError: If the model or an image cannot be read, or an argument belongs to the other task.
   """
+  if output is not None:
+    check_local_path(output, "output")
   model = EncodedImageModel(saved_model)
   if "detection_boxes" in model.outputs:
     if top_k is not None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
-from PIL import Image
 
-from sasa_tf.errors import UserError
 from sasa_tf.serving.drawing import draw_detections
+from sasa_tf.serving.drawn_files import check_drawn_files, save_drawn
 from sasa_tf.serving.encoded_image_model import EncodedImageModel, read_file
 
 
@@ -58,17 +56,19 @@ def detection_lines(
     model: an exported detector.
     images: paths of the image files.
     score_threshold: minimum score, from 0 to 1.
-    output: directory for one PNG file per image, created if missing. None draws nothing.
+    output: directory for one PNG file per image, created if missing; files that this program drew
+      earlier are replaced. None draws nothing.
 
   Raises:
-    UserError: If an image cannot be read or the directory cannot be written.
+    UserError: If an image cannot be read, or a file cannot be written or was not drawn by this
+      program.
   """
-  drawn = _file_names(images, output) if output else [None] * len(images)
+  drawn = check_drawn_files(images, output) if output else [None] * len(images)
   for image, file in zip(images, drawn, strict=True):
     found = detect(model, image, score_threshold)
     if file:
       pixels = tf.io.decode_image(read_file(image), channels=3, expand_animations=False).numpy()
-      _save(file, draw_detections(pixels, found))
+      save_drawn(file, draw_detections(pixels, found))
     yield f"{image}: {len(found)} with a score of {score_threshold:.0%} or more" + (
       f", drawn to {file}" if file else ""
     )
@@ -78,26 +78,3 @@ def detection_lines(
     for detection in found:
       corners = "".join(f"{corner:7.1f}" for corner in detection.box)
       yield f"  {detection.score:6.1%}  {detection.name:<{width}}{corners}"
-
-
-def _file_names(images: Sequence[str], output: str) -> list[pathlib.Path]:
-  """Returns a PNG file name per image. Images of the same name are numbered."""
-  names: list[str] = []
-  for image in images:
-    stem = name = pathlib.Path(image).stem
-    number = 1
-    while name in names:
-      number += 1
-      name = f"{stem}_{number}"
-    names.append(name)
-  return [pathlib.Path(output, f"{name}.png") for name in names]
-
-
-def _save(file: pathlib.Path, image: Image.Image) -> None:
-  try:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    image.save(file)
-  except OSError as error:
-    raise UserError(
-      f"--output={file.parent} cannot be written: {error}. Choose a writable directory."
-    ) from error

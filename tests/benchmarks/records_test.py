@@ -45,7 +45,7 @@ def test_files_without_results_raise(tmp_path):
   (tmp_path / "empty").touch()
   with pytest.raises(UserError, match="contains no measurement"):
     records.read(str(tmp_path / "empty"))
-  with pytest.raises(UserError, match="cannot write the results"):
+  with pytest.raises(UserError, match="is a directory; expected a file"):
     records.append(str(tmp_path), [])
 
 

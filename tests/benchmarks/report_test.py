@@ -114,6 +114,9 @@ def test_plot_of_failures_only(tmp_path):
 def test_plot_errors(tmp_path, monkeypatch):
   with pytest.raises(UserError, match=r"--plot=.*xyz"):
     plot.save_plot([measurement("blocked")], str(tmp_path / "plot.xyz"))
+  (tmp_path / "plot.png").write_text("old")
+  with pytest.raises(UserError, match=r"plot\.png exists.*--overwrite"):
+    plot.save_plot([measurement("blocked")], str(tmp_path / "plot.png"))
   monkeypatch.setitem(sys.modules, "matplotlib", None)
   monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: None)
   with pytest.raises(UserError, match="needs matplotlib"):

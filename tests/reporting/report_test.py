@@ -47,9 +47,21 @@ def test_json_keeps_none():
   assert json.loads(json_text(RECORDS)) == RECORDS
 
 
+def test_existing_file_is_replaced_only_on_request(tmp_path):
+  path = tmp_path / "report"
+  path.write_text("old")
+  with pytest.raises(UserError, match=r"--output=.*report exists.*--overwrite"):
+    write_report(Example(), "csv", str(path))
+  assert path.read_text() == "old"
+  write_report(Example(), "csv", str(path), overwrite=True)
+  assert path.read_text() == csv_text(RECORDS)
+  assert [file.name for file in tmp_path.iterdir()] == ["report"]
+
+
 def test_unwritable_file_is_a_user_error(tmp_path):
-  with pytest.raises(UserError, match=r"--output=.*missing/x cannot be written: No such file"):
-    write_report(Example(), "csv", str(tmp_path / "missing" / "x"))
+  (tmp_path / "file").touch()
+  with pytest.raises(UserError, match=r"--output=.*: .*file is a file; expected a directory"):
+    write_report(Example(), "csv", str(tmp_path / "file" / "x"))
 
 
 def test_import_loads_no_other_packages():

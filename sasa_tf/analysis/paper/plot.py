@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from sasa_tf.analysis.cost import ModelCost
 from sasa_tf.analysis.paper.tables import MODELS, TABLES
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.path_checks import check_file
+from sasa_tf.outputs.replacement import replace_file
 
 # Family of models -> (pattern of the names in Table 1, color).
 _FAMILIES: Mapping[str, tuple[str, str]] = {
@@ -89,13 +91,20 @@ def _decorate(panel: Axes, title: str) -> None:
   panel.spines[:].set_visible(False)
 
 
-def save_plot(figure: Figure, path: str) -> None:
+def save_plot(figure: Figure, path: str, *, overwrite: bool = False) -> None:
   """Writes a figure as PNG.
 
+  Args:
+    figure: to write.
+    path: of the image file.
+    overwrite: whether to replace an existing PNG file.
+
   Raises:
-    UserError: the file cannot be written.
+    UserError: the file exists or cannot be written.
   """
+  target = check_file(path, "plot", overwrite=overwrite)
   try:
-    figure.savefig(path, format="png", dpi=160)
+    with replace_file(target) as file:
+      figure.savefig(file, format="png", dpi=160)
   except OSError as error:
     raise UserError(f"--plot={path} cannot be written: {error.strerror}.") from error

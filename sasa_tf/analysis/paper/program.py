@@ -21,6 +21,7 @@ def profile_paper(
   report_format: str = "table",
   output: str | None = None,
   plot: str | None = None,
+  overwrite: bool = False,
 ) -> None:
   """Reports on tables of the paper and draws the plot.
 
@@ -30,6 +31,7 @@ def profile_paper(
     report_format: one of `reporting.FORMATS`.
     output: file for the report; None for standard output.
     plot: PNG file to write, or None.
+    overwrite: whether to replace existing files.
 
   Raises:
     UserError: a table does not exist, the table of detectors is combined with others or with a
@@ -41,13 +43,15 @@ def profile_paper(
     )
   if list(map(int, numbers)) == [detection_report.NUMBER] and not plot:
     report = detection_report.DetectionReport.of(paper_detector_cost)
-    write_report(report, report_format, output)
+    write_report(report, report_format, output, overwrite=overwrite)
     return
   tables = check_numbers(map(int, numbers)) if numbers else ()
   drawn = [TABLES[1]] if plot else []
   rows = [row for table in [*map(TABLES.get, tables), *drawn] for row in table.rows]
   count_paper_models([*(row.model for row in rows), "resnet50", "sasa_resnet50"])
   if tables:
-    write_report(PaperReport.of(tables, paper_cost, convention), report_format, output)
+    table = PaperReport.of(tables, paper_cost, convention)
+    write_report(table, report_format, output, overwrite=overwrite)
   if plot:
-    save_plot(plot_paper(lambda name: paper_cost(name).in_convention(convention)), plot)
+    figure = plot_paper(lambda name: paper_cost(name).in_convention(convention))
+    save_plot(figure, plot, overwrite=overwrite)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from sasa_tf.benchmarks.results.records import Measurement
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.path_checks import check_file
+from sasa_tf.outputs.replacement import replace_file
 
 # Wong's palette, which is safe for color blindness. The convolution is gray.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -100,26 +103,45 @@ def _draw(axes: Any, rows: Sequence[Measurement], colors: dict[str, str], memory
   axes.set_title(f"{title}, batch {groups[0][0]}" if same_batch else title, fontsize=10)
 
 
-def require_matplotlib() -> None:
-  """Raises a UserError if matplotlib is not installed."""
+def check_plot(path: str, overwrite: bool) -> pathlib.Path:
+  """Checks that a plot can be written, before anything is measured, and returns its path.
+
+  Args:
+    path: of the image file.
+    overwrite: whether to replace an existing file.
+
+  Raises:
+    UserError: matplotlib is not installed or does not support the extension, or the file exists or
+      cannot be written.
+  """
   if importlib.util.find_spec("matplotlib") is None:
     raise UserError(
       "--plot needs matplotlib, which is not installed. Run `pip install 'sasa_tf[report]'`, or "
       "plot the results of --output on another machine with --show=FILE.jsonl --plot=FILE.png."
     )
+  from matplotlib.backend_bases import FigureCanvasBase
+
+  supported = FigureCanvasBase.get_supported_filetypes()
+  if pathlib.Path(path).suffix.removeprefix(".").lower() not in supported:
+    raise UserError(
+      f"--plot={path}: expected a file name that ends with one of .{', .'.join(sorted(supported))}."
+    )
+  return check_file(path, "plot", overwrite=overwrite)
 
 
-def save_plot(measurements: Sequence[Measurement], path: str) -> None:
+def save_plot(measurements: Sequence[Measurement], path: str, *, overwrite: bool = False) -> None:
   """Writes a plot.
 
   Args:
     measurements: of any cases.
     path: of the image file, .png or another extension that matplotlib supports.
+    overwrite: whether to replace an existing file.
 
   Raises:
-    UserError: matplotlib is not installed or does not support the extension.
+    UserError: matplotlib is not installed or does not support the extension, or the file exists or
+      cannot be written.
   """
-  require_matplotlib()
+  target = check_plot(path, overwrite)
   from matplotlib import figure, patches
 
   panels: dict[Case, list[Measurement]] = {}
@@ -147,6 +169,7 @@ def save_plot(measurements: Sequence[Measurement], path: str) -> None:
     handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False
   )
   try:
-    image.savefig(path)
-  except ValueError as error:
-    raise UserError(f"--plot={path}: {error}.") from error
+    with replace_file(target) as file:
+      image.savefig(file)
+  except OSError as error:
+    raise UserError(f"--plot={path} cannot be written: {error.strerror}.") from error

@@ -11,6 +11,7 @@ from typing import Any
 from sasa_tf.benchmarks.measurement.timing import Summary
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.json_lines import append_json_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,17 +73,9 @@ def append(path: str, measurements: Iterable[Measurement]) -> None:
   """Appends lines to a file; creates the file and its directory if they do not exist.
 
   Raises:
-    UserError: the file cannot be written.
+    UserError: the file cannot be written, or is not a result file.
   """
-  file = pathlib.Path(path)
-  try:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as lines:
-      lines.writelines(measurement.to_json() + "\n" for measurement in measurements)
-  except OSError as error:
-    raise UserError(
-      f"cannot write the results to {path!r}: {error.strerror}. Give --output another path."
-    ) from error
+  append_json_lines(path, (measurement.to_json() for measurement in measurements))
 
 
 def read(path: str) -> list[Measurement]:

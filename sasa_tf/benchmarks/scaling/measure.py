@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import gc
 import json
-import pathlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +17,7 @@ from official.core import config_definitions, task_factory, train_utils
 from official.modeling import performance
 
 from sasa_tf.benchmarks.scaling.cases import Case, configuration
-from sasa_tf.errors import UserError
+from sasa_tf.outputs.json_lines import append_json_lines
 from sasa_tf.reporting import Column, Table
 from sasa_tf.training import strategy
 from sasa_tf.training.step.replica_step import ReplicaStep
@@ -206,7 +205,7 @@ def measure_all(
       result = dataclasses.replace(result, efficiency=speed / (case.replicas * single[case.model]))
     print(_row(result), flush=True)
     if output:
-      _append(output, result.to_json(**(metadata or {})))
+      append_json_lines(output, [result.to_json(**(metadata or {}))])
     results.append(result)
   return results
 
@@ -239,13 +238,3 @@ def _row(result: Result) -> str:
     f"{result.efficiency:.1%}" if result.efficiency else "",
     f"{result.loss:.3f}",
   )
-
-
-def _append(path: str, line: str) -> None:
-  try:
-    with pathlib.Path(path).open("a") as file:
-      file.write(line + "\n")
-  except OSError as error:
-    raise UserError(
-      f"cannot write the results to {path!r}: {error.strerror}. Give --output another path."
-    ) from error
