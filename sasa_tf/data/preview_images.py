@@ -5,6 +5,8 @@ import pathlib
 import re
 from collections.abc import Mapping
 
+from sasa_tf.data.errors import DatasetError
+
 DIRECTORY = "preview_images"
 
 
@@ -18,8 +20,16 @@ def write_preview_images(
     images: {file name: content}.
     file_pattern: regular expression of the file names that the converter writes. Matching files
       of an earlier run are removed: with another seed they could be training images.
+
+  Raises:
+    DatasetError: if the directory is a link to another one.
   """
   directory = pathlib.Path(output) / DIRECTORY
+  if directory.is_symlink():
+    raise DatasetError(
+      f"{directory} is a symbolic link, and this program writes only below --output. Remove the "
+      "link, or pass --num_preview_images=0."
+    )
   if directory.is_dir():
     for file in directory.iterdir():
       if re.fullmatch(file_pattern, file.name):

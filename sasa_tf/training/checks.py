@@ -12,7 +12,7 @@ import yaml
 from official.core import config_definitions
 from official.vision.configs.retinanet import DataConfig as DetectionData
 
-from sasa_tf.data.tfrecord.output_directory import LABELS_FILE
+from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
 from sasa_tf.errors import UserError
 from sasa_tf.training.resilience import checkpoints
 
@@ -63,6 +63,13 @@ def _check_tfrecords(name: str, input_path: Any, converters: str) -> None:
         f"`python -m sasa_tf.bin.make_tfrecords` ({converters}), or set the path."
       )
     files.extend(matched)
+  for directory in dict.fromkeys(map(os.path.dirname, files)):
+    if tf.io.gfile.exists(os.path.join(directory, COMMIT_FILE)):
+      raise UserError(
+        f"{name}={input_path}: a conversion to {directory} is replacing the files, or was killed. "
+        "Wait until it ends, or run `python -m sasa_tf.bin.make_tfrecords` again, which completes "
+        "it."
+      )
   if not any(tf.io.gfile.stat(file).length for file in files):
     raise UserError(f"{name}={input_path}: all {len(files)} files are empty. Write them again.")
 

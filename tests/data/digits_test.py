@@ -8,6 +8,7 @@ from sklearn import datasets
 
 from sasa_tf.data.classification import digits
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.preview_images import write_preview_images
 
 
 def _examples(output, split):
@@ -76,3 +77,13 @@ def test_invalid_number_of_preview_images_raises(tmp_path, number):
   with pytest.raises(DatasetError, match=f"0 and the 360 validation images, received {number}"):
     digits.convert(tmp_path / "out", num_preview_images=number)
   assert not (tmp_path / "out").exists()
+
+
+def test_preview_images_are_not_written_through_a_link(tmp_path):
+  (tmp_path / "photos").mkdir()
+  (tmp_path / "photos/1-7.png").write_text("precious")
+  (tmp_path / "data").mkdir()
+  (tmp_path / "data/preview_images").symlink_to(tmp_path / "photos")
+  with pytest.raises(DatasetError, match="preview_images is a symbolic link"):
+    write_preview_images(tmp_path / "data", {"1-8.png": b"new"}, r"\d-\d\.png")
+  assert [path.name for path in (tmp_path / "photos").iterdir()] == ["1-7.png"]

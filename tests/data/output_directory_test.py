@@ -87,11 +87,22 @@ def test_existing_split_raises(tmp_path):
   assert (tmp_path / "train-00001-of-00002.tfrecord").read_text() == "train 1 of 2"
 
 
-def test_shards_of_unknown_origin_raise(tmp_path):
-  (tmp_path / "train-00000-of-00001.tfrecord").write_text("foreign")
-  with pytest.raises(DatasetError, match="'train' already exists"):
-    _write(tmp_path)
-  assert _names(tmp_path) == ["train-00000-of-00001.tfrecord"]
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("train-00000-of-00001.tfrecord", "not written by this program"),
+    ("skipped-train.txt", "not written by this program"),
+    ("train.json", "not written by this program .* Move it"),
+    ("labels.txt", "class names differ"),
+  ],
+)
+def test_foreign_files_are_never_replaced(tmp_path, name, message, overwrite):
+  (tmp_path / name).write_text("foreign\n")
+  with pytest.raises(DatasetError, match=message):
+    _write(tmp_path, overwrite=overwrite, files=["train.json"])
+  assert _names(tmp_path) == [name]
+  assert (tmp_path / name).read_text() == "foreign\n"
 
 
 def test_overwrite_replaces_all_files_of_the_split(tmp_path):
@@ -114,15 +125,6 @@ def test_further_files_are_replaced_with_their_split(tmp_path):
   assert not (tmp_path / "problems.txt").exists()
   _write(tmp_path, overwrite=True)
   assert not (tmp_path / "train.json").exists()
-
-
-def test_foreign_files_are_not_overwritten(tmp_path):
-  (tmp_path / "train.json").write_text("foreign")
-  with pytest.raises(DatasetError, match=r"train\.json was not written by this program .* Move it"):
-    _write(tmp_path, overwrite=True, files=["train.json"])
-  assert _names(tmp_path) == ["train.json"]
-  _write(tmp_path)
-  assert (tmp_path / "train.json").read_text() == "foreign"
 
 
 def test_failing_overwrite_preserves_the_old_split(tmp_path):
@@ -174,39 +176,87 @@ def _kill_before(patches, change):
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_next_run_recovers_from_a_kill_during_the_commit(tmp_path, monkeypatch, overwrite):
+def test_kill_during_the_commit_leaves_the_old_or_the_new_split(tmp_path, monkeypatch, overwrite):
+  outcomes = []
   for change in itertools.count():
     path = tmp_path / str(change)
     path.mkdir()
     if overwrite:
-      _write(path, shards=3, files=["train.json", "old.txt"])
+      _write(path, shards=3, files=["train.json", "old.txt"], skipped=["old"])
+    old = {name: (path / name).read_text() for name in _names(path)}
     output = OutputDirectory(path)
     output.stage("train")
     for index in range(2):
       output.staged_shard("train", index).write_text("new")
     output.staged_file("train", "train.json").write_text("new")
+    killed = False
     with monkeypatch.context() as patches:
       _kill_before(patches, change)
       try:
         record = {"shards": 2, "files": ["train.json"]}
         output.commit({"train": record}, ["a", "b"], {"train": []})
-        break
       except _KilledError:
-        pass
-    record = output.records().get("train")
-    if record:
-      with contextlib.suppress(OSError), locked_output_directory(path, ["train"], ["a"], True):
-        raise OSError
-      assert len(output.shards("train")) == record["shards"]
-      assert all((path / name).exists() for name in record["files"])
-    _write(path, shards=1, overwrite=bool(record), files=["new.txt"])
-    assert _names(path) == [
-      "dataset.json",
-      "labels.txt",
-      "new.txt",
-      "train-00000-of-00001.tfrecord",
-    ]
-  assert change > 8
+        killed = True
+    with contextlib.suppress(OSError), locked_output_directory(path, ["test"], ["a", "b"], False):
+      raise OSError  # the next run recovers, and writes nothing
+    names = [name for name in _names(path) if not name.startswith(".")]
+    outcomes.append("new" if OutputDirectory(path).records().get("train") == record else "old")
+    if outcomes[-1] == "old":
+      assert {name: (path / name).read_text() for name in names} == old
+    else:
+      shards = [f"train-0000{index}-of-00002.tfrecord" for index in range(2)]
+      assert names == ["dataset.json", "labels.txt", *shards, "train.json"]
+      assert {(path / name).read_text() for name in names[2:]} == {"new"}
+      assert (path / "labels.txt").read_text() == "a\nb\n"
+    _write(path, shards=1, overwrite="train" in OutputDirectory(path).records())
+    assert not [name for name in _names(path) if name.startswith(".")]
+    if not killed:
+      break
+  assert outcomes == sorted(outcomes, reverse=True) and outcomes.count("new") > 8
+  assert outcomes[0] == "old"
+
+
+def test_commit_that_cannot_be_completed_raises(tmp_path):
+  _write(tmp_path)
+  for content in (
+    '{"records": {"train": {"shards": 4}}, "class_names": [], "skipped": {"train": []}, '
+    '"obsolete": []}',
+    '{"records": {}, "class_names": [], "skipped": {}, "obsolete": ["../file"]}',
+    '{"records": [1]}',
+    "{}",
+  ):
+    (tmp_path / ".committing.json").write_text(content)
+    with pytest.raises(
+      DatasetError, match=r"\.committing\.json is of a conversion that was killed"
+    ):
+      _write(tmp_path, "validation")
+  assert len(OutputDirectory(tmp_path).shards("train")) == 2
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/b", "..", "", 3])
+def test_names_outside_of_the_directory_raise(tmp_path, name):
+  path = tmp_path / "data"
+  (tmp_path / "outside").write_text("precious")
+  _write(path)
+  (path / "dataset.json").write_text(json.dumps({"train": {"shards": 2, "files": [name]}}))
+  with pytest.raises(
+    DatasetError, match=r"dataset\.json: expected the statistics of split 'train'"
+  ):
+    _write(path, overwrite=True)
+  assert (tmp_path / "outside").read_text() == "precious"
+
+
+def test_links_at_temporary_names_lead_nowhere(tmp_path):
+  path, outside = tmp_path / "data", tmp_path / "outside"
+  path.mkdir()
+  outside.mkdir()
+  (outside / "file").write_text("precious")
+  (path / ".train.incomplete").symlink_to(outside)
+  for name in ("labels.txt", "dataset.json", "skipped-train.txt"):
+    (path / f".{name}.incomplete").symlink_to(outside / "file")
+  _write(path, skipped=["x: broken"])
+  assert _names(outside) == ["file"] and (outside / "file").read_text() == "precious"
+  assert not [name for name in _names(path) if name.startswith(".")]
 
 
 def test_concurrent_conversions_raise(tmp_path):
@@ -233,7 +283,7 @@ def test_remote_output_raises():
     _write("gs://bucket/data")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+@pytest.mark.parametrize("content", ["{", "[]", "\x00", "[" * 99999, '{"train": 1}', '{"a/b": {}}'])
 def test_invalid_record_file_raises(tmp_path, content):
   (tmp_path / "dataset.json").write_text(content)
   with pytest.raises(DatasetError, match=r"dataset\.json"):

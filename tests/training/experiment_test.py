@@ -150,6 +150,9 @@ def test_missing_and_empty_data(tmp_path):
     checks.check_data("task.train_data", params.task.train_data)
   (tmp_path / "train-0").write_bytes(b"x")
   checks.check_data("task.train_data", params.task.train_data)
+  (tmp_path / ".committing.json").touch()
+  with pytest.raises(UserError, match=r"a conversion to .* is replacing the files, or was killed"):
+    checks.check_data("task.train_data", params.task.train_data)
 
 
 @pytest.mark.parametrize(

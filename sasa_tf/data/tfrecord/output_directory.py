@@ -6,10 +6,11 @@
   skipped-train.txt                 skipped images and the reasons, if there are any
   train.json, problems-train.txt    further files of the split, listed in dataset.json
   .train.incomplete/                shards of a split being written, or of a killed run
+  .committing.json                  while complete splits get their final names
 
-A file system cannot rename several files atomically, so a kill in the milliseconds of `commit` can
-leave some of the shards under their final names. dataset.json then does not list the split, but a
-marker in the incomplete directory identifies the files as ours, and the next run removes them.
+A file system cannot rename several files atomically. Before the first rename, .committing.json
+therefore lists all of them. If it exists, the next run completes the renames, so that a kill leaves
+either the old splits or the new ones.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,7 +30,8 @@ from sasa_tf.data.tfrecord.workers import ignored_sigint
 
 LABELS_FILE = "labels.txt"
 RECORD_FILE = "dataset.json"
-_MARKER = "committing"
+# Exists while the files of a split are a mixture of old and new ones.
+COMMIT_FILE = ".committing.json"
 
 
 class OutputDirectory:
@@ -43,15 +46,13 @@ class OutputDirectory:
     Raises:
       DatasetError: if dataset.json is invalid.
     """
-    path = self.path / RECORD_FILE
-    try:
-      records = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-      return {}
-    except ValueError as error:
-      raise DatasetError(f"{path} is not valid JSON ({error}). Choose another --output.") from error
-    if not isinstance(records, dict):
-      raise DatasetError(f"{path} must hold one JSON object. Choose another --output.")
+    records = self._read_json(RECORD_FILE)
+    for split, record in records.items():
+      if not _is_plain(split) or not isinstance(record, dict) or not _has_plain_files(record):
+        raise DatasetError(
+          f"{self.path / RECORD_FILE}: expected the statistics of split {split!r}, with names of "
+          "files in this directory. Restore the file, or choose another --output."
+        )
     return records
 
   def shards(self, split: str) -> list[pathlib.Path]:
@@ -81,47 +82,116 @@ class OutputDirectory:
       class_names: content of labels.txt.
       skipped: {split: reasons of the skipped images}.
     """
+    for split, record in records.items():
+      for staged, _ in self._moves(split, record):
+        staged.stat()  # all are written before the first one is moved
+    before = self.records()
+    obsolete = [
+      name
+      for split in records
+      for name in (*(path.name for path in self.shards(split)), *_files(before.get(split)))
+    ]
+    commit = {
+      "records": dict(records),
+      "class_names": list(class_names),
+      "skipped": {split: list(skipped[split]) for split in records},
+      "obsolete": obsolete,
+    }
     with ignored_sigint():
-      before = self.records()
-      for split, record in records.items():
-        names = {*_files(record), *_files(before.get(split))}
-        self._marker(split).write_bytes(_json(sorted(names)).encode())
-      others = {name: record for name, record in before.items() if name not in records}
-      if others != before:
-        self._replace(RECORD_FILE, _json(others))
-      for split, record in records.items():
-        for old in self.shards(split):
-          old.unlink()
-        for index in range(record["shards"]):
-          name = f"{split}-{index:05d}-of-{record['shards']:05d}.tfrecord"
-          self.staged_shard(split, index).rename(self.path / name)
-        for name in _files(before.get(split)):
-          (self.path / name).unlink(missing_ok=True)
-        for name in _files(record):
-          self.staged_file(split, name).rename(self.path / name)
-        self._write_skipped(split, skipped[split])
-      with self._replacement(LABELS_FILE) as temporary:
-        write_labels(temporary, class_names)
-      self._replace(RECORD_FILE, _json({**others, **records}))
-      for split in records:
-        shutil.rmtree(self._stage(split))
+      self._replace(COMMIT_FILE, _json(commit))
+      self._complete(commit)
 
-  def check_not_finished(self, splits: Sequence[str]) -> None:
-    """Raises DatasetError if a split exists already."""
+  def recover(self) -> None:
+    """Completes the commit of a run that was killed.
+
+    Raises:
+      DatasetError: if files of the commit are missing.
+    """
+    if not (self.path / COMMIT_FILE).exists():
+      return
+    commit = self._read_json(COMMIT_FILE)
+    try:
+      records, class_names = commit["records"], commit["class_names"]
+      valid = (
+        _has_plain_files({"files": [*records, *commit["obsolete"]]})
+        and all(map(_has_plain_files, records.values()))
+        and all(isinstance(reason, str) for split in records for reason in commit["skipped"][split])
+        and all(isinstance(name, str) for name in class_names)
+      )
+      missing = [
+        final
+        for split, record in records.items()
+        for staged, final in self._moves(split, record)
+        if not staged.exists() and not final.exists()
+      ]
+    except (AttributeError, KeyError, TypeError):
+      valid, missing = False, []
+    if not valid or missing:
+      problem = f"{missing[0]} is missing" if missing else "it is not what a conversion writes"
+      raise DatasetError(
+        f"{self.path / COMMIT_FILE} is of a conversion that was killed, and cannot be completed: "
+        f"{problem}. Convert the images to another --output."
+      )
+    with ignored_sigint():
+      self._complete(commit)
+    print(
+      f"completed the conversion of {', '.join(records)} in {self.path}, which was interrupted",
+      file=sys.stderr,
+      flush=True,
+    )
+
+  def _complete(self, commit: Mapping[str, Any]) -> None:
+    """Performs the changes of a commit that have not been made yet."""
+    records = commit["records"]
+    current = set()
+    for split, record in records.items():
+      for staged, final in self._moves(split, record):
+        current.add(final.name)
+        if staged.exists():
+          os.replace(staged, final)
+      self._write_skipped(split, commit["skipped"][split])
+    for name in commit["obsolete"]:
+      if name not in current:
+        (self.path / name).unlink(missing_ok=True)
+    with self._replacement(LABELS_FILE) as temporary:
+      write_labels(temporary, commit["class_names"])
+    self._replace(RECORD_FILE, _json({**self.records(), **records}))
+    (self.path / COMMIT_FILE).unlink()
+    for split in records:
+      _remove_stage(self._stage(split))
+
+  def _moves(
+    self, split: str, record: Mapping[str, Any]
+  ) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+    """Yields (staged path, final path) of the files of a split."""
+    for index in range(record["shards"]):
+      name = f"{split}-{index:05d}-of-{record['shards']:05d}.tfrecord"
+      yield self.staged_shard(split, index), self.path / name
+    for name in _files(record):
+      yield self.staged_file(split, name), self.path / name
+
+  def check_splits(self, splits: Sequence[str], overwrite: bool) -> None:
+    """Raises DatasetError if a split exists and may not be replaced."""
+    records = self.records()
     for split in splits:
-      ours = self._marker(split).exists() and split not in self.records()
-      if not ours and (split in self.records() or self.shards(split)):
+      if split in records and not overwrite:
         raise DatasetError(
           f"split {split!r} already exists in {self.path}. Pass --overwrite to replace it, or "
           "choose another --split or --output."
+        )
+      if split not in records and (shards := self.shards(split)):
+        raise DatasetError(
+          f"{shards[0]} was not written by this program ({RECORD_FILE} does not list the split "
+          f"{split!r}) and would be replaced. Move it, or choose another --split or --output."
         )
 
   def check_no_foreign_files(self, files: Mapping[str, Sequence[str]]) -> None:
     """Raises DatasetError if {split: file names} contains a file that no conversion wrote."""
     records = self.records()
     for split, names in files.items():
-      for name in sorted({*names} - {*_files(records.get(split)), *self._marked(split)}):
-        if (self.path / name).exists():
+      own = {*_files(records.get(split)), *([_skipped_file(split)] if split in records else [])}
+      for name in sorted({*names, _skipped_file(split)} - own):
+        if os.path.lexists(self.path / name):
           raise DatasetError(
             f"{self.path / name} was not written by this program and would be overwritten. "
             "Move it, or choose another --output."
@@ -145,28 +215,27 @@ class OutputDirectory:
 
   def discard(self, split: str) -> None:
     """Removes the files of an unfinished split; those of a finished one remain."""
-    if self._marker(split).exists() and split not in self.records():
-      for path in self.shards(split):
-        path.unlink()
-      for name in self._marked(split):
-        (self.path / name).unlink(missing_ok=True)
-    shutil.rmtree(self._stage(split), ignore_errors=True)
+    if not (self.path / COMMIT_FILE).exists():  # otherwise, the next run completes the commit
+      _remove_stage(self._stage(split))
 
   def _stage(self, split: str) -> pathlib.Path:
     return self.path / f".{split}.incomplete"
 
-  def _marker(self, split: str) -> pathlib.Path:
-    return self._stage(split) / _MARKER
-
-  def _marked(self, split: str) -> list[str]:
-    """Returns the names of the further files that a killed commit may have left."""
+  def _read_json(self, name: str) -> dict[str, Any]:
+    """Returns the object in a JSON file, {} if there is no file."""
+    path = self.path / name
     try:
-      return json.loads(self._marker(split).read_text())
-    except (FileNotFoundError, ValueError):  # ValueError: incomplete marker of a killed run.
-      return []
+      content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+      return {}
+    except (ValueError, RecursionError) as error:
+      raise DatasetError(f"{path} is not valid JSON ({error}). Choose another --output.") from error
+    if not isinstance(content, dict):
+      raise DatasetError(f"{path} must hold one JSON object. Choose another --output.")
+    return content
 
   def _write_skipped(self, split: str, reasons: Sequence[str]) -> None:
-    name = f"skipped-{split}.txt"
+    name = _skipped_file(split)
     if reasons:
       self._replace(name, "".join(f"{reason}\n" for reason in reasons))
     else:
@@ -179,6 +248,7 @@ class OutputDirectory:
   @contextlib.contextmanager
   def _replacement(self, name: str) -> Iterator[pathlib.Path]:
     temporary = self.path / f".{name}.incomplete"
+    temporary.unlink(missing_ok=True)  # it may be a link
     try:
       yield temporary
       os.replace(temporary, self.path / name)
@@ -214,10 +284,11 @@ def locked_output_directory(
   created = _create(output.path)
   try:
     with _locked(output.path):
-      if not overwrite:
-        output.check_not_finished(splits)
-      output.check_no_foreign_files(files or {})
-      if not overwrite or output.records().keys() - set(splits):
+      output.recover()
+      output.check_splits(splits, overwrite)
+      output.check_no_foreign_files({split: (files or {}).get(split, ()) for split in splits})
+      records = output.records()
+      if not overwrite or not records or records.keys() - set(splits):
         output.check_same_classes(class_names)
       try:
         for split in splits:
@@ -267,6 +338,26 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
     yield
   finally:
     os.close(descriptor)
+
+
+def _remove_stage(path: pathlib.Path) -> None:
+  if path.is_symlink():
+    path.unlink()
+  shutil.rmtree(path, ignore_errors=True)
+
+
+def _skipped_file(split: str) -> str:
+  return f"skipped-{split}.txt"
+
+
+def _is_plain(name: Any) -> bool:
+  """Returns whether this is the name of a file in the directory itself."""
+  return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..")
+
+
+def _has_plain_files(record: Mapping[str, Any]) -> bool:
+  files = record.get("files", [])
+  return isinstance(files, list) and all(map(_is_plain, files))
 
 
 def _files(record: Mapping[str, Any] | None) -> list[str]:
