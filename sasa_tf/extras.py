@@ -8,14 +8,11 @@ from sasa_tf.errors import MissingExtraError
 
 # Module -> (distribution, the extra that installs it).
 OPTIONAL = {
-  "matplotlib": ("matplotlib", "report"),
   "official": ("tf-models-official", "garden"),
   "PIL": ("pillow", "garden"),
   "rich": ("rich", "report"),
   "sklearn": ("scikit-learn", "garden"),
-  "tensorflow_datasets": ("tensorflow-datasets", "garden"),
   "tf_keras": ("tf-keras", "garden"),
-  "tqdm": ("tqdm", "garden"),
 }
 
 

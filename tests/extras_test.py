@@ -1,5 +1,6 @@
 """What needs an optional extra says which, in one line."""
 
+import ast
 import importlib.util
 import pathlib
 import subprocess
@@ -9,6 +10,8 @@ import pytest
 
 from sasa_tf import extras
 from sasa_tf.errors import MissingExtraError
+
+from .import_rules import sources
 
 # Hides modules from the import system, as if they were not installed.
 HIDE = """
@@ -37,9 +40,9 @@ def test_installed_packages_pass():
 def test_missing_packages_are_named_with_their_extras(monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   with pytest.raises(MissingExtraError) as caught:
-    extras.require("sasa_tf.example", "tf_keras", "matplotlib")
+    extras.require("sasa_tf.example", "tf_keras", "rich")
   assert str(caught.value) == (
-    "sasa_tf.example needs matplotlib, tf-keras. Install with: pip install 'sasa_tf[garden,report]'"
+    "sasa_tf.example needs rich, tf-keras. Install with: pip install 'sasa_tf[garden,report]'"
   )
 
 
@@ -61,9 +64,26 @@ def test_packages_report_their_missing_extra(module, hidden):
   assert last.endswith("pip install 'sasa_tf[garden]'")
 
 
-@pytest.mark.parametrize("name", ["train", "make_tfrecords"])
+def test_every_optional_package_is_required_by_name():
+  calls = [
+    node
+    for source in sources("sasa_tf").values()
+    for node in ast.walk(ast.parse(source))
+    if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "require"
+  ]
+  names = {argument.value for call in calls for argument in call.args if hasattr(argument, "value")}
+  assert extras.OPTIONAL.keys() <= names
+
+
+def test_conversion_needs_no_extra_to_start():
+  program = HIDE.format(hidden={"tqdm", "rich", "sklearn", "official"})
+  program += "import sasa_tf.bin.make_tfrecords"
+  assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["train", "scaling"])
 def test_programs_report_their_missing_extra_in_one_line(name):
-  program = HIDE.format(hidden={"official", "tqdm"}) + f"import sasa_tf.bin.{name}"
+  program = HIDE.format(hidden={"official"}) + f"import sasa_tf.bin.{name}"
   result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
   assert result.returncode == 2
   (line,) = result.stderr.strip().splitlines()

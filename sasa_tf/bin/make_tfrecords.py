@@ -18,7 +18,8 @@ Detection; each subcommand also writes a COCO annotation file <split>.json for t
 
 voc reads Pascal VOC: DIR/Annotations/*.xml, DIR/JPEGImages and, if they exist, the lists train, val
 and test of DIR/ImageSets/Main, which become the splits train, validation and test. Images and XML
-files may also be together in DIR, or the XML files in the directory --annotations.
+files may also be together in DIR, or the XML files in the directory --annotations. Lists may also
+hold file names or paths.
 
 coco reads a COCO instances FILE and its images: one split per command, or two with
 --validation_fraction. Labels are the category ids of the file; --category_ids=contiguous numbers
@@ -32,6 +33,9 @@ a pixel outside counts as a rounding error, which is clipped and not listed. Ima
 missing, broken or of another size than their annotation states are skipped and listed in
 skipped-<split>.txt. With --strict, the first of these stops the conversion. Images without boxes
 are converted too.
+
+Text may be UTF-8, UTF-16 or UTF-32, XML also any encoding that it declares. Hidden files and
+folders of systems (__MACOSX, @eaDir, lost+found, ...) are ignored and reported.
 
 For detection, the first line of labels.txt is background. The line number, from 0, is the label,
 and the number of lines is task.model.num_classes.
@@ -49,9 +53,6 @@ from typing import NamedTuple
 from absl import flags
 
 from sasa_tf.bin import program
-
-program.require("tqdm")
-
 from sasa_tf.data.classification import digits, image_folder
 from sasa_tf.data.conversion_report import conversion_report
 from sasa_tf.data.detection import coco, scenes, voc

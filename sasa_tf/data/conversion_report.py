@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sasa_tf.data.tfrecord.output_directory import OutputDirectory
-from sasa_tf.data.tfrecord.sharded_writer import AnnotationStats, DatasetSummary, SplitSummary
+from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, SplitSummary
 
 
 def conversion_report(summary: DatasetSummary, converter: str, experiment: str) -> str:
@@ -53,8 +53,8 @@ def conversion_report(summary: DatasetSummary, converter: str, experiment: str) 
       f"--split={missing[0]}"
     )
   else:
-    stats = next(iter(splits.values())).annotation_stats
-    lines.append(_training_command(output, records, stats, experiment))
+    written = next(iter(splits.values()))
+    lines.append(_training_command(output, records, written, experiment))
   return "\n".join(lines)
 
 
@@ -73,16 +73,17 @@ def _classes(split: SplitSummary) -> str:
 def _training_command(
   output: pathlib.Path,
   records: Mapping[str, Mapping[str, Any]],
-  stats: AnnotationStats | None,
+  written: SplitSummary,
   experiment: str,
 ) -> str:
-  overrides = [f"task.model.num_classes={records['train']['classes']}"]
+  stats = written.annotation_stats
+  overrides = [f"task.model.num_classes={written.classes}"]  # the same for all splits
   if stats:
     overrides += stats.experiment_overrides(str(output))
   for split in ("train", "validation"):
     overrides.append(f"task.{split}_data.tfds_name=''")  # Some experiments set it.
     overrides.append(f"task.{split}_data.input_path='{output}/{split}-*.tfrecord'")
-    if not stats and set(records[split]["formats"]) != {"jpeg"}:
+    if not stats and set(records[split].get("formats", {})) != {"jpeg"}:
       overrides.append(f"task.{split}_data.decode_jpeg_only=false")
   joined = ",".join(overrides)
   return (

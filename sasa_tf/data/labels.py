@@ -2,13 +2,18 @@
 
 import os
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.inputs.text_files import read_lines
+from sasa_tf.data.inputs.values import shown
 
 
 def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
-  """Reads the class names of a labels.txt.
+  """Reads the class names of a labels.txt that any system may have written.
+
+  White space around names and blank lines at the end are ignored.
 
   Args:
     path: the file.
@@ -17,17 +22,16 @@ def read_labels(path: str | os.PathLike) -> tuple[str, ...]:
     The class names; a name's index is its label.
 
   Raises:
-    DatasetError: if the file is missing, not UTF-8 text or empty, or lists a class twice.
+    DatasetError: if the file is missing, not text or empty, has a blank line between others, or
+      lists a class twice.
   """
-  path = pathlib.Path(path)
+  names = tuple(read_lines(path, "class name"))
+  if not names:
+    raise DatasetError(f"{os.fspath(path)} is empty: expected one class name per line.")
   try:
-    text = path.read_text(encoding="utf-8")
-  except OSError as error:
-    raise DatasetError(f"cannot read the class names: {path}: {error.strerror}.") from error
-  except UnicodeDecodeError as error:
-    raise DatasetError(f"{path} is not UTF-8 text: expected one class name per line.") from error
-  names = tuple(text.removesuffix("\n").split("\n"))
-  check_class_names(names)
+    check_class_names(names)
+  except DatasetError as error:
+    raise DatasetError(f"{os.fspath(path)}: {error}") from error
   return names
 
 
@@ -39,7 +43,7 @@ def write_labels(path: str | os.PathLike, names: Sequence[str]) -> None:
     names: class names in the order of their labels.
 
   Raises:
-    DatasetError: if a name is empty, occurs twice, contains a line break or is not valid Unicode.
+    DatasetError: if a name cannot be one line of the file, or occurs twice.
   """
   check_class_names(names)
   pathlib.Path(path).write_bytes("".join(f"{name}\n" for name in names).encode("utf-8"))
@@ -53,9 +57,20 @@ def check_class_names(names: Sequence[str]) -> None:
       problem = "must be one non-empty line"
     elif name.encode("utf-8", "replace").decode("utf-8") != name:
       problem = "is not valid Unicode"
+    elif name.strip("\ufeff").strip() != name or "\0" in name:
+      problem = "begins or ends with white space or a byte order mark, or contains a NUL"
     elif name in seen:
       problem = "occurs twice"
     else:
       seen.add(name)
       continue
-    raise DatasetError(f"class name {name!r} of label {label} {problem}. Rename the class.")
+    raise DatasetError(f"class name {shown(name)} of label {label} {problem}. Rename the class.")
+
+
+def similar_names(names: Sequence[str]) -> list[tuple[str, ...]]:
+  """Returns groups of names that differ only in case or in Unicode normalization."""
+  groups: dict[str, list[str]] = {}
+  for name in names:
+    key = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    groups.setdefault(key, []).append(name)
+  return [tuple(group) for group in groups.values() if len(group) > 1]

@@ -31,6 +31,15 @@ def test_parses_the_labels_file_of_another_split(tmp_path):
   assert parse_classes(str(tmp_path / "labels.txt")) == ["dog", "a, b"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_parses_class_lists_of_any_system(tmp_path, encoding):
+  (tmp_path / "CLASSES.TXT").write_bytes("dog \r\n\r\ncat\t\r\n".encode(encoding))
+  assert parse_classes(str(tmp_path / "CLASSES.TXT")) == ["dog", "cat"]
+  (tmp_path / "empty.txt").write_text("background\n\n")
+  with pytest.raises(DatasetError, match="holds no class name"):
+    parse_classes(str(tmp_path / "empty.txt"))
+
+
 def test_empty_text_selects_no_classes():
   assert parse_classes("") == []
 

@@ -9,13 +9,14 @@ from tests.import_rules import references, sources
 # Sub-package, or module of the root -> what it may import of sasa_tf.data.
 ALLOWED = {
   "errors": set(),
-  "labels": {"errors"},
+  "inputs": {"errors"},
+  "labels": {"errors", "inputs"},
   "preview_images": set(),
   "conversion_report": {"tfrecord"},
-  "tfrecord": {"errors", "labels"},
+  "tfrecord": {"errors", "inputs", "labels"},
   "integrity": {"tfrecord"},
-  "classification": {"errors", "labels", "preview_images", "tfrecord"},
-  "detection": {"errors", "labels", "preview_images", "tfrecord"},
+  "classification": {"errors", "inputs", "labels", "preview_images", "tfrecord"},
+  "detection": {"errors", "inputs", "labels", "preview_images", "tfrecord"},
 }
 # Scenes are images of the digits.
 EXCEPTIONS = {("sasa_tf/data/detection/scenes.py", "sasa_tf.data.classification.digits")}
@@ -55,6 +56,7 @@ def test_sub_packages_import_only_what_is_allowed():
     ("detection/x.py", "from sasa_tf.data.classification.digits import CLASS_NAMES"),
     ("detection/scenes.py", "from sasa_tf.data.classification import image_folder"),
     ("conversion_report.py", "from ..data.detection import box_stats"),
+    ("inputs/x.py", "from sasa_tf.data.labels import read_labels"),
     ("labels.py", "from sasa_tf.data.tfrecord import splits"),
   ],
 )

@@ -1,5 +1,6 @@
 import collections
 import glob
+import importlib.util
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from sklearn import datasets
 from sasa_tf.data.classification import digits
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.preview_images import write_preview_images
+from sasa_tf.errors import MissingExtraError
 
 
 def _examples(output, split):
@@ -65,6 +67,13 @@ def test_overwrite_replaces_splits_and_preview_images(output, tmp_path):
   assert "foreign.png" in previews
   assert previews - {"foreign.png"} <= _names(tmp_path, "validation")
   assert _names(tmp_path, "validation") != _names(output, "validation")
+
+
+def test_missing_scikit_learn_is_named_with_its_extra(tmp_path, monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(MissingExtraError, match=r"digits needs scikit-learn.*sasa_tf\[garden\]"):
+    digits.convert(tmp_path / "out")
+  assert not (tmp_path / "out").exists()
 
 
 def test_no_directory_without_preview_images(tmp_path):

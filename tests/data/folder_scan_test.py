@@ -37,12 +37,23 @@ def test_warnings_for_empty_classes_and_ignored_files(tmp_path):
   assert other.endswith(": 3.")
 
 
-def test_hidden_files_are_ignored(tmp_path):
+def test_hidden_and_system_files_are_ignored_and_reported(tmp_path):
   _touch(tmp_path, "cat/1.jpg", "cat/._1.jpg", ".git/1.jpg", "cat/.cache/2.jpg", ".DS_Store")
+  _touch(tmp_path, "__MACOSX/cat/1.jpg", "@eaDir/1.jpg", "cat/@eaDir/1.jpg/S.jpg", "cat/Thumbs.db")
+  _touch(tmp_path, "lost+found/x", "$RECYCLE.BIN/1.jpg", ".ipynb_checkpoints/1.jpg")
   folder = scan_image_folder(tmp_path)
   assert folder.class_names == ("cat",)
   assert [file.name for file in folder.files] == ["cat/1.jpg"]
-  assert folder.warnings == []
+  assert folder.warnings == [
+    "ignored hidden and system files and folders: $RECYCLE.BIN, .DS_Store, ._*, .cache, .git, "
+    ".ipynb_checkpoints, @eaDir 2, Thumbs.db, __MACOSX, lost+found."
+  ]
+
+
+def test_class_names_have_no_surrounding_white_space(tmp_path):
+  folder = scan_image_folder(_touch(tmp_path, "cat /1.jpg", "dog/1.jpg"))
+  assert folder.class_names == ("cat", "dog")
+  assert [file.name for file in folder.files] == ["cat /1.jpg", "dog/1.jpg"]
 
 
 def test_follows_links_but_not_cycles(tmp_path):
@@ -74,6 +85,8 @@ def test_broken_links_are_images_and_pipes_are_not(tmp_path):
     (["notes.txt"], "contains no folders"),
     (["cat/notes.txt", "dog/x.gif"], "2 folders .* contain no images"),
     (["train/cat/1.jpg", "Val/cat/2.jpg"], "are splits, not classes"),
+    (["train/a/1.jpg", "test/a/2.jpg", "__MACOSX/1.jpg", "@eaDir/1.jpg"], "are splits"),
+    (["__MACOSX/1.jpg", "lost+found/1.jpg"], "contains no folders"),
   ],
 )
 def test_other_layouts_raise(tmp_path, names, message):

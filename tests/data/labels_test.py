@@ -1,11 +1,11 @@
 import pytest
 
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.labels import read_labels, write_labels
+from sasa_tf.data.labels import read_labels, similar_names, write_labels
 
 
 def test_round_trip(tmp_path):
-  names = ("cat", "Große Katze", " leading and trailing ", "tab\there", "line\u2028separator")
+  names = ("cat", "Große Katze", "tab\there", "line\u2028separator")
   write_labels(tmp_path / "labels.txt", names)
   assert read_labels(tmp_path / "labels.txt") == names
 
@@ -15,9 +15,29 @@ def test_file_has_one_name_per_line(tmp_path):
   assert (tmp_path / "labels.txt").read_bytes() == b"a\nb\n"
 
 
-def test_reads_windows_line_endings_and_missing_final_newline(tmp_path):
-  (tmp_path / "labels.txt").write_bytes(b"a\r\nb")
-  assert read_labels(tmp_path / "labels.txt") == ("a", "b")
+@pytest.mark.parametrize(
+  "content",
+  [
+    b"background\r\ncat",
+    b"\xef\xbb\xbfbackground\ncat\n",
+    b"background \ncat\t\n\n \n",
+    "background\r\ncat\r\n".encode("utf-16"),
+    "background\ncat".encode("utf-32"),
+    b"background\rcat\r",
+  ],
+)
+def test_reads_what_other_systems_write(tmp_path, content):
+  (tmp_path / "labels.txt").write_bytes(content)
+  assert read_labels(tmp_path / "labels.txt") == ("background", "cat")
+
+
+def test_names_that_differ_in_case_or_normalization_are_similar():
+  names = ["cat", "dog", "Cat", "caf\u00e9", "cafe\u0301", "CAT", "stra\u00dfe", "STRASSE", "cat 2"]
+  assert similar_names(names) == [
+    ("cat", "Cat", "CAT"),
+    ("caf\u00e9", "cafe\u0301"),
+    ("stra\u00dfe", "STRASSE"),
+  ]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +48,9 @@ def test_reads_windows_line_endings_and_missing_final_newline(tmp_path):
     (["a\r"], "one non-empty line"),
     (["a", "b", "a"], "'a' of label 2 occurs twice"),
     (["\udcff"], "not valid Unicode"),
+    (["a "], "white space"),
+    (["\ufeffa"], "byte order mark"),
+    (["a\0"], "NUL"),
   ],
 )
 def test_invalid_names_raise(tmp_path, names, message):
@@ -37,7 +60,8 @@ def test_invalid_names_raise(tmp_path, names, message):
 
 
 @pytest.mark.parametrize(
-  ("content", "message"), [(b"", "non-empty"), (b"a\n\nb\n", "label 1"), (b"\xff\n", "UTF-8")]
+  ("content", "message"),
+  [(b"", "is empty"), (b"a\n\nb\n", "labels.txt: .*label 1"), (b"\xff\n", "UTF-8.*offset 0")],
 )
 def test_invalid_files_raise(tmp_path, content, message):
   (tmp_path / "labels.txt").write_bytes(content)

@@ -30,7 +30,8 @@ def _encode(item, fatal=None):
 def _write(output, items=range(20), num_shards=3, fatal=None, **options):
   encode = functools.partial(_encode, fatal=fatal)
   plans = {"train": SplitPlan(list(items), num_shards)}
-  return write_dataset(output, plans, ["a", "b"], encode, **{"num_processes": 1, **options})
+  classes = options.pop("classes", ["a", "b"])
+  return write_dataset(output, plans, classes, encode, **{"num_processes": 1, **options})
 
 
 def _content(output):
@@ -78,6 +79,13 @@ def test_items_are_written_once_in_order(tmp_path):
   assert _records(tmp_path) == list(range(20))
   assert summary.splits == {"train": SplitSummary(20, 3, 2, 0, {"jpeg": 20})}
   assert 0 <= summary.startup_seconds <= summary.seconds
+
+
+def test_classes_that_differ_only_in_case_or_normalization_are_reported(tmp_path, capsys):
+  _write(tmp_path, classes=["Cat", "caf\u00e9", "cat", "cafe\u0301"])
+  warnings = capsys.readouterr().err
+  assert "only in case or Unicode normalization: 'Cat', 'cat'. If" in warnings
+  assert r"normalization: 'caf\xe9', 'cafe\u0301'. If" in warnings
 
 
 def test_shards_have_equal_sizes(tmp_path):

@@ -150,6 +150,30 @@ def test_images_and_xml_files_in_one_folder(tmp_path):
   assert _boxes(tmp_path / "out") == [("a.png", 1, [1, 1, 8, 8])]
 
 
+def test_files_of_other_systems_are_read_and_reported(root, tmp_path, capsys):
+  for name, encoding in (("train", "utf-16"), ("val", "utf-8-sig")):
+    path = root / f"ImageSets/Main/{name}.txt"
+    path.write_bytes(
+      "".join(f"{line}.jpg \r\n" for line in path.read_text().split()).encode(encoding)
+    )
+  for name, encoding in (("a", "gb2312"), ("b", "utf-8"), ("c", "big5"), ("d", "shift_jis")):
+    path = root / f"Annotations/{name}.xml"
+    xml = path.read_text().replace("<size>", "<folder>\u4e2d</folder>\r\n<size>")
+    path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>{xml}'.encode(encoding))
+    path.rename(path.with_suffix(".XML"))
+  (root / "JPEGImages/Thumbs.db").touch()
+  (root / "Annotations/._a.xml").touch()
+  (tmp_path / "classes.txt").write_bytes("\ufeffdog \r\ncat\r\n".encode())
+  summary = _convert(root, tmp_path / "out", classes=str(tmp_path / "classes.txt"))
+  assert [split.examples for split in summary.splits.values()] == [2, 1, 1]
+  assert not any(split.skipped for split in summary.splits.values())
+  assert _boxes(tmp_path / "out") == [("a.jpg", 1, [0, 0, 40, 24]), ("a.jpg", 2, [2, 4, 18, 11])]
+  stderr = capsys.readouterr().err
+  assert "Warning: ignored hidden and system files and folders: ._*, Thumbs.db." in stderr
+  assert "Image set train: names with a path or suffix, which was removed: 2. The first: " in stderr
+  assert "'a.jpg' is 'a'." in stderr and "no box of class" not in stderr
+
+
 INVALID_BOXES = {
   "swapped corners": voc_object("cat", (20, 5, 3, 15)),
   "empty": voc_object("cat", (3, 5, 3, 5)),

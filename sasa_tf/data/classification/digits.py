@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+from sasa_tf import extras
 from sasa_tf.data.classification.examples import classification_example
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.preview_images import write_preview_images
@@ -72,7 +73,7 @@ def train_and_validation_digits(seed: int) -> tuple[list[Digit], list[Digit]]:
   """Returns the training digits, and the fifth of each class that is held out.
 
   Raises:
-    DatasetError: if scikit-learn is not installed.
+    MissingExtraError: if scikit-learn is not installed.
   """
   return hold_out(load_digits(), _VALIDATION_FRACTION, seed, _filename, lambda digit: digit.label)
 
@@ -81,14 +82,11 @@ def load_digits() -> list[Digit]:
   """Loads the digits in scikit-learn's order.
 
   Raises:
-    DatasetError: if scikit-learn is not installed.
+    MissingExtraError: if scikit-learn is not installed.
   """
-  try:
-    from sklearn import datasets
-  except ImportError as error:
-    raise DatasetError(
-      "the digits are part of scikit-learn, which is not installed: pip install scikit-learn."
-    ) from error
+  extras.require("the digits", "sklearn")
+  from sklearn import datasets
+
   bunch = datasets.load_digits()
   gray_levels = (bunch.images * 255 / 16).round().astype("uint8")
   return [

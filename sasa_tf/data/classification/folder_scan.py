@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.inputs.junk_files import is_junk, junk_warning
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _LAYOUT = "Expected one folder per class: <input>/<class>/.../<image>.{jpg,jpeg,png}"
@@ -21,7 +22,10 @@ class ImageFile(NamedTuple):
 
 
 class ImageFolder(NamedTuple):
-  """Content of a root directory; the label of a class is its index in `class_names`."""
+  """Content of a root directory; the label of a class is its index in `class_names`.
+
+  A class has the name of its folder without surrounding white space.
+  """
 
   root: str
   class_names: tuple[str, ...]
@@ -32,7 +36,8 @@ class ImageFolder(NamedTuple):
 def scan_image_folder(root: str | os.PathLike) -> ImageFolder:
   """Lists the images of a root directory without opening them.
 
-  Names that start with a dot are ignored; symbolic links are followed.
+  Hidden files and folders, and those that systems leave behind, are ignored and reported; symbolic
+  links are followed.
 
   Args:
     root: the directory of the class folders.
@@ -61,8 +66,9 @@ def scan_image_folder(root: str | os.PathLike) -> ImageFolder:
 
 def _scan(root: str) -> tuple[ImageFolder, int]:
   files: list[ImageFile] = []
+  junk: list[str] = []
   classes, loose, other = [], 0, 0
-  for entry in _entries(root):
+  for entry in _entries(root, junk):
     if entry.is_dir():
       classes.append(entry.name)
     elif _is_image(entry):
@@ -70,7 +76,8 @@ def _scan(root: str) -> tuple[ImageFolder, int]:
     else:
       other += 1
   for label, class_name in enumerate(classes):
-    for name, entry in _walk(os.path.join(root, class_name), class_name, (os.path.realpath(root),)):
+    folder, parents = os.path.join(root, class_name), (os.path.realpath(root),)
+    for name, entry in _walk(folder, class_name, parents, junk):
       if _is_image(entry):
         files.append(ImageFile(name, label, _size(entry)))
       else:
@@ -80,32 +87,38 @@ def _scan(root: str) -> tuple[ImageFolder, int]:
   warnings = []
   if empty:
     warnings.append(f"no images in class folder {', '.join(empty)}; the class still has a label.")
+  if junk:
+    warnings.append(junk_warning(junk))
   if loose:
     warnings.append(f"ignored images directly in {root}, which have no class: {loose}.")
   if other:
     warnings.append(f"ignored files with a suffix other than {', '.join(_SUFFIXES)}: {other}.")
-  return ImageFolder(root, tuple(classes), files, warnings), loose
+  return ImageFolder(root, tuple(name.strip() for name in classes), files, warnings), loose
 
 
 def _walk(
-  directory: str, prefix: str, parents: tuple[str, ...]
+  directory: str, prefix: str, parents: tuple[str, ...], junk: list[str]
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-  """Yields the files below a directory with their names; skips links to parent directories."""
+  """Yields the files below a directory with their names; skips links to parent directories.
+
+  Appends the names of ignored files and folders to `junk`.
+  """
   here = os.path.realpath(directory)
   if here in parents:
     return
-  for entry in _entries(directory):
+  for entry in _entries(directory, junk):
     name = f"{prefix}/{entry.name}"
     if entry.is_dir():
-      yield from _walk(entry.path, name, (*parents, here))
+      yield from _walk(entry.path, name, (*parents, here), junk)
     else:
       yield name, entry
 
 
-def _entries(directory: str) -> list[os.DirEntry[str]]:
+def _entries(directory: str, junk: list[str]) -> list[os.DirEntry[str]]:
   with os.scandir(directory) as entries:
-    visible = [entry for entry in entries if not entry.name.startswith(".")]
-  return sorted(visible, key=lambda entry: entry.name)
+    entries_by_name = sorted(entries, key=lambda entry: entry.name)
+  junk += (entry.name for entry in entries_by_name if is_junk(entry.name))
+  return [entry for entry in entries_by_name if not is_junk(entry.name)]
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

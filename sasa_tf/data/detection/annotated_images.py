@@ -20,6 +20,7 @@ from sasa_tf.data.detection.box_stats import (
 )
 from sasa_tf.data.detection.boxes import AnnotatedImage, BoxClasses, CheckedImage, check_boxes
 from sasa_tf.data.errors import BrokenImageError, DatasetError
+from sasa_tf.data.inputs.values import one_line
 from sasa_tf.data.tfrecord.image_example import (
   EncodedExample,
   Problem,
@@ -105,7 +106,9 @@ def hold_out_images(
       (box.label for box in image.boxes), key=lambda label: (counts[label], label), default=0
     )
 
-  remaining, held_out = hold_out(images, fraction, seed, image_name, rarest_label)
+  usable = [image for image in images if not image.error]
+  remaining, held_out = hold_out(usable, fraction, seed, image_name, rarest_label)
+  remaining += (image for image in images if image.error)  # to be reported
   return {split: remaining, "validation": held_out}
 
 
@@ -180,7 +183,7 @@ class BoxHooks:
     write_annotation_file(directory.staged_file(split, coco_file), annotations, self.categories)
     if not problems:
       return [coco_file]
-    lines = "".join(f"{problem.message}\n" for problem in problems)
+    lines = "".join(f"{one_line(problem.message)}\n" for problem in problems)
     directory.staged_file(split, problems_file).write_bytes(
       lines.encode("utf-8", "backslashreplace")
     )

@@ -6,12 +6,12 @@ classes of the model.
 """
 
 import math
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.labels import check_class_names, read_labels
+from sasa_tf.data.inputs.text_files import read_lines
+from sasa_tf.data.labels import check_class_names
 from sasa_tf.data.tfrecord.image_example import Problem
 
 BACKGROUND = "background"
@@ -182,8 +182,10 @@ def parse_classes(text: str) -> list[str]:
   Raises:
     DatasetError: if the file cannot be read, or a name is empty or occurs twice.
   """
-  if text.endswith(".txt"):
-    names = [name for name in read_labels(pathlib.Path(text)) if name != BACKGROUND]
+  if text.lower().endswith(".txt"):
+    names = [name for name in read_lines(text, "class name") if name not in ("", BACKGROUND)]
+    if not names:
+      raise DatasetError(f"{text} holds no class name: expected one per line.")
   else:
     names = [name.strip() for name in text.split(",")] if text else []
   check_class_names(names)

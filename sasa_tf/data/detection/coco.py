@@ -92,7 +92,7 @@ def _categories(file: CocoFile, selected: Sequence[str], contiguous: bool) -> li
   categories = [by_name[name] for name in selected] if selected else file.categories
   if contiguous:
     return [
-      {**_known_keys(category), "id": label, "original_id": category["id"]}
+      {**category, "id": label, "original_id": category["id"]}
       for label, category in enumerate(categories, start=1)
     ]
   ids = [category["id"] for category in categories]
@@ -102,8 +102,4 @@ def _categories(file: CocoFile, selected: Sequence[str], contiguous: bool) -> li
       f"{file.path}: the category id {invalid_id} is not a valid label; expected 1 to "
       f"{_MAX_CLASSES} (0 is the background). Pass --category_ids=contiguous."
     )
-  return sorted(map(_known_keys, categories), key=lambda category: category["id"])
-
-
-def _known_keys(category: dict[str, Any]) -> dict[str, Any]:
-  return {key: category[key] for key in ("id", "name", "supercategory") if key in category}
+  return sorted(categories, key=lambda category: category["id"])

@@ -1,29 +1,52 @@
 """Reads COCO instances files."""
 
-import json
+import collections
 import os
-import pathlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sasa_tf.data.detection.boxes import AnnotatedImage, Box
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.inputs.json_files import read_json
+from sasa_tf.data.inputs.text_files import TextError
+from sasa_tf.data.inputs.values import (
+  MAX_INT64,
+  MAX_SIDE,
+  as_flag,
+  as_integer,
+  as_name,
+  as_number,
+  file_name_error,
+  shown,
+)
 from sasa_tf.data.tfrecord.image_example import Problem
 
 _FORMAT = 'Expected COCO\'s instances format: {"images": [...], "annotations": [...], "categories":'
+# Evaluation and records hold areas as float32.
+_MAX_AREA = 1e30
 
 
 class CocoFile(NamedTuple):
-  """The three lists of an instances file; the categories are sorted by id."""
+  """An instances file.
+
+  Attributes:
+    path: the file.
+    images: entries of its images, not validated.
+    annotations: entries of its annotations, not validated.
+    categories: its valid categories, sorted by id, with normalized names.
+    problems: its invalid categories.
+  """
 
   path: str
-  images: list[dict[str, Any]]
-  annotations: list[dict[str, Any]]
+  images: list[Any]
+  annotations: list[Any]
   categories: list[dict[str, Any]]
+  problems: list[Problem]
 
 
 def read_coco(path: str | os.PathLike) -> CocoFile:
-  """Reads an instances file and validates its images and categories.
+  """Reads an instances file and validates its categories.
 
   Args:
     path: the JSON file.
@@ -32,41 +55,55 @@ def read_coco(path: str | os.PathLike) -> CocoFile:
     Its lists.
 
   Raises:
-    DatasetError: if it cannot be read or has another format, or if ids are missing or not unique.
+    DatasetError: if it cannot be read or has another format, or if no category is valid or two
+      have the same id.
   """
   path = os.fspath(path)
   try:
-    content = json.loads(pathlib.Path(path).read_bytes())
+    content = read_json(path)
   except OSError as error:
     raise DatasetError(f"cannot read {path}: {error.strerror}. {_FORMAT} [...]}}.") from error
-  except ValueError as error:
-    raise DatasetError(f"{path} is not valid JSON ({error}). {_FORMAT} [...]}}.") from error
+  except TextError as error:
+    raise DatasetError(f"{path}: {error}. {_FORMAT} [...]}}.") from error
   lists = []
   for name in ("images", "annotations", "categories"):
     entries = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+    if not isinstance(entries, list):
       raise DatasetError(f"{path} has no list of objects {name!r}. {_FORMAT} [...]}}.")
+    if not entries and name != "annotations":
+      raise DatasetError(f"{path}: the list {name!r} is empty.")
     lists.append(entries)
-  images, annotations, categories = lists
-  _check_ids(path, "images", images)
-  _check_ids(path, "categories", categories)
-  for category in categories:
-    if not isinstance(category.get("name"), str):
-      raise DatasetError(f"{path}: category {category['id']} has no name.")
-  return CocoFile(path, images, annotations, sorted(categories, key=lambda c: c["id"]))
+  images, annotations, entries = lists
+  categories, problems = _categories(path, entries)
+  return CocoFile(path, images, annotations, categories, problems)
 
 
-def _check_ids(path: str, name: str, entries: Sequence[dict[str, Any]]) -> None:
-  if not entries:
-    raise DatasetError(f"{path}: the list {name!r} is empty.")
-  seen = set()
-  for entry in entries:
-    number = entry.get("id")
-    if type(number) is not int or number < 0:
-      raise DatasetError(f"{path}: the ids of {name} must be integers from 0, received {number!r}.")
-    if number in seen:
-      raise DatasetError(f"{path}: two {name} have the id {number}. Make the ids unique.")
-    seen.add(number)
+def _categories(path: str, entries: Sequence[Any]) -> tuple[list[dict[str, Any]], list[Problem]]:
+  """Returns the valid categories, sorted by id, and problems of the others."""
+  categories: dict[int, dict[str, Any]] = {}
+  problems = []
+  for position, entry in enumerate(entries):
+    category_id = _get_id(entry)
+    name = as_name(entry.get("name")) if isinstance(entry, dict) else None
+    if category_id is None or name is None:
+      kind = f"category without a valid {'id' if category_id is None else 'name'}"
+      problems.append(
+        Problem(kind, f"{path}: categories[{position}] {shown(entry)}: {kind}, dropped")
+      )
+    elif category_id in categories:
+      raise DatasetError(f"{path}: two categories have the id {category_id}. Make the ids unique.")
+    else:
+      categories[category_id] = {"id": category_id, "name": name}
+      if isinstance(entry.get("supercategory"), str):
+        categories[category_id]["supercategory"] = entry["supercategory"]
+  if not categories:
+    raise DatasetError(f"{path} has no valid category: {problems[0].message}")
+  return [categories[category_id] for category_id in sorted(categories)], problems
+
+
+def _get_id(entry: Any, key: str = "id") -> int | None:
+  """Returns an id that TensorFlow and pycocotools can hold, None if the entry has none."""
+  return as_integer(entry.get(key), 0, MAX_INT64) if isinstance(entry, dict) else None
 
 
 def join_annotations(
@@ -80,76 +117,104 @@ def join_annotations(
     labels: {category id: label}; annotations of the file's other categories are skipped.
 
   Returns:
-    The images, and the problems of annotations that belong to no image.
+    The images, those with an invalid entry with their `error`, and the problems that belong to no
+    image.
   """
-  boxes: dict[int, list[Box]] = {image["id"]: [] for image in file.images}
-  problems: dict[int, list[Problem]] = {image["id"]: [] for image in file.images}
-  unmatched = []
+  counts = collections.Counter(_get_id(entry) for entry in file.images)
+  boxes: dict[int, list[Box]] = {i: [] for i in counts if i is not None and counts[i] == 1}
+  problems: dict[int, list[Problem]] = {image_id: [] for image_id in boxes}
+  unmatched = list(file.problems)
   known = {category["id"] for category in file.categories}
-  for annotation in file.annotations:
-    name = f"annotation {annotation.get('id', 'without id')}"
-    image_id, category = annotation.get("image_id"), annotation.get("category_id")
-    if type(image_id) is not int or image_id not in boxes:
+  for position, entry in enumerate(file.annotations):
+    annotation = entry if isinstance(entry, dict) else {}
+    name = f"annotation {shown(annotation['id'])}" if "id" in annotation else ""
+    name = name or f"annotations[{position}]"
+    image_id, category_id = _get_id(annotation, "image_id"), _get_id(annotation, "category_id")
+    if image_id not in boxes:
       kind = "of an image that is not listed"
-      message = f"{file.path}: {name} (image_id {image_id!r}): {kind}, dropped"
-      unmatched.append(Problem(kind, message))
+      value = shown(annotation.get("image_id"))
+      unmatched.append(Problem(kind, f"{file.path}: {name} (image_id {value}): {kind}, dropped"))
       continue
-    kind = None
-    if type(category) is not int or category not in known:
-      kind = "of a category that is not listed"
-    elif not (box := _box(annotation, labels.get(category, 0), name)):
-      kind = "without a readable bbox"
-    elif category in labels:
+    box, kind = _box(annotation, labels.get(category_id, 0), name)
+    if category_id not in known:
+      box, kind = None, "of a category that is not listed"
+    if box and category_id in labels:
       boxes[image_id].append(box)
     if kind:
-      message = f"{file.path}: image {image_id}: {name} (category_id {category!r}): {kind}, dropped"
+      value = shown(annotation.get("category_id"))
+      outcome = "area of the box used" if box else "dropped"
+      message = f"{file.path}: image {image_id}: {name} (category_id {value}): {kind}, {outcome}"
       problems[image_id].append(Problem(kind, message))
   images = [
-    _image(file, os.fspath(folder), image, boxes[image["id"]], problems[image["id"]])
-    for image in file.images
+    _image(file.path, os.fspath(folder), position, entry, boxes, problems)
+    for position, entry in enumerate(file.images)
   ]
   return images, unmatched
 
 
-def _box(annotation: Mapping[str, Any], label: int, name: str) -> Box | None:
-  bbox, area = annotation.get("bbox"), annotation.get("area")
-  if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-    return None
-  x, y, width, height = map(float, bbox)
-  return Box(
-    x,
-    y,
-    x + width,
-    y + height,
-    label,
-    float(area) if _is_number(area) and area > 0 else None,
-    bool(annotation.get("iscrowd")),
-    name,
-  )
-
-
-def _is_number(value: Any) -> bool:
-  return type(value) in (int, float)
+def _box(annotation: Mapping[str, Any], label: int, name: str) -> tuple[Box | None, str | None]:
+  """Returns the box of an annotation, None if it has none, and the kind of its problem, if any."""
+  bbox = annotation.get("bbox")
+  numbers = [as_number(value) for value in bbox] if isinstance(bbox, list) else []
+  if len(numbers) != 4 or None in numbers:
+    return None, "without a readable bbox"
+  is_crowd = as_flag(annotation.get("iscrowd"))
+  if is_crowd is None:
+    return None, "with an invalid iscrowd"
+  x, y, width, height = numbers
+  area, kind = as_number(annotation.get("area") or 0), None  # Some tools omit it or write 0.
+  if area is None or not 0 <= area <= _MAX_AREA:  # also nan
+    area, kind = 0.0, "with an invalid area"
+  return Box(x, y, x + width, y + height, label, area or None, is_crowd, name), kind
 
 
 def _image(
-  file: CocoFile,
+  path: str,
   folder: str,
-  image: Mapping[str, Any],
-  boxes: Sequence[Box],
-  problems: Sequence[Problem],
+  position: int,
+  entry: Any,
+  boxes: Mapping[int, Sequence[Box]],
+  problems: Mapping[int, Sequence[Problem]],
 ) -> AnnotatedImage:
-  origin = f"{file.path}: image {image['id']}"
-  name = image.get("file_name")
-  if not isinstance(name, str) or not name:
-    return AnnotatedImage("", str(image["id"]), image["id"], origin, error="has no file_name")
-  size = image.get("height"), image.get("width")
+  image_id = _get_id(entry)
+  if image_id not in boxes:
+    name = f"images[{position}]"
+    if image_id is None:
+      received = shown(entry.get("id")) if isinstance(entry, dict) else shown(entry)
+      error = f"the ids of images must be integers from 0 to 2^63 - 1, received {received}"
+    else:
+      error = f"two images have the id {image_id}; make the ids unique"
+    return AnnotatedImage("", name, -1, f"{path}: {name}", error=error)
+  origin = f"{path}: image {image_id}"
+  name = entry.get("file_name")
+  if isinstance(name, str):
+    name = name.replace("\\", "/")  # Windows
+  if error := file_name_error(name):
+    return AnnotatedImage("", str(image_id), image_id, origin, error=error)
+  origin = f"{origin} ({name})"
+  sides = [entry.get("height") or 0, entry.get("width") or 0]
+  size = tuple(as_integer(side, 0, MAX_SIDE) for side in sides)
+  found = list(problems[image_id])
+  if None in size:
+    kind, received = "with an invalid size", f"{shown(sides[1])} x {shown(sides[0])}"
+    found.append(Problem(kind, f"{origin}: {kind}, {received}, ignored"))
   return AnnotatedImage(
-    os.path.join(folder, name),
+    _existing(folder, name),
     name,
-    image["id"],
-    f"{origin} ({name})",
-    size if all(_is_number(side) and side > 0 for side in size) else None,
-    tuple(boxes),
-    tuple(problems),
+    image_id,
+    origin,
+    size if all(size) else None,
+    tuple(boxes[image_id]),
+    tuple(found),
   )
+
+
+def _existing(folder: str, name: str) -> str:
+  """Returns the path of a file, whose name macOS may have decomposed."""
+  path = os.path.join(folder, name)
+  if not os.path.exists(path):
+    for form in ("NFC", "NFD"):
+      other = os.path.join(folder, unicodedata.normalize(form, name))
+      if os.path.exists(other):
+        return other
+  return path

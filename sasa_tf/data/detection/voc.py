@@ -1,62 +1,26 @@
 """Converts Pascal VOC data sets, XML files and images, to TFRecords."""
 
 import os
-import pathlib
-import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-from xml.etree import ElementTree
 
 from sasa_tf.data.detection.annotated_images import hold_out_images, write_annotated_images
 from sasa_tf.data.detection.boxes import AnnotatedImage, Box, classes_of_names, parse_classes
+from sasa_tf.data.detection.voc_files import (
+  VocAnnotation,
+  VocDataset,
+  VocObject,
+  find_voc_dataset,
+  read_annotation,
+  read_image_set,
+)
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.inputs.junk_files import junk_warning
 from sasa_tf.data.tfrecord.image_example import Problem
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary
 from sasa_tf.reporting import track
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-_LAYOUT = (
-  "Expected INPUT/Annotations/*.xml and INPUT/JPEGImages, or images and XML files together in "
-  "INPUT, or XML files in --annotations"
-)
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _SPLIT_OF_IMAGE_SET = {"train": "train", "val": "validation", "test": "test"}
-# In image sets of one class: whether the image contains the class.
-_CLASS_FLAG = re.compile(r"\s+-?[01]$")
-
-
-class VocDataset(NamedTuple):
-  """The files of a data set.
-
-  Attributes:
-    image_dir: folder of the images.
-    annotation_dir: folder of the XML files.
-    image_set_dir: folder of the lists of images; may not exist.
-    image_files: {name without suffix: file names}.
-    annotation_names: names of the XML files without suffix.
-  """
-
-  image_dir: pathlib.Path
-  annotation_dir: pathlib.Path
-  image_set_dir: pathlib.Path
-  image_files: dict[str, list[str]]
-  annotation_names: set[str]
-
-
-class VocObject(NamedTuple):
-  """An object of an XML file, not validated; None for what is missing."""
-
-  class_name: str | None
-  corners: tuple[float, float, float, float] | None
-  difficult: bool
-
-
-class VocAnnotation(NamedTuple):
-  """Content of an XML file: the image's (height, width), if stated, and the objects."""
-
-  size: tuple[int, int] | None
-  objects: list[VocObject]
 
 
 def convert(
@@ -109,6 +73,8 @@ def convert(
     raise DatasetError(f"--coordinate_origin must be 0 or 1, received {coordinate_origin}.")
   selected = parse_classes(classes)
   dataset = find_voc_dataset(input, annotations)
+  if dataset.junk:
+    print(f"Warning: {junk_warning(dataset.junk)}", file=sys.stderr)
   names_of_split = _split_names(dataset, image_sets, split, validation_fraction)
   names = sorted(set().union(*names_of_split.values()))
   contents = _read_annotations(dataset, names)
@@ -138,129 +104,6 @@ def convert(
   )
 
 
-def find_voc_dataset(root: str | os.PathLike, annotations: str | os.PathLike = "") -> VocDataset:
-  """Finds images, XML files and image sets without opening them.
-
-  Args:
-    root: folder of the data set, or of the images.
-    annotations: folder of the XML files if it is elsewhere.
-
-  Returns:
-    The files.
-
-  Raises:
-    DatasetError: if a folder cannot be read, or there is no XML file.
-  """
-  root = pathlib.Path(root)
-  try:
-    if annotations:
-      folders = root, pathlib.Path(annotations)
-    elif (root / "Annotations").is_dir():
-      folders = root / "JPEGImages", root / "Annotations"
-    else:
-      folders = root, root
-    file_names = [sorted(path.name for path in folder.iterdir()) for folder in folders]
-    return _dataset_of_files(root, *folders, *file_names)
-  except OSError as error:
-    raise DatasetError(f"cannot read {error.filename}: {error.strerror}. {_LAYOUT}.") from error
-
-
-def _dataset_of_files(
-  root: pathlib.Path,
-  image_dir: pathlib.Path,
-  annotation_dir: pathlib.Path,
-  files_of_images: Sequence[str],
-  files_of_annotations: Sequence[str],
-) -> VocDataset:
-  image_files: dict[str, list[str]] = {}
-  for name in files_of_images:
-    if name.lower().endswith(_SUFFIXES) and not name.startswith("."):
-      image_files.setdefault(os.path.splitext(name)[0], []).append(name)
-  annotation_names = {
-    os.path.splitext(name)[0]
-    for name in files_of_annotations
-    if name.endswith(".xml") and not name.startswith(".")
-  }
-  if not annotation_names:
-    candidates = sorted(
-      path.name
-      for path in root.iterdir()
-      if (path / "Annotations").is_dir() or (path.is_dir() and any(path.glob("*.xml")))
-    )
-    inputs = ", ".join(f"--input={root / name}" for name in candidates)
-    hint = f" Convert its folders separately: {inputs}." if candidates else ""
-    raise DatasetError(f"{annotation_dir} contains no XML file. {_LAYOUT}.{hint}")
-  return VocDataset(
-    image_dir, annotation_dir, root / "ImageSets" / "Main", image_files, annotation_names
-  )
-
-
-def read_image_set(dataset: VocDataset, name: str) -> list[str]:
-  """Returns the image names of a list of ImageSets/Main, in order and without duplicates.
-
-  Args:
-    dataset: the data set.
-    name: name of the list, without suffix.
-
-  Raises:
-    DatasetError: if the list does not exist or is empty.
-  """
-  path = dataset.image_set_dir / f"{name}.txt"
-  try:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-  except (OSError, UnicodeDecodeError) as error:
-    lists = ", ".join(sorted(path.stem for path in dataset.image_set_dir.glob("*.txt"))) or "none"
-    raise DatasetError(
-      f"cannot read the list {path} ({error}). Existing lists: {lists}."
-    ) from error
-  known = dataset.annotation_names | dataset.image_files.keys()
-  names = [line if line in known else _CLASS_FLAG.sub("", line) for line in lines if line]
-  if not names:
-    raise DatasetError(f"the list {path} is empty: expected one image name per line.")
-  return list(dict.fromkeys(names))
-
-
-def read_annotation(path: str | os.PathLike) -> VocAnnotation:
-  """Reads an XML file.
-
-  Args:
-    path: the file.
-
-  Returns:
-    Its content, including objects without a readable box or class.
-
-  Raises:
-    ValueError: if it is not an annotation in Pascal VOC's format.
-    OSError: if it cannot be read.
-  """
-  try:
-    root = ElementTree.parse(path).getroot()
-  except ElementTree.ParseError as error:
-    raise ValueError(f"invalid XML ({error})") from error
-  if root.tag != "annotation":
-    raise ValueError(f"not a Pascal VOC annotation: expected <annotation>, received <{root.tag}>")
-  # Some tools omit the size or write 0.
-  sides = [_number(root.findtext(f"size/{side}")) for side in ("height", "width")]
-  size = (int(sides[0]), int(sides[1])) if all(side and side > 0 for side in sides) else None
-  return VocAnnotation(size, [_voc_object(node) for node in root.findall("object")])
-
-
-def _voc_object(node: ElementTree.Element) -> VocObject:
-  corners = [_number(node.findtext(f"bndbox/{corner}")) for corner in _CORNERS]
-  return VocObject(
-    (node.findtext("name") or "").strip() or None,
-    None if None in corners else tuple(corners),
-    bool(_number(node.findtext("difficult"))),
-  )
-
-
-def _number(text: str | None) -> float | None:
-  try:
-    return float(text or "")
-  except ValueError:
-    return None
-
-
 def _split_names(
   dataset: VocDataset, image_sets: str, split: str, validation_fraction: float
 ) -> dict[str, list[str]]:
@@ -270,18 +113,26 @@ def _split_names(
     name, _, of_split = entry.partition(":")
     split_of_list[name] = of_split or _SPLIT_OF_IMAGE_SET.get(name, name)
   if not image_sets:
-    existing = {path.stem for path in dataset.image_set_dir.glob("*.txt")}
-    split_of_list = {name: s for name, s in _SPLIT_OF_IMAGE_SET.items() if name in existing}
+    split_of_list = {n: s for n, s in _SPLIT_OF_IMAGE_SET.items() if n in dataset.image_sets}
   if not split_of_list:
-    return {split: sorted(dataset.annotation_names | dataset.image_files.keys())}
+    return {split: sorted(dataset.names)}
   if split != "train" and not validation_fraction:
     raise DatasetError(
-      f"--split={split} requires a data set without image sets, but {dataset.image_set_dir} has "
+      f"--split={split} requires a data set without image sets, but ImageSets/Main has "
       f"{', '.join(split_of_list)}. Pass --image_sets=LIST:{split}."
     )
   if len(set(split_of_list.values())) < len(split_of_list):
     raise DatasetError(f"--image_sets={image_sets} names a split twice; expected one list each.")
-  splits = {of_split: read_image_set(dataset, name) for name, of_split in split_of_list.items()}
+  splits = {}
+  for name, of_split in split_of_list.items():
+    splits[of_split], shortened = read_image_set(dataset, name)
+    if shortened:
+      line, image = next(iter(shortened.items()))
+      print(
+        f"Image set {name}: names with a path or suffix, which was removed: {len(shortened)}. "
+        f"The first: {line!r} is {image!r}.",
+        file=sys.stderr,
+      )
   _warn_of_overlaps(splits)
   return splits
 
@@ -299,10 +150,14 @@ def _read_annotations(dataset: VocDataset, names: Sequence[str]) -> dict[str, Vo
   """Returns {name: content of the XML file, or why it cannot be used}."""
   contents: dict[str, VocAnnotation | str] = {}
   for name in track(names, "Reading annotations", unit="file"):
+    files = dataset.annotation_files.get(name, [])
     try:
-      contents[name] = read_annotation(dataset.annotation_dir / f"{name}.xml")
-    except FileNotFoundError:
-      contents[name] = "file not found; an image without objects needs an annotation too"
+      if len(files) == 1:
+        contents[name] = read_annotation(dataset.annotation_dir / files[0])
+      elif files:
+        contents[name] = f"expected one XML file of this name, found {' and '.join(files)}"
+      else:
+        contents[name] = "file not found; an image without objects needs an annotation too"
     except OSError as error:
       contents[name] = f"cannot be read: {error.strerror}"
     except ValueError as error:
@@ -337,10 +192,11 @@ def _annotated_image(
   labels: Mapping[str, int],
   coordinate_origin: int,
 ) -> AnnotatedImage:
-  origin = os.fspath(dataset.annotation_dir / f"{name}.xml")
+  xml_files = dataset.annotation_files.get(name, [f"{name}.xml"])
+  origin = os.fspath(dataset.annotation_dir / xml_files[0])
   files = dataset.image_files.get(name, [])
-  file_name = files[0] if files else name
-  image = AnnotatedImage(os.fspath(dataset.image_dir / file_name), file_name, source_id, origin)
+  path = os.fspath(dataset.image_dir / files[0]) if files else ""
+  image = AnnotatedImage(path, files[0] if files else name, source_id, origin)
   if isinstance(content, str):
     return image._replace(error=content)
   if len(files) != 1:
@@ -349,9 +205,11 @@ def _annotated_image(
       error=f"expected one image of this name in {dataset.image_dir}, found {found}"
     )
   boxes, problems = [], []
+  if content.invalid_size:
+    kind = "with an invalid size"
+    problems.append(Problem(kind, f"{origin}: {kind}, {content.invalid_size}, ignored"))
   for position, voc_object in enumerate(content.objects, start=1):
-    if voc_object.class_name is None or voc_object.corners is None:
-      kind = "without a class" if voc_object.class_name is None else "without a readable box"
+    if kind := _invalid(voc_object):
       problems.append(Problem(kind, f"{origin}: object {position}: {kind}, dropped"))
     elif voc_object.class_name in labels:
       boxes.append(
@@ -363,6 +221,15 @@ def _annotated_image(
         )
       )
   return image._replace(size=content.size, boxes=tuple(boxes), problems=tuple(problems))
+
+
+def _invalid(voc_object: VocObject) -> str | None:
+  """Returns the kind of problem of an object that cannot become a box."""
+  if voc_object.class_name is None:
+    return "without a class"
+  if voc_object.corners is None:
+    return "without a readable box"
+  return "with an invalid difficult flag" if voc_object.difficult is None else None
 
 
 def _edges(

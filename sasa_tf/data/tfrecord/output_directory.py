@@ -25,6 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.inputs.json_files import read_json
+from sasa_tf.data.inputs.text_files import TextError
 from sasa_tf.data.labels import read_labels, write_labels
 from sasa_tf.data.tfrecord.workers import ignored_sigint
 
@@ -225,11 +227,11 @@ class OutputDirectory:
     """Returns the object in a JSON file, {} if there is no file."""
     path = self.path / name
     try:
-      content = json.loads(path.read_text(encoding="utf-8"))
+      content = read_json(path)
     except FileNotFoundError:
       return {}
-    except (ValueError, RecursionError) as error:
-      raise DatasetError(f"{path} is not valid JSON ({error}). Choose another --output.") from error
+    except TextError as error:
+      raise DatasetError(f"{path}: {error}. Choose another --output.") from error
     if not isinstance(content, dict):
       raise DatasetError(f"{path} must hold one JSON object. Choose another --output.")
     return content

@@ -8,12 +8,14 @@ imported only where a shard is written, so that the parent of worker processes s
 import collections
 import dataclasses
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from sasa_tf.data.errors import BrokenImageError, DatasetError
-from sasa_tf.data.labels import check_class_names
+from sasa_tf.data.inputs.values import one_line
+from sasa_tf.data.labels import check_class_names, similar_names
 from sasa_tf.data.tfrecord.image_example import EncodedExample, Problem
 from sasa_tf.data.tfrecord.output_directory import OutputDirectory, locked_output_directory
 from sasa_tf.data.tfrecord.splits import SplitPlan
@@ -175,6 +177,13 @@ def write_dataset(
       f"--num_processes must be positive, or 0 to choose automatically, received {num_processes}."
     )
   check_class_names(class_names)
+  for group in similar_names(class_names):
+    names = ", ".join(map(ascii, group))
+    print(
+      f"Warning: classes that differ only in case or Unicode normalization: {names}. If they are "
+      "one class, rename them.",
+      file=sys.stderr,
+    )
   start = time.monotonic()
   num_items = sum(len(plan.items) for plan in splits.values())
   files = {name: hooks.file_names(name) if hooks else [] for name in splits}
@@ -237,7 +246,7 @@ def write_shard(task: ShardTask, report: Callable[[ShardProgress], None]) -> Sha
             raise DatasetError(
               f"{error}\nFix or remove the image, or omit --strict to skip it."
             ) from error
-          result.skipped.append(str(error))
+          result.skipped.append(one_line(str(error)))
         num_finished += 1
         if time.monotonic() - last_report > _SECONDS_BETWEEN_REPORTS:
           report(ShardProgress(num_finished, result.skipped[num_reported:]))

@@ -1,0 +1,1 @@
+"""Reads what other systems and programs wrote: text, XML, JSON, file names and values."""
