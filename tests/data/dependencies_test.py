@@ -11,7 +11,7 @@ ALLOWED = {
   "errors": set(),
   "inputs": {"errors"},
   "labels": {"errors", "inputs"},
-  "preview_images": set(),
+  "preview_images": {"errors"},
   "conversion_report": {"tfrecord"},
   "tfrecord": {"errors", "inputs", "labels"},
   "integrity": {"tfrecord"},
