@@ -10,6 +10,7 @@ from sasa_tf import ops
 from sasa_tf.layers.checks import require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import Positions
+from sasa_tf.ops.checks import sizes, with_static_shape
 
 POSITIONS: tuple[str, ...] = get_args(Positions)
 
@@ -181,15 +182,15 @@ class AttentionAugmentedConv2DBase(KerasMixin):
 
     if self.strides > 1:
       inputs = tf.nn.avg_pool2d(inputs, 2 * self.strides - 1, self.strides, "SAME")
-    height, width = tf.unstack(tf.shape(inputs)[1:3])
+    batch, height, width, _ = sizes(inputs)
     if self.positions == "absolute":
       positions = ops.sinusoidal_positions(height, width, self.query_kernel.shape[0])
       inputs += tf.cast(positions, inputs.dtype)
     projected = project(inputs, self.query_kernel, self.key_kernel, self.value_kernel)
     widths = [self.key_filters, self.key_filters, self.value_filters]
     heads = [
-      tf.reshape(x, tf.concat([tf.shape(x)[:3], [self.num_heads, width // self.num_heads]], axis=0))
-      for x, width in zip(tf.split(projected, widths, axis=-1), widths, strict=True)
+      tf.reshape(x, [batch, height, width, self.num_heads, channels // self.num_heads])
+      for x, channels in zip(tf.split(projected, widths, axis=-1), widths, strict=True)
     ]
     relative = [
       None if table is None else tf.convert_to_tensor(table)
@@ -197,8 +198,8 @@ class AttentionAugmentedConv2DBase(KerasMixin):
     ]
     scale = (self.key_filters // self.num_heads) ** -0.5
     attended = ops.global_attention_2d(*heads, *relative, scale=scale)
-    attended = tf.reshape(attended, tf.concat([tf.shape(inputs)[:3], [self.value_filters]], axis=0))
-    attended = tf.ensure_shape(attended, [*inputs.shape[:3], self.value_filters])
+    attended = tf.reshape(attended, [batch, height, width, self.value_filters])
+    attended = with_static_shape(attended, [*inputs.shape[:3], self.value_filters])
     return project(attended, self.output_kernel)
 
   def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:

@@ -10,6 +10,7 @@ from sasa_tf import ops
 from sasa_tf.layers.checks import head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import StemVariant
+from sasa_tf.ops.checks import sizes, with_static_shape
 from sasa_tf.ops.stem.absorbed_attention import (
   block_attention_2d_absorbed,
   should_absorb_projections,
@@ -199,10 +200,8 @@ class AttentionStemBase(KerasMixin):
   def _as_heads(self, images: tf.Tensor) -> tf.Tensor:
     """Splits the heads: [B, H, W, filters] -> [B, H, W, N, D]."""
     # Explicit sizes, because -1 is undefined for an empty batch.
-    heads = tf.reshape(
-      images, tf.concat([tf.shape(images)[:3], [self.num_heads, self.head_dim]], axis=0)
-    )
-    return tf.ensure_shape(heads, [*images.shape[:3], self.num_heads, self.head_dim])
+    heads = tf.reshape(images, [*sizes(images)[:3], self.num_heads, self.head_dim])
+    return with_static_shape(heads, [*images.shape[:3], self.num_heads, self.head_dim])
 
   def _mixture(self) -> tuple[tf.Tensor, ...]:
     return tuple(
@@ -264,8 +263,8 @@ class AttentionStemBase(KerasMixin):
     query, key = self._query_and_key(inputs)
     value = self._as_heads(self._values(inputs))
     attended = ops.block_attention_2d(query, key, value, **self._block_arguments())
-    outputs = tf.reshape(attended, tf.concat([tf.shape(inputs)[:3], [self.filters]], axis=0))
-    return tf.ensure_shape(outputs, [*inputs.shape[:3], self.filters])
+    outputs = tf.reshape(attended, [*sizes(inputs)[:3], self.filters])
+    return with_static_shape(outputs, [*inputs.shape[:3], self.filters])
 
   def attention_weights(self, inputs: Any) -> tf.Tensor:
     """Returns the softmax weights of each block, for visualization. The layer must be built.

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from sasa_tf.ops.checks import require_shape
+
 # Top-level package of a symbolic tensor's class -> the binding for that Keras version.
 _BINDINGS = {"keras": "sasa_tf.keras", "tf_keras": "sasa_tf.tf_keras"}
 
@@ -98,7 +100,7 @@ class KerasMixin(_KerasObject):
         f"{self.name} was built for inputs of shape {tuple(built_shape)}; received "
         f"{inputs.shape}. Create another layer for these inputs."
       )
-    return tf.ensure_shape(inputs, built_shape)
+    return require_shape(inputs, built_shape)
 
   def _add_trained(
     self,

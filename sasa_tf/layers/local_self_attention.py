@@ -10,7 +10,7 @@ from sasa_tf import ops
 from sasa_tf.layers.checks import head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import Border, ImplementationName, Positions
-from sasa_tf.ops.checks import window_geometry
+from sasa_tf.ops.checks import sizes, window_geometry, with_static_shape
 from sasa_tf.ops.dispatch import check_implementation
 from sasa_tf.ops.qkv_packing import split_qkv
 from sasa_tf.ops.xla_barriers import fusion_barrier, recompute_barrier
@@ -180,7 +180,7 @@ class LocalSelfAttention2DBase(KerasMixin):
     inputs = self._check_inputs(inputs, [None, None, None, self.query_kernel.shape[0]])
     if self.positions != "absolute":
       return inputs
-    height, width = tf.unstack(tf.shape(inputs)[1:3])
+    height, width = sizes(inputs)[1:3]
     positions = ops.sinusoidal_positions(height, width, self.query_kernel.shape[0])
     return inputs + tf.cast(positions, inputs.dtype)
 
@@ -206,8 +206,7 @@ class LocalSelfAttention2DBase(KerasMixin):
       projected += bias[0]
     parts = 3 if self.content else 2
     # Explicit sizes, because -1 is undefined for an empty batch.
-    sizes = tf.concat([tf.shape(inputs)[:3], [parts, self.num_heads, self.head_dim]], axis=0)
-    return tf.reshape(projected, sizes)
+    return tf.reshape(projected, [*sizes(inputs)[:3], parts, self.num_heads, self.head_dim])
 
   def _window_arguments(self) -> dict[str, Any]:
     relative = {
@@ -236,8 +235,8 @@ class LocalSelfAttention2DBase(KerasMixin):
       recompute_qkv=lambda earlier: self._project(source, recompute_barrier(earlier, projection)),
       **self._window_arguments(),
     )
-    outputs = tf.reshape(attended, tf.concat([tf.shape(attended)[:3], [self.filters]], axis=0))
-    return self.activation(tf.ensure_shape(outputs, [*attended.shape[:3], self.filters]))
+    outputs = tf.reshape(attended, [*sizes(attended)[:3], self.filters])
+    return self.activation(with_static_shape(outputs, [*attended.shape[:3], self.filters]))
 
   def attention_weights(self, inputs: Any, pixels: Any = None) -> tf.Tensor:
     """Returns the softmax weights of each window, for visualization. The layer must be built.

@@ -9,6 +9,7 @@ import tensorflow as tf
 from sasa_tf import ops
 from sasa_tf.layers.checks import require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
+from sasa_tf.ops.checks import with_static_shape
 
 
 class NonLocal2DBase(KerasMixin):
@@ -122,7 +123,7 @@ class NonLocal2DBase(KerasMixin):
       scale=query.shape[-1] ** -0.5 if self.scale is None else self.scale,
     )
     outputs = project(tf.squeeze(attended, axis=3), self.output_kernel)
-    return inputs + self.norm(tf.ensure_shape(outputs, inputs.shape), training=training)
+    return inputs + self.norm(with_static_shape(outputs, inputs.shape), training=training)
 
   def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:
     """Returns the shape of the input."""

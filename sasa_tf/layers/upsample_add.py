@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from sasa_tf.layers.keras_mixin import KerasMixin
+from sasa_tf.ops.checks import sizes, with_static_shape
 
 
 class UpsampleAdd2DBase(KerasMixin):
@@ -27,10 +28,10 @@ class UpsampleAdd2DBase(KerasMixin):
   def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
     """Adds the upsampled coarse map to the fine one: [B, H, W, C]."""
     coarse, fine = map(tf.convert_to_tensor, inputs)
-    _, height, width, _ = tf.unstack(tf.shape(fine))
+    _, height, width, _ = sizes(fine)
     # Repeats, because the gradient of resizing does not exist for every dtype and device.
     repeated = tf.repeat(tf.repeat(coarse, 2, axis=1), 2, axis=2)[:, :height, :width]
-    return tf.ensure_shape(repeated + fine, fine.shape)
+    return with_static_shape(repeated + fine, fine.shape)
 
   def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
     """Returns the shape of the fine map."""

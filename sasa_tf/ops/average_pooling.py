@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from sasa_tf.ops.checks import sizes, with_static_shape
+
 
 def average_pool_2d(inputs: tf.Tensor, size: int) -> tf.Tensor:
   """`tf.nn.avg_pool2d(inputs, size, size, "SAME")` with a gradient that is fast in XLA.
@@ -48,6 +50,7 @@ def average_pool_heads(outputs: tf.Tensor, size: int) -> tf.Tensor:
   if size == 1:
     return outputs
   heads: Any = outputs.shape[3:]
-  flat = tf.reshape(outputs, tf.concat([tf.shape(outputs)[:3], [heads.num_elements()]], axis=0))
-  pooled = average_pool_2d(tf.ensure_shape(flat, [*outputs.shape[:3], None]), size)
-  return tf.reshape(pooled, tf.concat([tf.shape(pooled)[:3], heads], axis=0))
+  channels = heads.num_elements()
+  flat = tf.reshape(outputs, [*sizes(outputs)[:3], channels])
+  pooled = average_pool_2d(with_static_shape(flat, [*outputs.shape[:3], channels]), size)
+  return tf.reshape(pooled, [*sizes(pooled)[:3], *heads])

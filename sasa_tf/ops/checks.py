@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, cast
 
 import tensorflow as tf
 
+from sasa_tf.ops.export_context import is_tracing_for_export
 from sasa_tf.ops.types import BORDERS, Border, IntOrPair
 from sasa_tf.ops.window import WindowGeometry
 
@@ -19,6 +21,48 @@ def softmax_dtype(dtype: tf.DType) -> tf.DType:
 def static_size(tensor: tf.Tensor | tf.TensorSpec, axis: int) -> int:
   """Returns the size of an axis that is static, such as N and D of checked arguments."""
   return cast("int", tensor.shape[axis])
+
+
+Size = Any  # an int if static, else a scalar tensor
+
+
+def sizes(tensor: tf.Tensor) -> list[Size]:
+  """Returns the shape, each size an int if static and else a scalar tensor."""
+  if tensor.shape.is_fully_defined():
+    return tensor.shape.as_list()
+  dynamic = tf.unstack(tf.shape(tensor))
+  return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
+
+
+def with_static_shape(tensor: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
+  """Returns a tensor of this module's own computation with the static shape that it has.
+
+  Unlike `tf.ensure_shape` it adds no operation to the graph: exported graphs may only hold
+  operations that LiteRT and ONNX have.
+  """
+  if not tf.executing_eagerly():
+    tensor.set_shape(shape)
+  return tensor
+
+
+def require_shape(tensor: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
+  """Returns an argument with the static shape `shape`.
+
+  Sizes that are unknown when the graph is built are compared when it runs, except in exported
+  graphs, which may only hold operations that LiteRT and ONNX have.
+
+  Raises:
+    ValueError: a size that is known differs.
+    tf.errors.InvalidArgumentError: a size differs when the graph runs.
+  """
+  known = tensor.shape
+  if known.rank == len(shape) and all(
+    size is None or size == known[axis] for axis, size in enumerate(shape)
+  ):
+    return tensor
+  if is_tracing_for_export():
+    return with_static_shape(tf.identity(tensor), shape)
+  return tf.ensure_shape(tensor, shape)
 
 
 def int_pair(name: str, value: IntOrPair | list[int]) -> tuple[int, int]:

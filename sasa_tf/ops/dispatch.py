@@ -174,7 +174,12 @@ def _is_eager_and_small(request: AttentionRequest) -> bool:
 # pass, from 4 x 4 to 56 x 56 pixels, heads 2 to 64 wide, windows of 3 to 7, with and without XLA.
 _SELECTION_RULES: tuple[tuple[Callable[[AttentionRequest], bool], str, str], ...] = (
   (lambda r: not r.window_mask, "blocked", "only blocks support window_mask=False"),
-  (lambda r: r.geometry.size == 1, "reference", "windows of one pixel share no keys"),
+  (
+    # LiteRT lacks the patches of the reference.
+    lambda r: r.geometry.size == 1 and not is_tracing_for_export(),
+    "reference",
+    "windows of one pixel share no keys",
+  ),
   (_is_eager_and_small, "reference", "few eager operations on a small input"),
   (lambda r: _fused_rejection(r) is None, "fused", "one compiled kernel forward, one backward"),
   (lambda r: True, "blocked", "matrix products, without K x K copies of keys and values"),

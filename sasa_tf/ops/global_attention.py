@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import as_heads, softmax_dtype
+from sasa_tf.ops.checks import as_heads, require_shape, sizes, softmax_dtype
 
 
 def _checked_tables(
@@ -46,9 +46,9 @@ def _relative_logits(
     relative_columns: [2W - 1, D] likewise.
 
   Returns:
-    [B, N, H, W, H, W].
+    [B * N, H * W, H * W].
   """
-  height, width = tf.unstack(tf.shape(query)[1:3])
+  batch, height, width, heads, _ = sizes(query)
 
   def embeddings(table, size):  # [D, query, key]
     positions = tf.range(size)
@@ -58,7 +58,10 @@ def _relative_logits(
 
   rows = tf.einsum("bijnd,dia->bnija", query, embeddings(relative_rows, height))
   columns = tf.einsum("bijnd,djc->bnijc", query, embeddings(relative_columns, width))
-  return rows[..., :, None] + columns[..., None, :]
+  # At most four dimensions, which all backends support.
+  queries = batch * heads * height * width
+  logits = tf.reshape(rows, [queries, height, 1]) + tf.reshape(columns, [queries, 1, width])
+  return tf.reshape(logits, [batch * heads, height * width, height * width])
 
 
 def global_attention_2d(
@@ -104,14 +107,14 @@ def global_attention_2d(
     )
   tables = _checked_tables(relative_rows, relative_columns, query)
   if tables:  # else tables too small for an image of unknown size would be read out of bounds
-    sizes = [
+    image = [
       None if length is None else (length + 1) // 2 for length in (t.shape[0] for t in tables)
     ]
-    query = tf.ensure_shape(query, [None, *sizes, None, None])
+    query = require_shape(query, [None, *image, None, None])
   dtype = softmax_dtype(query.dtype)
 
   def split_heads(images):  # [B, H, W, N, D] -> [B * N, H * W, D]
-    batch, height, width, heads, channels = tf.unstack(tf.shape(images))
+    batch, height, width, heads, channels = sizes(images)
     images = tf.transpose(tf.cast(images, dtype), [0, 3, 1, 2, 4])
     # No size is -1, which could not be inferred for an empty batch.
     return tf.reshape(images, [batch * heads, height * width, channels])
@@ -119,8 +122,8 @@ def global_attention_2d(
   scaled = tf.cast(query, dtype) * scale
   logits = tf.matmul(split_heads(scaled), split_heads(key), transpose_b=True)  # [B * N, HW, H'W']
   if tables:
-    logits += tf.reshape(_relative_logits(scaled, *tables), tf.shape(logits))
+    logits += _relative_logits(scaled, *tables)
   attended = tf.matmul(tf.nn.softmax(logits), split_heads(value))  # [B * N, HW, V]
-  batch, height, width, heads, _ = tf.unstack(tf.shape(query))
+  batch, height, width, heads, _ = sizes(query)
   attended = tf.reshape(attended, [batch, heads, height, width, value.shape[-1]])
   return tf.cast(tf.transpose(attended, [0, 2, 3, 1, 4]), value.dtype)

@@ -15,6 +15,7 @@ from sasa_tf.ops.checks import (
   require_logits,
   softmax_dtype,
   window_geometry,
+  with_static_shape,
 )
 from sasa_tf.ops.qkv_packing import RecomputeQkv
 from sasa_tf.ops.types import Border, ImplementationName, IntOrPair
@@ -114,7 +115,7 @@ def local_attention_2d(
     output = selected.attend(
       query, key, value, rows, columns, geometry, scale, window_mask=window_mask
     )
-    return tf.ensure_shape(output, query.shape)
+    return with_static_shape(output, query.shape)
 
 
 def local_attention_2d_qkv_packed(
@@ -174,8 +175,8 @@ def local_attention_2d_qkv_packed(
       recompute_qkv=None if _saves_qkv(query) else recompute_qkv,
       pool_size=pool_size,
     )
-    sizes = [None if size is None else -(-size // pool_size) for size in query.shape[1:3]]
-    return tf.ensure_shape(output, [query.shape[0], *sizes, *query.shape[3:]])
+    pooled = [None if size is None else -(-size // pool_size) for size in query.shape[1:3]]
+    return with_static_shape(output, [query.shape[0], *pooled, *query.shape[3:]])
 
 
 def local_attention_weights(

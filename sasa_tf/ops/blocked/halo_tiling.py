@@ -9,23 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import softmax_dtype, static_size
+from sasa_tf.ops.checks import Size, sizes, softmax_dtype, static_size
 from sasa_tf.ops.window import WindowGeometry
 from sasa_tf.ops.xla_barriers import fusion_barrier, target_device
-
-Size = Any  # an int if static, else a scalar tensor
-
-
-def sizes(tensor: tf.Tensor) -> list[Size]:
-  """Returns the shape, each size an int if static and else a scalar tensor."""
-  if tensor.shape.is_fully_defined():
-    return tensor.shape.as_list()
-  dynamic = tf.unstack(tf.shape(tensor))
-  return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
 
 
 def _swap(tensor: tf.Tensor, shape: list[Size]) -> tf.Tensor:

@@ -61,7 +61,7 @@ def _window_bias(
   window_mask: bool,
   dtype: tf.DType,
 ) -> tf.Tensor:
-  """Returns q.r and window mask of one axis, over the block's reach.
+  """Returns q.r of one axis over the block's reach.
 
   Args:
     offset_logits: [offsets, G, queries], q.r of that axis; None without positions.
@@ -71,17 +71,11 @@ def _window_bias(
     dtype: dtype of the bias.
 
   Returns:
-    [G, reach, queries].
+    [G, reach, queries], 0 outside of the window.
   """
-  kernel, reach, block = tiling.geometry.kernel_size[axis], tiling.reach[axis], tiling.block
-  # Position of each key of the reach in the window of each query: [reach][block].
-  positions = [[key - query for query in range(block[axis])] for key in range(reach)]
-  masked = [[not 0 <= position < kernel and window_mask for position in p] for p in positions]
-  mask = tf.where(tf.constant(masked), tf.constant(MASKED_LOGIT, dtype), tf.constant(0.0, dtype))
-  mask = mask[:, :, None] if axis == 0 else mask[:, None]
-  mask = tf.reshape(tf.broadcast_to(mask, [reach, *block]), [1, reach, math.prod(block)])
+  reach, block = tiling.reach[axis], tiling.block
   if offset_logits is None:
-    return mask
+    return tf.zeros([1, reach, math.prod(block)], dtype)
   # Relative to the previous query, the window of a query is shifted by one key.
   lines = tf.reshape(offset_logits, [offset_logits.shape[0], -1, *block])
   lines = tf.transpose(lines, [1, 3, 2, 0] if axis == 0 else [1, 2, 3, 0])
@@ -90,18 +84,27 @@ def _window_bias(
   bias = bias[..., first : first + reach]
   # Back to [G, reach, rows, columns].
   bias = tf.transpose(bias, [0, 3, 2, 1] if axis == 0 else [0, 3, 1, 2])
-  return tf.reshape(bias, [-1, reach, math.prod(block)]) + mask
+  return tf.reshape(bias, [-1, reach, math.prod(block)])
 
 
-def _border_bias(
-  tiling: HaloTiling, axis: int, batch: tf.Tensor | int, dtype: tf.DType
-) -> tf.Tensor:
-  """Returns the border mask of one axis, [G, tile, 1]: 0 inside the image, masked outside."""
+def _window_mask(tiling: HaloTiling, axis: int, dtype: tf.DType) -> tf.Tensor:
+  """Returns the window mask of one axis over the block's reach, [1, reach, queries]."""
+  kernel, reach, block = tiling.geometry.kernel_size[axis], tiling.reach[axis], tiling.block
+  # Position of each key of the reach in the window of each query: [reach][block].
+  positions = [[key - query for query in range(block[axis])] for key in range(reach)]
+  masked = [[not 0 <= position < kernel for position in p] for p in positions]
+  mask = tf.where(tf.constant(masked), tf.constant(MASKED_LOGIT, dtype), tf.constant(0.0, dtype))
+  mask = mask[:, :, None] if axis == 0 else mask[:, None]
+  return tf.reshape(tf.broadcast_to(mask, [reach, *block]), [1, reach, math.prod(block)])
+
+
+def outside_image(tiling: HaloTiling, axis: int, batch: tf.Tensor | int) -> tf.Tensor:
+  """Returns whether each row (column) of the tiles is outside the image, [G, tile, 1]."""
   rate, block = tiling.rates[axis], tiling.block[axis]
   halo = 0 if tiling.single[axis] else tiling.halo[axis]
   first = tf.range(tiling.counts[axis])[:, None] * block - halo
   pixel = (first + tf.range(tiling.tile[axis])) * rate + tf.range(rate)[:, None, None]
-  outside = tf.cast((pixel < 0) | (pixel >= tiling.image[axis]), dtype)  # [phases, blocks, tile]
+  outside = (pixel < 0) | (pixel >= tiling.image[axis])  # [phases, blocks, tile]
   (row_blocks, column_blocks), (row_rate, column_rate) = tiling.counts, tiling.rates
   if axis == 0:
     multiples: Any = [batch, column_rate, 1, column_blocks, 1]
@@ -109,7 +112,7 @@ def _border_bias(
   else:
     multiples = [batch * row_rate, 1, row_blocks, 1, 1]
     outside = tf.tile(outside[None, :, None], multiples)
-  return tf.reshape(outside, [-1, tiling.tile[axis], 1]) * MASKED_LOGIT
+  return tf.reshape(outside, [-1, tiling.tile[axis], 1])
 
 
 def _lse(*logits: tf.Tensor) -> tf.Tensor:
@@ -143,6 +146,43 @@ def _outside_lse(rows: tf.Tensor, columns: tf.Tensor, tiling: HaloTiling) -> tf.
   return _lse(*parts)
 
 
+def _reach_bias(
+  queries: tf.Tensor,
+  rows: tf.Tensor | None,
+  columns: tf.Tensor | None,
+  tiling: HaloTiling,
+  window_mask: bool,
+) -> list[tf.Tensor]:
+  """Returns the row term and the column term of q.r over the reach, each [G, reach, queries]."""
+  offset_logits = (None, None)
+  if rows is not None and columns is not None:
+    if not window_mask:
+      rows, columns = (_extend_table(x, tiling, i) for i, x in enumerate((rows, columns)))
+    offset_logits = _offset_logits(queries, rows, columns)
+  return [
+    _window_bias(logits, tiling, axis, window_mask, queries.dtype)
+    for axis, logits in enumerate(offset_logits)
+  ]
+
+
+def unmasked_bias(
+  queries: tf.Tensor,
+  rows: tf.Tensor | None,
+  columns: tf.Tensor | None,
+  tiling: HaloTiling,
+  window_mask: bool,
+) -> list[tf.Tensor]:
+  """Returns the row term and the column term of q.r without masks, each [G, tile, queries].
+
+  The arguments are those of `separable_bias`.
+  """
+  full = _reach_bias(queries, rows, columns, tiling, window_mask)
+  return [
+    term[:, margin : margin + size]
+    for term, margin, size in zip(full, tiling.margin, tiling.tile, strict=True)
+  ]
+
+
 def separable_bias(
   queries: tf.Tensor,
   rows: tf.Tensor | None,
@@ -163,20 +203,14 @@ def separable_bias(
     batch: number of images times heads.
     window_mask: see `local_attention_2d`.
   """
-  offset_logits = (None, None)
-  if rows is not None and columns is not None:
-    if not window_mask:
-      rows, columns = (_extend_table(x, tiling, i) for i, x in enumerate((rows, columns)))
-    offset_logits = _offset_logits(queries, rows, columns)
-  full = [
-    _window_bias(logits, tiling, axis, window_mask, queries.dtype)
-    for axis, logits in enumerate(offset_logits)
-  ]
+  full = _reach_bias(queries, rows, columns, tiling, window_mask)
+  if window_mask:
+    full = [term + _window_mask(tiling, axis, term.dtype) for axis, term in enumerate(full)]
   terms = []
   for axis, (term, margin) in enumerate(zip(full, tiling.margin, strict=True)):
     term = term[:, margin : margin + tiling.tile[axis]]
     if tiling.geometry.border == "mask":
-      term += _border_bias(tiling, axis, batch, queries.dtype)
+      term += tf.cast(outside_image(tiling, axis, batch), queries.dtype) * MASKED_LOGIT
     terms.append(term)
   outside_lse = None
   if tiling.geometry.border == "zero":

@@ -15,11 +15,17 @@ from typing import Any
 import tensorflow as tf
 
 from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
-from sasa_tf.ops.blocked.halo_tiling import sizes
-from sasa_tf.ops.checks import int_pair, require_floating, softmax_dtype, static_size
+from sasa_tf.ops.checks import (
+  int_pair,
+  require_floating,
+  sizes,
+  softmax_dtype,
+  static_size,
+  with_static_shape,
+)
 from sasa_tf.ops.compiled import fused_stem
 from sasa_tf.ops.dispatch import auto_may_use_compiled_kernels
-from sasa_tf.ops.stem.block_attention import block_tables, padding_mask, relative_embeddings
+from sasa_tf.ops.stem.block_attention import block_tables, mask_padding, relative_embeddings
 from sasa_tf.ops.stem.block_partition import BlockPartition
 from sasa_tf.ops.types import IntOrPair
 from sasa_tf.ops.xla_barriers import recompute_barrier, target_device
@@ -144,8 +150,8 @@ def block_attention_2d_absorbed(
       attended = _attend_in_chunks(stock, inputs, *weights)
     else:
       attended = stock(inputs, *weights)
-    output_size = tf.concat([tf.shape(inputs)[:3], [heads * depth]], axis=0)
-    return tf.ensure_shape(tf.reshape(attended, output_size), [*inputs.shape[:3], heads * depth])
+    output = tf.reshape(attended, [*sizes(inputs)[:3], heads * depth])
+    return with_static_shape(output, [*inputs.shape[:3], heads * depth])
 
 
 def _attend_in_chunks(
@@ -244,6 +250,4 @@ def _logits(
   if position_kernel is not None:
     kernel: Any = position_kernel
     logits += tf.add_n([blocks[:, :, None, None, c] * kernel[..., c] for c in channels])
-  if partition.is_ragged:
-    logits += padding_mask(partition, logits.dtype)
-  return logits
+  return mask_padding(logits, partition)

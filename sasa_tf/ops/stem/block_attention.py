@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import as_heads, int_pair, relative_tables, softmax_dtype, static_size
+from sasa_tf.ops.bounded_masks import mask_logits
+from sasa_tf.ops.checks import (
+  as_heads,
+  int_pair,
+  relative_tables,
+  softmax_dtype,
+  static_size,
+  with_static_shape,
+)
+from sasa_tf.ops.export_context import is_tracing_for_export
 from sasa_tf.ops.reference import MASKED_LOGIT
 from sasa_tf.ops.stem.block_partition import BlockPartition
 from sasa_tf.ops.types import IntOrPair
@@ -41,10 +50,15 @@ def relative_embeddings(rows: tf.Tensor, columns: tf.Tensor, block: tuple[int, i
   return tf.concat(halves, axis=-1)
 
 
-def padding_mask(partition: BlockPartition, dtype: tf.DType) -> tf.Tensor:
-  """Returns the bias that excludes padding from the softmax, [G, 1, 1, P] by the key's position."""
-  inside = partition.split(tf.ones([*partition.image, 1], dtype))  # [G, P, 1]
-  return (1.0 - tf.linalg.matrix_transpose(inside)[:, None]) * MASKED_LOGIT
+def mask_padding(logits: tf.Tensor, partition: BlockPartition) -> tf.Tensor:
+  """Returns logits [G, any, any, P] whose softmax excludes padding, by the key's position."""
+  if not partition.is_ragged:
+    return logits
+  inside = partition.split(tf.ones([*partition.image, 1], logits.dtype))  # [G, P, 1]
+  inside = tf.linalg.matrix_transpose(inside)[:, None]
+  if is_tracing_for_export():
+    return mask_logits(logits, inside > 0.5, attended=1)
+  return logits + (1.0 - inside) * MASKED_LOGIT
 
 
 def block_tables(
@@ -74,9 +88,7 @@ def _weights(
   if relative_rows is not None and relative_columns is not None:
     embeddings = relative_embeddings(relative_rows, relative_columns, partition.block)
     logits += tf.einsum("gpnd,pqd->gnpq", queries, embeddings)
-  if partition.is_ragged:
-    logits += padding_mask(partition, logits.dtype)
-  return tf.nn.softmax(logits)
+  return tf.nn.softmax(mask_padding(logits, partition))
 
 
 def _checked(
@@ -138,7 +150,7 @@ def block_attention_2d(
     attended = tf.einsum("gnpq,gqnd->gpnd", weights, _split_heads(value, partition))
     attended = tf.reshape(attended, [partition.count, partition.positions, heads * width])
     images = partition.join(tf.cast(attended, value.dtype))
-    return tf.ensure_shape(tf.reshape(images, [*partition.image, heads, width]), value.shape)
+    return with_static_shape(tf.reshape(images, [*partition.image, heads, width]), value.shape)
 
 
 def block_attention_weights(

@@ -12,7 +12,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from sasa_tf.ops.blocked.halo_tiling import Size, sizes
+from sasa_tf.ops.checks import Size, sizes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import require_floating, softmax_dtype, static_size
+from sasa_tf.ops.checks import require_floating, softmax_dtype, static_size, with_static_shape
 from sasa_tf.ops.stem.block_partition import BlockPartition
 
 # Shapes in letters; dimensions with the same letter have the same size.
@@ -156,4 +156,4 @@ def spatial_value_mixture(
     mixed = spatial_value_kernels(kernels, rows, columns, vectors)
     partition = BlockPartition.of(inputs, block)
     values = tf.einsum("gpc,pcf->gpf", partition.split(inputs), tf.cast(mixed, inputs.dtype))
-    return tf.ensure_shape(partition.join(values), [*inputs.shape[:3], kernels.shape[2]])
+    return with_static_shape(partition.join(values), [*inputs.shape[:3], kernels.shape[2]])
