@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import tensorflow as tf
 
 from sasa_tf.ops.checks import static_size
+
+# Relative rounding error of the softmax's dtypes.
+_EPSILON = {tf.float32: 2.0**-23, tf.float64: 2.0**-52}
 
 
 def mask_logits(logits: tf.Tensor, mask: tf.Tensor, attended: int) -> tf.Tensor:
@@ -22,12 +24,11 @@ def mask_logits(logits: tf.Tensor, mask: tf.Tensor, attended: int) -> tf.Tensor:
   lowest one by a distance that depends on the number of keys alone.
 
   Args:
-    logits: [..., keys].
+    logits: [..., keys], float32 or float64.
     mask: whether a key takes part; broadcast to `logits`.
     attended: the lowest number of keys that take part for any query, at least 1.
   """
-  ratio = static_size(logits, -1) / attended
-  epsilon = float(np.finfo(logits.dtype.as_numpy_dtype).eps)
-  distance = max(0.0, math.log(ratio)) - math.log(epsilon)
+  ratio = max(1.0, static_size(logits, -1) / attended)
+  distance = math.log(ratio) - math.log(_EPSILON[logits.dtype])
   lowest = tf.reduce_min(logits, axis=-1, keepdims=True)
   return tf.where(mask, logits, lowest - distance)

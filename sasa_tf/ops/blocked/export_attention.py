@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import tensorflow as tf
 
 from sasa_tf.ops.blocked.halo_tiling import HaloTiling
@@ -20,14 +19,18 @@ from sasa_tf.ops.precision import product
 
 def _window(tiling: HaloTiling) -> tf.Tensor:
   """Returns whether each key of a tile is in the window of each query, [1, queries, tile]."""
-  axes = []
-  for axis in (0, 1):
-    position = np.arange(tiling.tile[axis]) - np.arange(tiling.block[axis])[:, None]
-    position += tiling.margin[axis]
-    axes.append((position >= 0) & (position < tiling.geometry.kernel_size[axis]))
-  rows, columns = axes  # [block, tile] of each axis
-  window = rows[:, None, :, None] & columns[None, :, None, :]
-  return tf.constant(window.reshape(1, math.prod(tiling.block), math.prod(tiling.tile)))
+  rows, columns = (  # [block][tile] of each axis
+    [[0 <= key + margin - query < kernel for key in range(tile)] for query in range(block)]
+    for kernel, margin, block, tile in zip(
+      tiling.geometry.kernel_size, tiling.margin, tiling.block, tiling.tile, strict=True
+    )
+  )
+  window = [
+    [row and column for row in row_keys for column in column_keys]
+    for row_keys in rows
+    for column_keys in columns
+  ]
+  return tf.constant([window])
 
 
 def attended_keys(
