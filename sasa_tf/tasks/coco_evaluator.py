@@ -10,14 +10,46 @@ import numpy as np
 from sasa_tf.compat.model_garden import HookedCOCOEvaluator
 from sasa_tf.errors import UserError
 
+# What pycocotools raises for other files.
+_INVALID_FILE_ERRORS = (
+  OSError,
+  ValueError,
+  TypeError,
+  KeyError,
+  AttributeError,
+  AssertionError,
+  RecursionError,
+)
+
 
 class COCOEvaluator(HookedCOCOEvaluator):
   """Model Garden's COCO evaluator, with these differences.
 
-  * Images that are missing from the annotation file are an error that names them.
+  * An unreadable annotation file and images that are missing from it are errors that name them.
   * `per_category_metrics` yields "AP/NAME" and "AP50/NAME" for each category. Model Garden's
     evaluator needs a fork of pycocotools, and yields nothing without it.
   """
+
+  def __init__(self, annotation_file: str | None, **options: Any):
+    """Reads the annotation file.
+
+    Args:
+      annotation_file: COCO instances file; None for the boxes of the records.
+      **options: see Model Garden's evaluator.
+
+    Raises:
+      UserError: the file cannot be read, or is no instances file.
+    """
+    try:
+      super().__init__(annotation_file, **options)
+    except _INVALID_FILE_ERRORS as error:
+      if not annotation_file:
+        raise
+      raise UserError(
+        f"task.annotation_file={annotation_file} cannot be read ({type(error).__name__}: {error}). "
+        "Expected a COCO instances file in UTF-8, such as make_tfrecords writes. Omit "
+        "task.annotation_file to use the boxes of the TFRecords."
+      ) from error
 
   def evaluate(self) -> dict[str, np.float32]:
     """Returns {metric: value} over all images.

@@ -96,6 +96,32 @@ def test_next_command_has_all_required_flags(tmp_path, capsys):
   assert report.rstrip().endswith(command)
 
 
+# Valid entries among such as hostile or careless programs write.
+HOSTILE_INSTANCES = """\ufeff{
+  "images": [
+    {"id": 7, "file_name": ".\\\\1.jpg", "height": 1e400, "width": "40"},
+    {"id": 8, "file_name": "../images/1.jpg"}, {"id": 9223372036854775808, "file_name": "1.jpg"},
+    {"id": 3, "file_name": "a\\u0000b.jpg"}, {"id": 4, "file_name": "\\ud800.jpg"}, 5],
+  "annotations": [
+    {"id": 1, "image_id": 7, "category_id": 1, "bbox": [1, 1, 4, 4], "iscrowd": "0", "area": NaN},
+    {"id": 2, "image_id": 7, "category_id": 1, "bbox": [1, 1, LONG, 4]}, {"image_id": []}],
+  "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "Cat "}, {"id": "3", "name": "x"}]
+}""".replace("LONG", "9" * 5000)
+
+
+def test_conversion_of_hostile_annotations_reports_them(images, tmp_path, capsys):
+  (tmp_path / "a.json").write_text(HOSTILE_INSTANCES)
+  arguments = [f"--input={images}/cat", f"--annotations={tmp_path}/a.json"]
+  _run("coco", *arguments, f"--output={tmp_path}/out", "--num_processes=1")
+  output, stderr = capsys.readouterr()
+  assert "train  1 example, 2 classes and background, 1 shard, 5 broken images skipped" in output
+  assert "1 box: cat 1, Cat 0" in output and "crowds" not in output
+  assert "category without a valid id 1, not a finite number 1, of an image" in output
+  assert "with an invalid area 1, with an invalid size 1" in output
+  assert "Warning: classes that differ only in case" in stderr
+  assert stderr.count("Skipped ") == 5
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [

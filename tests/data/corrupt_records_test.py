@@ -26,13 +26,14 @@ def example(encoded=JPEG, labels=(3,), boxes=None, source_id=None):
     )
   if source_id is not None:
     features["image/source_id"] = tf.train.Feature(
-      bytes_list=tf.train.BytesList(value=[source_id.encode()])
+      bytes_list=tf.train.BytesList(value=[source_id.encode("utf-8", "surrogateescape")])
     )
   return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
 INVALID = {
   "text": (example(b"<html>not found</html>", source_id="17"), "image '17': .*start with b'<html"),
+  "id that is no text": (example(b"", source_id="caf\udce9"), r"image 'caf\\xe9': .* empty"),
   "zero bytes": (example(b""), "image/encoded is missing or empty"),
   "no image": (example(None), "image/encoded is missing or empty"),
   "truncated JPEG": (example(JPEG[: len(JPEG) // 2]), "is not an image"),

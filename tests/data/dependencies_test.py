@@ -14,7 +14,7 @@ ALLOWED = {
   "preview_images": {"errors"},
   "conversion_report": {"tfrecord"},
   "tfrecord": {"errors", "inputs", "labels"},
-  "integrity": {"tfrecord"},
+  "integrity": {"inputs", "tfrecord"},
   "classification": {"errors", "inputs", "labels", "preview_images", "tfrecord"},
   "detection": {"errors", "inputs", "labels", "preview_images", "tfrecord"},
 }

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 
 import pytest
 
@@ -192,6 +193,17 @@ def test_voc_files(tmp_path):
   reasons = (tmp_path / "out/skipped-train.txt").read_text().splitlines()
   for number in range(len(HOSTILE_XML)):
     assert sum(f"Annotations/{number}.xml: " in line for line in reasons) == 1
+
+
+def test_pipes_are_skipped(tmp_path):
+  root = box_data.write_voc(tmp_path / "voc", dict.fromkeys("abc", box_data.voc_xml()))
+  for name in ("Annotations/a.xml", "JPEGImages/b.jpg"):
+    (root / name).unlink()
+    os.mkfifo(root / name)
+  split = voc.convert(root, tmp_path / "out", classes="cat", num_processes=1).splits["train"]
+  assert (split.examples, split.skipped) == (1, 2)
+  reasons = (tmp_path / "out/skipped-train.txt").read_text()
+  assert reasons.count("not a regular file, but a pipe, socket or device") == 2
 
 
 def test_voc_file_names(tmp_path):

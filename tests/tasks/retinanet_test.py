@@ -11,6 +11,7 @@ from sasa_tf.configs import retinanet as configs
 from sasa_tf.errors import UserError
 from sasa_tf.tasks import retinanet
 from sasa_tf.tasks.coco_categories import COCO_IDS
+from sasa_tf.tasks.coco_evaluator import COCOEvaluator
 from tests.tasks.detection_records import SCENES, write_annotations, write_scenes
 
 SMALL = {
@@ -186,6 +187,21 @@ def test_annotations_of_other_images_raise_an_error(records, tmp_path):
   file = write_annotations(tmp_path / "a.json", first_id=3)
   with pytest.raises(UserError, match=r"no images with the ids 1, 2, which .* \(2 of 3 images\)"):
     evaluate(task_of(records, annotation_file=file))
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    *("", "{", "[]", "5", "[" * 100_000, "\ufeff{}", '{"annotations": [5]}', '{"images": 5}'),
+    *('{"images": [{}], "annotations": []}', '{"annotations": [{"id": 1}]}'),
+  ],
+)
+def test_invalid_annotation_file_raises_an_error(tmp_path, content):
+  (tmp_path / "a.json").write_text(content)
+  with pytest.raises(UserError, match=r"task\.annotation_file=.*a\.json cannot be read"):
+    COCOEvaluator(annotation_file=str(tmp_path / "a.json"), include_mask=False)
+  with pytest.raises(UserError, match="nowhere"):
+    COCOEvaluator(annotation_file="nowhere", include_mask=False)
 
 
 @pytest.mark.parametrize("name", ["train_data", "validation_data"])

@@ -8,6 +8,7 @@ import sys
 from sasa_tf.data.classification.examples import classification_example
 from sasa_tf.data.classification.folder_scan import ImageFile, scan_image_folder
 from sasa_tf.data.errors import BrokenImageError, DatasetError
+from sasa_tf.data.inputs.regular_files import read_bytes
 from sasa_tf.data.tfrecord.image_example import EncodedExample
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, write_dataset
 from sasa_tf.data.tfrecord.splits import hold_out, plan_split, shuffled
@@ -80,7 +81,7 @@ def _name(file: ImageFile) -> str:
 def _encode(file: ImageFile, root: str, class_names: tuple[str, ...]) -> EncodedExample:
   path = os.path.join(root, file.name)
   try:
-    encoded = pathlib.Path(path).read_bytes()
+    encoded = read_bytes(path)
     return classification_example(encoded, file.label, class_names[file.label], file.name)
   except OSError as error:
     raise BrokenImageError(f"{path}: {error.strerror}") from error

@@ -20,6 +20,7 @@ from sasa_tf.data.detection.box_stats import (
 )
 from sasa_tf.data.detection.boxes import AnnotatedImage, BoxClasses, CheckedImage, check_boxes
 from sasa_tf.data.errors import BrokenImageError, DatasetError
+from sasa_tf.data.inputs.regular_files import read_bytes
 from sasa_tf.data.inputs.values import one_line
 from sasa_tf.data.tfrecord.image_example import (
   EncodedExample,
@@ -253,7 +254,7 @@ def _encode(image: AnnotatedImage, class_names: Sequence[str]) -> EncodedExample
   if image.error:
     raise BrokenImageError(f"{image.origin}: {image.error}")
   try:
-    return detection_example(pathlib.Path(image.path).read_bytes(), image, class_names)
+    return detection_example(read_bytes(image.path), image, class_names)
   except OSError as error:
     raise BrokenImageError(f"{image.origin}: {image.path}: {error.strerror}") from error
   except BrokenImageError as error:

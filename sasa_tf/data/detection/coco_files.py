@@ -127,8 +127,8 @@ def join_annotations(
   known = {category["id"] for category in file.categories}
   for position, entry in enumerate(file.annotations):
     annotation = entry if isinstance(entry, dict) else {}
-    name = f"annotation {shown(annotation['id'])}" if "id" in annotation else ""
-    name = name or f"annotations[{position}]"
+    annotation_id = _get_id(annotation)
+    name = f"annotations[{position}]" if annotation_id is None else f"annotation {annotation_id}"
     image_id, category_id = _get_id(annotation, "image_id"), _get_id(annotation, "category_id")
     if image_id not in boxes:
       kind = "of an image that is not listed"

@@ -2,10 +2,9 @@
 
 import codecs
 import os
-import pathlib
-import stat
 
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.inputs.regular_files import read_bytes
 
 # UTF-32 first, because its mark begins with that of UTF-16.
 _BYTE_ORDER_MARKS = {
@@ -28,23 +27,6 @@ _SUGGESTED = ("gb18030", "big5", "cp932", "euc_kr", "cp1252")
 
 class TextError(ValueError):
   """A file is not the text that was expected; the message is a reason without the file's name."""
-
-
-def read_bytes(path: str | os.PathLike) -> bytes:
-  """Reads a regular file.
-
-  Raises:
-    TextError: if it is a pipe or a device, which may never end.
-    OSError: if it cannot be read.
-  """
-  path = pathlib.Path(path)
-  try:
-    mode = path.stat().st_mode
-  except ValueError as error:  # a NUL in the name
-    raise TextError(f"not a file name ({error})") from error
-  if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-    raise TextError("not a regular file, but a pipe, socket or device; save its content to a file")
-  return path.read_bytes()
 
 
 def read_text(path: str | os.PathLike) -> str:

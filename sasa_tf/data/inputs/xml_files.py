@@ -5,7 +5,8 @@ import os
 import re
 from xml.etree import ElementTree
 
-from sasa_tf.data.inputs.text_files import TextError, decode, read_bytes
+from sasa_tf.data.inputs.regular_files import read_bytes
+from sasa_tf.data.inputs.text_files import TextError, decode
 
 # A declaration that matches is ASCII, so the file is not UTF-16 or UTF-32, whatever it declares.
 _DECLARATION = re.compile(

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from sasa_tf.data.inputs.values import one_line
+
 _BATCH_SIZE = 64
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
@@ -57,11 +59,12 @@ def validate_record(record: bytes, schema: RecordSchema) -> str | None:
     parsed = tf.io.parse_single_example(record, _features(schema))
   except tf.errors.InvalidArgumentError as error:
     return f"not an example with the expected features: {error.message.splitlines()[0]}"
-  name = (parsed["image/source_id"].numpy() or parsed["image/filename"].numpy()).decode()
+  name = parsed["image/source_id"].numpy() or parsed["image/filename"].numpy()
+  name = name.decode("utf-8", "backslashreplace")
   problem = _image_problem(parsed[schema.image_key].numpy(), schema) or _label_problem(
     parsed, schema
   )
-  return f"image {name!r}: {problem}" if problem and name else problem
+  return f"image '{one_line(name)}': {problem}" if problem and name else problem
 
 
 def _image_problem(encoded: bytes, schema: RecordSchema) -> str | None:
