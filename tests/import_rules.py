@@ -38,7 +38,9 @@ PACKAGES = {
     {"numpy", "official", "tensorflow", "tf_keras"},
   ),
   "registry_imports": Package({"builders", "configs", "extras", "tasks"}, {"official"}),
-  "data": Package({"errors", "extras", "outputs", "reporting"}, {"numpy", "sklearn", "tensorflow"}),
+  "data": Package(
+    {"errors", "extras", "outputs", "reporting"}, {"PIL", "numpy", "sklearn", "tensorflow"}
+  ),
   "training": Package(
     {"compat", "configs", "data", "errors", "extras", "reporting", "tasks"},
     {"official", "orbit", "tensorflow", "tf_keras", "yaml"},

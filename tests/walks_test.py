@@ -16,7 +16,7 @@ from tests.data import box_data
 from tests.walks import modules_executed
 
 MAX_MODULES_TO_THE_KERNEL = 9
-MAX_MODULES_OF_A_CONVERSION = 14
+MAX_MODULES_OF_A_CONVERSION = 17
 
 
 def assert_short_walk(modules, expected, limit):
@@ -80,6 +80,7 @@ def test_conversion_of_voc(tmp_path):
     [
       "bin/make_tfrecords",
       "data/detection/voc",
+      "data/images/options",
       "data/detection/boxes",
       "data/labels",
       "data/detection/voc_files",
@@ -91,6 +92,8 @@ def test_conversion_of_voc(tmp_path):
       "data/tfrecord/output_directory",
       "data/tfrecord/workers",
       "data/tfrecord/image_example",
+      "data/images/image_header",
+      "data/detection/exif_boxes",
       "data/conversion_report",
     ],
     MAX_MODULES_OF_A_CONVERSION,

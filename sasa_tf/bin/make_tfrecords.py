@@ -27,11 +27,17 @@ them from 1.
 
 scenes generates images of scikit-learn's digits with boxes. Equal --seed gives equal images.
 
+Images with an EXIF orientation are stored upright, without the tag. Boxes are turned with them if
+they refer to the stored pixels: if the annotation's height and width are those of the stored pixels
+and not of the displayed image. If both or none fit, --exif_boxes decides. The report counts the
+images of each case.
+
 Invalid annotations, such as boxes that are empty, have swapped corners or are outside of their
 image, are skipped. Boxes partly outside are clipped. Both are listed in problems-<split>.txt. Up to
 a pixel outside counts as a rounding error, which is clipped and not listed. Images that are
-missing, broken or of another size than their annotation states are skipped and listed in
-skipped-<split>.txt. With --strict, the first of these stops the conversion. Images without boxes
+missing, broken, larger than --max_pixels or of another size than their annotation states are
+skipped and listed in skipped-<split>.txt. --verify=full also skips JPEG images that decode although
+their data is corrupt. With --strict, the first of these stops the conversion. Images without boxes
 are converted too.
 
 Text may be UTF-8, UTF-16 or UTF-32, XML also any encoding that it declares. Hidden files and
@@ -57,6 +63,7 @@ from sasa_tf.data.classification import digits, image_folder
 from sasa_tf.data.conversion_report import conversion_report
 from sasa_tf.data.detection import coco, scenes, voc
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.images import options
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary
 from sasa_tf.data.tfrecord.workers import configure_tensorflow
 
@@ -141,6 +148,27 @@ _FLAGS = (
     "validation_fraction",
     0.0,
     "Fraction of every class to write as split validation, at least one image of each.",
+  ),
+  (
+    flags.DEFINE_string,
+    "exif_boxes",
+    "displayed",
+    "What the boxes of an image with an EXIF orientation refer to if the annotated size does not "
+    "decide (square image, mirrored or turned by 180 degrees, no size): displayed, as browsers and "
+    "most annotation tools show it, or stored, the pixels as tools show them that ignore EXIF.",
+  ),
+  (
+    flags.DEFINE_integer,
+    "max_pixels",
+    options.MAX_PIXELS,
+    "Images with more pixels (height x width) are skipped without decoding them.",
+  ),
+  (
+    flags.DEFINE_string,
+    "verify",
+    "decode",
+    "decode: skip images that TensorFlow cannot decode, and count those with corrupt data. full: "
+    "skip these too, and PNG images whose checksums do not match.",
   ),
   (
     flags.DEFINE_integer,

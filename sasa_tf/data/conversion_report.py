@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from sasa_tf.data.images import notes
 from sasa_tf.data.tfrecord.output_directory import OutputDirectory
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, SplitSummary
 
@@ -38,6 +39,8 @@ def conversion_report(summary: DatasetSummary, converter: str, experiment: str) 
       reasons = os.path.join(summary.output, f"skipped-{name}.txt")
       line += f", {_count(split.skipped, 'broken image')} skipped (see {reasons})"
     lines.append(line)
+    if split.notes:
+      lines += [f"  {'':{width}}  {text}" for text in notes.report_lines(split.notes)]
     if split.annotation_stats:
       lines += [
         f"  {'':{width}}  {text}"

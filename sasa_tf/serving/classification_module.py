@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 from official.vision.dataloaders import classification_input
 from official.vision.serving import image_classification
 
+from sasa_tf.data.images.orientation import decode_upright
 from sasa_tf.serving.normalization import normalize
 
 
@@ -19,7 +20,8 @@ class ClassificationModule(image_classification.ClassificationModule):
   probabilities differ from those of the evaluation.
 
   The signatures take `image_tensor` uint8 [B, H, W, 3], `image_bytes` strings [B] or `tf_example`
-  strings [B]. They return `logits` and `probs` [B, classes].
+  strings [B]; the encoded images have any size and are decoded as `decode_upright` does. They
+  return `logits` and `probs` [B, classes].
   """
 
   def __init__(self, params: Any, **kwargs: Any):
@@ -33,7 +35,6 @@ class ClassificationModule(image_classification.ClassificationModule):
       num_classes=params.task.model.num_classes,
       image_field_key=self._image_key,
       label_field_key=self._label_key,
-      decode_jpeg_only=False,  # clients send any format
       aug_crop=data.aug_crop,
       is_multilabel=False,
       center_crop_fraction=data.center_crop_fraction,
@@ -41,7 +42,7 @@ class ClassificationModule(image_classification.ClassificationModule):
     ).parse_fn(is_training=False)
 
   def _prepare(self, image: tf.Tensor) -> tf.Tensor:
-    """Maps an encoded (scalar string) or decoded (uint8 [H, W, 3]) image to float32 [H, W, 3]."""
+    """Maps an image uint8 [H, W, 3] of any size to the model's input float32 [H, W, 3]."""
     prepared, _ = self._parse({self._image_key: image, self._label_key: 0})
     return prepared
 
@@ -51,11 +52,13 @@ class ClassificationModule(image_classification.ClassificationModule):
     probs = tf.math.sigmoid(logits) if multilabel else tf.nn.softmax(logits)
     return {"logits": logits, "probs": probs}
 
-  def _serve_each(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
+  def _serve_each(
+    self, inputs: tf.Tensor, decode: Callable[[tf.Tensor], tf.Tensor]
+  ) -> Mapping[str, tf.Tensor]:
     # Decoding and resizing have no GPU kernels.
     with tf.device("cpu:0"):
       images = tf.map_fn(
-        self._prepare,
+        lambda each: self._prepare(decode(each)),
         inputs,
         fn_output_signature=tf.TensorSpec([*self._input_image_size, 3], tf.float32),
         parallel_iterations=32,
@@ -73,15 +76,16 @@ class ClassificationModule(image_classification.ClassificationModule):
 
   def serve(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
     """Classifies decoded images."""
-    return self._serve_each(images)
+    return self._serve_each(images, tf.identity)
 
   @tf.function
   def inference_from_image_bytes(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
-    """Classifies encoded images: strings [B], JPEG, PNG or BMP, of any sizes."""
-    return self._serve_each(inputs)
+    """Classifies encoded images: strings [B], see `decode_upright`."""
+    return self._serve_each(inputs, decode_upright)
 
   @tf.function
   def inference_from_tf_example(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
     """Classifies serialized `tf.train.Example`s: strings [B]."""
     features = {self._image_key: tf.io.FixedLenFeature([], tf.string)}
-    return self._serve_each(tf.io.parse_example(inputs, features)[self._image_key])
+    encoded = tf.io.parse_example(inputs, features)[self._image_key]
+    return self._serve_each(encoded, decode_upright)

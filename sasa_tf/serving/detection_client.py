@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from sasa_tf.data.images.orientation import decode_upright
 from sasa_tf.serving.drawing import draw_detections
 from sasa_tf.serving.drawn_files import check_drawn_files, save_drawn
 from sasa_tf.serving.encoded_image_model import EncodedImageModel, read_file
@@ -67,7 +68,7 @@ def detection_lines(
   for image, file in zip(images, drawn, strict=True):
     found = detect(model, image, score_threshold)
     if file:
-      pixels = tf.io.decode_image(read_file(image), channels=3, expand_animations=False).numpy()
+      pixels = decode_upright(tf.constant(read_file(image))).numpy()
       save_drawn(file, draw_detections(pixels, found))
     yield f"{image}: {len(found)} with a score of {score_threshold:.0%} or more" + (
       f", drawn to {file}" if file else ""

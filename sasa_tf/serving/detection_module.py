@@ -11,6 +11,7 @@ from official.vision.modeling.layers import detection_generator
 from official.vision.ops import anchor, preprocess_ops
 from official.vision.serving import export_base
 
+from sasa_tf.data.images.orientation import decode_upright
 from sasa_tf.errors import UserError
 from sasa_tf.modeling.builders import build_retinanet
 from sasa_tf.serving.non_max_suppression import non_max_suppression
@@ -26,12 +27,12 @@ class DetectionModule(export_base.ExportModule):
   ratio preserved, normalized, and zero-padded at the bottom and right. Unlike in the evaluation,
   the image is resized before it is normalized, so that a large image is never held in float32.
 
-  The signatures take `image_tensor` uint8 [B, H, W, 3] (RGB), `image_bytes` strings [B] (JPEG, PNG
-  or BMP of any sizes) or `tf_example` strings [B]. With P =
-  `task.model.detection_generator.max_num_detections`, they return:
+  The signatures take `image_tensor` uint8 [B, H, W, 3] (RGB), `image_bytes` strings [B] or
+  `tf_example` strings [B]; the encoded images have any size and are decoded as `decode_upright`
+  does. With P = `task.model.detection_generator.max_num_detections`, they return:
 
-  * `detection_boxes` float32 [B, P, 4]: (ymin, xmin, ymax, xmax) in pixels of the input image,
-    clipped to the image. With `task.export_config.output_normalized_coordinates`, fractions of
+  * `detection_boxes` float32 [B, P, 4]: (ymin, xmin, ymax, xmax) in pixels of the displayed image,
+    clipped to it. With `task.export_config.output_normalized_coordinates`, fractions of
     its height and width.
   * `detection_scores` float32 [B, P]: between 0 and 1, in descending order.
   * `detection_classes` int32 [B, P]: from 1. Class 0 is background and is never detected.
@@ -172,18 +173,14 @@ class DetectionModule(export_base.ExportModule):
 
   @tf.function
   def inference_from_image_bytes(self, inputs: tf.Tensor) -> Detections:
-    """Detects objects in encoded images: strings [B], JPEG, PNG or BMP, of any sizes."""
-    return self._serve_each(inputs, _decode)
+    """Detects objects in encoded images: strings [B], see `decode_upright`."""
+    return self._serve_each(inputs, decode_upright)
 
   @tf.function
   def inference_from_tf_example(self, inputs: tf.Tensor) -> Detections:
     """Detects objects in serialized `tf.train.Example`s: strings [B]."""
     features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
-    return self._serve_each(tf.io.parse_example(inputs, features)["image/encoded"], _decode)
-
-
-def _decode(encoded: tf.Tensor) -> tf.Tensor:
-  return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return self._serve_each(tf.io.parse_example(inputs, features)["image/encoded"], decode_upright)
 
 
 def _check(task: Any, batch_size: int | None) -> None:

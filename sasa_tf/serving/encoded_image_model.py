@@ -61,7 +61,8 @@ class EncodedImageModel:
       outputs = self._signature(**{self._argument: tf.repeat([read_file(image)], copies)})
     except tf.errors.InvalidArgumentError as error:
       raise UserError(
-        f"{image} cannot be decoded: expected a JPEG, PNG or BMP image. {error.message[:200]}"
+        f"{image} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image. "
+        f"{error.message[:200]}"
       ) from error
     return {name: value[0].numpy() for name, value in outputs.items()}
 

@@ -1,5 +1,6 @@
 """The programs end to end, each in its own process. Few tests, as each takes half a minute."""
 
+import io
 import json
 import pathlib
 import subprocess
@@ -8,6 +9,9 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
+
+from tests.data import exif_images
 
 SMALL = ",".join(
   [
@@ -120,6 +124,25 @@ def test_saved_model_matches_the_evaluated_probabilities(exported, data, trained
   # The reader interleaves the files, so compare rows without order.
   distance = np.abs(expected[:, None] - by_bytes[None]).max(axis=-1).min(axis=1)
   assert distance.max() < 1e-5
+
+
+def test_encoded_images_are_decoded_as_they_are_displayed(exported, data):
+  digit = Image.open(sorted((data / "preview_images").glob("*.png"))[0]).convert("RGB")
+  pixels = np.asarray(digit)
+  files = {
+    "png": exif_images.encode(pixels, 1, "PNG"),
+    "turned": exif_images.encode(np.rot90(pixels), 6, "PNG"),
+    "webp": exif_images.encode(np.rot90(pixels, -1), 8, "WEBP"),
+  }
+  content = io.BytesIO()
+  digit.save(content, "GIF", save_all=True, append_images=[digit.rotate(180)])
+  files["gif"] = content.getvalue()
+  served = tf.saved_model.load(str(exported)).signatures["image_bytes"]
+  probs = dict(zip(files, served(inputs=[*files.values()])["probs"].numpy(), strict=True))
+  for name in files:
+    np.testing.assert_allclose(probs[name], probs["png"], atol=1e-6, err_msg=name)
+  stored = served(inputs=[exif_images.encode(np.rot90(pixels), 1, "PNG")])["probs"].numpy()
+  assert np.abs(stored - probs["png"]).max() > 1e-4
 
 
 def test_predict_prints_names_and_probabilities(exported, data):

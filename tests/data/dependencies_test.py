@@ -12,11 +12,12 @@ ALLOWED = {
   "inputs": {"errors"},
   "labels": {"errors", "inputs"},
   "preview_images": {"errors"},
-  "conversion_report": {"tfrecord"},
-  "tfrecord": {"errors", "inputs", "labels"},
+  "conversion_report": {"images", "tfrecord"},
+  "images": {"errors"},
+  "tfrecord": {"errors", "images", "inputs", "labels"},
   "integrity": {"inputs", "tfrecord"},
-  "classification": {"errors", "inputs", "labels", "preview_images", "tfrecord"},
-  "detection": {"errors", "inputs", "labels", "preview_images", "tfrecord"},
+  "classification": {"errors", "images", "inputs", "labels", "preview_images", "tfrecord"},
+  "detection": {"errors", "images", "inputs", "labels", "preview_images", "tfrecord"},
 }
 # Scenes are images of the digits.
 EXCEPTIONS = {("sasa_tf/data/detection/scenes.py", "sasa_tf.data.classification.digits")}

@@ -15,6 +15,7 @@ from sasa_tf.serving.encoded_image_model import EncodedImageModel
 from sasa_tf.serving.export import export_model
 from sasa_tf.serving.export_paths import check_export_paths
 from sasa_tf.serving.litert import convert_to_litert
+from tests.data import exif_images
 from tests.serving.small_detector import NAMES, SIZE, build, params_of, random_images
 
 # (H, W): equal to the model's input, larger, smaller and wide, tall.
@@ -109,6 +110,33 @@ def test_encoded_images_of_different_sizes_in_one_batch(served, encoded, evaluat
   assert_found(served["image_bytes"](inputs=tf.constant(encoded)), evaluated[2])
 
 
+def test_encoded_images_are_turned_upright(served, images):
+  """The boxes are those of the displayed image, which is stored turned, and in other formats."""
+  (upright,) = (image for image in images if image.shape[:2] == (150, 200))
+  expected = served["image_bytes"](inputs=[tf.io.encode_png(upright).numpy()])
+  assert expected["num_detections"][0] > 5
+  turned = np.rot90(upright)  # orientation 6 says to turn it back
+  encoded = [
+    exif_images.encode(turned, 6, "PNG"),
+    exif_images.encode(turned, 6, "WEBP"),
+    exif_images.encode(upright[::-1], 4, "PNG"),
+  ]
+  wrapped = [
+    tf.train.Example(
+      features=tf.train.Features(
+        feature={"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[each]))}
+      )
+    ).SerializeToString()
+    for each in encoded
+  ]
+  for signature, inputs in (("image_bytes", encoded), ("tf_example", wrapped)):
+    found = served[signature](inputs=inputs)
+    for name in OUTPUTS:
+      np.testing.assert_allclose(
+        found[name], np.repeat(expected[name], 3, axis=0), atol=1e-4, err_msg=name
+      )
+
+
 def test_serialized_examples(served, examples, evaluated):
   assert_found(served["tf_example"](inputs=tf.constant(examples)), evaluated[2])
 
@@ -163,6 +191,13 @@ def test_client_lists_and_draws_detections(exported, encoded, evaluated, tmp_pat
   assert lines[2].split()[:2] == [f"{first.score:.1%}", first.name]
   drawn = [tf.io.decode_png((tmp_path / "drawn" / n).read_bytes()) for n in ("a.png", "a_2.png")]
   assert [image.shape[:2] for image in drawn] == [(600, 800), (320, 640)]  # enlarged
+  turned = exif_images.encode(np.rot90(tf.io.decode_png(encoded[1])), 6, "PNG")
+  paths[0].write_bytes(turned)
+  assert detection_client.detect(model, str(paths[0]), score_threshold=0.6) == found
+  list(detection_client.detection_lines(model, [str(paths[0])], 0.6, str(tmp_path / "turned")))
+  np.testing.assert_array_equal(
+    drawn[0], tf.io.decode_png((tmp_path / "turned" / "a.png").read_bytes())
+  )
   assert list(detection_client.detection_lines(model, [str(paths[0])], 1.0, None)) == [
     f"{paths[0]}: 0 with a score of 100% or more"
   ]

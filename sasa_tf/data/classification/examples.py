@@ -1,23 +1,30 @@
 """tf.train.Examples of labelled images, as Model Garden's classification decoder parses them."""
 
+from sasa_tf.data.images.options import ImageOptions
 from sasa_tf.data.tfrecord.image_example import (
   EncodedExample,
   image_features,
-  inspect_image,
+  load_image,
   serialize,
 )
 
 
 def classification_example(
-  encoded: bytes, label: int, class_name: str, filename: str
+  encoded: bytes,
+  label: int,
+  class_name: str,
+  filename: str,
+  options: ImageOptions | None = None,
 ) -> EncodedExample:
   """Builds the example of a labelled image.
 
   Args:
-    encoded: content of the image file, stored unchanged. It is decoded once as a check.
+    encoded: content of the image file. It is decoded once as a check, and stored unchanged unless
+      its EXIF orientation requires to turn it.
     label: class label, from 0.
     class_name: class name.
     filename: name of the image, stored in the example.
+    options: see `load_image`.
 
   Returns:
     The example with Model Garden's classification keys.
@@ -25,8 +32,8 @@ def classification_example(
   Raises:
     BrokenImageError: if training could not decode the image.
   """
-  info = inspect_image(encoded)
-  features = image_features(encoded, info, filename)
+  image = load_image(encoded, options)
+  features = image_features(image, filename)
   features["image/class/label"] = [label]
   features["image/class/text"] = [class_name.encode()]
-  return EncodedExample(serialize(features), info.format)
+  return EncodedExample(serialize(features), image.format, notes=image.notes)

@@ -18,15 +18,23 @@ from sasa_tf.data.detection.box_stats import (
   box_stats,
   problems_file_name,
 )
-from sasa_tf.data.detection.boxes import AnnotatedImage, BoxClasses, CheckedImage, check_boxes
+from sasa_tf.data.detection.boxes import (
+  AnnotatedImage,
+  Box,
+  BoxClasses,
+  CheckedImage,
+  check_boxes,
+)
+from sasa_tf.data.detection.exif_boxes import box_frame, turn_box
 from sasa_tf.data.errors import BrokenImageError, DatasetError
+from sasa_tf.data.images.options import ImageOptions
 from sasa_tf.data.inputs.regular_files import read_bytes
 from sasa_tf.data.inputs.values import one_line
 from sasa_tf.data.tfrecord.image_example import (
   EncodedExample,
   Problem,
   image_features,
-  inspect_image,
+  load_image,
   serialize,
 )
 from sasa_tf.data.tfrecord.output_directory import OutputDirectory
@@ -42,6 +50,7 @@ def write_annotated_images(
   classes: BoxClasses,
   *,
   problems: Mapping[str, Sequence[Problem]] | None = None,
+  options: ImageOptions | None = None,
   seed: int = 0,
   num_shards: int = 0,
   num_processes: int = 0,
@@ -55,6 +64,7 @@ def write_annotated_images(
     images: {split: images}.
     classes: the classes of all boxes.
     problems: {split: invalid annotations that belong to no image}.
+    options: how image files are checked and oriented. None for the default.
     seed: determines the order of the examples.
     num_shards: number of files per split; 0 chooses the number.
     num_processes: worker processes; 0 chooses the number, 1 writes in this process.
@@ -80,7 +90,7 @@ def write_annotated_images(
     output,
     plans,
     classes.class_names,
-    functools.partial(_encode, class_names=classes.class_names),
+    functools.partial(_encode, class_names=classes.class_names, options=options),
     hooks=BoxHooks(classes.categories),
     num_processes=num_processes,
     strict=strict,
@@ -119,14 +129,19 @@ def image_name(image: AnnotatedImage) -> str:
 
 
 def detection_example(
-  encoded: bytes, image: AnnotatedImage, class_names: Sequence[str]
+  encoded: bytes,
+  image: AnnotatedImage,
+  class_names: Sequence[str],
+  options: ImageOptions | None = None,
 ) -> EncodedExample:
   """Builds the tf.train.Example that Model Garden's TfExampleDecoder parses.
 
   Args:
-    encoded: content of the image file, stored unchanged. It is decoded once as a check.
+    encoded: content of the image file. It is decoded once as a check, and stored unchanged unless
+      its EXIF orientation requires to turn it.
     image: the annotations.
     class_names: class names in the order of their labels.
+    options: how the image is checked and oriented. None for the default.
 
   Returns:
     The example, with its `CheckedImage` as annotations and the problems of invalid boxes.
@@ -134,28 +149,34 @@ def detection_example(
   Raises:
     BrokenImageError: if training could not decode the image, or the annotation states another size.
   """
-  info = inspect_image(encoded)
-  if image.size and image.size != (info.height, info.width):
-    raise BrokenImageError(
-      f"the annotation is for {image.size[1]}x{image.size[0]} pixels, but the image has "
-      f"{info.width}x{info.height}: was it resized or rotated after annotation?"
-    )
-  boxes, problems = check_boxes(image, info.height, info.width, class_names)
-  features = image_features(encoded, info, image.name)
+  options = options or ImageOptions()
+  loaded = load_image(encoded, options)
+  frame = box_frame(image, loaded, options.exif_boxes)
+  boxes, problems = check_boxes(image, frame.height, frame.width, class_names)
+  boxes = [turn_box(box, *frame[:3]) for box in boxes]
+  features = image_features(loaded, image.name)
   features["image/source_id"] = [str(image.source_id).encode()]
   if boxes:
-    features |= {
-      "image/object/bbox/xmin": [box.xmin / info.width for box in boxes],
-      "image/object/bbox/xmax": [box.xmax / info.width for box in boxes],
-      "image/object/bbox/ymin": [box.ymin / info.height for box in boxes],
-      "image/object/bbox/ymax": [box.ymax / info.height for box in boxes],
-      "image/object/class/label": [box.label for box in boxes],
-      "image/object/class/text": [class_names[box.label].encode() for box in boxes],
-      "image/object/is_crowd": [int(box.is_crowd) for box in boxes],
-      "image/object/area": [box.area for box in boxes],
-    }
-  checked = CheckedImage(image.source_id, image.name, info.height, info.width, tuple(boxes))
-  return EncodedExample(serialize(features), info.format, tuple(problems), checked)
+    features |= _box_features(boxes, loaded.height, loaded.width, class_names)
+  checked = CheckedImage(image.source_id, image.name, loaded.height, loaded.width, tuple(boxes))
+  return EncodedExample(
+    serialize(features), loaded.format, tuple(problems), checked, (*loaded.notes, *frame.notes)
+  )
+
+
+def _box_features(
+  boxes: Sequence[Box], height: int, width: int, class_names: Sequence[str]
+) -> dict[str, list[Any]]:
+  return {
+    "image/object/bbox/xmin": [box.xmin / width for box in boxes],
+    "image/object/bbox/xmax": [box.xmax / width for box in boxes],
+    "image/object/bbox/ymin": [box.ymin / height for box in boxes],
+    "image/object/bbox/ymax": [box.ymax / height for box in boxes],
+    "image/object/class/label": [box.label for box in boxes],
+    "image/object/class/text": [class_names[box.label].encode() for box in boxes],
+    "image/object/is_crowd": [int(box.is_crowd) for box in boxes],
+    "image/object/area": [box.area for box in boxes],
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,11 +271,13 @@ def _annotation_entries(images: Iterable[CheckedImage]) -> Iterator[dict[str, An
       }
 
 
-def _encode(image: AnnotatedImage, class_names: Sequence[str]) -> EncodedExample:
+def _encode(
+  image: AnnotatedImage, class_names: Sequence[str], options: ImageOptions | None
+) -> EncodedExample:
   if image.error:
     raise BrokenImageError(f"{image.origin}: {image.error}")
   try:
-    return detection_example(read_bytes(image.path), image, class_names)
+    return detection_example(read_bytes(image.path), image, class_names, options)
   except OSError as error:
     raise BrokenImageError(f"{image.origin}: {image.path}: {error.strerror}") from error
   except BrokenImageError as error:

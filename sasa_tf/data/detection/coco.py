@@ -9,6 +9,7 @@ from sasa_tf.data.detection.annotated_images import hold_out_images, write_annot
 from sasa_tf.data.detection.boxes import classes_of_categories, parse_classes
 from sasa_tf.data.detection.coco_files import CocoFile, join_annotations, read_coco
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.images.options import MAX_PIXELS, ImageOptions
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary
 
 _MAX_CLASSES = 10_000
@@ -23,6 +24,9 @@ def convert(
   category_ids: str = "original",
   split: str = "train",
   validation_fraction: float = 0.0,
+  exif_boxes: str = "displayed",
+  max_pixels: int = MAX_PIXELS,
+  verify: str = "decode",
   seed: int = 0,
   num_shards: int = 0,
   num_processes: int = 0,
@@ -43,6 +47,10 @@ def convert(
       contain each category's original_id.
     split: name of the split.
     validation_fraction: fraction to write as split "validation"; 0 for none.
+    exif_boxes: what boxes of an image with an EXIF orientation refer to if the annotated size does
+      not decide: the "displayed" image, or the "stored" pixels.
+    max_pixels: images with more pixels are skipped without decoding them.
+    verify: "decode" or "full", see `ImageOptions`.
     seed: determines the order of the examples and which images are held out.
     num_shards: number of files per split; 0 chooses the number.
     num_processes: worker processes; 0 chooses the number, 1 writes in this process.
@@ -57,6 +65,7 @@ def convert(
   """
   if category_ids not in ("original", "contiguous"):
     raise DatasetError(f"--category_ids must be original or contiguous, received {category_ids!r}.")
+  options = ImageOptions(max_pixels, verify, exif_boxes).checked()
   selected = parse_classes(classes)
   print(f"Reading {os.fspath(annotations)}", file=sys.stderr)
   file = read_coco(annotations)
@@ -71,6 +80,7 @@ def convert(
     members,
     classes_of_categories(categories),
     problems={split: problems},
+    options=options,
     seed=seed,
     num_shards=num_shards,
     num_processes=num_processes,

@@ -15,6 +15,7 @@ from sasa_tf.data.detection.voc_files import (
   read_image_set,
 )
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.images.options import MAX_PIXELS, ImageOptions
 from sasa_tf.data.inputs.junk_files import junk_warning
 from sasa_tf.data.tfrecord.image_example import Problem
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary
@@ -33,6 +34,9 @@ def convert(
   split: str = "train",
   validation_fraction: float = 0.0,
   coordinate_origin: int = 1,
+  exif_boxes: str = "displayed",
+  max_pixels: int = MAX_PIXELS,
+  verify: str = "decode",
   seed: int = 0,
   num_shards: int = 0,
   num_processes: int = 0,
@@ -57,6 +61,10 @@ def convert(
     validation_fraction: fraction to write as split "validation" instead of using the image sets; 0
       uses them.
     coordinate_origin: coordinates of the first pixel in the XML files: 1, as in VOC, or 0.
+    exif_boxes: what boxes of an image with an EXIF orientation refer to if the annotated size does
+      not decide: the "displayed" image, or the "stored" pixels.
+    max_pixels: images with more pixels are skipped without decoding them.
+    verify: "decode" or "full", see `ImageOptions`.
     seed: determines the order of the examples and which images are held out.
     num_shards: number of files per split; 0 chooses the number.
     num_processes: worker processes; 0 chooses the number, 1 writes in this process.
@@ -71,6 +79,7 @@ def convert(
   """
   if coordinate_origin not in (0, 1):
     raise DatasetError(f"--coordinate_origin must be 0 or 1, received {coordinate_origin}.")
+  options = ImageOptions(max_pixels, verify, exif_boxes).checked()
   selected = parse_classes(classes)
   dataset = find_voc_dataset(input, annotations)
   if dataset.junk:
@@ -96,6 +105,7 @@ def convert(
     output,
     members,
     box_classes,
+    options=options,
     seed=seed,
     num_shards=num_shards,
     num_processes=num_processes,

@@ -72,6 +72,7 @@ class SplitSummary:
     formats: {image format: number of examples}.
     annotation_stats: what the `AnnotationHooks` returned, None without hooks.
     files: names of the files beside the shards.
+    notes: {name of `images.notes`: number of images}.
   """
 
   examples: int
@@ -81,6 +82,7 @@ class SplitSummary:
   formats: dict[str, int]
   annotation_stats: AnnotationStats | None = None
   files: list[str] = dataclasses.field(default_factory=list)
+  notes: dict[str, int] = dataclasses.field(default_factory=dict)
 
   def to_record(self) -> dict[str, Any]:
     """Returns the split's entry of dataset.json."""
@@ -133,12 +135,14 @@ class ShardResult(NamedTuple):
     skipped: why items were skipped, one line each.
     problems: invalid annotations of the examples.
     annotations: the annotations of the examples that have any.
+    notes: {name of `images.notes`: number of examples}.
   """
 
   formats: dict[str, int]
   skipped: list[str]
   problems: list[Problem]
   annotations: list[Any]
+  notes: dict[str, int]
 
 
 def write_dataset(
@@ -227,7 +231,8 @@ def write_shard(task: ShardTask, report: Callable[[ShardProgress], None]) -> Sha
 
   report(ShardProgress(0, []))
   formats: collections.Counter[str] = collections.Counter()
-  result = ShardResult({}, [], [], [])
+  notes: collections.Counter[str] = collections.Counter()
+  result = ShardResult({}, [], [], [], {})
   num_finished, num_reported, last_report = 0, 0, time.monotonic()
   try:
     with tf.io.TFRecordWriter(task.path) as writer:
@@ -238,6 +243,7 @@ def write_shard(task: ShardTask, report: Callable[[ShardProgress], None]) -> Sha
             raise example.problems[0].as_error()
           writer.write(example.serialized)
           formats[example.image_format] += 1
+          notes.update(example.notes)
           result.problems.extend(example.problems)
           if example.annotations is not None:
             result.annotations.append(example.annotations)
@@ -256,7 +262,7 @@ def write_shard(task: ShardTask, report: Callable[[ShardProgress], None]) -> Sha
       f"cannot write a shard: {error.message}. Nothing of this run was saved."
     ) from error
   report(ShardProgress(num_finished, result.skipped[num_reported:]))
-  return result._replace(formats=dict(formats))
+  return result._replace(formats=dict(formats), notes=dict(notes))
 
 
 def _summarize(name: str, shards: Sequence[ShardResult], num_classes: int) -> SplitSummary:
@@ -266,8 +272,14 @@ def _summarize(name: str, shards: Sequence[ShardResult], num_classes: int) -> Sp
     raise DatasetError(
       f"split {name!r}: all {len(skipped)} images are broken. The first:\n{skipped[0]}"
     )
+  notes = sum((collections.Counter(shard.notes) for shard in shards), collections.Counter())
   return SplitSummary(
-    formats.total(), len(shards), num_classes, len(skipped), dict(sorted(formats.items()))
+    formats.total(),
+    len(shards),
+    num_classes,
+    len(skipped),
+    dict(sorted(formats.items())),
+    notes=dict(sorted(notes.items())),
   )
 
 

@@ -1,0 +1,1 @@
+"""Reading of encoded images: orientation, size limit and corruption."""
