@@ -24,7 +24,7 @@ PACKAGES = {
   "extras": Package({"errors"}, set()),
   "outputs": Package({"errors"}, set()),
   "reporting": Package({"errors", "extras", "outputs"}, {"rich", "tqdm"}),
-  "compat": Package(set(), {"keras", "numpy", "official", "orbit", "tensorflow", "tf_keras"}),
+  "compat": Package({"errors"}, {"keras", "numpy", "official", "orbit", "tensorflow", "tf_keras"}),
   "native": Package({"errors"}, {"tensorflow"}),
   "ops": Package({"compat", "native"}, {"tensorflow"}),
   "layers": Package({"compat", "ops"}, {"tensorflow"}),  # no Keras: the bindings add it

@@ -10,7 +10,7 @@ import tensorflow as tf
 from official.core import config_definitions, task_factory, train_utils
 from official.modeling import performance
 
-from sasa_tf.training import checks, strategy
+from sasa_tf.training import checks, input_files, strategy
 from sasa_tf.training.trainer import Trainer
 
 # Ratio of the two throughputs above which one of them is called the bottleneck.
@@ -67,7 +67,8 @@ def measure_input(
     warmup_batches: batches before the measurement; the shuffle buffer is full before the first one.
   """
   checks.check_data("task.train_data", params.task.train_data)
-  dataset = task_factory.get_task(params.task).build_inputs(params.task.train_data)
+  task = input_files.with_literal_paths(params.task)
+  dataset = task_factory.get_task(task).build_inputs(task.train_data)
   batches = iter(dataset)
   for _ in range(warmup_batches):
     next(batches)
@@ -92,6 +93,7 @@ def measure(
     UserError: the configuration is invalid or the data is missing.
   """
   input_alone = measure_input(params, seconds=seconds)
+  params = params.replace(task=input_files.with_literal_paths(params.task))
   distribution = strategy.build_strategy(params.runtime)
   if params.runtime.mixed_precision_dtype:
     performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype)

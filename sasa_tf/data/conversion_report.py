@@ -1,5 +1,6 @@
 """The report that a conversion prints at its end."""
 
+import json
 import os
 import pathlib
 import shlex
@@ -80,16 +81,50 @@ def _training_command(
   experiment: str,
 ) -> str:
   stats = written.annotation_stats
-  overrides = [f"task.model.num_classes={written.classes}"]  # the same for all splits
+  overrides: dict[str, Any] = {"task.model.num_classes": written.classes}  # of all splits
   if stats:
-    overrides += stats.experiment_overrides(str(output))
+    overrides |= stats.experiment_overrides(str(output))
   for split in ("train", "validation"):
-    overrides.append(f"task.{split}_data.tfds_name=''")  # Some experiments set it.
-    overrides.append(f"task.{split}_data.input_path='{output}/{split}-*.tfrecord'")
+    overrides[f"task.{split}_data.tfds_name"] = ""  # Some experiments set it.
+    overrides[f"task.{split}_data.input_path"] = f"{output}/{split}-*.tfrecord"
     if not stats and set(records[split].get("formats", {})) != {"jpeg"}:
-      overrides.append(f"task.{split}_data.decode_jpeg_only=false")
-  joined = ",".join(overrides)
+      overrides[f"task.{split}_data.decode_jpeg_only"] = False
   return (
     f"  python -m sasa_tf.bin.train --experiment={experiment} --mode=train_and_eval \\\n"
-    f'    --model_dir=runs/{output.name} --params_override="{joined}"'
+    f"    {shlex.quote(f'--model_dir=runs/{output.name}')} {_params_override(overrides)}"
   )
+
+
+def _params_override(overrides: Mapping[str, Any]) -> str:
+  """Returns the flag --params_override, quoted for the shell."""
+  quotes = {key: _quote_for(value) for key, value in overrides.items() if isinstance(value, str)}
+  if None in quotes.values():  # "a.b=1,c.d=2" has no escapes, but JSON has
+    text = json.dumps(_nested(overrides), ensure_ascii=False)
+  else:
+    items = ((key, quotes.get(key), value) for key, value in overrides.items())
+    text = ",".join(
+      f"{key}={quote}{value}{quote}" if quote else f"{key}={json.dumps(value)}"
+      for key, quote, value in items
+    )
+  if set(text) & set('"$`\\!'):
+    return f"--params_override={shlex.quote(text)}"
+  return f'--params_override="{text}"'
+
+
+def _quote_for(value: str) -> str | None:
+  """Returns the quotes that --params_override needs around a string, None if there are none."""
+  if "'" not in value:
+    return "'"
+  return None if set(value) & {'"', "\\"} else '"'
+
+
+def _nested(overrides: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns {"a": {"b": value}} of {"a.b": value}."""
+  nested: dict[str, Any] = {}
+  for key, value in overrides.items():
+    *parents, name = key.split(".")
+    child = nested
+    for parent in parents:
+      child = child.setdefault(parent, {})
+    child[name] = value
+  return nested

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
 from sasa_tf.serving.export_paths import LABELS
@@ -31,7 +32,7 @@ class EncodedImageModel:
         f"--saved_model={saved_model} is not a SavedModel: it has no saved_model.pb. Create one "
         "with `python -m sasa_tf.bin.export_saved_model`."
       )
-    self._model = tf.saved_model.load(saved_model)
+    self._model = tf.saved_model.load(glob_free_path(saved_model))
     signatures = self._model.signatures
     name = "image_bytes" if "image_bytes" in signatures else "serving_default"
     self._signature = signatures[name]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 from official.core import config_definitions, train_utils
 
+from sasa_tf.compat.glob_free_paths import glob_free_path, original_paths
 from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
@@ -102,10 +103,10 @@ def _translate_write_errors(paths: ExportPaths) -> Iterator[None]:
 def _restore(model: tf.Module, checkpoint_path: str) -> None:
   """Restores all weights of the model. Raises `UserError` if the checkpoint lacks one."""
   try:
-    status = tf.train.Checkpoint(model=model).read(checkpoint_path)
+    status = tf.train.Checkpoint(model=model).read(glob_free_path(checkpoint_path))
     status.expect_partial().assert_existing_objects_matched()
   except (AssertionError, ValueError, tf.errors.OpError) as error:
     raise UserError(
       f"the checkpoint {checkpoint_path} does not hold the weights of this model: "
-      f"{str(error).splitlines()[0]}. Use the configuration of its training."
+      f"{original_paths(str(error)).splitlines()[0]}. Use the configuration of its training."
     ) from error

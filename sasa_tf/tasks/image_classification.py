@@ -11,6 +11,7 @@ from official.vision.tasks import image_classification
 
 from sasa_tf.configs.image_classification import ImageClassificationTask as Config
 from sasa_tf.tasks import tfds_decoders
+from sasa_tf.tasks.init_checkpoint import restore_init_checkpoint
 from sasa_tf.tasks.label_errors import LABEL_ERROR
 
 tfds_decoders.register()
@@ -23,9 +24,25 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
   * A label outside of the model's classes is an error. The stock task turns it into an all-zero
     target, which silently trains on nothing and lowers the reported accuracy.
   * Images of TFDS are decoded once. The stock task decodes, encodes and decodes them.
+  * An incompatible `init_checkpoint` is a `UserError` that says what does not fit.
   * The validation loss is the mean over images. That of the stock task is the mean over batches,
     including the smaller and empty ones that replicas get at the end.
   """
+
+  def initialize(self, model: tf_keras.Model) -> None:
+    """Restores `init_checkpoint` into the parts of `init_checkpoint_modules`.
+
+    Raises:
+      UserError: there is no such checkpoint, or it does not fit this model.
+    """
+    config = self.task_config
+    if config.init_checkpoint:
+      restore_init_checkpoint(
+        config.init_checkpoint,
+        config.init_checkpoint_modules,
+        {"backbone": model.backbone},
+        {"model": model},
+      )
 
   def build_inputs(
     self,

@@ -16,6 +16,7 @@ from sasa_tf.modeling.builders import build_retinanet
 from sasa_tf.tasks import tfds_decoders
 from sasa_tf.tasks.coco_categories import COCO_IDS
 from sasa_tf.tasks.coco_evaluator import COCOEvaluator
+from sasa_tf.tasks.init_checkpoint import restore_init_checkpoint
 from sasa_tf.tasks.label_errors import LABEL_ERROR
 
 tfds_decoders.register()
@@ -60,22 +61,12 @@ class RetinaNetTask(retinanet.RetinaNetTask):
     Raises:
       UserError: there is no such checkpoint, or it is of another model.
     """
-    path = self.task_config.init_checkpoint
-    if not path:
-      return
-    if tf.io.gfile.isdir(path) and not tf.train.latest_checkpoint(path):
-      raise UserError(f"task.init_checkpoint={path} holds no checkpoint. Use another directory.")
-    try:
-      super().initialize(model)
-    except (AssertionError, ValueError, tf.errors.OpError) as error:
-      modules = self.task_config.init_checkpoint_modules
-      backbone = self.task_config.model.backbone
-      raise UserError(
-        f"task.init_checkpoint={path} does not hold the weights of "
-        f"task.init_checkpoint_modules={modules} of this model, whose backbone is {backbone.type} "
-        f"{backbone.get().as_dict()}: {str(error).splitlines()[0]} Configure the backbone that was "
-        "trained (its depth, stem, attention_groups and widths), or use another checkpoint."
-      ) from error
+    config = self.task_config
+    if config.init_checkpoint:
+      parts = {"backbone": model.backbone, "decoder": model.decoder}
+      restore_init_checkpoint(
+        config.init_checkpoint, config.init_checkpoint_modules, parts, model.checkpoint_items
+      )
 
   def build_inputs(
     self, params: DataConfig, input_context: tf.distribute.InputContext | None = None

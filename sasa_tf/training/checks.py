@@ -14,6 +14,8 @@ from official.vision.configs.retinanet import DataConfig as DetectionData
 
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
 from sasa_tf.errors import UserError
+from sasa_tf.tasks.init_checkpoint import find_init_checkpoint
+from sasa_tf.training.input_files import find_input_files, match_patterns
 from sasa_tf.training.resilience import checkpoints
 
 # Model Garden's file in model_dir with the configuration of the run.
@@ -50,18 +52,21 @@ def check_data(name: str, data: config_definitions.DataConfig) -> None:
 
 
 def _check_tfrecords(name: str, input_path: Any, converters: str) -> None:
-  patterns = [input_path] if isinstance(input_path, str) else input_path
-  if not isinstance(patterns, (list, tuple)):
+  if not isinstance(input_path, (str, list, tuple)):
     return  # a dictionary of weighted sources, which Model Garden checks
-  patterns = [p.strip() for part in patterns for p in part.split(",") if p.strip()]
   files = []
-  for pattern in patterns:
-    matched = tf.io.gfile.glob(pattern)
+  for pattern, matched in match_patterns(input_path).items():
     if not matched:
       raise UserError(
         f"{name}={pattern}: no file matches (looked from {os.getcwd()}). Write TFRecords with "
         f"`python -m sasa_tf.bin.make_tfrecords` ({converters}), or set the path."
       )
+    for file in matched:
+      if tf.io.gfile.isdir(file):
+        raise UserError(
+          f"{name}={pattern}: {file} is a directory; expected TFRecord files. Set the path to "
+          f"{os.path.join(file, 'train-*')}, for example."
+        )
     files.extend(matched)
   for directory in dict.fromkeys(map(os.path.dirname, files)):
     if tf.io.gfile.exists(os.path.join(directory, COMMIT_FILE)):
@@ -128,11 +133,12 @@ def check_precision(params: config_definitions.ExperimentConfig) -> None:
     )
 
 
-def check_init_checkpoint(task: config_definitions.TaskConfig) -> None:
-  """Checks that `init_checkpoint` exists, is valid and has the same backbone.
+def resolve_init_checkpoint(task: config_definitions.TaskConfig) -> config_definitions.TaskConfig:
+  """Returns the task with the checkpoint of `init_checkpoint`, after checks.
 
-  The backbones are compared if params.yaml of the training is in the directory of the checkpoint or
-  in its parent.
+  The checkpoint must exist and be valid. If params.yaml of its training is in its directory or in
+  the parent, the backbones must be equal and, unless only parts are initialized, the classes. Other
+  differences raise an error when the model has been built.
 
   Args:
     task: task configuration; `init_checkpoint` may be None.
@@ -142,29 +148,41 @@ def check_init_checkpoint(task: config_definitions.TaskConfig) -> None:
   """
   path = task.init_checkpoint
   if not path:
-    return
-  if not tf.io.gfile.isdir(path) and not tf.io.gfile.exists(f"{path}.index"):
-    raise UserError(
-      f"task.init_checkpoint={path}: no such checkpoint. Set it to the directory of a training, "
-      "or to a checkpoint in it without its suffix, for example runs/imagenet/best_ckpt."
-    )
-  last = tf.train.latest_checkpoint(path) if tf.io.gfile.isdir(path) else path
-  problem = checkpoints.find_corruption(last) if last else None
-  if problem:
-    raise UserError(f"task.init_checkpoint={path}: {last} is corrupt: {problem}. Use another one.")
-  directory = path if tf.io.gfile.isdir(path) else os.path.dirname(path)
-  for folder in (directory, os.path.dirname(directory.rstrip("/"))):
+    return task
+  if tf.io.gfile.isdir(path):
+    checkpoint = checkpoints.latest_valid(path) or find_init_checkpoint(path)
+  else:
+    checkpoint = find_init_checkpoint(path)
+    problem = checkpoints.find_corruption(checkpoint)
+    if problem:
+      raise UserError(f"task.init_checkpoint={path} is corrupt: {problem}. Use another one.")
+  directory = os.path.dirname(checkpoint)
+  for folder in (directory, os.path.dirname(directory)):
     saved = os.path.join(folder, PARAMS_FILE)
     if tf.io.gfile.exists(saved):
-      saved_backbone = _backbone(_load_params(saved)["task"]["model"])
-      backbone = _backbone(_without_tuples(task.model.as_dict()))
-      changes = list(_differences(saved_backbone, backbone, "task.model.backbone"))
-      if changes:
-        raise UserError(
-          f"task.init_checkpoint={path} is of another backbone ({saved}). It differs in "
-          f"{'; '.join(changes[:5])}. Configure the same backbone, or use another checkpoint."
-        )
-      return
+      _check_saved_model(task, _load_params(saved)["task"]["model"], saved)
+      break
+  return task.replace(init_checkpoint=checkpoint)
+
+
+def _check_saved_model(
+  task: config_definitions.TaskConfig, saved: Mapping[str, Any], source: str
+) -> None:
+  """Raises a `UserError` if the weights of a saved model do not fit this one."""
+  model = _without_tuples(task.model.as_dict())
+  changes = list(_differences(_backbone(saved), _backbone(model), "task.model.backbone"))
+  if changes:
+    raise UserError(
+      f"task.init_checkpoint={task.init_checkpoint} is of another backbone ({source}). It differs "
+      f"in {'; '.join(changes[:5])}. Configure the same backbone, or use another checkpoint."
+    )
+  classes, own_classes = saved.get("num_classes"), model.get("num_classes")
+  if task.init_checkpoint_modules == "all" and classes != own_classes:
+    raise UserError(
+      f"task.init_checkpoint={task.init_checkpoint} is of a model with other classes ({source}): "
+      f"task.model.num_classes is {classes} in the checkpoint, {own_classes} in this run. Set "
+      "task.init_checkpoint_modules=backbone to initialize the backbone alone."
+    )
 
 
 def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +231,9 @@ def _differences(saved: Any, current: Any, path: str = "task.model") -> Iterator
 
 def find_label_file(input_path: Any) -> pathlib.Path | None:
   """Returns the label file that `make_tfrecords` wrote next to these TFRecords, if any."""
-  if not isinstance(input_path, str) or not input_path:
+  if not input_path or not isinstance(input_path, (str, list, tuple)):
     return None
-  labels = pathlib.Path(input_path.split(",")[0].strip()).parent / LABELS_FILE
+  # Without files, the first pattern shows where they were.
+  names = find_input_files(input_path) or list(match_patterns(input_path))
+  labels = pathlib.Path(names[0]).parent / LABELS_FILE
   return labels if labels.is_file() else None

@@ -117,7 +117,8 @@ def _override(params: config_definitions.ExperimentConfig, override: str, source
   except Exception as error:
     raise UserError(
       f"{source}: expected YAML or JSON with nested keys, or 'a.b=1,c.d=2'; received "
-      f"{override!r}, which cannot be parsed: {error}"
+      f"{override!r}, which cannot be parsed: {' '.join(str(error).split())}. Put single quotes "
+      "around values with one of , [ ] { } : #"
     ) from error
   _check_keys(params, parsed, source, path="")
   params.override(parsed, is_strict=True)

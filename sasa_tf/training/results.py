@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 import tensorflow as tf
 from official.core import config_definitions
@@ -72,12 +73,11 @@ def print_summary(model_dir: str, params: config_definitions.ExperimentConfig) -
   """Prints the paths of checkpoints and logs, and the next command."""
   lines = [
     f"checkpoint to export  {best_checkpoint(model_dir, params)}",
-    f"last checkpoint       {tf.train.latest_checkpoint(model_dir)}",
-    f"TensorBoard log       tensorboard --logdir {model_dir}",
+    f"last checkpoint       {checkpoints.recorded_latest(model_dir)}",
+    f"TensorBoard log       {shlex.join(['tensorboard', '--logdir', model_dir])}",
   ]
   if isinstance(params.task, (ImageClassificationTask, RetinaNetTask)):
-    lines.append(
-      f"next                  python -m sasa_tf.bin.export_saved_model --model_dir={model_dir} "
-      f"--export_dir={os.path.join(model_dir, 'saved_model')}"
-    )
+    flags = [f"--model_dir={model_dir}", f"--export_dir={os.path.join(model_dir, 'saved_model')}"]
+    command = shlex.join(["python", "-m", "sasa_tf.bin.export_saved_model", *flags])
+    lines.append(f"next                  {command}")
   print("", *lines, sep="\n", flush=True)

@@ -17,7 +17,8 @@ from official.modeling import performance
 from official.vision.utils import summary_manager
 
 import sasa_tf
-from sasa_tf.training import checks, results, strategy
+from sasa_tf.compat.glob_free_paths import original_paths_in_errors
+from sasa_tf.training import checks, input_files, results, strategy
 from sasa_tf.training.experiment import RUN_FILE
 from sasa_tf.training.multi_worker import config_sync, process_role
 from sasa_tf.training.multi_worker import strategy as multi_worker_strategy
@@ -105,6 +106,7 @@ def run_experiment(
   cluster = read_cluster(params.runtime.worker_hosts, params.runtime.task_index)
   role = process_role.resolve_role(params, mode, cluster)
   with (
+    original_paths_in_errors(),
     translate_collective_errors(role.cluster),
     process_role.output_directory(model_dir, role.writes_model_dir, params) as output_dir,
     tempfile.TemporaryDirectory(prefix="sasa_tf_records_") as scratch,
@@ -126,13 +128,15 @@ def _run_process(
     timeout=params.trainer.continuous_eval_timeout,
     interrupted=lambda: process.stop.received,
   )
-  _check_config(params, mode)
+  init_checkpoint = _check_config(params, mode).init_checkpoint
   if mode == "continuous_eval":
     watcher.wait_for_first()
   distribution, params = _prepare(experiment, params, process, options.num_logical_cpus)
-  params = params.replace(
-    task=skip_corrupt_records(params.task, mode, limit=options.max_corrupt_records, scratch=scratch)
+  task_config = params.task.replace(init_checkpoint=init_checkpoint)
+  task_config = skip_corrupt_records(
+    task_config, mode, limit=options.max_corrupt_records, scratch=scratch
   )
+  params = params.replace(task=input_files.with_literal_paths(task_config))
   with distribution.scope():
     task = task_factory.get_task(params.task, logging_dir=process.output_dir)
   progress = TrainingProgress(
@@ -159,15 +163,22 @@ def _run_process(
   return progress.evaluation
 
 
-def _check_config(params: config_definitions.ExperimentConfig, mode: str) -> None:
-  """Raises a `UserError` if the data or the configuration is invalid."""
+def _check_config(
+  params: config_definitions.ExperimentConfig, mode: str
+) -> config_definitions.TaskConfig:
+  """Returns the task with the checkpoint of `init_checkpoint`.
+
+  Raises:
+    UserError: the data or the configuration is invalid.
+  """
   if "train" in mode:
     checks.check_data("task.train_data", params.task.train_data)
   if "eval" in mode:
     checks.check_data("task.validation_data", params.task.validation_data)
   checks.check_precision(params)
   if "train" in mode:
-    checks.check_init_checkpoint(params.task)
+    return checks.resolve_init_checkpoint(params.task)
+  return params.task
 
 
 def _prepare(

@@ -111,19 +111,19 @@ def test_init_checkpoint_must_have_the_same_backbone(trained):
     "task.init_checkpoint": model_dir / "best_ckpt",
     "task.init_checkpoint_modules": "backbone",
   }
-  checks.check_init_checkpoint(params_of("", **start).task)
+  checks.resolve_init_checkpoint(params_of("", **start).task)
   implementation = {"task.model.backbone.sasa_resnet.implementation": "reference"}
-  checks.check_init_checkpoint(params_of("", **start, **implementation).task)
+  checks.resolve_init_checkpoint(params_of("", **start, **implementation).task)
   deeper = params_of("", **start, **{"task.model.backbone.sasa_resnet.model_id": 38})
   message = r"another backbone .*params\.yaml.*model_id: 26 in the checkpoint, 38 in this run"
   with pytest.raises(UserError, match=message):
-    checks.check_init_checkpoint(deeper.task)
+    checks.resolve_init_checkpoint(deeper.task)
 
 
 def test_missing_init_checkpoint_raises_an_error(tmp_path):
   params = params_of("", **{"task.init_checkpoint": tmp_path / "missing"})
   with pytest.raises(UserError, match="no such checkpoint"):
-    checks.check_init_checkpoint(params.task)
+    checks.resolve_init_checkpoint(params.task)
 
 
 @pytest.mark.parametrize(

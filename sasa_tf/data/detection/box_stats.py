@@ -70,10 +70,9 @@ class BoxStats:
       lines += [f"  {line}" for line in first]
     return lines
 
-  def experiment_overrides(self, output: str) -> list[str]:
-    """Returns the overrides that evaluation on the data set needs."""
-    path = os.path.join(output, annotation_file_name("validation"))
-    return [f"task.annotation_file='{path}'"]
+  def experiment_overrides(self, output: str) -> dict[str, str]:
+    """Returns {key: value} of the experiment that evaluation on the data set needs."""
+    return {"task.annotation_file": os.path.join(output, annotation_file_name("validation"))}
 
 
 def box_stats(

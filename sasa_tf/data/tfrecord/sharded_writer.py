@@ -37,8 +37,8 @@ class AnnotationStats(Protocol):
   def report_lines(self, output: str, split: str) -> list[str]:
     """Returns what the report says about the split's annotations."""
 
-  def experiment_overrides(self, output: str) -> list[str]:
-    """Returns the overrides that training on the data set needs, as "key=value"."""
+  def experiment_overrides(self, output: str) -> dict[str, str]:
+    """Returns {key: value} of the experiment that training on the data set needs."""
 
 
 class AnnotationHooks(Protocol):

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
-from official.core import config_definitions, input_reader
+from official.core import config_definitions
 
 import sasa_tf
 from sasa_tf.errors import UserError
+from sasa_tf.training.input_files import find_input_files, is_files, literal_paths
 from sasa_tf.training.multi_worker.cluster import Cluster
 
 _MAX_DIFFERENCES = 5
@@ -67,7 +68,7 @@ def sync_experiment(
   if cluster.is_chief:
     _warn_if_uneven(len(files["train_data"]), num_processes)
   data = {
-    name: getattr(params.task, name).replace(input_path=paths)
+    name: getattr(params.task, name).replace(input_path=literal_paths(paths))
     for name, paths in files.items()
     if paths
   }
@@ -171,11 +172,9 @@ def _settings(
 
 def _files(data: config_definitions.DataConfig) -> list[str]:
   """Returns the TFRecord files in an order that is the same on every host."""
-  if not isinstance(data.input_path, (str, list, tuple)) or not data.input_path:
+  if not is_files(data):
     return []
-  return sorted(
-    input_reader.match_files(data.input_path), key=lambda path: (os.path.basename(path), path)
-  )
+  return sorted(find_input_files(data.input_path), key=lambda path: (os.path.basename(path), path))
 
 
 def _warn_if_uneven(num_files: int, num_processes: int) -> None:

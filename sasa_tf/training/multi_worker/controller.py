@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from sasa_tf.compat import tensorflow as tensorflow_compat
+from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.errors import UserError
 from sasa_tf.training.experiment import RUN_FILE
 from sasa_tf.training.multi_worker import config_sync, worker_failure
@@ -71,7 +72,7 @@ class MultiWorkerController(Controller):
     self._wait_for_file(f"{name}.index" if name else RUN_FILE)
     if not name:
       return super().restore_checkpoint()
-    path = os.path.join(self._model_dir, name)
+    path = glob_free_path(os.path.join(self._model_dir, name))
     with self.strategy.scope():
       self.checkpoint_manager.checkpoint.restore(path)
     # Workers must save when the chief does, and restore the same checkpoint after a divergence.

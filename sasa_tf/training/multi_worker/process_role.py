@@ -11,6 +11,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from official.core import base_task, config_definitions, task_factory
 
+from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.errors import UserError
 from sasa_tf.training.multi_worker.cluster import Cluster
 
@@ -95,6 +96,8 @@ def output_directory(
 ) -> Iterator[str]:
   """Yields the output directory of this process: model_dir, or a temporary directory.
 
+  The path of model_dir has no characters of glob patterns, see `glob_free_path`.
+
   Saving a checkpoint reads the variables of all processes together, so all of them write one. Only
   the chief's is kept.
 
@@ -104,7 +107,7 @@ def output_directory(
     params: configuration of the experiment.
   """
   if writes_model_dir:
-    yield model_dir
+    yield glob_free_path(model_dir)
     return
   with tempfile.TemporaryDirectory(prefix="sasa_tf_worker_") as scratch:
     best = params.trainer.best_checkpoint_export_subdir

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from sasa_tf.compat.glob_free_paths import glob_free_path, original_paths
 from sasa_tf.errors import UserError
 
 # TensorFlow's file that lists the checkpoints of a directory and names the latest one.
@@ -31,11 +32,11 @@ def find_corruption(checkpoint: str) -> str | None:
     checkpoint: path without suffix, for example "runs/digits/ckpt-880".
   """
   try:
-    reader = tf.train.load_checkpoint(checkpoint)
+    reader = tf.train.load_checkpoint(glob_free_path(checkpoint))
     for name in reader.get_variable_to_shape_map():
       reader.get_tensor(name)
   except (tf.errors.OpError, LookupError, RuntimeError, ValueError) as error:
-    return str(getattr(error, "message", error)).splitlines()[0]
+    return original_paths(str(getattr(error, "message", error))).splitlines()[0]
   return None
 
 
@@ -63,7 +64,7 @@ def latest_valid(*directories: str) -> str | None:
   skipped = []
   for directory in directories:
     candidates = list(_newest_first(directory))
-    recorded = _recorded_latest(directory)
+    recorded = recorded_latest(directory)
     for checkpoint in candidates:
       problem = find_corruption(checkpoint)
       if problem is None:
@@ -104,7 +105,7 @@ def repair(directory: str) -> None:
     state = os.path.join(directory, STATE_FILE)
     if tf.io.gfile.exists(state):
       tf.io.gfile.remove(state)
-  elif valid != _recorded_latest(directory):
+  elif valid != recorded_latest(directory):
     earlier = [path for path in _newest_first(directory) if step_of(path) < step_of(valid)]
     _write_state(directory, [*sorted(earlier, key=step_of), valid])
 
@@ -126,7 +127,9 @@ def repair_best(directory: str) -> None:
       step = int(json.loads(file.read())["best_ckpt_global_step"])
     best = latest_valid(directory)
     finished = best is not None and step == int(
-      tf.train.load_checkpoint(best).get_tensor("global_step/.ATTRIBUTES/VARIABLE_VALUE")
+      tf.train.load_checkpoint(glob_free_path(best)).get_tensor(
+        "global_step/.ATTRIBUTES/VARIABLE_VALUE"
+      )
     )
   except (KeyError, ValueError, tf.errors.OpError):  # truncated, or corrupt, or of no run
     finished = False
@@ -145,8 +148,12 @@ def _describe_missing(directory: str, recorded: str | None) -> str:
   return f"{state} names no checkpoint"
 
 
-@functools.cache
 def _warn_once(message: str) -> None:
+  _warn(original_paths(message))
+
+
+@functools.cache
+def _warn(message: str) -> None:
   print("warning:", message, file=sys.stderr, flush=True)
 
 
@@ -166,8 +173,8 @@ def _write_state(directory: str, checkpoints: list[str]) -> None:
   tf.io.gfile.rename(f"{path}.new", path, overwrite=True)
 
 
-def _recorded_latest(directory: str) -> str | None:
-  """Returns the checkpoint that the state file names as the latest."""
+def recorded_latest(directory: str) -> str | None:
+  """Returns the checkpoint that the state file names as the latest, which may be missing."""
   state = _read_state(directory)
   return state.model_checkpoint_path or None if state else None
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from official.modeling import optimization
 
 from sasa_tf.compat import tensorflow as tensorflow_compat
+from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.compat.orbit import HookedController
 from sasa_tf.errors import PreemptedError, UserError
 from sasa_tf.training.resilience import checkpoints
@@ -53,6 +54,8 @@ class Controller(HookedController):
   def restore_checkpoint(self, checkpoint_path: str | None = None) -> str | None:
     """Restores the given checkpoint, or the latest valid one if it is None or corrupt."""
     manager = self.checkpoint_manager
+    if checkpoint_path is not None:
+      checkpoint_path = glob_free_path(checkpoint_path)
     if checkpoint_path is None or checkpoints.find_corruption(checkpoint_path):
       valid = checkpoints.latest_valid(manager.directory)
       # If the manager restores the checkpoint itself, it also counts its interval from it.

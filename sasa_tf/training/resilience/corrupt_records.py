@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator
 
 import tensorflow as tf
-from official.core import config_definitions, input_reader
+from official.core import config_definitions
 
 from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data.integrity import corrupt_records
 from sasa_tf.data.integrity.record_validation import DETECTION_SCHEMA, RecordSchema
 from sasa_tf.errors import UserError
+from sasa_tf.training.input_files import find_input_files, is_files, literal_paths
 
 _COMPRESSIONS = {"tfrecord": "", "tfrecord_compressed": "GZIP"}
 # Part of the messages of errors from the input pipeline.
@@ -36,19 +37,19 @@ def skip_corrupt_records(
     return task
   changes = {}
   for name, data in _datasets(task, mode):
-    if not _is_tfrecord(data):
+    if not is_files(data):
       raise UserError(
         f"--max_corrupt_records is for TFRecord files; task.{name}.input_path is "
         f"{data.input_path!r}. Omit the flag."
       )
     files = corrupt_records.skip_corrupt_records(
-      input_reader.match_files(data.input_path),
+      find_input_files(data.input_path),
       _COMPRESSIONS[data.file_type],
       _record_schema(task),
       limit=limit,
       scratch=os.path.join(scratch, name),
     )
-    changes[name] = data.replace(input_path=files)
+    changes[name] = data.replace(input_path=literal_paths(files))
   return task.replace(**changes)
 
 
@@ -70,9 +71,9 @@ def find_cause(
   if _PIPELINE not in error.message:
     return None
   for name, data in _datasets(task, mode):
-    if not _is_tfrecord(data):
+    if not is_files(data):
       continue
-    files = input_reader.match_files(data.input_path)
+    files = find_input_files(data.input_path)
     compression = _COMPRESSIONS[data.file_type]
     corruption = corrupt_records.find_corruption(files, compression, _record_schema(task))
     if corruption is not None:
@@ -89,10 +90,6 @@ def _datasets(
   for part, name in (("train", "train_data"), ("eval", "validation_data")):
     if part in mode:
       yield name, getattr(task, name)
-
-
-def _is_tfrecord(data: config_definitions.DataConfig) -> bool:
-  return isinstance(data.input_path, (str, list, tuple)) and bool(data.input_path)
 
 
 def _record_schema(task: config_definitions.TaskConfig) -> RecordSchema:
