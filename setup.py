@@ -17,6 +17,7 @@ PROGRAMS = (
   "benchmark_input",
   "tpu_check",
   "scaling",
+  "study",
 )
 
 # Training, evaluation and export with TF Model Garden, and its data.
@@ -32,8 +33,8 @@ GARDEN = [
   "tf-models-official>=2.20,<2.21",
   "tqdm>=4.66",
 ]
-# Tables, plots and drawings.
-REPORT = ["matplotlib>=3.8", "pillow>=10.1", "rich>=13", "tqdm>=4.66"]
+# Tables, plots, drawings and the statistics of studies.
+REPORT = ["matplotlib>=3.8", "pillow>=10.1", "rich>=13", "scipy>=1.13", "tqdm>=4.66"]
 TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.8"]
 
 setuptools.setup(

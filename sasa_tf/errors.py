@@ -1,6 +1,8 @@
 """Errors that programs report in one paragraph, without a traceback, and their exit statuses."""
 
+import difflib
 import os
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -26,3 +28,12 @@ class WorkerLostError(Exception):
 
   # "Service unavailable" in sysexits.h.
   exit_status = os.EX_UNAVAILABLE
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+  """Returns a sentence that suggests the names closest to a misspelled one."""
+  names = sorted(map(str, names))
+  close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+  if close:
+    return f"Did you mean {' or '.join(map(repr, close))}?"
+  return f"Known: {', '.join(names)}."

@@ -11,6 +11,7 @@ OPTIONAL = {
   "official": ("tf-models-official", "garden"),
   "PIL": ("pillow", "garden"),
   "rich": ("rich", "report"),
+  "scipy": ("scipy", "report"),
   "sklearn": ("scikit-learn", "garden"),
   "tf_keras": ("tf-keras", "garden"),
 }

@@ -7,6 +7,7 @@ import shlex
 
 import numpy as np
 import pytest
+import yaml
 from official.core import exp_factory, task_factory
 
 from sasa_tf import registry_imports  # noqa: F401
@@ -19,7 +20,9 @@ from sasa_tf.training import experiment
 
 ROOT = pathlib.Path(__file__).parent.parent / "official_configs"
 SOURCES = ROOT.parent / "sasa_tf"
-FILES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("**/*.yaml"))
+NAMES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("**/*.yaml"))
+STUDIES = [name for name in NAMES if name.startswith("studies/")]
+FILES = [name for name in NAMES if name not in STUDIES]
 IMAGENET = {f"imagenet/{model}.yaml": model for model in MODELS}
 COCO = {f"coco/{detector}.yaml": detector for detector in DETECTORS}
 
@@ -174,6 +177,22 @@ def test_files_named_in_messages_and_docstrings_exist():
   }
   assert named
   missing = {
-    (path, name) for path, name in named if name.split("official_configs/")[-1] not in FILES
+    (path, name) for path, name in named if name.split("official_configs/")[-1] not in NAMES
   }
   assert not missing
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_rows_of_studies_load(name):
+  from sasa_tf.study.study_file import read_study
+
+  models = {}
+  for row in read_study(ROOT / name).rows:
+    params = experiment.load_experiment(
+      row.experiment, row.config_files, yaml.safe_dump(dict(row.overrides))
+    )
+    models[row.name] = params.task.model.backbone.sasa_resnet.as_dict()
+  if name == "studies/cifar10.yaml":
+    assert len({str(model) for model in models.values()}) == len(models)
+    assert models["convolution"]["attention_groups"] == []
+    assert models["kernel_11"]["kernel_size"] == 11

@@ -42,9 +42,11 @@ PACKAGES = {
     {"errors", "extras", "outputs", "reporting"}, {"PIL", "numpy", "sklearn", "tensorflow"}
   ),
   "training": Package(
-    {"compat", "configs", "data", "errors", "extras", "reporting", "tasks"},
+    {"compat", "configs", "data", "errors", "extras", "outputs", "reporting", "tasks"},
     {"official", "orbit", "tensorflow", "tf_keras", "yaml"},
   ),
+  # No TensorFlow: the study's own process must not use the GPUs of its trainings.
+  "study": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "scipy", "yaml"}),
   "serving": Package(
     {"builders", "compat", "configs", "data", "errors", "extras", "ops", "outputs", "reporting"},
     {"PIL", "matplotlib", "numpy", "official", "tensorflow", "tf_keras"},
@@ -107,6 +109,7 @@ PACKAGES = {
       "registry_imports",
       "reporting",
       "serving",
+      "study",
       "tasks",
       "tf_keras",
       "training",

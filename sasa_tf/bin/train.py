@@ -11,7 +11,6 @@ import os
 from absl import flags
 
 from sasa_tf.bin import program
-from sasa_tf.errors import UserError
 
 program.require("official", "tf_keras")
 
@@ -42,15 +41,19 @@ flags.DEFINE_integer(
   lower_bound=0,
 )
 flags.DEFINE_bool("deterministic", False, "Make the run bitwise reproducible, which is slower.")
-flags.DEFINE_integer("seed", 0, "Seed of --deterministic.", lower_bound=0)
+flags.DEFINE_integer(
+  "seed",
+  None,
+  "Seed of weights, data order and augmentation; by default random, and 0 with --deterministic. "
+  "Without --deterministic, runs of the same seed are not bitwise equal.",
+  lower_bound=0,
+)
 flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
 
 
 def main(argv: list[str]) -> None:
   """Runs the experiment that the flags configure."""
   program.check_no_positional_args(argv)
-  if FLAGS["seed"].present and not FLAGS.deterministic:
-    raise UserError("--seed needs --deterministic. Set both, or neither.")
 
   if FLAGS.num_logical_cpus or os.environ.get("TF_CONFIG"):
     # At the end of an evaluation, a replica may get an empty batch. The oneDNN convolution of
@@ -73,7 +76,9 @@ def main(argv: list[str]) -> None:
     FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
   )
   if FLAGS.deterministic:
-    params = determinism.enable_determinism(params, FLAGS.seed, FLAGS.model_dir)
+    params = determinism.enable_determinism(params, FLAGS.seed or 0, FLAGS.model_dir)
+  elif FLAGS.seed is not None:
+    params = determinism.set_seed(params, FLAGS.seed, FLAGS.model_dir)
   run.run_experiment(
     FLAGS.experiment,
     params,

@@ -24,10 +24,27 @@ class ImageClassificationModel(image_classification.ImageClassificationModel):
 
 
 @dataclasses.dataclass
+class DataConfig(image_classification.DataConfig):
+  """Model Garden's data config with a crop for small images.
+
+  Attributes:
+    pad_crop: pixels of reflected border that are added to each side of a training image before it
+      is cropped at random to its size; 0 for no crop. Model Garden's `aug_crop` enlarges a random
+      part of the image instead.
+  """
+
+  pad_crop: int = 0
+
+
+@dataclasses.dataclass
 class ImageClassificationTask(image_classification.ImageClassificationTask):
   """Model Garden's task config, subclassed because tasks are registered by exact class."""
 
   model: ImageClassificationModel = dataclasses.field(default_factory=ImageClassificationModel)
+  train_data: DataConfig = dataclasses.field(default_factory=lambda: DataConfig(is_training=True))
+  validation_data: DataConfig = dataclasses.field(
+    default_factory=lambda: DataConfig(is_training=False)
+  )
 
 
 def _experiment(
@@ -86,8 +103,8 @@ def _experiment(
     task=ImageClassificationTask(
       model=ImageClassificationModel(norm_activation=parent.task.model.norm_activation),
       losses=parent.task.losses,
-      train_data=image_classification.DataConfig(is_training=True, global_batch_size=batch_size),
-      validation_data=image_classification.DataConfig(
+      train_data=DataConfig(is_training=True, global_batch_size=batch_size),
+      validation_data=DataConfig(
         is_training=False, global_batch_size=batch_size, drop_remainder=False
       ),
     ),

@@ -1,8 +1,9 @@
-"""Tables as plain text, for rich's console, and in Markdown."""
+"""Tables as plain text, for rich's console, in Markdown and in HTML."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -114,11 +115,27 @@ class Table:
 
     escaped = "\\|"
     rows = [
-      [f"**{cell}**" for cell in row.cells] if row.style == "bold" else row.cells
+      [f"**{cell}**" if cell.strip() and row.style == "bold" else cell for cell in row.cells]
       for row in self._rows
     ]
     titles = [column.title for column in self._columns]
     return "".join([line(titles), f"|{'---|' * len(titles)}\n", *map(line, rows)])
+
+  def to_html(self) -> str:
+    """Returns an HTML table; cells of columns that are aligned left have the class "left"."""
+
+    def line(tag: str, cells: Sequence[str], style: str | None = None) -> str:
+      begin, end = ("<strong>", "</strong>") if style == "bold" else ("", "")
+      return "".join(
+        f"<{tag}{left if column.align == 'left' else ''}>"
+        f"{begin}{html.escape(cell.strip())}{end}</{tag}>"
+        for column, cell in zip(self._columns, cells, strict=True)
+      )
+
+    left = ' class="left"'
+    titles = line("th", [column.title for column in self._columns])
+    rows = [f"<tr>{line('td', row.cells, row.style)}</tr>\n" for row in self._rows]
+    return f"<table>\n<tr>{titles}</tr>\n{''.join(rows)}</table>"
 
   def to_rich(self) -> rich.table.Table:
     """Returns a table for rich's console, with styles and sections."""

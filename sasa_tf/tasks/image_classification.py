@@ -13,6 +13,7 @@ from sasa_tf.configs.image_classification import ImageClassificationTask as Conf
 from sasa_tf.tasks import tfds_decoders
 from sasa_tf.tasks.init_checkpoint import restore_init_checkpoint
 from sasa_tf.tasks.label_errors import LABEL_ERROR
+from sasa_tf.tasks.pad_crop import random_pad_crop
 
 tfds_decoders.register()
 
@@ -23,6 +24,8 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
 
   * A label outside of the model's classes is an error. The stock task turns it into an all-zero
     target, which silently trains on nothing and lowers the reported accuracy.
+  * `train_data.pad_crop`: random crops of images with a reflected border, after Model Garden's
+    augmentation.
   * Images of TFDS are decoded once. The stock task decodes, encodes and decodes them.
   * An incompatible `init_checkpoint` is a `UserError` that says what does not fit.
   * The validation loss is the mean over images. That of the stock task is the mean over batches,
@@ -52,6 +55,10 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
     """Builds the dataset of (images [B, H, W, 3], labels [B])."""
     dataset = super().build_inputs(tfds_decoders.pass_through(params), input_context)
     classes = self.task_config.model.num_classes
+    pad_crop = params.pad_crop if params.is_training else 0
+
+    def crop(images, labels):
+      return random_pad_crop(images, pad_crop), labels
 
     def check_labels(images, labels):
       if labels.dtype.is_integer and not self.task_config.train_data.is_multilabel:
@@ -65,6 +72,8 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
           labels = tf.identity(labels)
       return images, labels
 
+    if pad_crop:
+      dataset = dataset.map(crop, num_parallel_calls=tf.data.AUTOTUNE)
     return dataset.map(check_labels, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
   def validation_step(

@@ -1,4 +1,4 @@
-"""Bitwise reproducible runs."""
+"""Seeded and bitwise reproducible runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,21 @@ def enable_determinism(
 ) -> config_definitions.ExperimentConfig:
   """Makes TensorFlow deterministic in this process, and returns the configuration to run.
 
+  Two runs are equal if they were interrupted at the same steps, or never. For arguments see
+  `set_seed`.
+  """
+  tf.config.experimental.enable_op_determinism()
+  return _replace_data(set_seed(params, seed, model_dir), deterministic=True)
+
+
+def set_seed(
+  params: config_definitions.ExperimentConfig, seed: int, model_dir: str
+) -> config_definitions.ExperimentConfig:
+  """Sets the seed of this process, and returns the configuration to run.
+
   Checkpoints do not hold the state of the input pipeline, so a resumed run shuffles and augments
   from the start. To avoid repeating the first images, the step of the checkpoint is added to the
-  seed. Two runs are equal if they were interrupted at the same steps, or never.
+  seed.
 
   Args:
     params: configuration of the experiment.
@@ -25,11 +37,15 @@ def enable_determinism(
   """
   last = checkpoints.latest_valid(model_dir)
   seed += checkpoints.step_of(last) if last else 0
-  tf.config.experimental.enable_op_determinism()
   tf_keras.utils.set_random_seed(seed % (1 << 32))
+  return _replace_data(params, seed=seed)
+
+
+def _replace_data(
+  params: config_definitions.ExperimentConfig, **fields: object
+) -> config_definitions.ExperimentConfig:
   data = {
-    name: getattr(params.task, name).replace(seed=seed, deterministic=True)
-    for name in ("train_data", "validation_data")
+    name: getattr(params.task, name).replace(**fields) for name in ("train_data", "validation_data")
   }
   params = params.replace(task=params.task.replace(**data))
   params.lock()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -12,21 +11,12 @@ from typing import Any
 from official.core import config_definitions, exp_factory
 from official.modeling.hyperparams import base_config, params_dict
 
-import sasa_tf
 from sasa_tf.compat import model_garden
-from sasa_tf.errors import UserError
+from sasa_tf.errors import UserError, did_you_mean
+from sasa_tf.outputs.config_files import find_config_file
 
 # File in model_dir that holds the name of the experiment, which params.yaml does not.
 RUN_FILE = "run.json"
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-  """Returns a sentence that suggests the names closest to a misspelled one."""
-  names = sorted(map(str, names))
-  close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-  if close:
-    return f"Did you mean {' or '.join(map(repr, close))}?"
-  return f"Known: {', '.join(names)}."
 
 
 def load_experiment(
@@ -91,22 +81,6 @@ def load_trained_experiment(
   trained = json.loads(run_file.read_text())["experiment"]
   files = [str(pathlib.Path(model_dir, "params.yaml")), *config_files]
   return load_experiment(trained, files, params_override)
-
-
-def find_config_file(file: str) -> pathlib.Path:
-  """Returns the path of a config file, which may be the name of an official config."""
-  package = pathlib.Path(sasa_tf.__file__).parent
-  # Inside the package when installed, next to it in a checkout.
-  roots = [package / "official_configs", package.parent / "official_configs"]
-  candidates = [pathlib.Path(file), *(root / file for root in roots)]
-  for path in candidates:
-    if path.is_file():
-      return path
-  official = {str(p.relative_to(root)) for root in roots for p in root.glob("**/*.yaml")}
-  raise UserError(
-    f"--config_file={file}: no such file, and no official config of that name. "
-    f"{did_you_mean(file, official)}"
-  )
 
 
 def _override(params: config_definitions.ExperimentConfig, override: str, source: str) -> None:

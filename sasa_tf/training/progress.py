@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from orbit import utils
-
 from sasa_tf.reporting import ProgressBar, format_metrics
+from sasa_tf.training.run_log import scalars
 
 
 class TrainingProgress:
@@ -54,11 +53,11 @@ class TrainingProgress:
 
   def on_train(self, output: Mapping[str, Any]) -> None:
     """Training action: shows the step and the metrics after each loop of steps."""
-    self._bar.advance_to(self.current_step(), _scalars(output))
+    self._bar.advance_to(self.current_step(), scalars(output))
 
   def on_evaluate(self, output: Mapping[str, Any]) -> None:
     """Evaluation action: shows the metrics of each evaluation."""
-    self.evaluation = _scalars(output)
+    self.evaluation = scalars(output)
     metrics = format_metrics(self.evaluation)
     self._bar.write(f"evaluation at step {self.current_step()}: {metrics}")
 
@@ -66,13 +65,3 @@ class TrainingProgress:
     """Closes the bar and leaves it on the terminal."""
     if self._bar is not None:
       self._bar.close()
-
-
-def _scalars(output: Mapping[str, Any]) -> dict[str, float]:
-  """Returns the scalars of Orbit's output as floats."""
-  scalars = {}
-  for name, value in output.items():
-    value = utils.get_value(value)
-    if getattr(value, "ndim", 0) == 0:
-      scalars[name] = float(value)
-  return scalars

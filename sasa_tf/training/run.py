@@ -32,6 +32,7 @@ from sasa_tf.training.resilience.controller import Controller
 from sasa_tf.training.resilience.corrupt_records import skip_corrupt_records
 from sasa_tf.training.resilience.data_errors import translate_data_errors
 from sasa_tf.training.resilience.preemption import StopRequest
+from sasa_tf.training.run_log import RunLog
 from sasa_tf.training.trainer import Trainer
 
 
@@ -144,21 +145,31 @@ def _run_process(
     lambda: int(runner.trainer.global_step.numpy()),
     stream=None if process.role.writes_model_dir else _NullStream(),
   )
+  log = RunLog(process.model_dir if process.saves else None, progress.current_step)
   # `progress` replaces what Orbit prints.
   with contextlib.redirect_stdout(_NullStream()):
-    runner = _create_runner(distribution, params, task, process, progress, options)
+    runner = _create_runner(distribution, params, task, process, (progress, log), options)
     if process.saves:
       _report_if_finished(progress.current_step(), params.trainer.train_steps, process.model_dir)
     progress.begin()
+    log.begin(
+      train_steps=params.trainer.train_steps,
+      batch_size=params.task.train_data.global_batch_size,
+      parameters=sum(w.shape.num_elements() for w in runner.trainer.model.trainable_variables),
+    )
     try:
       with process.stop.on_sigterm(), translate_data_errors(params.task, mode):
         if mode == "continuous_eval":
           evaluate_checkpoints(runner, watcher)
         else:
           train_or_evaluate(runner, mode)
+          if process.saves and mode == "train_and_eval" and not log.is_evaluated():
+            # An earlier process was ended between the last step and its evaluation.
+            runner.controller.evaluate(steps=params.trainer.validation_steps)
     finally:
       progress.close()
   if process.saves:
+    log.end()
     results.print_summary(process.model_dir, params)
   return progress.evaluation
 
@@ -240,7 +251,7 @@ def _create_runner(
   params: config_definitions.ExperimentConfig,
   task: base_task.Task,
   process: _Process,
-  progress: TrainingProgress,
+  actions: tuple[TrainingProgress, RunLog],
   options: _Options,
 ) -> train_lib.OrbitExperimentRunner:
   mode, cluster = process.role.mode, process.role.cluster
@@ -260,8 +271,8 @@ def _create_runner(
     params=params,
     model_dir=process.output_dir,
     trainer=trainer,
-    train_actions=[progress.on_train],
-    eval_actions=[progress.on_evaluate],
+    train_actions=[action.on_train for action in actions],
+    eval_actions=[action.on_evaluate for action in actions],
     controller_cls=_controller_class(process),
     eval_summary_manager=summary_manager.maybe_build_eval_summary_manager(
       params=params, model_dir=process.output_dir

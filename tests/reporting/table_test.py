@@ -19,6 +19,17 @@ def widest(text):
   return max(map(len, text.splitlines()))
 
 
+def test_html():
+  table = Table(["name", "value"])
+  table.add_row("a<b", "1")
+  table.add_row("c", "", style="bold")
+  assert table.to_html() == (
+    '<table>\n<tr><th class="left">name</th><th>value</th></tr>\n'
+    '<tr><td class="left">a&lt;b</td><td>1</td></tr>\n'
+    '<tr><td class="left"><strong>c</strong></td><td><strong></strong></td></tr>\n</table>'
+  )
+
+
 def test_columns_are_aligned():
   table = table_of(["model", "parameters"], ["conv", "1,000"], ["attention", "10"])
   assert table.to_text().splitlines() == [

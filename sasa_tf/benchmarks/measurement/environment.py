@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import os
 import pathlib
 import platform
 import re
-import subprocess
 from typing import Any
 
 import tensorflow as tf
 
 import sasa_tf
+from sasa_tf.outputs import provenance
 
 _PACKAGES = ("tensorflow", "keras", "tf_keras", "numpy")
 # Environment variables that affect the results, by prefix.
@@ -29,29 +28,6 @@ def _first(pattern: str, file: str) -> str | None:
   except OSError:
     return None
   return found and found[1].strip()
-
-
-def _version(package: str) -> str | None:
-  try:
-    return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:
-    return None
-
-
-def _commit() -> str | None:
-  """Returns the commit of the checkout, with a plus if files are modified; None if it is none."""
-  root = pathlib.Path(sasa_tf.__file__).parent.parent
-  if not (root / ".git").exists():
-    return None
-  try:
-    described = subprocess.run(
-      ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--dirty=+"],
-      capture_output=True,
-      text=True,
-    )
-  except OSError:
-    return None
-  return described.stdout.strip() or None
 
 
 def gpu_name() -> str | None:
@@ -88,8 +64,8 @@ def describe_environment() -> dict[str, Any]:
     "threads": tf.config.threading.get_intra_op_parallelism_threads() or "all",
     "python": platform.python_version(),
     "sasa_tf": sasa_tf.__version__,
-    "commit": _commit(),
-    "packages": {name: _version(name) for name in _PACKAGES},
+    "commit": provenance.commit(),
+    "packages": provenance.package_versions(_PACKAGES),
     "variables": {
       name: value
       for name, value in sorted(os.environ.items())

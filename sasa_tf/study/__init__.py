@@ -1,0 +1,1 @@
+"""Studies: rows of experiments, each trained with several seeds, and their reports."""

@@ -1,0 +1,136 @@
+"""Writes the report: Markdown with PNG files beside it, and a self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import pathlib
+import re
+from collections.abc import Mapping
+
+from sasa_tf import extras
+from sasa_tf.errors import UserError
+from sasa_tf.outputs.path_checks import check_file
+from sasa_tf.outputs.replacement import replace_file
+from sasa_tf.reporting import Table
+from sasa_tf.study.report import tables
+from sasa_tf.study.report.summary import StudySummary
+
+# The part of a Markdown document that a report replaces, if the document has it.
+BEGIN, END = "<!-- study-report -->", "<!-- /study-report -->"
+_MARKED = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+
+_PLOT_TITLES = {
+  "metric": "Each seed, mean and standard deviation",
+  "cost": "Metric over parameters, FLOPs and training speed",
+  "time": "Evaluations during the training",
+}
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; }
+th, td { border-bottom: 1px solid #8885; padding: .3rem .6rem; text-align: right; }
+th.left, td.left { text-align: left; }
+img { background: #fff; max-width: 100%; }
+:root { color-scheme: light dark; }
+"""
+
+
+def check_report(path: str, overwrite: bool) -> dict[str, pathlib.Path]:
+  """Checks that the files of a report can be written, and returns {kind: path}.
+
+  Args:
+    path: of the Markdown file. A document with the marks of a report is written to in any case.
+    overwrite: whether to replace existing files.
+
+  Raises:
+    UserError: a file exists or cannot be written, or a package is missing.
+  """
+  extras.require("--report", "matplotlib", "scipy")
+  if pathlib.Path(path).suffix != ".md":
+    raise UserError(f"--report={path}: expected a file name that ends with .md.")
+  marked = _is_marked(pathlib.Path(path))
+  markdown = check_file(path, "report", overwrite=overwrite or marked)
+  files = {"markdown": markdown, "html": markdown.with_suffix(".html")}
+  for name in _PLOT_TITLES:
+    files[name] = markdown.with_name(f"{markdown.stem}_{name}.png")
+  for file in files.values():
+    if file is not markdown:
+      check_file(file, "report", overwrite=overwrite or marked)
+  return files
+
+
+def write_report(summary: StudySummary, files: Mapping[str, pathlib.Path]) -> None:
+  """Writes Markdown, plots and HTML.
+
+  Args:
+    summary: the results.
+    files: from `check_report`.
+  """
+  from sasa_tf.study.report.plots import make_plots
+
+  plots = {}
+  for name, plot in make_plots(summary).items():
+    stream = io.BytesIO()
+    plot.savefig(stream, format="png")
+    plots[name] = stream.getvalue()
+    with replace_file(files[name]) as path:
+      path.write_bytes(plots[name])
+  _write(files["markdown"], _markdown(summary, plots, files))
+  with replace_file(files["html"]) as path:
+    path.write_text(_html(summary, plots), encoding="utf-8")
+
+
+def _is_marked(path: pathlib.Path) -> bool:
+  try:
+    return bool(_MARKED.search(path.read_text(encoding="utf-8")))
+  except (OSError, UnicodeDecodeError):
+    return False
+
+
+def _write(path: pathlib.Path, section: str) -> None:
+  """Writes the section, into its place in a document that has one."""
+  text = f"# Study\n\n{BEGIN}\n{section}{END}\n"
+  if _is_marked(path):
+    document = path.read_text(encoding="utf-8")
+    text = _MARKED.sub(lambda _: f"{BEGIN}\n{section}{END}", document, count=1)
+  with replace_file(path) as new:
+    new.write_text(text, encoding="utf-8")
+
+
+def _sections(summary: StudySummary) -> list[tuple[str, Table]]:
+  found = [
+    (f"Results of the study {summary.name}", tables.results_table(summary)),
+    ("Findings of the paper", tables.findings_table(summary)),
+    ("Runs that failed", tables.failures_table(summary)),
+  ]
+  return [(title, table) for title, table in found if table is not None]
+
+
+def _markdown(
+  summary: StudySummary, plots: Mapping[str, bytes], files: Mapping[str, pathlib.Path]
+) -> str:
+  parts = [f"## {title}\n\n{table.to_markdown()}" for title, table in _sections(summary)]
+  images = [f"![{_PLOT_TITLES[name]}]({files[name].name})\n" for name in plots]
+  notes = "".join(f"* {line}\n" for line in tables.describe(summary))
+  return "\n".join([parts[0], notes, *images, *parts[1:]])
+
+
+def _html(summary: StudySummary, plots: Mapping[str, bytes]) -> str:
+  parts = [
+    f"<h2>{html.escape(title)}</h2>\n{table.to_html()}" for title, table in _sections(summary)
+  ]
+  images = [
+    f'<h3>{_PLOT_TITLES[name]}</h3>\n<img alt="{_PLOT_TITLES[name]}" '
+    f'src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+    for name, content in plots.items()
+  ]
+  notes = "".join(f"<li>{html.escape(line)}</li>\n" for line in tables.describe(summary))
+  body = "\n".join([parts[0], f"<ul>\n{notes}</ul>", *images, *parts[1:]])
+  title = html.escape(f"Study {summary.name}")
+  return (
+    '<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width">'
+    f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n{body}\n"
+    "</body>\n</html>\n"
+  )

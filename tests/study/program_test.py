@@ -1,0 +1,149 @@
+"""Runs of a study: scheduling, resuming, failures and lost GPUs, with a stub in place of train."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from sasa_tf.errors import PreemptedError, UserError
+from sasa_tf.study.locks import lock_file
+from tests.study import stub_study
+from tests.study.stub_study import GPUS, by_run, make_program, results
+
+
+def test_finished_runs_are_recorded_and_not_repeated(tmp_path):
+  make_program(tmp_path, ["a", "b"], seeds=2, target=0.905).run()
+  found = by_run(tmp_path)
+  assert list(found) == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+  record = found["b", 1]
+  assert record["status"] == "finished" and record["error"] is None
+  assert record["value"] == pytest.approx(0.91) and record["metric"] == "accuracy"
+  assert record["parameters"] == 100 and record["flops"]["mac"] == 2000
+  assert record["peak_memory"] == {"kind": "device", "bytes": 2000}
+  assert record["step"] == record["train_steps"] == 2 and record["device"] == "stub"
+  assert record["target"]["step"] == 2 and record["target"]["seconds"] > 0
+  assert found["a", 0]["target"]["seconds"] is None
+  assert [event["step"] for event in record["evaluations"]] == [2]
+  again = make_program(tmp_path, ["a", "b"], seeds=2)
+  assert not again.remaining
+  again.run()
+  assert len(results(tmp_path)) == 4
+
+
+def test_failures_do_not_stop_the_others_and_are_tried_again(tmp_path):
+  program = make_program(tmp_path, ["fails", "a"], cost=False)
+  program.run()
+  assert program.failures == {"fails, seed 0": "the data is missing (exit status 2)"}
+  found = by_run(tmp_path)
+  assert found["fails", 0]["status"] == "failed" and found["fails", 0]["value"] is None
+  assert found["a", 0]["status"] == "finished" and found["a", 0]["flops"] is None
+  assert [run.name for run in make_program(tmp_path, ["fails", "a"]).remaining] == ["fails, seed 0"]
+
+
+def test_runs_use_all_gpus_at_the_same_time(tmp_path):
+  rows = ["a", "b", "c", "d"]
+  program = make_program(tmp_path, rows, found=GPUS, processes_per_gpu=2, steps=1, delay=1.0)
+  start = time.monotonic()
+  program.run()
+  assert time.monotonic() - start < 3.5  # 4 seconds one after the other
+  logs = [(tmp_path / "out" / row / "seed0.log").read_text() for row in rows]
+  assert [log.split("gpu ")[1].split()[0] for log in logs] == ["GPU-0", "GPU-1", "GPU-0", "GPU-1"]
+
+
+@pytest.mark.parametrize("present", [False, True], ids=["disappeared", "fails repeatedly"])
+def test_runs_of_a_lost_gpu_continue_on_another(tmp_path, present):
+  rows = ["lost", "lost_2", "a"]
+  program = make_program(
+    tmp_path, rows, found=GPUS, is_present=lambda gpu: present or gpu.id != "GPU-0"
+  )
+  program.run()
+  assert not program.failures
+  assert {record["status"] for record in by_run(tmp_path).values()} == {"finished"}
+
+
+def test_runs_without_any_gpu_left_are_recorded(tmp_path):
+  program = make_program(
+    tmp_path, ["lost", "a"], found=GPUS[:1], is_present=lambda gpu: gpu.id != "GPU-0"
+  )
+  program.run()
+  assert set(program.failures) == {"lost, seed 0", "a, seed 0"}
+  assert "no GPU of this host works any more" in by_run(tmp_path)["a", 0]["error"]
+
+
+def test_time_limit_saves_and_the_next_call_resumes(tmp_path):
+  arguments = {"steps": 40, "delay": 0.05}
+  with pytest.raises(PreemptedError, match=r"time limit of 1 seconds .* 0 of 1 runs .* rerun"):
+    make_program(tmp_path, ["a"], **arguments).run(time_limit=1)
+  assert not results(tmp_path)
+  make_program(tmp_path, ["a"], **arguments).run()
+  (record,) = results(tmp_path)
+  assert record["processes"] == 2 and record["step"] == 40
+  assert record["seconds"] >= 40 * 0.05
+  assert record["images_per_second"] == pytest.approx(8 / 0.05, rel=0.3)
+
+
+def test_run_that_ignores_sigterm_is_killed(tmp_path):
+  program = make_program(tmp_path, ["deaf"], steps=100, delay=0.1, grace_seconds=0.5)
+  start = time.monotonic()
+  with pytest.raises(PreemptedError):
+    program.run(time_limit=0.5)
+  assert time.monotonic() - start < 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_the_children(tmp_path, number):
+  program = make_program(tmp_path, ["a", "b"], steps=200, delay=0.05)
+  threading.Timer(0.8, os.kill, (os.getpid(), number)).start()
+  before = signal.getsignal(number)
+  with pytest.raises(PreemptedError, match=f"{number.name} received; 0 of 2"):
+    program.run()
+  assert signal.getsignal(number) is before
+  assert (tmp_path / "out" / "a" / "seed0" / "ckpt-last.index").exists()
+
+
+def test_run_of_another_process_is_not_started(tmp_path):
+  program = make_program(tmp_path, ["a"])
+  lock = lock_file(program.remaining[0].lock)
+  program.run()
+  assert "another process is running it" in program.failures["a, seed 0"]
+  lock.close()
+
+
+def test_lock_is_held_while_an_orphaned_child_runs(tmp_path):
+  path = tmp_path / "lock"
+  lock = lock_file(path)
+  child = subprocess.Popen(
+    [sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock.fileno()]
+  )
+  lock.close()
+  assert lock_file(path) is None
+  child.communicate(b"\n")
+  assert lock_file(path) is not None
+
+
+def test_run_that_was_trained_but_not_recorded_is_recorded(tmp_path):
+  make_program(tmp_path, ["a"]).run()
+  (tmp_path / "out" / "results.jsonl").unlink()
+  program = make_program(tmp_path, ["a"], steps=99)  # would take other steps if it ran
+  program.run()
+  assert by_run(tmp_path)["a", 0]["step"] == 2
+
+
+def test_other_settings_in_the_same_output_raise(tmp_path):
+  make_program(tmp_path, ["a"]).run()
+  with pytest.raises(UserError, match=r"a, seed 0 finished with other settings"):
+    make_program(tmp_path, ["a"], params_override="x=1")
+  (tmp_path / "out" / "results.jsonl").unlink()
+  with pytest.raises(UserError, match=r"other settings \(params_override changed\)"):
+    make_program(tmp_path, ["a"], params_override="x=1").run()
+
+
+def test_missing_metric_is_a_failure(tmp_path):
+  program = stub_study.make_program(tmp_path, ["a"])
+  object.__setattr__(program.remaining[0].study, "metric", "AP")
+  program.run()
+  assert "no metric 'AP'; it has accuracy" in program.failures["a, seed 0"]
