@@ -31,6 +31,12 @@ def test_parses_the_labels_file_of_another_split(tmp_path):
   assert parse_classes(str(tmp_path / "labels.txt")) == ["dog", "a, b"]
 
 
+def test_labels_without_a_class_are_skipped(tmp_path):
+  categories = [{"id": 3, "name": "dog"}, {"id": 1, "name": "cat"}]
+  write_labels(tmp_path / "labels.txt", classes_of_categories(categories).class_names)
+  assert parse_classes(str(tmp_path / "labels.txt")) == ["cat", "dog"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_parses_class_lists_of_any_system(tmp_path, encoding):
   (tmp_path / "CLASSES.TXT").write_bytes("dog \r\n\r\ncat\t\r\n".encode(encoding))
@@ -54,7 +60,7 @@ def test_invalid_class_lists_raise(text, message):
 
 
 def test_background_class_and_missing_classes_raise():
-  with pytest.raises(DatasetError, match=r"'background' of label 1 occurs twice"):
-    classes_of_names(["background"])
+  with pytest.raises(DatasetError, match=r"named 'background'.*pass all others .*'cat, dog'"):
+    classes_of_names(["cat", "background", "dog"])
   with pytest.raises(DatasetError, match="no annotation has a box"):
     classes_of_names([])

@@ -127,6 +127,13 @@ def test_invalid_images_are_not_held_out(tmp_path):
   assert (split.examples, split.skipped) == (2, 40)
 
 
+def test_error_names_the_reason_if_no_image_can_be_held_out(tmp_path):
+  content, root = _dataset(tmp_path)
+  content["images"] = [{"id": "7"}, None]
+  with pytest.raises(DatasetError, match=r"none of the 2 images .*images\[0\]: the ids of images"):
+    _convert(content, root, tmp_path / "out", validation_fraction=0.5)
+
+
 def test_paths_lead_nowhere_outside(tmp_path):
   content, root = _dataset(tmp_path)
   box_data.write_image(root / "outside.jpg")

@@ -118,6 +118,11 @@ def hold_out_images(
     )
 
   usable = [image for image in images if not image.error]
+  if not usable:
+    raise DatasetError(
+      f"none of the {len(images)} images can be converted. The first: {images[0].origin}: "
+      f"{images[0].error}"
+    )
   remaining, held_out = hold_out(usable, fraction, seed, image_name, rarest_label)
   remaining += (image for image in images if image.error)  # to be reported
   return {split: remaining, "validation": held_out}

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.inputs.text_files import read_lines
+from sasa_tf.data.inputs.values import shown
 from sasa_tf.data.labels import check_class_names
 from sasa_tf.data.tfrecord.image_example import Problem
 
 BACKGROUND = "background"
+_UNUSED = "unused "  # begins the names of labels without a class
 
 # Tolerance in pixels for fractional coordinates, and for tools that count pixels from 0 or 1.
 _TOLERANCE = 1.0
@@ -155,9 +157,15 @@ def classes_of_categories(categories: Sequence[dict[str, Any]]) -> BoxClasses:
     DatasetError: if the names cannot be written to a labels.txt.
   """
   names = {category["id"]: category["name"] for category in categories}
+  if BACKGROUND in names.values():
+    others = [name for name in names.values() if name != BACKGROUND]
+    raise DatasetError(
+      f"a class is named {BACKGROUND!r}, as label 0 of every data set with boxes. Rename it in the "
+      f"annotations, or skip its boxes: pass all others as --classes ({shown(', '.join(others))})."
+    )
   class_names = (
     BACKGROUND,
-    *(names.get(label, f"unused {label}") for label in range(1, max(names) + 1)),
+    *(names.get(label, f"{_UNUSED}{label}") for label in range(1, max(names) + 1)),
   )
   check_class_names(class_names)
   return BoxClasses(class_names, tuple(categories))
@@ -179,14 +187,21 @@ def classes_of_names(names: Sequence[str]) -> BoxClasses:
 def parse_classes(text: str) -> list[str]:
   """Parses --classes: comma-separated names, or the path of a .txt file with one name per line.
 
+  Blank lines and, in a labels.txt, the names of labels without a class are skipped.
+
   Raises:
     DatasetError: if the file cannot be read, or a name is empty or occurs twice.
   """
   if text.lower().endswith(".txt"):
-    names = [name for name in read_lines(text, "class name") if name not in ("", BACKGROUND)]
+    lines = read_lines(text, "class name")
+    names = [name for name in lines if name not in ("", BACKGROUND) and not _is_unused(name)]
     if not names:
       raise DatasetError(f"{text} holds no class name: expected one per line.")
   else:
     names = [name.strip() for name in text.split(",")] if text else []
   check_class_names(names)
   return names
+
+
+def _is_unused(name: str) -> bool:
+  return name.startswith(_UNUSED) and name.removeprefix(_UNUSED).isdecimal()

@@ -24,6 +24,7 @@ from sasa_tf.reporting import ProgressBar
 
 _SECONDS_BETWEEN_REPORTS = 0.1
 _MAX_SKIPPED_SHOWN = 10
+_MAX_GROUPS_SHOWN = 10  # of similar class names
 
 Encode = Callable[[Any], EncodedExample]
 
@@ -181,11 +182,12 @@ def write_dataset(
       f"--num_processes must be positive, or 0 to choose automatically, received {num_processes}."
     )
   check_class_names(class_names)
-  for group in similar_names(class_names):
-    names = ", ".join(map(ascii, group))
+  if groups := similar_names(class_names):
+    names = "; ".join(", ".join(map(ascii, group)) for group in groups[:_MAX_GROUPS_SHOWN])
+    more = f" and {len(groups) - _MAX_GROUPS_SHOWN} more" if groups[_MAX_GROUPS_SHOWN:] else ""
     print(
-      f"Warning: classes that differ only in case or Unicode normalization: {names}. If they are "
-      "one class, rename them.",
+      f"Warning: classes that differ only in case or Unicode normalization: {names}{more}. If they "
+      "are one class, rename them.",
       file=sys.stderr,
     )
   start = time.monotonic()
