@@ -1,23 +1,9 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it with its extras in an empty environment and uses it outside of the checkout.
-set -euo pipefail
-checkout=$(cd "$(dirname "$0")/.." && pwd)
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+. "$(dirname "$0")/install_wheel.sh"
+install_wheel constraints.txt all
 
-# A copy, so that the build leaves nothing in the checkout.
-git -C "$checkout" ls-files -z --cached --others --exclude-standard |
-  (cd "$checkout" && xargs -0 cp --parents -t "$scratch" 2>/dev/null) || true
-"${PYTHON:-python3}" -m venv "$scratch/.env"
-pip=("$scratch/.env/bin/python" -m pip --disable-pip-version-check --quiet)
-"${pip[@]}" install --upgrade pip # that of Python 3.10 is too old for Model Garden's dependencies
-(cd "$scratch" && "${pip[@]}" wheel --no-deps --wheel-dir wheels .)
-wheel=$(echo "$scratch"/wheels/sasa_tf-*.whl)
-"${pip[@]}" install -c "$checkout/constraints.txt" "${wheel}[all]"
-mkdir "$scratch/elsewhere" && cd "$scratch/elsewhere"
-
-export TF_CPP_MIN_LOG_LEVEL=2
-"$scratch/.env/bin/python" - <<'PYTHON'
+"$python" - <<'PYTHON'
 import pathlib
 
 import sasa_tf
@@ -34,9 +20,9 @@ inputs = keras.Input([32, 32, 3])
 features = SASAResNet(26, "conv_small", width_multiplier=0.125, num_heads=4)(inputs)["5"]
 print("wheel: functional model", features.shape)
 PYTHON
-"$scratch/.env/bin/sasa-make-tfrecords" digits --output=data/digits
-"$scratch/.env/bin/sasa-train" --experiment=sasa_resnet_digits --mode=train_and_eval \
+"$scratch/env/bin/sasa-make-tfrecords" digits --output=data/digits
+"$scratch/env/bin/sasa-train" --experiment=sasa_resnet_digits --mode=train_and_eval \
   --model_dir=run --params_override="trainer.train_steps=2,trainer.steps_per_loop=1,trainer.summary_interval=2"
-"$scratch/.env/bin/sasa-export-saved-model" --model_dir=run --export_dir=run/saved_model
-"$scratch/.env/bin/sasa-predict" --saved_model=run/saved_model data/digits/preview_images/0-*.png
+"$scratch/env/bin/sasa-export-saved-model" --model_dir=run --export_dir=run/saved_model
+"$scratch/env/bin/sasa-predict" --saved_model=run/saved_model data/digits/preview_images/0-*.png
 echo "wheel test passed"
