@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -89,6 +90,23 @@ def unreachable_packages(path, source, build=BUILD):
 
 def test_tests_import_only_what_their_targets_see():
   errors = errors_of(unreachable_packages, sources("tests"))
+  assert not errors, f"\n{errors}"
+
+
+def imported_tests(path, source):
+  """Returns an error for each other test module that a test imports: its target does not see it."""
+  own = path.removesuffix(".py").replace("/", ".")
+  return [
+    f"{path}:{line}: uses {dotted}, which its target in BUILD does not see. Move what both need to "
+    "a module whose name does not end in _test."
+    for line, dotted in references(path, source)
+    if re.match(r"tests\.([a-z0-9_]+\.)*[a-z0-9_]+_test\b", dotted)
+    and not f"{dotted}.".startswith(f"{own}.")
+  ]
+
+
+def test_tests_import_no_other_tests():
+  errors = errors_of(imported_tests, sources("tests"))
   assert not errors, f"\n{errors}"
 
 
@@ -202,6 +220,14 @@ def test_test_beyond_its_package_is_reported():
   )
   assert received.startswith("tests/ops/x_test.py:2: uses sasa_tf.layers, which its target")
   assert not unreachable_packages("tests/layers/x_test.py", "from sasa_tf import layers, ops")
+
+
+@pytest.mark.parametrize(
+  "source", ["from .b_test import f", "from tests.x import b_test", "import tests.x.b_test"]
+)
+def test_import_of_another_test_is_reported(source):
+  assert len(imported_tests("tests/x/a_test.py", source)) == 1
+  assert not imported_tests("tests/x/b_test.py", source)
 
 
 def test_wrong_build_file_is_detected(tmp_path):

@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from sasa_tf.data.detection.annotated_images import write_annotation_file
 from sasa_tf.data.detection.boxes import Box, CheckedImage
+
+from .coco_evaluation import evaluated, perfect_detections
 
 CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]
 IMAGES = [
@@ -20,24 +21,6 @@ IMAGES = [
     (Box(0.0, 0.0, 640.0, 480.0, 1, 307200.0, True), Box(1.0, 2.0, 1 / 3 + 2, 5.0, 1, 4.0)),
   ),
 ]
-
-
-def evaluated(path, detections):
-  """Returns the 12 metrics of pycocotools; the first two are AP and AP50."""
-  truth = COCO(path)
-  evaluation = COCOeval(truth, truth.loadRes(detections), "bbox")
-  evaluation.evaluate()
-  evaluation.accumulate()
-  evaluation.summarize()
-  return evaluation.stats
-
-
-def perfect_detections(path):
-  return [
-    {key: annotation[key] for key in ("image_id", "category_id", "bbox")} | {"score": 0.9}
-    for annotation in json.loads(path.read_text())["annotations"]
-    if not annotation["iscrowd"]
-  ]
 
 
 @pytest.fixture

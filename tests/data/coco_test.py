@@ -7,7 +7,7 @@ from sasa_tf.data.detection import coco
 from sasa_tf.data.errors import DatasetError
 
 from . import box_data
-from .annotation_file_test import evaluated, perfect_detections
+from .coco_evaluation import evaluated, perfect_detections
 
 BOXES = (
   (7, 3, [2.5, 4, 18, 11], {"area": 77.5, "iscrowd": 0}),

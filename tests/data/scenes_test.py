@@ -10,7 +10,7 @@ from sasa_tf.data.detection import scene_drawing, scenes
 from sasa_tf.data.errors import DatasetError
 
 from . import box_data
-from .annotation_file_test import evaluated, perfect_detections
+from .coco_evaluation import evaluated, perfect_detections
 
 OPTIONS = {"train_images": 8, "validation_images": 6, "num_preview_images": 2, "num_processes": 1}
 

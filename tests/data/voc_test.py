@@ -7,8 +7,8 @@ from sasa_tf.data.detection import voc
 from sasa_tf.data.errors import DatasetError
 
 from . import box_data
-from .annotation_file_test import evaluated, perfect_detections
 from .box_data import voc_object, voc_xml
+from .coco_evaluation import evaluated, perfect_detections
 
 BCCD = pathlib.Path(__file__).parents[3] / "shared/data/bccd.tar.xz"
 FILES = {

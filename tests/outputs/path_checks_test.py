@@ -8,7 +8,8 @@ import pytest
 
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import begins_with, check_directory, check_file, check_local_path
-from tests.outputs.replacement_test import LAYOUT, texts, write
+
+from .directories import LAYOUT, texts, write
 
 
 def check(path, *, overwrite=True, **inputs):

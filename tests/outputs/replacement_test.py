@@ -9,28 +9,9 @@ import sys
 import pytest
 
 from sasa_tf.errors import UserError
-from sasa_tf.outputs.layout import DirectoryLayout
 from sasa_tf.outputs.replacement import recover_directory, replace_directory, replace_file
 
-LAYOUT = DirectoryLayout("a test output", ("main",), r"main|parts/\d", "parts", r"unfinished.*")
-
-
-def write(directory, text):
-  """Writes a directory of the layout."""
-  directory.mkdir(exist_ok=True, parents=True)
-  (directory / "parts").mkdir()
-  for name in ("main", "parts/0", "parts/1"):
-    (directory / name).write_text(text)
-
-
-def texts(directory):
-  """Returns {relative path: text} of a directory."""
-  files = sorted(path for path in directory.rglob("*") if path.is_file())
-  return {path.relative_to(directory).as_posix(): path.read_text() for path in files}
-
-
-def complete(text):
-  return dict.fromkeys(("main", "parts/0", "parts/1"), text)
+from .directories import LAYOUT, complete, texts, write
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -94,7 +75,8 @@ def test_failing_rename_restores_the_old_directory(tmp_path, monkeypatch):
 
 KILLED = """
 import os, pathlib, signal, sys
-from tests.outputs.replacement_test import LAYOUT, replace_directory, write
+from sasa_tf.outputs.replacement import replace_directory
+from tests.outputs.directories import LAYOUT, write
 count = iter(range(int(sys.argv[2]) + 1))
 def killed_at_last(real):
   def change(*arguments, **options):
