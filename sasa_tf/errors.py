@@ -15,6 +15,10 @@ class MissingExtraError(UserError, ImportError):
   """A module needs a package that an optional extra of sasa_tf installs."""
 
 
+class KerasBackendError(UserError, ImportError):
+  """Keras 3 has another backend than TensorFlow."""
+
+
 class PreemptedError(Exception):
   """SIGTERM stopped the run, and its checkpoint is saved."""
 

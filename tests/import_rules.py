@@ -29,7 +29,7 @@ PACKAGES = {
   "ops": Package({"compat", "native"}, {"tensorflow"}),
   "layers": Package({"compat", "ops"}, {"tensorflow"}),  # no Keras: the bindings add it
   "modeling": Package({"compat", "layers"}, {"tensorflow"}),  # without builders
-  "keras": Package({"layers", "modeling"}, {"keras"}),
+  "keras": Package({"extras", "layers", "modeling"}, {"keras"}),
   "tf_keras": Package({"extras", "layers", "modeling"}, {"tf_keras"}),
   "configs": Package({"extras"}, {"official"}),
   "builders": Package({"configs", "extras", "tf_keras"}, {"official", "tensorflow", "tf_keras"}),
@@ -56,6 +56,7 @@ PACKAGES = {
       "benchmarks",
       "compat",
       "errors",
+      "extras",
       "keras",
       "layers",
       "modeling",

@@ -1,5 +1,9 @@
 """Cost of models in closed form, the paper's tables, and compilation for TPUs."""
 
+from sasa_tf import extras
+
+extras.require_tensorflow_backend(__name__)
+
 from sasa_tf.analysis.cost import (
   CONVENTIONS,
   Convention,

@@ -10,7 +10,13 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from sasa_tf import extras
-from sasa_tf.errors import MissingExtraError, PreemptedError, UserError, WorkerLostError
+from sasa_tf.errors import (
+  KerasBackendError,
+  MissingExtraError,
+  PreemptedError,
+  UserError,
+  WorkerLostError,
+)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -41,14 +47,16 @@ def run(main: Callable[[list[str]], None]) -> None:
 
 
 def require(*modules: str) -> None:
-  """Exits with one line if optional packages are missing. Call it before importing them.
+  """Exits with one line if optional packages are missing, or Keras has another backend.
+
+  Call it before importing them.
 
   Args:
     *modules: keys of `extras.OPTIONAL`.
   """
   try:
     extras.require("this program", *modules)
-  except MissingExtraError as error:
+  except (MissingExtraError, KerasBackendError) as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_status)
 

@@ -1,12 +1,10 @@
 """Layers and models for Keras 3 (`import keras`) with the TensorFlow backend."""
 
-import keras
+from sasa_tf import extras
 
-if keras.backend.backend() != "tensorflow":
-  raise ImportError(
-    "sasa_tf.keras needs Keras 3 with the TensorFlow backend; received backend "
-    f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before importing keras."
-  )
+extras.require_tensorflow_backend(__name__)
+
+import keras
 
 from sasa_tf.layers import (
   AttentionAugmentedConv2DBase,

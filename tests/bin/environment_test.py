@@ -1,0 +1,83 @@
+"""Programs in unusual environments: another Keras backend, and Python without assertions."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.import_rules import sources
+
+ARGUMENTS = {
+  "train": ["--experiment=sasa_resnet_digits", "--mode=train", "--model_dir=unused"],
+  "export_saved_model": ["--model_dir=unused", "--export_dir=unused/saved_model"],
+  "predict": ["--saved_model=unused", "image.png"],
+  "profile_model": ["--model_id=26"],
+  "benchmark_input": ["--experiment=sasa_resnet_digits"],
+  "scaling": [],
+}
+
+
+def run(*arguments, **environment):
+  return subprocess.run(
+    [sys.executable, *arguments],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    env={**os.environ, **environment},
+  )
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_programs_report_another_keras_backend(name):
+  done = run("-m", f"sasa_tf.bin.{name}", *ARGUMENTS[name], KERAS_BACKEND="jax")
+  *_, last = done.stderr.splitlines()
+  assert done.returncode == 2, done.stderr
+  assert last.startswith("error: ") and "Traceback" not in done.stderr
+  assert "needs Keras 3 with the TensorFlow backend; received 'jax' from the environment" in last
+  assert "KERAS_BACKEND=tensorflow" in last
+
+
+@pytest.mark.parametrize("module", ["sasa_tf.keras", "sasa_tf.registry_imports"])
+def test_imports_report_the_backend_of_keras_json(module, tmp_path):
+  (tmp_path / "keras.json").write_text(json.dumps({"backend": "torch"}))
+  program = f"try:\n  import {module}\nexcept ImportError as error:\n  print(error)"
+  done = run("-c", program, KERAS_HOME=str(tmp_path), KERAS_BACKEND="")
+  expected = f"{module} needs Keras 3 with the TensorFlow backend; received 'torch' from {tmp_path}"
+  assert done.stdout.startswith(expected), done.stderr
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"backend": "tensorflow"}'])
+def test_other_configurations_pass(content, tmp_path):
+  if content is not None:
+    (tmp_path / "keras.json").write_text(content)
+  program = "from sasa_tf import extras; extras.require_tensorflow_backend('x')"
+  assert run("-c", program, KERAS_HOME=str(tmp_path), KERAS_BACKEND="").returncode == 0
+  assert run("-c", program, KERAS_BACKEND="tensorflow").returncode == 0
+
+
+def test_no_check_is_an_assert_statement():
+  """`python -O` omits these."""
+  found = [
+    f"{path}:{node.lineno}"
+    for path, source in sources("sasa_tf").items()
+    for node in ast.walk(ast.parse(source))
+    if isinstance(node, ast.Assert)
+  ]
+  assert not found, "raise an error instead: " + ", ".join(found)
+
+
+def test_programs_run_without_assertions(tmp_path):
+  done = run(
+    *("-O", "-m", "sasa_tf.bin.make_tfrecords", "digits"),
+    *(f"--output={tmp_path}/data", "--num_preview_images=0"),
+  )
+  assert done.returncode == 0, done.stderr
+  assert (tmp_path / "data/dataset.json").exists()
+  done = run(
+    *("-O", "-m", "sasa_tf.bin.export_saved_model", "--overwrite"),
+    *(f"--model_dir={tmp_path}", f"--export_dir={tmp_path}"),
+  )
+  assert done.returncode == 2 and done.stderr.startswith("error: --export_dir=")
