@@ -39,9 +39,9 @@ def test_from_the_layer_to_the_compiled_kernel():
     [
       "layers/keras_mixin",
       "layers/local_self_attention",
+      "ops/checks",
       "ops/xla_barriers",
       "ops/local_attention",
-      "ops/checks",
       "ops/dispatch",
       "ops/compiled/fused",
       "ops/compiled/xla_custom_call",

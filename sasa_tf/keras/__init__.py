@@ -14,6 +14,7 @@ from sasa_tf.layers import (
   SqueezeExcitation2DBase,
   UpsampleAdd2DBase,
   mark_exports,
+  warn_about_quantization,
 )
 from sasa_tf.modeling import (
   BaselineLayers,
@@ -39,6 +40,7 @@ __all__ = [
 _register = keras.saving.register_keras_serializable("sasa_tf")
 
 mark_exports(keras)
+warn_about_quantization(keras)
 
 
 @_register

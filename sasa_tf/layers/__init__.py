@@ -4,6 +4,7 @@ from sasa_tf.layers.attention_augmented import AttentionAugmentedConv2DBase
 from sasa_tf.layers.attention_stem import AttentionStemBase
 from sasa_tf.layers.keras_export import mark_exports
 from sasa_tf.layers.keras_mixin import KerasMixin
+from sasa_tf.layers.keras_quantization import warn_about_quantization
 from sasa_tf.layers.local_self_attention import LocalSelfAttention2DBase
 from sasa_tf.layers.non_local import NonLocal2DBase
 from sasa_tf.layers.squeeze_excitation import SqueezeExcitation2DBase
@@ -18,4 +19,5 @@ __all__ = [
   "SqueezeExcitation2DBase",
   "UpsampleAdd2DBase",
   "mark_exports",
+  "warn_about_quantization",
 ]

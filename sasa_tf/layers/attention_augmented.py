@@ -7,7 +7,7 @@ from typing import Any, get_args
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.checks import require_channels
+from sasa_tf.layers.checks import check_layout, equal_pair, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import Positions
 from sasa_tf.ops.checks import sizes, with_static_shape
@@ -43,13 +43,15 @@ class AttentionAugmentedConv2DBase(KerasMixin):
   def __init__(
     self,
     filters: int,
-    kernel_size: int = 3,
+    kernel_size: int | tuple[int, int] = 3,
     *,
     key_filters: int,
     value_filters: int,
     num_heads: int = 8,
     positions: Positions = "relative",
-    strides: int = 1,
+    strides: int | tuple[int, int] = 1,
+    padding: str = "same",
+    data_format: str | None = None,
     kernel_initializer: Any = "glorot_uniform",
     relative_initializer: Any = None,
     kernel_regularizer: Any = None,
@@ -60,7 +62,7 @@ class AttentionAugmentedConv2DBase(KerasMixin):
 
     Args:
       filters: output channels of convolution and attention together.
-      kernel_size: of the convolution, in pixels.
+      kernel_size: of the convolution in pixels, an int or a pair of equal ones.
       key_filters: channels of queries and keys of all heads together; a multiple of `num_heads`.
       value_filters: output channels of the attention; a multiple of `num_heads`. If equal to
         `filters`, there is no convolution.
@@ -68,7 +70,9 @@ class AttentionAugmentedConv2DBase(KerasMixin):
       positions: "relative" adds q.r with learned row and column embeddings of every offset in the
         image; "absolute" adds fixed sinusoids to the input of the attention; "none" uses no
         position information.
-      strides: of both convolution and attention.
+      strides: of both convolution and attention, an int or a pair of equal ones.
+      padding: "same", as in `Conv2D`.
+      data_format: "channels_last", which does not depend on the setting of Keras.
       kernel_initializer: of the convolution and the projections.
       relative_initializer: of both embeddings; by default normal with standard deviation
         D ** -0.5.
@@ -80,13 +84,14 @@ class AttentionAugmentedConv2DBase(KerasMixin):
       ValueError: an argument is out of range.
     """
     super().__init__(**kwargs)
+    kernel_size = equal_pair("kernel_size", kernel_size)
+    strides = equal_pair("strides", strides)
+    check_layout(data_format, padding)
     counts = {
       "filters": filters,
-      "kernel_size": kernel_size,
       "key_filters": key_filters,
       "value_filters": value_filters,
       "num_heads": num_heads,
-      "strides": strides,
     }
     for name, count in counts.items():
       if not isinstance(count, int) or count < 1:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.checks import head_width, require_channels
+from sasa_tf.layers.checks import check_layout, equal_pair, head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import StemVariant
 from sasa_tf.ops.checks import sizes, with_static_shape
@@ -49,12 +49,14 @@ class AttentionStemBase(KerasMixin):
   def __init__(
     self,
     filters: int = 64,
-    block_size: int = 4,
+    block_size: int | tuple[int, int] = 4,
     num_heads: int = 4,
     num_mixtures: int = 8,
     variant: StemVariant = "mixture",
     *,
     embedding_dim: int | None = None,
+    padding: str = "same",
+    data_format: str | None = None,
     scale: float = 1.0,
     kernel_initializer: Any = "glorot_uniform",
     value_initializer: Any = None,
@@ -67,7 +69,7 @@ class AttentionStemBase(KerasMixin):
 
     Args:
       filters: output channels; a multiple of `num_heads`.
-      block_size: height and width of a block, in pixels.
+      block_size: height and width of a block in pixels, an int or a pair of equal ones.
       num_heads: number of heads N. Each head has the width D = filters / num_heads.
       num_mixtures: number of value matrices M of the variant "mixture". The paper does not give
         it; its FLOPs fit 7 or 8.
@@ -78,6 +80,8 @@ class AttentionStemBase(KerasMixin):
         block_size x block_size, stride 1 and padding "same", which also reads pixels of other
         blocks.
       embedding_dim: width E of the embeddings that give the mixture weights; D by default.
+      padding: "same", as in `Conv2D`.
+      data_format: "channels_last", which does not depend on the setting of Keras.
       scale: factor of the query. The paper uses none.
       kernel_initializer: of the projections. The M value matrices are drawn separately, with the
         fans of one projection; a seeded initializer gives equal matrices. A mixture of 8 matrices
@@ -96,9 +100,10 @@ class AttentionStemBase(KerasMixin):
     """
     super().__init__(**kwargs)
     head_dim = head_width(filters, num_heads)
+    block_size = equal_pair("block_size", block_size)
+    check_layout(data_format, padding)
     embedding_dim = head_dim if embedding_dim is None else embedding_dim
     for argument, number in (
-      ("block_size", block_size),
       ("num_mixtures", num_mixtures),
       ("embedding_dim", embedding_dim),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def head_width(filters: int, num_heads: int) -> int:
@@ -24,6 +25,45 @@ def head_width(filters: int, num_heads: int) -> int:
       f"{filters // num_heads * num_heads} and {(filters // num_heads + 1) * num_heads}."
     )
   return filters // num_heads
+
+
+def equal_pair(name: str, value: Any) -> int:
+  """Returns the positive int that an argument is, or that both of its elements are.
+
+  `Conv2D` takes a pair (rows, columns) for these arguments.
+
+  Raises:
+    ValueError: it is neither a positive int nor a pair of equal ones.
+  """
+  if isinstance(value, (tuple, list)) and len(value) == 2 and value[0] == value[1]:
+    value = value[0]
+  if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    raise ValueError(
+      f"{name} must be a positive int, or a pair (rows, columns) of equal ones; received {value!r}."
+    )
+  return value
+
+
+def check_layout(data_format: str | None, padding: str | None = "same") -> None:
+  """Checks the arguments of `Conv2D` that have only one value here.
+
+  Args:
+    data_format: "channels_last", or None for the same. The global setting of Keras has no effect.
+    padding: "same" in lower or upper case.
+
+  Raises:
+    ValueError: an argument has another value.
+  """
+  if data_format not in (None, "channels_last"):
+    raise ValueError(
+      "data_format must be 'channels_last', as inputs are [B, H, W, C]; received "
+      f"{data_format!r}. Transpose the images, for example with Permute((2, 3, 1))."
+    )
+  if not isinstance(padding, str) or padding.lower() != "same":
+    raise ValueError(
+      "padding must be 'same': there is an output for every pixel, or for every strides x strides "
+      f"pixels; received {padding!r}. Crop the output for other paddings."
+    )
 
 
 def require_channels(layer: str, input_shape: Sequence[int | None]) -> int:

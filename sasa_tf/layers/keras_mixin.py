@@ -36,9 +36,12 @@ if TYPE_CHECKING:
     def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
     def add_weight(self, *args: Any, **kwargs: Any) -> Any: ...
     def get_config(self) -> dict[str, Any]: ...
+    def get_build_config(self) -> dict[str, Any] | None: ...
 
     @property
     def name(self) -> str: ...
+    @property
+    def weights(self) -> list[Any]: ...
     @property
     def dtype_policy(self) -> Any: ...
     @dtype_policy.setter
@@ -82,6 +85,16 @@ class KerasMixin(_KerasObject):
           f"trained. Use `from {_BINDINGS[keras_api]} import {name}`."
         )
     return super().__call__(*args, **kwargs)
+
+  def get_build_config(self) -> dict[str, Any] | None:
+    """Returns what Keras saves to build the layer, and the import that loading needs.
+
+    Keras 3 loads classes that are registered only, and prints the saved config in its error.
+    """
+    config = super().get_build_config()
+    if config is None:
+      return None
+    return {**config, "hint": f"import {_BINDINGS[self._keras.__name__]} before loading the model"}
 
   def _check_inputs(self, inputs: tf.Tensor, built_shape: Sequence[int | None]) -> tf.Tensor:
     """Returns `inputs` with the static shape that the layer was built for.

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.checks import head_width, require_channels
+from sasa_tf.layers.checks import check_layout, equal_pair, head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import Border, ImplementationName, Positions
 from sasa_tf.ops.checks import sizes, window_geometry, with_static_shape
@@ -50,7 +50,9 @@ class LocalSelfAttention2DBase(KerasMixin):
     use_bias: bool = False,
     implementation: ImplementationName = "auto",
     *,
-    strides: int = 1,
+    strides: int | tuple[int, int] = 1,
+    padding: str = "same",
+    data_format: str | None = None,
     scale: float = 1.0,
     activation: Any = None,
     kernel_initializer: Any = "glorot_uniform",
@@ -78,8 +80,11 @@ class LocalSelfAttention2DBase(KerasMixin):
       dilation_rate: int or (rows, columns), in pixels.
       use_bias: whether the three projections have a bias.
       implementation: "auto" or one of `sasa_tf.ops.available_implementations()`.
-      strides: size and stride of the average pooling of the output (paper Sec. 3.1). Windows at the
-        right and lower border average the pixels inside the image.
+      strides: size and stride of the average pooling of the output (paper Sec. 3.1), an int or a
+        pair of equal ones. Windows at the right and lower border average the pixels inside the
+        image.
+      padding: "same", as in `Conv2D`.
+      data_format: "channels_last", which does not depend on the setting of Keras.
       scale: factor of the query. The paper uses none.
       activation: activation of the output, as in `Conv2D`.
       kernel_initializer: of the three projections.
@@ -110,8 +115,8 @@ class LocalSelfAttention2DBase(KerasMixin):
         "content=False uses only q.r (paper Table 6), so it needs positions='relative'; "
         f"received positions={positions!r}."
       )
-    if not isinstance(strides, int) or strides < 1:
-      raise ValueError(f"strides must be a positive int; received {strides!r}.")
+    strides = equal_pair("strides", strides)
+    check_layout(data_format, padding)
     check_implementation(implementation)
     geometry = window_geometry(kernel_size, dilation_rate, border)
     keras = self._keras

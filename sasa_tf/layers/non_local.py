@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.layers.checks import require_channels
+from sasa_tf.layers.checks import check_layout, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.ops.checks import with_static_shape
 
@@ -39,6 +39,7 @@ class NonLocal2DBase(KerasMixin):
     norm_momentum: float = 0.9,
     norm_epsilon: float = 1e-5,
     use_sync_bn: bool = False,
+    data_format: str | None = None,
     gamma_initializer: Any = "zeros",
     kernel_initializer: Any = "glorot_uniform",
     kernel_regularizer: Any = None,
@@ -55,6 +56,7 @@ class NonLocal2DBase(KerasMixin):
       norm_momentum: momentum of the moving averages of batch norm.
       norm_epsilon: epsilon of batch norm.
       use_sync_bn: whether batch norm uses the statistics of all replicas.
+      data_format: "channels_last", which does not depend on the setting of Keras.
       gamma_initializer: of gamma in batch norm.
       kernel_initializer: of the four projections.
       kernel_regularizer: of the four projections.
@@ -64,6 +66,7 @@ class NonLocal2DBase(KerasMixin):
       ValueError: `inner_filters` is neither None nor a positive int.
     """
     super().__init__(**kwargs)
+    check_layout(data_format)
     if inner_filters is not None and (not isinstance(inner_filters, int) or inner_filters < 1):
       raise ValueError(
         f"inner_filters must be a positive int, or None for half of the input's channels; "

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.layers.checks import require_channels
+from sasa_tf.layers.checks import check_layout, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.ops.checks import softmax_dtype
 
@@ -33,6 +33,7 @@ class SqueezeExcitation2DBase(KerasMixin):
     *,
     activation: Any = "relu",
     gating_activation: Any = "sigmoid",
+    data_format: str | None = None,
     kernel_initializer: Any = "glorot_uniform",
     bias_initializer: Any = "zeros",
     kernel_regularizer: Any = None,
@@ -45,6 +46,7 @@ class SqueezeExcitation2DBase(KerasMixin):
       ratio: C divided by the width of the hidden layer.
       activation: of the hidden layer.
       gating_activation: of the gates.
+      data_format: "channels_last", which does not depend on the setting of Keras.
       kernel_initializer: of both kernels.
       bias_initializer: of both biases.
       kernel_regularizer: of both kernels.
@@ -55,6 +57,7 @@ class SqueezeExcitation2DBase(KerasMixin):
       ValueError: `ratio` is not a positive int.
     """
     super().__init__(**kwargs)
+    check_layout(data_format)
     if not isinstance(ratio, int) or ratio < 1:
       raise ValueError(f"ratio must be a positive int; received {ratio!r}.")
     keras = self._keras

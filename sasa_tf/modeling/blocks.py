@@ -55,6 +55,7 @@ class LayerFactory:
       kernel_size,
       strides=strides,
       padding="same",
+      data_format="channels_last",
       use_bias=False,
       name=name,
       **self.kernel,
@@ -96,12 +97,18 @@ def build_stem(
   if stem == "attention":
     attend = attention(filters, name="stem")
     x = factory.normalize(attend(images), name="stem", activate=False)
-    return layers.MaxPooling2D(attend.block_size, padding="same", name="stem_pool")(x)
+    pool = layers.MaxPooling2D(
+      attend.block_size, padding="same", data_format="channels_last", name="stem_pool"
+    )
+    return pool(x)
   kernel_size, strides = (7, 2) if stem == "conv" else (3, 1)
   x = factory.convolution(filters, kernel_size, strides=strides, name="stem")(images)
   x = factory.normalize(x, name="stem")
   if stem == "conv":
-    x = layers.MaxPooling2D(3, strides=2, padding="same", name="stem_pool")(x)
+    pool = layers.MaxPooling2D(
+      3, strides=2, padding="same", data_format="channels_last", name="stem_pool"
+    )
+    x = pool(x)
   return x
 
 

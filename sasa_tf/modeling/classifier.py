@@ -101,7 +101,7 @@ class SASAResNetClassifierBase(SerializableModel):
     activation = keras.activations.get(classifier_activation)
 
     pool = layers.GlobalAveragePooling2D if pooling == "avg" else layers.GlobalMaxPooling2D
-    features = pool(name="pool")(backbone.outputs[-1])
+    features = pool(data_format="channels_last", name="pool")(backbone.outputs[-1])
     if dropout_rate:
       features = layers.Dropout(dropout_rate, name="dropout")(features)
     outputs = layers.Dense(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -112,10 +113,10 @@ class SASAFPNBase(SerializableModel):
     for level in set(levels).difference(merged):
       # Keras before 3.13 (3.12 is the last for Python 3.10) rejects an input that no layer uses.
       layers.Activation("linear", name=f"unused_{level}")(inputs[str(level)])
-    features = {
-      level: layers.Conv2D(num_filters, 1, name=f"lateral_{level}", **kernel)(inputs[str(level)])
-      for level in merged
-    }
+    lateral = functools.partial(
+      layers.Conv2D, num_filters, 1, data_format="channels_last", **kernel
+    )
+    features = {level: lateral(name=f"lateral_{level}")(inputs[str(level)]) for level in merged}
     for level in reversed(merged[:-1]):
       merge = self._upsample_add(name=f"top_down_{level}")
       features[level] = merge([features[level + 1], features[level]])

@@ -70,4 +70,6 @@ def spatial_operation(
     raise ValueError(f"spatial must be one of {SPATIAL}; received {spatial!r}.")
   if spatial == "attention":
     return functools.partial(attention, **window, **(attention_kernel or kernel))
-  return functools.partial(keras.layers.Conv2D, kernel_size=3, padding="same", **kernel)
+  return functools.partial(
+    keras.layers.Conv2D, kernel_size=3, padding="same", data_format="channels_last", **kernel
+  )

@@ -135,6 +135,7 @@ class RetinaNetHeadBase(SerializableModel):
         outputs,
         3 if spatial == "conv" else 1,
         padding="same",
+        data_format="channels_last",
         bias_initializer=keras.initializers.Constant(bias),
         name=name,
         **kernel,

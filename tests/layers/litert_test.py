@@ -5,68 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.layers.bindings import BINDINGS, both_bindings
-
-# Name -> (class, constructor arguments, shape of an image).
-LAYERS = {
-  "relative": ("LocalSelfAttention2D", {"filters": 8, "kernel_size": 3, "num_heads": 2}, (12, 9)),
-  "one block": ("LocalSelfAttention2D", {"filters": 8, "num_heads": 2}, (5, 6)),
-  "masked": (
-    "LocalSelfAttention2D",
-    {
-      "filters": 8,
-      "kernel_size": 3,
-      "num_heads": 2,
-      "border": "mask",
-      "strides": 2,
-      "dilation_rate": 2,
-      "use_bias": True,
-    },
-    (13, 11),
-  ),
-  "one pixel": ("LocalSelfAttention2D", {"filters": 8, "kernel_size": 1, "num_heads": 2}, (4, 5)),
-  "absolute": (
-    "LocalSelfAttention2D",
-    {"filters": 8, "kernel_size": 3, "num_heads": 2, "positions": "absolute"},
-    (17, 16),
-  ),
-  "any size": (
-    "LocalSelfAttention2D",
-    {"filters": 8, "kernel_size": 3, "num_heads": 2},
-    (None, None),
-  ),
-  "stem": ("AttentionStem", {"filters": 8, "num_heads": 2}, (9, 8)),
-  "stand-alone stem": (
-    "AttentionStem",
-    {"filters": 8, "num_heads": 2, "variant": "standalone"},
-    (8, 8),
-  ),
-  "augmented": (
-    "AttentionAugmentedConv2D",
-    {"filters": 8, "key_filters": 8, "value_filters": 4, "num_heads": 2, "strides": 2},
-    (6, 7),
-  ),
-  "absolute augmented": (
-    "AttentionAugmentedConv2D",
-    {
-      "filters": 8,
-      "key_filters": 8,
-      "value_filters": 4,
-      "num_heads": 2,
-      "positions": "absolute",
-    },
-    (6, 7),
-  ),
-  "non-local": ("NonLocal2D", {"gamma_initializer": "ones"}, (6, 7)),
-  "squeeze-excitation": ("SqueezeExcitation2D", {"ratio": 2}, (6, 7)),
-}
-
-
-def _model(keras_api, name):
-  keras, binding = BINDINGS[keras_api]
-  layer, arguments, size = LAYERS[name]
-  keras.utils.set_random_seed(0)
-  inputs = keras.Input([*size, 4])
-  return keras.Model(inputs, getattr(binding, layer)(**arguments)(inputs))
+from tests.layers.convertible_models import LAYERS, convertible_model, random_images
 
 
 def _from_keras_model(model, directory):
@@ -99,37 +38,32 @@ def assert_equal_in_litert(content, model, images):
     np.testing.assert_allclose(received[tuple(expected.shape)], expected, atol=1e-5, rtol=1e-5)
 
 
-def _images(model, batch):
-  size = [11 if n is None else n for n in model.input_shape[1:]]
-  return np.random.default_rng(0).normal(size=(batch, *size)).astype("float32")
-
-
 @both_bindings
 @pytest.mark.parametrize("name", LAYERS)
 def test_converts_with_built_in_operations(keras_api, name, tmp_path):
-  model = _model(keras_api, name)
+  model = convertible_model(keras_api, name)
   content = _from_keras_model(model, str(tmp_path))
-  assert_equal_in_litert(content, model, _images(model, 3))
+  assert_equal_in_litert(content, model, random_images(model, 3))
 
 
 @both_bindings
 @pytest.mark.parametrize("name", ["relative", "stem", "augmented", "non-local"])
 def test_exported_model_converts(keras_api, name, tmp_path):
-  model = _model(keras_api, name)
+  model = convertible_model(keras_api, name)
   content = _from_saved_model(model, str(tmp_path / "saved"))
-  assert_equal_in_litert(content, model, _images(model, 3))
+  assert_equal_in_litert(content, model, random_images(model, 3))
 
 
 @pytest.mark.parametrize("name", ["relative", "stem", "augmented", "non-local"])
 def test_keras_exports_to_litert(name, tmp_path):
-  model = _model("keras", name)
+  model = convertible_model("keras", name)
   try:
     content = _export(model, str(tmp_path))
   except ValueError as error:
     if "format" not in str(error):
       raise
     pytest.skip("this version of Keras does not export to LiteRT")
-  assert_equal_in_litert(content, model, _images(model, 3))
+  assert_equal_in_litert(content, model, random_images(model, 3))
 
 
 @pytest.mark.thorough
@@ -146,4 +80,4 @@ def test_backbone_converts(keras_api):
     input_shape=(32, 32, 3),
     zero_init_residual=False,
   )
-  assert_equal_in_litert(_from_keras_model(model, None), model, _images(model, 2))
+  assert_equal_in_litert(_from_keras_model(model, None), model, random_images(model, 2))

@@ -26,7 +26,12 @@ from sasa_tf.keras import LocalSelfAttention2D
 def convolution(case: Case) -> Workload:
   """Returns a 3x3 `Conv2D` with stride 1 and without bias."""
   layer = keras.layers.Conv2D(
-    case.shape[2], 3, padding="same", use_bias=False, dtype=policy_name(case.dtype)
+    case.shape[2],
+    3,
+    padding="same",
+    data_format="channels_last",
+    use_bias=False,
+    dtype=policy_name(case.dtype),
   )
   return _workload(case, layer)
 
