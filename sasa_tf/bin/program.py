@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -27,6 +28,11 @@ def run(main: Callable[[list[str]], None]) -> None:
   """
   # Hides TensorFlow's messages about the CPU and missing GPUs by default.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+
+  # Names of classes and files may hold characters that the terminal's encoding lacks.
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors="backslashreplace")
 
   def guarded(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
