@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.eager import forwardprop_util
 from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.saved_model import save_context
@@ -54,6 +55,15 @@ def optimization_barrier(tensor: tf.Tensor) -> tf.Tensor:
 def in_xla_context() -> bool:
   """Returns whether the current graph belongs to a function that XLA compiles."""
   return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def carries_tangents(tensors: Iterable[tf.Tensor]) -> bool:
+  """Returns whether a `tf.autodiff.ForwardAccumulator` tracks any of the tensors.
+
+  Forward-mode differentiation of a custom gradient fails if that uses a GradientTape or an
+  operation without a registered gradient.
+  """
+  return bool(forwardprop_util.pack_tangents(list(tensors)).tangents)
 
 
 def in_save_context() -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from sasa_tf.ops.checks import sizes, with_static_shape
+from sasa_tf.ops.empty import without_empty_axes
 
 
 def average_pool_2d(inputs: tf.Tensor, size: int) -> tf.Tensor:
@@ -24,7 +25,14 @@ def average_pool_2d(inputs: tf.Tensor, size: int) -> tf.Tensor:
     [B, ceil(H / size), ceil(W / size), C], means over the pixels of each block inside the image.
   """
   height, width = inputs.shape[1:3]
-  if height is None or width is None or height % size or width % size:
+  if height is None or width is None:
+    padded = without_empty_axes(inputs, 3)
+    pooled = tf.nn.avg_pool2d(padded, size, size, "SAME")
+    if padded is inputs:
+      return pooled
+    batch, height, width = tf.unstack(tf.shape(inputs)[:3])
+    return pooled[:batch, : -(-height // size), : -(-width // size)]
+  if height % size or width % size:
     return tf.nn.avg_pool2d(inputs, size, size, "SAME")
 
   @tf.custom_gradient

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import tensorflow as tf
 
+from sasa_tf.compat import tensorflow as compat
 from sasa_tf.ops.export_context import is_tracing_for_export
 from sasa_tf.ops.types import BORDERS, Border, IntOrPair
 from sasa_tf.ops.window import WindowGeometry
@@ -71,12 +72,12 @@ def int_pair(name: str, value: IntOrPair | list[int]) -> tuple[int, int]:
   valid = (
     isinstance(pair, (tuple, list))
     and len(pair) == 2
-    and all(isinstance(v, int) and not isinstance(v, bool) and v >= 1 for v in pair)
+    and all(isinstance(v, int) and not isinstance(v, bool) and 1 <= v < 2**31 for v in pair)
   )
   if not valid:
     raise ValueError(
-      f"{name} must be a positive int or a pair (rows, columns) of positive ints; "
-      f"received {value!r}."
+      f"{name} must be a positive int or a pair (rows, columns) of positive ints, each less than "
+      f"2**31; received {value!r}."
     )
   return pair[0], pair[1]
 
@@ -118,6 +119,15 @@ def window_geometry(
   )
 
 
+# Cached so that an eager call does not compute it a second time.
+within_image = functools.lru_cache(maxsize=4096)(WindowGeometry.within)
+
+
+def is_empty(tensor: tf.Tensor | tf.TensorSpec) -> bool:
+  """Returns whether a size is known to be 0 when the graph is built."""
+  return 0 in tensor.shape.as_list()
+
+
 def require_floating(name: str, tensor: tf.Tensor) -> None:
   """Raises a ValueError unless the tensor has a floating-point dtype."""
   if not tensor.dtype.is_floating:
@@ -134,6 +144,8 @@ def as_heads(name: str, tensor: Any, like: tf.Tensor | None = None) -> tf.Tensor
 
   Raises:
     ValueError: the shape or the dtype is wrong.
+    tf.errors.InvalidArgumentError: a size that is unknown when the graph is built differs from that
+      of `like`, when the graph runs.
   """
   tensor = tf.convert_to_tensor(tensor)
   expected = "[B, H, W, N, D], with the N heads and their width D known when the graph is built"
@@ -154,7 +166,26 @@ def as_heads(name: str, tensor: Any, like: tf.Tensor | None = None) -> tf.Tensor
         f"query, key and value must have one dtype; received query {like.dtype.name} and {name} "
         f"{tensor.dtype.name}. Cast them to the same."
       )
+    tensor = _compared_at_run_time(name, tensor, like)
   return tensor
+
+
+def _compared_at_run_time(name: str, tensor: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+  """Returns the tensor; running the graph fails if it has another size than `like`.
+
+  Exported graphs have no such check, because their stock runtimes may not support it.
+  """
+  known = tensor.shape.is_fully_defined() and like.shape.is_fully_defined()
+  if tensor is like or known or is_tracing_for_export():
+    return tensor
+  if compat.in_xla_context():  # XLA removes assertions, but knows all sizes when it compiles
+    like = tf.stop_gradient(like)
+    return tf.concat([like[:, :0], tf.concat([like[:0], tensor], axis=0)], axis=1)
+  message = f"query and {name} must have one shape"
+  with tf.control_dependencies(
+    [tf.debugging.assert_equal(tf.shape(tensor), tf.shape(like), message=message)]
+  ):
+    return tf.identity(tensor)
 
 
 def as_packed_qkv(qkv: Any) -> tuple[tf.Tensor, tf.TensorSpec]:
@@ -229,6 +260,7 @@ def relative_tables(
         f"{name} must have shape [K, D/2] = {[size, head_dim // 2]} for {source} "
         f"{tuple(sizes)} and heads of width {head_dim}; received {table.shape}."
       )
+    table = require_shape(table, [size, head_dim // 2])
     tables.append(tf.cast(table, softmax_dtype(query.dtype)))
   rows, columns = tables
   return rows, columns

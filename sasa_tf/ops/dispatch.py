@@ -28,15 +28,15 @@ class Implementation:
 
   Attributes:
     name: as the argument `implementation` has it.
-    unsupported_reason: takes query, geometry and window_mask; returns why the implementation does
-      not support them, or None if it does.
+    unsupported_reason: takes query, geometry, window_mask and qkv_parts; returns why the
+      implementation does not support them, or None if it does.
     attend: takes query, key, value, relative_rows, relative_columns, geometry, scale and
       window_mask.
     attend_packed: the same for packed query, key and value, with pooling.
   """
 
   name: str
-  unsupported_reason: Callable[[tf.Tensor | tf.TensorSpec, WindowGeometry, bool], str | None]
+  unsupported_reason: Callable[[tf.Tensor | tf.TensorSpec, WindowGeometry, bool, int], str | None]
   attend: Callable[..., tf.Tensor]
   attend_packed: PackedAttention
 
@@ -78,11 +78,13 @@ class AttentionRequest:
     query: [B, H, W, N, D], or its shape and dtype.
     geometry: the window.
     window_mask: False for HaloNet's relaxation.
+    qkv_parts: the arrays that are packed in one tensor with the query, itself included.
   """
 
   query: tf.Tensor | tf.TensorSpec
   geometry: WindowGeometry
   window_mask: bool
+  qkv_parts: int = 1
 
 
 def available_implementations() -> tuple[str, ...]:
@@ -153,7 +155,7 @@ def auto_may_use_compiled_kernels() -> bool:
 
 def _unsupported_reason(name: str, request: AttentionRequest) -> str | None:
   return _IMPLEMENTATIONS[name].unsupported_reason(
-    request.query, request.geometry, request.window_mask
+    request.query, request.geometry, request.window_mask, request.qkv_parts
   )
 
 

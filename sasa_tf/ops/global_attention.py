@@ -25,7 +25,7 @@ def _checked_tables(
     ("relative_columns", relative_columns, query.shape[2]),
   ):
     table = tf.convert_to_tensor(table)
-    expected = [None if size is None else 2 * size - 1, query.shape[4]]
+    expected = [None if size is None else max(2 * size - 1, 0), query.shape[4]]
     if not table.shape.is_compatible_with(expected):
       raise ValueError(
         f"{name} must have one row for each offset in the image and the head's width, {expected} "

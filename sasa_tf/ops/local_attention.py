@@ -11,12 +11,15 @@ from sasa_tf.ops import dispatch, reference
 from sasa_tf.ops.checks import (
   as_heads,
   as_packed_qkv,
+  is_empty,
   relative_tables,
   require_logits,
   softmax_dtype,
   window_geometry,
   with_static_shape,
+  within_image,
 )
+from sasa_tf.ops.empty import empty_output
 from sasa_tf.ops.qkv_packing import RecomputeQkv
 from sasa_tf.ops.types import Border, ImplementationName, IntOrPair
 from sasa_tf.ops.xla_barriers import target_device
@@ -74,7 +77,13 @@ def local_attention_2d(
 
   `y_ij = sum_ab softmax_ab(q_ij . k_ab + q_ij . r_{a-i, b-j}) v_ab`, where ab runs over the
   `kernel_size` window centered on ij. B, H and W may be unknown when the graph is built. The window
-  may be larger than the feature map.
+  may be larger than the feature map. If a size is 0, the output has no elements and all gradients
+  are zero.
+
+  NaN and infinity are never hidden: output and gradients are non-finite wherever those of
+  "reference" are. There and in the CPU kernels of "fused", a NaN in a key or value makes exactly
+  the outputs of the queries NaN whose window holds it. "blocked" and the CUDA kernels multiply
+  whole tiles, so it may reach the other queries of the tile.
 
   Args:
     query: [B, H, W, N, D].
@@ -102,15 +111,20 @@ def local_attention_2d(
   Raises:
     ValueError: shapes, dtypes or arguments do not match, or the implementation does not support
       them.
+    tf.errors.InvalidArgumentError: sizes that are unknown when the graph is built do not match.
+    NotImplementedError: forward-mode differentiation of a `tf.function` from outside of it.
   """
   geometry = window_geometry(kernel_size, dilation_rate, border)
   query = as_heads("query", query)
+  geometry = within_image(geometry, *query.shape[1:3])
   key = None if key is None else as_heads("key", key, like=query)
   value = as_heads("value", value, like=query)
   rows, columns = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
   require_logits(key is not None, rows)
   request = dispatch.AttentionRequest(query, geometry, window_mask)
   selected = dispatch.select(implementation, request)
+  if is_empty(query):
+    return empty_output(value, (query, key, rows, columns))
   with tf.name_scope("local_attention_2d"):
     output = selected.attend(
       query, key, value, rows, columns, geometry, scale, window_mask=window_mask
@@ -162,10 +176,14 @@ def local_attention_2d_qkv_packed(
   """
   geometry = window_geometry(kernel_size, dilation_rate, border)
   qkv, query = as_packed_qkv(qkv)
+  geometry = within_image(geometry, *query.shape[1:3])
   tables = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
   require_logits(qkv.shape[3] == 3, tables[0])
-  request = dispatch.AttentionRequest(query, geometry, window_mask=True)
+  request = dispatch.AttentionRequest(query, geometry, window_mask=True, qkv_parts=qkv.shape[3])
   selected = dispatch.select(implementation, request)
+  if is_empty(query):
+    rows, columns = (-(-size // pool_size) for size in tf.unstack(tf.shape(qkv)[1:3]))
+    return empty_output(qkv[:, :rows, :columns, -1], tables)
   with tf.name_scope("local_attention_2d_qkv_packed"):
     output = selected.attend_packed(
       qkv,
@@ -216,16 +234,26 @@ def local_attention_weights(
   """
   geometry = window_geometry(kernel_size, dilation_rate, border)
   query = as_heads("query", query)
+  geometry = within_image(geometry, *query.shape[1:3])
   key = None if key is None else as_heads("key", key, like=query)
   dtype = softmax_dtype(query.dtype)
   rows, columns = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
   require_logits(key is not None, rows)
   with tf.name_scope("local_attention_weights"):
+    if pixels is not None:
+      pixels = _checked_pixels(pixels, query)
+    if query.shape[4] == 0:  # a query of zeros has the same weights
+      query, key = (None if x is None else tf.pad(x, [[0, 0]] * 4 + [[0, 2]]) for x in (query, key))
+      rows, columns = (None if x is None else tf.pad(x, [[0, 0], [0, 1]]) for x in (rows, columns))
+    if is_empty(query):
+      size = tf.shape(query)
+      places = size[1:3] if pixels is None else tf.shape(pixels)[:1]
+      size = tf.concat([size[:1], places, size[3:4], geometry.kernel_size], axis=0)
+      return empty_output(tf.zeros(size, dtype), (query, key, rows, columns))
     if pixels is None:
       queries = query
       windows = functools.partial(reference.extract_windows, geometry=geometry)
     else:
-      pixels = _checked_pixels(pixels, query)
       queries = reference.gather_pixels(query, pixels)
       windows = functools.partial(reference.gather_windows, pixels=pixels, geometry=geometry)
     inside: Any = None

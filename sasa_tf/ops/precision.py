@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from sasa_tf.compat import tensorflow as compat
 from sasa_tf.ops.checks import softmax_dtype
+from sasa_tf.ops.export_context import is_tracing_for_export
 
 _HALF = (tf.float16, tf.bfloat16)
 
@@ -41,6 +42,10 @@ def product(
   """
   half = next((x.dtype for x in (a, b) if x.dtype in _HALF), None)
   if half is None:
+    if a.shape[0] == b.shape[0] == 1 and not is_tracing_for_export():
+      # TensorFlow's vectorization (`tape.jacobian`, `tf.vectorized_map`) adds an axis in front. Its
+      # CPU kernel of [P, 1, I, J] times [1, 1, J, L] writes out of bounds (TensorFlow 2.20).
+      return tf.matmul(a[0], b[0], transpose_a=adjoint_a, transpose_b=adjoint_b)[None]
     return tf.matmul(a, b, transpose_a=adjoint_a, transpose_b=adjoint_b)
   return tf.raw_ops.BatchMatMulV3(
     x=tf.cast(a, half),

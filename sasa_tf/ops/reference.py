@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from sasa_tf.ops.checks import softmax_dtype, static_size
+from sasa_tf.ops.empty import without_empty_axes
 from sasa_tf.ops.window import WindowGeometry
 
 # Finite, so that no border arithmetic can produce NaN; exp(-1e9 - max) is exactly 0 in float32.
@@ -28,15 +29,20 @@ def extract_windows(images: tf.Tensor, geometry: WindowGeometry) -> tf.Tensor:
     [B, H, W, K*K, N, D], window positions row by row.
   """
   heads, width = static_size(images, 3), static_size(images, 4)
-  batch, height, columns = tf.unstack(tf.shape(images)[:3])
+  padded = without_empty_axes(images, 3)
+  batch, height, columns = tf.unstack(tf.shape(padded)[:3])
   patches = tf.image.extract_patches(
-    tf.reshape(images, [batch, height, columns, heads * width]),
+    tf.reshape(padded, [batch, height, columns, heads * width]),
     sizes=[1, *geometry.kernel_size, 1],
     strides=[1, 1, 1, 1],
     rates=[1, *geometry.dilation_rate, 1],
     padding="SAME",
   )
-  return tf.reshape(patches, [batch, height, columns, geometry.size, heads, width])
+  windows = tf.reshape(patches, [batch, height, columns, geometry.size, heads, width])
+  if padded is images:
+    return windows
+  batch, height, columns = tf.unstack(tf.shape(images)[:3])
+  return windows[:batch, :height, :columns]
 
 
 def gather_pixels(images: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
@@ -127,10 +133,10 @@ def attention_weights(
 
 
 def unsupported_reason(
-  query: tf.Tensor | tf.TensorSpec, geometry: WindowGeometry, window_mask: bool
+  query: tf.Tensor | tf.TensorSpec, geometry: WindowGeometry, window_mask: bool, qkv_parts: int = 1
 ) -> str | None:
   """Returns why `local_attention` does not support these arguments, or None if it does."""
-  del query, geometry
+  del query, geometry, qkv_parts
   if window_mask:
     return None
   return (

@@ -23,6 +23,21 @@ class WindowGeometry:
   dilation_rate: tuple[int, int]
   border: Border
 
+  def within(self, height: int | None, width: int | None) -> WindowGeometry:
+    """Returns a geometry with the same window in images of this size (None if unknown).
+
+    A dilation rate larger than the image moves all neighbors but the query itself outside, as the
+    image's size does.
+    """
+    rate = self.dilation_rate
+    rows, columns = (
+      r if size is None else min(r, max(size, 1))
+      for r, size in zip(rate, (height, width), strict=True)
+    )
+    if (rows, columns) == rate:
+      return self
+    return dataclasses.replace(self, dilation_rate=(rows, columns))
+
   @property
   def size(self) -> int:
     """Number of positions in the window."""

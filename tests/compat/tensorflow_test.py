@@ -130,3 +130,12 @@ def test_set_restored_checkpoint(tmp_path):
   assert manager.save(14) is None  # the interval counts from step 5
   checkpoint.step.assign(15)
   assert manager.save(15)
+
+
+def test_carries_tangents():
+  x, y = tf.constant(1.0), tf.constant(2.0)
+  assert not compat.carries_tangents([x, y])
+  with tf.autodiff.ForwardAccumulator(x, tf.constant(1.0)):
+    assert compat.carries_tangents([y, 2.0 * x])
+    assert not compat.carries_tangents([y])
+  assert not compat.carries_tangents([x])

@@ -6,9 +6,10 @@ import itertools
 import re
 
 import pytest
+import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.native import cache, limits
+from sasa_tf.native import cache, library, limits
 from sasa_tf.ops.checks import window_geometry
 from sasa_tf.ops.compiled import fused_stem
 from sasa_tf.ops.compiled.local_attention_stablehlo import LocalAttentionCall
@@ -149,3 +150,31 @@ def test_constants_are_found_without_a_library():
 def test_unknown_sizes_are_no_limit(kernel, shape, reason):
   found = limits.local_attention_unsupported("CUDA", kernel, shape)
   assert found is None if reason is None else reason in found
+
+
+def test_packed_tensors_are_checked_as_a_whole(monkeypatch):
+  """On a GPU, an image of the packed tensor has fewer than 2**31 elements; nothing is allocated."""
+  monkeypatch.setattr(library, "load", lambda: library.Library(("CPU", "CUDA")))
+  side = 2**11 * 7
+
+  def trace(shape):
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.bfloat16)])
+    def attend(qkv):
+      return ops.local_attention_2d_qkv_packed(qkv, implementation="fused")
+
+    with ops.use_target_device("GPU"):
+      return attend.get_concrete_function()
+
+  assert trace([1, side, side // 8, 3, 1, 16])
+  assert side * side // 2 * 16 < 2**31 < 3 * side * side // 2 * 16
+  with pytest.raises(ValueError, match=r"images of fewer than 2\*\*31 elements"):
+    trace([1, side, side // 2, 3, 1, 16])
+
+
+def test_heads_count_in_the_stem(monkeypatch):
+  monkeypatch.setattr(library, "load", lambda: library.Library(("CPU", "CUDA")))
+  pixels = tf.TensorSpec([1, 2**13, 2**13, 3], tf.bfloat16)
+  with ops.use_target_device("GPU"):
+    assert fused_stem.unsupported_reason(pixels, (4, 4), 16, heads=1) is None
+    reason = fused_stem.unsupported_reason(pixels, (4, 4), 16, heads=2)
+  assert "fewer than 2**31 elements" in reason

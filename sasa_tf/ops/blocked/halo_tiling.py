@@ -13,6 +13,7 @@ import math
 import tensorflow as tf
 
 from sasa_tf.ops.checks import Size, sizes, softmax_dtype, static_size
+from sasa_tf.ops.empty import at_least_one
 from sasa_tf.ops.window import WindowGeometry
 from sasa_tf.ops.xla_barriers import fusion_barrier, target_device
 
@@ -93,11 +94,17 @@ class HaloTiling:
     return rows, columns
 
   @property
+  def _pixels(self) -> tuple[Size, Size]:
+    """(H, W) with sizes that are unknown when the graph is built at least 1."""
+    height, width = self.image
+    return at_least_one(height), at_least_one(width)
+
+  @property
   def counts(self) -> tuple[Size, Size]:
     """(rows, columns) of blocks in a phase."""
     rows, columns = (
       -(-size // (block * rate))
-      for size, block, rate in zip(self.image, self.block, self.rates, strict=True)
+      for size, block, rate in zip(self._pixels, self.block, self.rates, strict=True)
     )
     return rows, columns
 
@@ -133,7 +140,7 @@ class HaloTiling:
 
   def _from_phases(self, phases: tf.Tensor, heads: int) -> tf.Tensor:
     """Inverse of `_to_phases`."""
-    (height, width), depth = self.image, static_size(phases, -1)
+    (height, width), depth = self._pixels, static_size(phases, -1)
     (rows, columns), (row_rate, column_rate) = self._phase_size(), self.rates
     if column_rate > 1:
       phases = _swap(phases, [-1, column_rate, rows * columns, depth])
@@ -142,7 +149,10 @@ class HaloTiling:
     images = tf.reshape(phases, [-1, rows * row_rate, columns * column_rate, depth])
     images = images[:, :height, :width]
     images = _swap(images, [-1, heads, height * width, depth])
-    return tf.reshape(images, [-1, height, width, heads, depth])
+    images = tf.reshape(images, [-1, height, width, heads, depth])
+    if height is self.image[0] and width is self.image[1]:
+      return images
+    return images[:, : self.image[0], : self.image[1]]
 
   def split_queries(self, images: tf.Tensor) -> tf.Tensor:
     """Splits images into blocks of queries.

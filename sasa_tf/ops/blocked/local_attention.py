@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from sasa_tf.compat import tensorflow as compat
 from sasa_tf.ops.blocked import export_attention, matmul_attention
 from sasa_tf.ops.blocked.block_sizes import block_size, export_block_size
 from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
@@ -23,6 +24,7 @@ from sasa_tf.ops.blocked.halo_tiling import HaloTiling
 from sasa_tf.ops.blocked.matmul_attention import Operands
 from sasa_tf.ops.blocked.separable_bias import separable_bias, unmasked_bias
 from sasa_tf.ops.checks import sizes, softmax_dtype, static_size
+from sasa_tf.ops.derivatives import recorded, vector_jacobian_product
 from sasa_tf.ops.export_context import is_tracing_for_export
 from sasa_tf.ops.precision import product_dtype
 from sasa_tf.ops.window import WindowGeometry
@@ -173,10 +175,10 @@ class _BlockedAttention:
     query, key, value, rows, columns = inputs
     tiling, heads, dtype = self.tiling, static_size(value, 3), lse.dtype
     lse = tf.reshape(lse, [-1, 1, math.prod(tiling.block)])
-    queries = self._queries(query)
-    with tf.GradientTape() as tape:
-      tape.watch([x for x in (queries, rows, columns) if x is not None])
-      operands = self._operands(queries, key, value, rows, columns)
+    operands, bias_gradient = recorded(
+      lambda queries, *tables: self._operands(queries, key, value, *tables),
+      [self._queries(query), rows, columns],
+    )
     delta = tf.cast(upstream, dtype) * tf.cast(output, dtype)
     delta = tiling.split_queries(tf.reduce_sum(delta, axis=-1, keepdims=True))
     upstream = tf.cast(tiling.split_queries(upstream), operands.values.dtype)
@@ -189,9 +191,7 @@ class _BlockedAttention:
     d_queries = [] if key is None else [gradients.queries]
     d_tables = [None, None]
     if rows is not None:
-      d_queries_by_bias, *d_tables = tape.gradient(
-        _present(operands[3:]), [queries, rows, columns], _present(gradients[3:])
-      )
+      d_queries_by_bias, *d_tables = bias_gradient(_present(operands[3:]), _present(gradients[3:]))
       d_queries.append(d_queries_by_bias)
     return [
       tf.cast(tiling.join_queries(tf.add_n(d_queries) * self.scale, heads), query.dtype),
@@ -216,12 +216,13 @@ def _differentiable(
     present = iter(present)
     return [None if x is None else next(present) for x in inputs]
 
+  def stock(*present: tf.Tensor) -> tf.Tensor:
+    output, _ = attention.forward(*with_none(present), chunked=False)
+    return output
+
   def stock_gradient(*arguments: tf.Tensor) -> Any:
     *present, upstream = arguments
-    with tf.GradientTape() as tape:
-      tape.watch(present)
-      output, _ = attention.forward(*with_none(present), chunked=False)
-    return tape.gradient(output, present, [upstream])
+    return vector_jacobian_product(stock, present, [upstream])
 
   @tf.custom_gradient
   def attend(*present: tf.Tensor) -> Any:
@@ -237,23 +238,26 @@ def _differentiable(
       gradients = _present(attention.backward(saved, output, lse, upstream))
 
       def second_gradient(*upstreams: Any) -> Any:
-        with tf.GradientTape() as tape:
-          tape.watch(arguments)
-          gradients = stock_gradient(*arguments)
-        return tape.gradient(gradients, arguments, list(upstreams))
+        return vector_jacobian_product(stock_gradient, arguments, upstreams)
 
       return gradients, second_gradient
 
-    return output, lambda upstream: gradient(*present, upstream)
+    def first_gradient(upstream: tf.Tensor) -> Any:
+      if compat.carries_tangents([*present, upstream]):
+        return stock_gradient(*present, upstream)
+      return gradient(*present, upstream)
 
-  return attend(*_present(inputs))
+    return output, first_gradient
+
+  present = _present(inputs)
+  return stock(*present) if compat.carries_tangents(present) else attend(*present)
 
 
 def unsupported_reason(
-  query: tf.Tensor | tf.TensorSpec, geometry: WindowGeometry, window_mask: bool
+  query: tf.Tensor | tf.TensorSpec, geometry: WindowGeometry, window_mask: bool, qkv_parts: int = 1
 ) -> str | None:
   """Returns None: all arguments are supported."""
-  del query, geometry, window_mask
+  del query, geometry, window_mask, qkv_parts
   return None
 
 

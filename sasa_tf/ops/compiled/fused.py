@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from sasa_tf.compat import tensorflow as compat
 from sasa_tf.native import library, limits
 from sasa_tf.ops.average_pooling import average_pool_heads
 from sasa_tf.ops.blocked import local_attention as blocked
@@ -24,6 +25,7 @@ from sasa_tf.ops.compiled.xla_custom_call import (
   call_kernel,
   unsupported_dtype,
 )
+from sasa_tf.ops.derivatives import vector_jacobian_product
 from sasa_tf.ops.qkv_packing import RecomputeQkv, split_qkv
 from sasa_tf.ops.window import WindowGeometry
 from sasa_tf.ops.xla_barriers import target_device
@@ -34,7 +36,7 @@ _unsupported_by_limits = functools.lru_cache(maxsize=4096)(limits.local_attentio
 
 
 def unsupported_reason(
-  query: tf.Tensor | tf.TensorSpec, geometry: WindowGeometry, window_mask: bool
+  query: tf.Tensor | tf.TensorSpec, geometry: WindowGeometry, window_mask: bool, qkv_parts: int = 1
 ) -> str | None:
   """Returns why the compiled kernels do not support these arguments, or None if they do.
 
@@ -42,6 +44,7 @@ def unsupported_reason(
     query: [B, H, W, N, D].
     geometry: the window.
     window_mask: see `local_attention_2d`.
+    qkv_parts: the arrays that are packed in one tensor with the query, itself included.
   """
   if not window_mask:
     return "window_mask=False needs an implementation that works in blocks of queries"
@@ -58,7 +61,9 @@ def unsupported_reason(
   if device not in PLATFORMS:
     return f"there are no compiled kernels for a {device}"
   if PLATFORMS[device] in loaded.platforms:
-    return _unsupported_by_limits(PLATFORMS[device], geometry.kernel_size, shape)
+    return _unsupported_by_limits(
+      PLATFORMS[device], geometry.kernel_size, shape, qkv_parts=qkv_parts
+    )
   return loaded.reason
 
 
@@ -177,12 +182,14 @@ class _FusedAttention:
     gradients = [*d_maps, d_rows, d_columns]
     return [g for g, present in zip(gradients, self.present, strict=True) if present]
 
-  def stock_gradients(self, inputs: Sequence[tf.Tensor], upstream: tf.Tensor) -> Any:
-    """`backward` in differentiable TensorFlow operations."""
-    with tf.GradientTape() as tape:
-      tape.watch(inputs)
-      output = average_pool_heads(self.stock(*self._with_none(inputs)), self.call.pool_size)
-    return tape.gradient(output, inputs, [upstream])
+  def stock_forward(self, *inputs: tf.Tensor) -> tf.Tensor:
+    """The result of a call, in differentiable TensorFlow operations."""
+    return average_pool_heads(self.stock(*self._with_none(inputs)), self.call.pool_size)
+
+  def stock_gradients(self, *arguments: tf.Tensor) -> Any:
+    """`backward` of the inputs and an upstream gradient, in differentiable operations."""
+    *inputs, upstream = arguments
+    return vector_jacobian_product(self.stock_forward, inputs, [upstream])
 
   def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
     """Returns the output, or the pooled output if the kernels compute it."""
@@ -196,17 +203,18 @@ class _FusedAttention:
         *inputs, upstream = arguments
 
         def second_gradient(*upstreams: Any) -> Any:
-          with tf.GradientTape() as tape:
-            tape.watch(arguments)
-            gradients = self.stock_gradients(inputs, upstream)
-          return tape.gradient(gradients, arguments, list(upstreams))
+          return vector_jacobian_product(self.stock_gradients, arguments, upstreams)
 
         return self.backward(inputs, output, lse, upstream), second_gradient
 
-      result = output if self.call.pool_size == 1 else pooled
-      return result, lambda upstream: gradient(*inputs, upstream)
+      def first_gradient(upstream: tf.Tensor) -> Any:
+        if compat.carries_tangents([*inputs, upstream]):
+          return self.stock_gradients(*inputs, upstream)
+        return gradient(*inputs, upstream)
 
-    return attend(*inputs)
+      return output if self.call.pool_size == 1 else pooled, first_gradient
+
+    return self.stock_forward(*inputs) if compat.carries_tangents(inputs) else attend(*inputs)
 
 
 def _attend(

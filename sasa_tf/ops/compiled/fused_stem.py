@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from sasa_tf.compat import tensorflow as compat
 from sasa_tf.native import library, limits
 from sasa_tf.ops.checks import static_size
 from sasa_tf.ops.compiled.stablehlo import SIZES, Array, module
@@ -21,6 +22,7 @@ from sasa_tf.ops.compiled.xla_custom_call import (
   call_kernel,
   unsupported_dtype,
 )
+from sasa_tf.ops.derivatives import vector_jacobian_product
 from sasa_tf.ops.xla_barriers import target_device
 
 
@@ -85,7 +87,7 @@ def _scratch_floats(positions: int, channels: int, heads: int, depth: int) -> in
 
 
 def unsupported_reason(
-  inputs: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: int
+  inputs: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: int, heads: int | None = None
 ) -> str | None:
   """Returns why the compiled kernels do not support these arguments, or None if they do.
 
@@ -93,6 +95,7 @@ def unsupported_reason(
     inputs: [B, H, W, C].
     block: (rows, columns) of a block.
     depth: D.
+    heads: N, if known.
   """
   device, loaded = target_device(), library.load()
   if device not in PLATFORMS:
@@ -101,7 +104,9 @@ def unsupported_reason(
     return loaded.reason
   if unsupported := unsupported_dtype(inputs.dtype):
     return unsupported
-  return limits.stem_attention_unsupported(PLATFORMS[device], block, tuple(inputs.shape), depth)
+  return limits.stem_attention_unsupported(
+    PLATFORMS[device], block, tuple(inputs.shape), depth, heads
+  )
 
 
 def block_attention_absorbed(
@@ -132,11 +137,9 @@ def block_attention_absorbed(
   )
   output_spec = tf.TensorSpec([*inputs.shape[:3], heads, depth], inputs.dtype)
 
-  def stock_gradients(sources: Any, arguments: Any, upstream: Any) -> Any:
-    with tf.GradientTape() as tape:
-      tape.watch(sources)
-      result = stock(*arguments)
-    return tape.gradient(result, sources, upstream)
+  def stock_gradients(*arguments: tf.Tensor) -> Any:
+    *inputs, upstream = arguments
+    return vector_jacobian_product(stock, inputs, [upstream])
 
   @tf.custom_gradient
   def attend(*arguments: tf.Tensor) -> Any:
@@ -144,7 +147,7 @@ def block_attention_absorbed(
 
     @tf.custom_gradient
     def gradient(*arguments: tf.Tensor) -> Any:
-      *inputs, upstream = arguments
+      inputs, *weights, upstream = arguments
       d_similarity, d_value_kernels, _ = call_kernel(
         call.backward,
         platforms,
@@ -155,16 +158,19 @@ def block_attention_absorbed(
           tf.TensorSpec([None], tf.float32),  # scratch
         ],
       )
-      (d_inputs,) = stock_gradients(inputs[:1], inputs, upstream)
+      (d_inputs,) = vector_jacobian_product(lambda x: stock(x, *weights), [inputs], [upstream])
 
       def second_gradient(*upstreams: Any) -> Any:
-        with tf.GradientTape() as tape:
-          tape.watch(arguments)
-          gradients = stock_gradients(inputs, inputs, upstream)
-        return tape.gradient(gradients, arguments, list(upstreams))
+        return vector_jacobian_product(stock_gradients, arguments, upstreams)
 
       return [d_inputs, d_similarity, d_value_kernels], second_gradient
 
-    return result, lambda upstream: gradient(*arguments, upstream)
+    def first_gradient(upstream: tf.Tensor) -> Any:
+      if compat.carries_tangents([*arguments, upstream]):
+        return stock_gradients(*arguments, upstream)
+      return gradient(*arguments, upstream)
 
-  return attend(inputs, similarity, value_kernels)
+    return result, first_gradient
+
+  arguments = (inputs, similarity, value_kernels)
+  return stock(*arguments) if compat.carries_tangents(arguments) else attend(*arguments)

@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from sasa_tf.compat import tensorflow as compat
 from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
 from sasa_tf.ops.checks import (
   int_pair,
@@ -24,6 +25,7 @@ from sasa_tf.ops.checks import (
   with_static_shape,
 )
 from sasa_tf.ops.compiled import fused_stem
+from sasa_tf.ops.derivatives import vector_jacobian_product
 from sasa_tf.ops.dispatch import auto_may_use_compiled_kernels
 from sasa_tf.ops.stem.block_attention import block_tables, mask_padding, relative_embeddings
 from sasa_tf.ops.stem.block_partition import BlockPartition
@@ -32,7 +34,11 @@ from sasa_tf.ops.xla_barriers import recompute_barrier, target_device
 
 
 def _unsupported_reason(
-  inputs: tf.Tensor | tf.TensorSpec, block: tuple[int, int], depth: int, positions: bool
+  inputs: tf.Tensor | tf.TensorSpec,
+  block: tuple[int, int],
+  depth: int,
+  positions: bool,
+  heads: int | None = None,
 ) -> str | None:
   """Returns why the compiled kernels are not used, or None if they are."""
   if positions:
@@ -41,7 +47,7 @@ def _unsupported_reason(
     return "an eager call would compute the gradient of the inputs even if it is not used"
   if not auto_may_use_compiled_kernels():
     return "the model is being exported, or another implementation was requested"
-  return fused_stem.unsupported_reason(inputs, block, depth)
+  return fused_stem.unsupported_reason(inputs, block, depth, heads)
 
 
 def should_absorb_projections(
@@ -142,7 +148,7 @@ def block_attention_2d_absorbed(
     if position_kernel is not None:
       weights.append(position_kernel)
     stock = functools.partial(_attend, block=block)
-    if _unsupported_reason(inputs, block, depth, position_kernel is not None) is None:
+    if _unsupported_reason(inputs, block, depth, position_kernel is not None, heads) is None:
       attended = fused_stem.block_attention_absorbed(
         inputs, similarity, value_kernels, block, stock
       )
@@ -182,12 +188,7 @@ def _attend_in_chunks(
       tensors = recompute_barrier([upstream], [inputs, *weights])
 
       def chunk_gradients(inputs: Any, upstream: Any) -> Any:
-        sources = [inputs, *tensors[1:]]
-        with tf.GradientTape() as tape:
-          tape.watch(sources)
-          result = attend(*sources)
-        gradients: Any = tape.gradient(result, sources, upstream)
-        d_inputs, *d_weights = gradients
+        d_inputs, *d_weights = vector_jacobian_product(attend, [inputs, *tensors[1:]], [upstream])
         return [d_inputs, *[g[None] for g in d_weights]]
 
       like = [tf.TensorSpec(inputs.shape, inputs.dtype)]
@@ -197,6 +198,8 @@ def _attend_in_chunks(
 
     return outputs, gradient
 
+  if compat.carries_tangents([inputs, *weights]):
+    return attend(inputs, *weights)
   return compute(inputs, *weights)
 
 

@@ -121,7 +121,8 @@ def block_attention_2d(
   `y_ij = sum_ab softmax_ab(q_ij . k_ab + q_ij . r_{a-i, b-j}) v_ab`, where ab runs over the block
   of ij. Blocks do not overlap. B, H and W may be unknown when the graph is built and need not be
   multiples of the block: blocks are aligned with the windows of a pooling of their size and stride
-  with padding "SAME", and padding takes no part in the softmax.
+  with padding "SAME", and padding takes no part in the softmax. If a size is 0, the output has no
+  elements and all gradients are zero. A NaN in a key or value makes the outputs of its block NaN.
 
   Args:
     query: [B, H, W, N, D].
