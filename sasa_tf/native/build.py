@@ -22,12 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from sasa_tf.errors import UserError
-from sasa_tf.native import cache, library
+from sasa_tf.native import cache, library, trust
 
 CONSEQUENCE = (
   "Without them local attention uses TensorFlow's own operations (implementation='blocked'): the "
@@ -147,15 +148,40 @@ def build(
     The library's path.
 
   Raises:
-    UserError: there is no compiler, or it failed; the message contains its output.
+    UserError: there is no compiler, or it failed, and the message contains its output; or the cache
+      directory cannot be written, or is writable by other users.
   """
   compilers = find_compilers(architectures)
   target = cache.library_directory()
-  if not force and library.read_record(target).get("compilers") == compilers.record:
-    report(f"already built: {target / cache.LIBRARY}")
-    return target / cache.LIBRARY
+  path = target / cache.LIBRARY
+  same = library.read_record(target).get("compilers") == compilers.record
+  if not force and same and not library.unusable_reason(path):
+    report(f"already built: {path}")
+    return path
   begin = time.monotonic()
-  target.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    _build_in(target, compilers, report)
+  except OSError as error:
+    raise UserError(
+      f"the compiled kernels cannot be written to {target.parent}: {error}. Expected a directory "
+      "that this user may write to, on a disk that is not full. Change its permissions, free some "
+      f"space, or set {cache.ENVIRONMENT_VARIABLE} to another directory."
+    ) from error
+  library.load.cache_clear()
+  report(f"built in {time.monotonic() - begin:.0f} s: {path}")
+  return path
+
+
+def _build_in(target: pathlib.Path, compilers: Compilers, report: Callable[[str], None]) -> None:
+  """Compiles the library and puts it, with its record, in the target directory."""
+  if not target.parent.exists():
+    target.parent.mkdir(parents=True, exist_ok=True)
+    trust.revoke_writing(target.parent)
+  if reason := trust.untrusted_reason([target.parent]):
+    raise UserError(
+      f"the compiled kernels are not built, because they would not be loaded: {reason}, or set "
+      f"{cache.ENVIRONMENT_VARIABLE} to another directory."
+    )
   staged = pathlib.Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
   try:
     _compile(compilers, staged, report)
@@ -163,15 +189,14 @@ def build(
       "compilers": compilers.record,
       "platforms": ["CPU", "CUDA"] if compilers.nvcc else ["CPU"],
       "cuda": _cuda_version(compilers),
+      "sha256": library.digest(staged / cache.LIBRARY),
     }
-    (staged / cache.RECORD).write_text(json.dumps(record, indent=2) + "\n")
-    staged.chmod(0o755)
+    (staged / cache.RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for path, mode in ((cache.LIBRARY, 0o755), (cache.RECORD, 0o644), (".", 0o755)):
+      (staged / path).chmod(mode)
     _put_in_place(staged, target)
   finally:
     shutil.rmtree(staged, ignore_errors=True)
-  library.load.cache_clear()
-  report(f"built in {time.monotonic() - begin:.0f} s: {target / cache.LIBRARY}")
-  return target / cache.LIBRARY
 
 
 def object_name(source: pathlib.Path) -> str:
@@ -222,9 +247,15 @@ def _compile(compilers: Compilers, folder: pathlib.Path, report: Callable[[str],
     runtime = [*_cuda_library_flags(compilers), "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
   hidden = ["-Wl,--exclude-libs,ALL", "-Wl,-Bsymbolic"]
   command = [compilers.cxx, "-shared", "-o", str(folder / cache.LIBRARY), *map(str, commands)]
-  _run([*command, *runtime, *tf.sysconfig.get_link_flags(), *hidden])
+  command += [*runtime, *tf.sysconfig.get_link_flags(), *hidden]
+  _run(command)
+  if not (folder / cache.LIBRARY).is_file():
+    raise UserError(
+      "the compiled kernels cannot be built: the compiler reported success, but wrote no library\n"
+      f"  {' '.join(command)}"
+    )
   for path in commands:
-    path.unlink()
+    path.unlink(missing_ok=True)
 
 
 def _put_in_place(staged: pathlib.Path, target: pathlib.Path) -> None:
@@ -247,9 +278,13 @@ def _put_in_place(staged: pathlib.Path, target: pathlib.Path) -> None:
 def _cuda_library_flags(compilers: Compilers) -> list[str]:
   """Returns the toolkit's -L flags as nvcc reports them, because nvcc may be a wrapper script."""
   command = [compilers.nvcc, "--dryrun", str(cache.sources(".cu")[0])]
-  output = subprocess.run(command, capture_output=True, text=True, check=False).stderr
-  (flags,) = re.findall(r"^#\$ LIBRARIES=(.*)$", output, re.MULTILINE)
-  return shlex.split(flags)
+  found = re.search(r"^#\$ LIBRARIES=(.*)$", _output(command)[2], re.MULTILINE)
+  if found is None:
+    raise UserError(
+      f"the CUDA kernels cannot be built: `{' '.join(command)}` does not print the toolkit's "
+      "libraries. Build without CUDA (--no_cuda), or set CUDA_HOME to another toolkit."
+    )
+  return shlex.split(found[1])
 
 
 def _cuda_version(compilers: Compilers) -> str | None:
@@ -259,20 +294,40 @@ def _cuda_version(compilers: Compilers) -> str | None:
   return compilers.versions[compilers.nvcc].partition("release ")[2].partition(",")[0]
 
 
+def _output(command: Sequence[str]) -> tuple[int, str, str]:
+  """Runs a command; returns its exit status, output and errors, in whatever encoding these are.
+
+  Raises:
+    UserError: it cannot be started.
+  """
+  try:
+    result = subprocess.run(command, capture_output=True, check=False)
+  except OSError as error:
+    raise UserError(
+      f"the compiled kernels cannot be built: {command[0]} cannot be run ({error.strerror})."
+    ) from error
+  return (
+    result.returncode,
+    result.stdout.decode("utf-8", errors="replace"),
+    result.stderr.decode("utf-8", errors="replace"),
+  )
+
+
 def _run(command: Sequence[str]) -> str:
   """Runs a command and returns its output.
 
   Raises:
     UserError: it failed.
   """
-  result = subprocess.run(command, capture_output=True, text=True, check=False)
-  if result.returncode:
-    output = (result.stderr or result.stdout).strip()
+  status, output, errors = _output(command)
+  if status:
+    problem = (errors or output).strip()
+    full = "the disk is full: " if "No space left on device" in problem else ""
     raise UserError(
-      f"the compiled kernels cannot be built: this command failed\n  {' '.join(command)}\n"
-      f"{output[-3000:]}"
+      f"the compiled kernels cannot be built: {full}this command failed\n  {' '.join(command)}\n"
+      f"{problem[-3000:]}"
     )
-  return result.stdout.strip()
+  return output.strip()
 
 
 def _architectures(text: str) -> tuple[int, ...]:
@@ -308,7 +363,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     build(architectures=() if options.no_cuda else options.cuda_architectures, force=options.force)
   except UserError as error:
     print(f"{'note' if options.if_possible else 'error'}: {error} {CONSEQUENCE}", file=sys.stderr)
-    return 0 if options.if_possible else 1
+    return 0 if options.if_possible else error.exit_status
+  except Exception:
+    if not options.if_possible:
+      raise
+    print(
+      f"note: the compiled kernels cannot be built: {traceback.format_exc()}{CONSEQUENCE}",
+      file=sys.stderr,
+    )
   return 0
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 import platform
+import tempfile
 
 import tensorflow as tf
 
@@ -19,11 +20,18 @@ _BUILD_SCRIPT = pathlib.Path(__file__).with_name("build.py")
 
 
 def cache_directory() -> pathlib.Path:
-  """Returns $SASA_TF_NATIVE_CACHE, or else `sasa_tf` in the user's cache directory."""
+  """Returns $SASA_TF_NATIVE_CACHE, or else `sasa_tf` in the user's cache directory.
+
+  A user without a home directory has one in the directory for temporary files.
+  """
   if chosen := os.environ.get(ENVIRONMENT_VARIABLE):
     return pathlib.Path(chosen)
-  base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  return pathlib.Path(base, "sasa_tf")
+  if base := os.environ.get("XDG_CACHE_HOME"):
+    return pathlib.Path(base, "sasa_tf")
+  try:
+    return pathlib.Path.home() / ".cache" / "sasa_tf"
+  except RuntimeError:
+    return pathlib.Path(tempfile.gettempdir(), f"sasa_tf-{os.geteuid()}")
 
 
 def sources(*suffixes: str) -> list[pathlib.Path]:

@@ -5,14 +5,30 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import functools
+import hashlib
 import json
+import logging
+import os
 import pathlib
+from collections.abc import Sequence
 
 import tensorflow as tf
 
-from sasa_tf.native import cache
+from sasa_tf.native import cache, trust
 
 BUILD_COMMAND = "python -m sasa_tf.native.build"
+
+# The custom calls, each of which every platform has.
+KERNELS = (
+  "local_attention_forward",
+  "local_attention_backward",
+  "stem_attention_forward",
+  "stem_attention_backward",
+)
+
+_XLA_PLATFORMS = {"CPU": "Host", "CUDA": "CUDA"}
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +47,39 @@ class Library:
 def read_record(directory: pathlib.Path) -> dict:
   """Returns the description that a build wrote; {} if there is no complete build."""
   try:
-    return json.loads((directory / cache.RECORD).read_text())
-  except (OSError, ValueError):
+    record = json.loads((directory / cache.RECORD).read_bytes())
+  except (OSError, ValueError, RecursionError):
     return {}
+  if not isinstance(record, dict):
+    return {}
+  types = {"platforms": list, "cuda": str | None, "sha256": str}
+  valid = all(key in record and isinstance(record[key], kind) for key, kind in types.items())
+  return record if valid and "CPU" in record["platforms"] else {}
+
+
+def digest(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of a library, as its record has it."""
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def unusable_reason(path: pathlib.Path) -> str:
+  """Returns why a library that has been built cannot be loaded; "" if it can.
+
+  Files that another user could have written are not read.
+  """
+  record_path = path.with_name(cache.RECORD)
+  if reason := trust.untrusted_reason([path.parent.parent, path.parent, path, record_path]):
+    return reason
+  record = read_record(path.parent)
+  if not record:
+    return f"{record_path} is not a complete record of a build"
+  try:
+    found = digest(path)
+  except OSError as error:
+    return str(error)
+  if found != record["sha256"]:
+    return f"it is not the library that {record_path} describes"
+  return ""
 
 
 @functools.cache
@@ -43,32 +89,38 @@ def load() -> Library:
   This never builds it; `python -m sasa_tf.native.build` does.
   """
   path = cache.library_path()
-  record = read_record(path.parent)
-  if not record:
+  if not os.path.exists(path.parent):
     return Library(
       (),
       f"the compiled kernels have not been built for TensorFlow {tf.__version__}; run "
       f"`{BUILD_COMMAND}`",
     )
-  error = _register(path)
+  record = read_record(path.parent)
+  error = unusable_reason(path) or _register(path, record["platforms"])
   if error:
-    return Library(
-      (), f"{path} cannot be used ({error}); run `{BUILD_COMMAND} --force` to rebuild it"
-    )
+    reason = f"{path} cannot be used ({error}); run `{BUILD_COMMAND} --force` to rebuild it"
+    _logger.warning("the compiled kernels are not loaded: %s", reason)
+    return Library((), reason)
   if "CUDA" not in record["platforms"]:
     return Library(("CPU",), "the compiled kernels were built for CPUs only")
-  problem = _gpu_problem(record["cuda"])
+  problem = _gpu_problem(record["cuda"] or "")
   return Library(("CPU",), problem) if problem else Library(("CPU", "CUDA"))
 
 
-def _register(path: pathlib.Path) -> str:
-  """Registers the kernels with XLA; returns "" or an error message."""
+def _register(path: pathlib.Path, platforms: Sequence[str]) -> str:
+  """Registers the kernels of the platforms with XLA; returns "" or an error message."""
   try:
-    register = ctypes.CDLL(str(path)).sasa_tf_register
+    loaded = ctypes.CDLL(str(path))
+    register, handlers = loaded.sasa_tf_register, loaded.sasa_tf_handlers
   except (OSError, AttributeError) as error:  # missing, truncated, or of another ABI
     return str(error)
-  register.restype = ctypes.c_char_p
-  return register().decode()
+  register.restype = handlers.restype = ctypes.c_char_p
+  if error := register().decode(errors="replace"):
+    return error
+  names = {_XLA_PLATFORMS[p]: p for p in platforms if p in _XLA_PLATFORMS}
+  expected = {f"{name} sasa_tf_{kernel}" for name in names for kernel in KERNELS}
+  missing = sorted(expected - set(handlers().decode(errors="replace").split("\n")))
+  return f"it is incomplete, it lacks {', '.join(missing)}" if missing else ""
 
 
 def _gpu_problem(built_for: str) -> str:
@@ -80,7 +132,10 @@ def _gpu_problem(built_for: str) -> str:
   if not gpus:
     return ""
   driver = _driver_version()
-  if driver < int(built_for.partition(".")[0]):
+  major = built_for.partition(".")[0]
+  if not major.isdecimal():
+    return "the CUDA version of the compiled kernels is unknown"
+  if driver < int(major):
     return (
       f"the NVIDIA driver supports CUDA {driver}, but the compiled kernels were built with CUDA "
       f"{built_for}; update the driver, or build with an older CUDA toolkit (CUDA_HOME=... "

@@ -20,6 +20,10 @@ using emulation::DeviceArray;
 using sasa::DType;
 using sasa::LocalAttentionProblem;
 
+// 1: an element of the query, key, value or upstream gradient is NaN, 2: it is infinite. Then the
+// kernels must not hide it, and are not compared otherwise.
+int nonfinite = 0;
+
 constexpr Setting<LocalAttentionProblem> kSettings[] = {
     {"batch", [](LocalAttentionProblem& p, int x) { p.batch = x; }},
     {"height", [](LocalAttentionProblem& p, int x) { p.height = x; }},
@@ -34,6 +38,7 @@ constexpr Setting<LocalAttentionProblem> kSettings[] = {
     {"packed", [](LocalAttentionProblem& p, int x) { p.qkv_parts = x ? 3 : 1; }},
     {"scale", [](LocalAttentionProblem& p, int x) { p.scale = x; }},
     {"pool", [](LocalAttentionProblem& p, int x) { p.pool_size = x; }},
+    {"nonfinite", [](LocalAttentionProblem&, int x) { nonfinite = x; }},
     {"type", [](LocalAttentionProblem& p, int x) { p.type = static_cast<DType>(x); }},
 };
 
@@ -120,6 +125,12 @@ struct DeviceQkv {
   }
 };
 
+bool Agrees(const char* name, const Typed& actual, const std::vector<double>& expected,
+            double tolerance, double scale = 1) {
+  return nonfinite ? ShowsNonFinite(name, actual, expected)
+                   : Same(name, actual, expected, tolerance, scale);
+}
+
 bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   const auto single = DType::kFloat32;
   const int64_t size = p.batch * p.height * p.width * p.heads * p.head_dim, half = p.head_dim / 2;
@@ -135,6 +146,13 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   key.Fill(random, a.key);
   value.Fill(random, a.value);
   d_output.Fill(random, a.d_output);
+  if (nonfinite) {
+    const int array = random() % 4;
+    if (array == 0) query.SetNonFinite(random() % size, nonfinite == 2, a.query);
+    if (array == 1 && p.has_key) key.SetNonFinite(random() % size, nonfinite == 2, a.key);
+    if (array == 2) value.SetNonFinite(random() % size, nonfinite == 2, a.value);
+    if (array == 3) d_output.SetNonFinite(random() % d_output.size(), nonfinite == 2, a.d_output);
+  }
   if (p.pool_size > 1) a.d_output = NaiveAvgPoolGradient(p, a.d_output);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
@@ -185,9 +203,9 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   bool within = device_output.CopyTo(output.bytes) & device_lse.CopyTo(lse.bytes) &
                 device_pooled_output.CopyTo(pooled_output.bytes);
   const double tolerance = p.type == single ? 2e-5 : p.type == DType::kFloat16 ? 4e-3 : 2e-2;
-  bool same = Same("output", output, a.output, tolerance) & Same("lse", lse, a.lse, tolerance);
+  bool same = Agrees("output", output, a.output, tolerance) & Agrees("lse", lse, a.lse, tolerance);
   if (p.pool_size > 1)
-    same &= Same("pooled_output", pooled_output, NaiveAvgPool(p, a.output), tolerance);
+    same &= Agrees("pooled_output", pooled_output, NaiveAvgPool(p, a.output), tolerance);
 
   const sasa::BackwardArrays backward = {
       .query = in.query,
@@ -232,15 +250,15 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
     std::puts("a kernel wrote outside an array");
     same = false;
   }
-  same &= Same("d_query", d_query, a.d_query, tolerance);
-  same &= Same("d_key", d_key, a.d_key, tolerance);
-  same &= Same("d_value", d_value, a.d_value, tolerance);
+  same &= Agrees("d_query", d_query, a.d_query, tolerance);
+  same &= Agrees("d_key", d_key, a.d_key, tolerance);
+  same &= Agrees("d_value", d_value, a.d_value, tolerance);
   // With a window of one row, the row table's gradient is only rounding error.
   double max = 1;
   for (double x : a.d_rows) max = std::fmax(max, std::fabs(x));
   for (double x : a.d_columns) max = std::fmax(max, std::fabs(x));
-  same &= Same("d_rows", d_rows, a.d_rows, tolerance, max);
-  same &= Same("d_columns", d_columns, a.d_columns, tolerance, max);
+  same &= Agrees("d_rows", d_rows, a.d_rows, tolerance, max);
+  same &= Agrees("d_columns", d_columns, a.d_columns, tolerance, max);
   return same;
 }
 

@@ -41,9 +41,24 @@ struct Typed {
       return x;
     }
     const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-    const double magnitude =
-        exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+    const double magnitude = exponent == 0    ? std::ldexp(fraction, -24)
+                             : exponent == 31 ? (fraction ? NAN : INFINITY)
+                                              : std::ldexp(1024 + fraction, exponent - 25);
     return bits & 0x8000 ? -magnitude : magnitude;
+  }
+
+  // Sets an element to NaN or infinity, also in the copy.
+  void SetNonFinite(size_t i, bool infinite, std::vector<double>& copy) {
+    copy[i] = infinite ? INFINITY : NAN;
+    const float x = copy[i];
+    uint32_t wide;
+    std::memcpy(&wide, &x, 4);
+    const uint16_t half = type == sasa::DType::kBfloat16 ? wide >> 16 : infinite ? 0x7c00 : 0x7e00;
+    if (type == sasa::DType::kFloat32) {
+      std::memcpy(&bytes[i * 4], &wide, 4);
+    } else {
+      std::memcpy(&bytes[i * 2], &half, 2);
+    }
   }
 
   // Fills the array with random values that every type represents exactly.
@@ -79,6 +94,21 @@ inline bool Same(const char* name, const Typed& actual, const std::vector<double
   }
   if (error <= tolerance * scale) return true;
   std::printf("%s differs by %g of %g\n", name, error, scale);
+  return false;
+}
+
+// Whether no element is finite whose expected value is not, so that no fault is hidden.
+inline bool ShowsNonFinite(const char* name, const Typed& actual,
+                           const std::vector<double>& expected) {
+  size_t hidden = 0, first = 0;
+  for (size_t i = expected.size(); i-- > 0;) {
+    if (std::isfinite(expected[i]) || !std::isfinite(actual.Get(i))) continue;
+    ++hidden;
+    first = i;
+  }
+  if (hidden == 0) return true;
+  std::printf("%s has %zu finite elements, such as %zu, where the loops have NaN or infinity\n", name,
+              hidden, first);
   return false;
 }
 

@@ -104,6 +104,20 @@ def test_simt_kernels_match_loops(kernels):
   assert_agrees(run(kernels, 8, 1))
 
 
+@pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
+@pytest.mark.parametrize(
+  "flags",
+  [
+    *[("--kernel=7", "--type=bfloat16", f"--depth={depth}") for depth in (8, 16, 32, 64)],
+    ("--kernel=7", "--type=float16", "--depth=16"),
+    ("--type=float32",),
+  ],
+  ids=" ".join,
+)
+def test_kernels_do_not_hide_nonfinite_elements(kernels, flags, kind):
+  assert_agrees(run(kernels, 6, 11, f"--nonfinite={kind}", *flags))
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_mma_stem_kernels_match_loops(stem_kernels, channels):
   for kind in ("bfloat16", "float16"):

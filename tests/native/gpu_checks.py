@@ -1,7 +1,8 @@
 """Runs the programs that check the CUDA kernels on an NVIDIA GPU, also under compute-sanitizer.
 
 `python -m tests.native.gpu_checks [PROBLEMS] [SANITIZED_PROBLEMS]` compiles them with nvcc for this
-host's GPUs and compares random problems with loops in double precision; then fewer problems under
+host's GPUs and compares random problems with loops in double precision, and half as many with an
+element that is NaN or infinite, which the kernels must not hide; then fewer problems under
 compute-sanitizer's memcheck and racecheck, if it is installed. `--build=FOLDER --architecture=90`
 only compiles the programs, for another host.
 """
@@ -61,6 +62,10 @@ def main() -> int:
     if options.build:
       return 0
     runs = [[str(folder / name), options.problems] for name in PROGRAMS]
+    half = str(int(options.problems) // 2)
+    runs += [
+      [str(folder / name), half, f"--nonfinite={n}"] for name in PROGRAMS[:1] for n in (1, 2)
+    ]
     if sanitizer := shutil.which("compute-sanitizer"):
       for tool in ("memcheck", "racecheck"):
         flags = [sanitizer, f"--tool={tool}", "--error-exitcode=1"]

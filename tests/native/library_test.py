@@ -1,5 +1,6 @@
 """Loading the library, and the fallback without one."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,8 +9,14 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.native import build, library
-from tests.native.stub_kernels import REGISTER, needs_compiler, stub_kernels, write_record  # noqa: F401
+from sasa_tf.native import build, cache, library, trust
+from tests.native.stub_kernels import (  # noqa: F401
+  REGISTER,
+  handlers,
+  needs_compiler,
+  stub_kernels,
+  write_record,
+)
 
 X = tf.random.stateless_normal([2, 16, 16, 4, 8], [0, 1])
 
@@ -38,15 +45,84 @@ def test_broken_library(stub_kernels):  # noqa: F811
 @pytest.mark.parametrize(
   ("source", "reason"),
   [
-    (f'{REGISTER} {{ return "XLA error"; }}', "XLA error"),
+    (f'{REGISTER} {{ return "XLA error"; }}\n{handlers()}', "XLA error"),
     (f"const char* missing(); {REGISTER} {{ return missing(); }}", "undefined symbol"),
     ("", "sasa_tf_register"),
+    (f'{REGISTER} {{ return ""; }}\n', "sasa_tf_handlers"),
+    (
+      f'{REGISTER} {{ return ""; }}\n{handlers(library.KERNELS[:-1])}',
+      "incomplete, it lacks Host sasa_tf_stem_attention_backward",
+    ),
   ],
 )
 def test_incompatible_library(stub_kernels, source, reason):  # noqa: F811
   stub_kernels.write_text(source)
   build.build(report=lambda line: None)
   assert reason in _fused_error()
+
+
+def test_library_that_the_record_does_not_describe(stub_kernels, caplog):  # noqa: F811
+  directory = write_record()
+  (directory / cache.LIBRARY).write_bytes(b"another one")
+  assert "is not the library that" in _fused_error()
+  assert "not the library that" in caplog.text
+
+
+@pytest.mark.parametrize(
+  "record",
+  [
+    b"",
+    b"\xff\xfe",
+    b"[]",
+    b"3",
+    b"{}",
+    b'{"platforms": ["CPU"]}',
+    b'{"platforms": "CPU", "cuda": null, "sha256": ""}',
+    b'{"platforms": [], "cuda": null, "sha256": ""}',
+    b'{"platforms": ["CPU"], "cuda": 13, "sha256": ""}',
+    b"[" * 100_000,
+  ],
+  ids=lambda record: record[:30].decode(errors="replace"),
+)
+def test_record_that_is_not_one(stub_kernels, record):  # noqa: F811
+  directory = write_record()
+  (directory / cache.RECORD).write_bytes(record)
+  assert "build.json is not a complete record of a build" in _fused_error()
+
+
+@pytest.mark.parametrize("planted", ["cache", "directory", cache.LIBRARY, cache.RECORD])
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_files_that_others_can_write_are_not_loaded(stub_kernels, caplog, planted, mode):  # noqa: F811
+  directory = write_record()
+  paths = {"cache": directory.parent, "directory": directory}
+  path = paths.get(planted, directory / planted)
+  path.chmod(mode)
+  expected = f"{path} is writable by other users (mode {mode:04o})"
+  assert expected in _fused_error()
+  assert f"chmod go-w {path}" in _fused_error()
+  assert [r.levelname for r in caplog.records if expected in r.message] == ["WARNING"]
+
+
+def test_files_of_another_user_are_not_loaded(stub_kernels, monkeypatch):  # noqa: F811
+  directory = write_record()
+  own = os.geteuid()
+  monkeypatch.setattr(trust.os, "geteuid", lambda: own + 1)
+  if own == 0:  # root's files are trusted
+    assert trust.untrusted_reason([directory]) is None
+    os.chown(directory / cache.LIBRARY, 12345, -1)
+    assert "belongs to another user (uid 12345)" in _fused_error()
+  else:
+    assert f"belongs to another user (uid {own})" in _fused_error()
+
+
+def test_links_are_followed(stub_kernels, tmp_path):  # noqa: F811
+  directory = write_record()
+  link = tmp_path / "link"
+  link.symlink_to(directory)
+  assert trust.untrusted_reason([link]) is None
+  directory.chmod(0o777)
+  assert "is writable by other users" in trust.untrusted_reason([link])
+  assert "cannot be read" in trust.untrusted_reason([tmp_path / "missing"])
 
 
 @needs_compiler
@@ -74,6 +150,7 @@ def test_unsupported_gpus_and_drivers(monkeypatch, driver, capability, reason):
   monkeypatch.setattr(library, "_driver_version", lambda: driver)
   problem = library._gpu_problem("13.0")
   assert re.search(reason, problem), problem
+  assert "is unknown" in library._gpu_problem("")
 
 
 def test_loading_starts_no_process(monkeypatch):

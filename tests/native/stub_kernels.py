@@ -14,7 +14,14 @@ except UserError:
   COMPILER = False
 needs_compiler = pytest.mark.skipif(not COMPILER, reason="there is no C++ compiler")
 
-REGISTER = 'extern "C" __attribute__((visibility("default"))) const char* sasa_tf_register()'
+_EXPORT = 'extern "C" __attribute__((visibility("default"))) const char*'
+REGISTER = f"{_EXPORT} sasa_tf_register()"
+
+
+def handlers(names=library.KERNELS):
+  """Returns the function that lists the registered kernels; the stub registers none of them."""
+  lines = "".join(rf"Host sasa_tf_{name}\n" for name in names)
+  return f'{_EXPORT} sasa_tf_handlers() {{ return "{lines}"; }}\n'
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def stub_kernels(tmp_path, monkeypatch):
   monkeypatch.setattr(cache, "SOURCE_ROOT", folder)
   monkeypatch.setenv(cache.ENVIRONMENT_VARIABLE, str(tmp_path / "cache"))
   source = folder / "stub_kernels.cc"
-  source.write_text(f'{REGISTER} {{ return ""; }}\n')
+  source.write_text(f'{REGISTER} {{ return ""; }}\n{handlers()}')
   library.load.cache_clear()
   yield source
   monkeypatch.undo()
@@ -36,6 +43,12 @@ def write_record(**record):
   """Writes a build record and an empty library to the library directory, and returns it."""
   directory = cache.library_directory()
   directory.mkdir(parents=True)
-  (directory / cache.RECORD).write_text(json.dumps({"platforms": ["CPU"], "cuda": None, **record}))
   (directory / cache.LIBRARY).touch()
+  record = {
+    "platforms": ["CPU"],
+    "cuda": None,
+    "sha256": library.digest(directory / cache.LIBRARY),
+    **record,
+  }
+  (directory / cache.RECORD).write_text(json.dumps(record))
   return directory

@@ -131,6 +131,12 @@ void BackwardBand(const Plan& plan, const BackwardArrays& arrays, const Band& ba
     for (int64_t d = 0; d < plan.padded_head_dim; ++d) {
       Scale(block.queries + d * plan.query_plane_stride, plan.query_block, p.scale);
     }
+    // Those of the block before would turn the zeros after the queries into NaN if they are NaN.
+    const int64_t computed = (to - from + kLanes - 1) / kLanes * kLanes;
+    for (int64_t w = 0; w < plan.window_size && computed < plan.query_block; ++w) {
+      Zero(block.p + w * plan.query_plane_stride + computed, plan.query_block - computed);
+      Zero(block.ds + w * plan.query_plane_stride + computed, plan.query_block - computed);
+    }
     Zero(block.lse, plan.query_block);
     ForEachRowSegment(plan, first_row, from, to, [&](int64_t pixel, int64_t flat, int64_t count) {
       for (int64_t x = 0; x < count; ++x) {

@@ -63,8 +63,9 @@ void ForwardBand(const Plan& plan, const ForwardArrays& arrays, const Band& band
         sum += weight;
         Store(weights + w * kLanes, weight);
       }
-      Store(lse + i, max_logit + Log(sum));
       const Vector inverse = 1.0f / sum;
+      // NaN if the softmax is, so that the backward pass does not hide it: Log has no NaN.
+      Store(lse + i, max_logit + Log(sum) + (inverse - inverse));
       ForEachChannelGroup(plan.padded_head_dim, [&](int64_t d, auto channels) {
         Vector sums[channels.value];
         WeightedSum<kColumns, channels.value>(

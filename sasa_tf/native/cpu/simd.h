@@ -30,7 +30,7 @@ inline Vector Max(Vector a, Vector b) { return a > b ? a : b; }
 inline int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
 
-// log(x) to 2 ulp for normal x.
+// log(x) to 2 ulp for normal x, a number for others.
 inline Vector Log(Vector x) {
   const IntVector bits = reinterpret_cast<IntVector>(x);
   // The exponent such that sqrt(1/2) <= x / 2^exponent < sqrt(2).
@@ -67,7 +67,7 @@ inline float Sum(Vector v) {
   return sum;
 }
 
-// exp(x) to 2 ulp for x up to 80; 0 below -87, where the result would be subnormal.
+// exp(x) to 2 ulp for x up to 80; 0 below -87, where the result would be subnormal. NaN for NaN.
 inline Vector Exp(Vector x) {
   const Vector magic = Broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const Vector shifted = x * 1.44269504f + magic;
@@ -80,9 +80,11 @@ inline Vector Exp(Vector x) {
   y = y * r + 1.6666666e-1f;
   y = y * r + 0.5f;
   y = y * (r * r) + r + 1.0f;
-  const IntVector power =
-      reinterpret_cast<IntVector>(y) + (reinterpret_cast<IntVector>(shifted) << 23);
-  return reinterpret_cast<Vector>(power & ~(x <= Broadcast(-87.0f)));
+  // 2^n as a factor, not added to the exponent of y, where it could turn a NaN into a number.
+  const Vector power =
+      y * reinterpret_cast<Vector>((reinterpret_cast<IntVector>(shifted) << 23) + 0x3f800000);
+  return reinterpret_cast<Vector>(reinterpret_cast<IntVector>(power) &
+                                  ~(x <= Broadcast(-87.0f)));
 }
 
 #ifdef __clang__

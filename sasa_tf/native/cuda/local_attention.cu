@@ -14,7 +14,9 @@ const char* LaunchError() {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
-bool Empty(const LocalAttentionProblem& p) { return p.batch * p.height * p.width * p.heads == 0; }
+bool Empty(const LocalAttentionProblem& p) {
+  return p.batch * p.height * p.width * p.heads * p.head_dim == 0;
+}
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 // The local attention kernels as XLA custom calls, for the CPU and, with SASA_TF_WITH_CUDA, for
 // NVIDIA GPUs.
+#include <algorithm>
 #include <type_traits>
 
 #include "cpu/attention.h"
@@ -35,9 +36,20 @@ namespace {
 
 namespace ffi = xla::ffi;
 
+// Beyond the image, a rate has no effect but to need memory for what is between the neighbors.
+int32_t Dilation(int64_t rate, int64_t size) {
+  return static_cast<int32_t>(std::min(rate, std::max<int64_t>(size, 1)));
+}
+
+bool SameShape(const Array& a, const Array& b) {
+  const auto x = a.dimensions(), y = b.dimensions();
+  return std::equal(x.begin(), x.end(), y.begin(), y.end());
+}
+
 // The query has shape [B, H, W, N, D], or packed [B, H, W, parts, N, D]; then it is the argument
 // for key and value too.
-ffi::ErrorOr<LocalAttentionProblem> MakeProblem(const Array& query, const Window& window) {
+ffi::ErrorOr<LocalAttentionProblem> MakeProblem(const Array& query, const Array& key,
+                                                const Array& value, const Window& window) {
   const auto sizes = query.dimensions();
   const int32_t parts = window.has_key ? 3 : 2;
   const bool packed = sizes.size() == 6 && sizes[3] == parts;
@@ -45,6 +57,10 @@ ffi::ErrorOr<LocalAttentionProblem> MakeProblem(const Array& query, const Window
     return ffi::Unexpected(ffi::Error::InvalidArgument(
         "query must have shape [B, H, W, N, D], or [B, H, W, parts, N, D] with one part for each "
         "of query, key (if any) and value"));
+  }
+  if (!SameShape(key, query) || !SameShape(value, query)) {
+    return ffi::Unexpected(
+        ffi::Error::InvalidArgument("query, key and value must have one shape"));
   }
   const ffi::ErrorOr<DType> type = DTypeOf(query);
   if (!type.has_value()) return ffi::Unexpected(type.error());
@@ -55,8 +71,8 @@ ffi::ErrorOr<LocalAttentionProblem> MakeProblem(const Array& query, const Window
                                .head_dim = sizes[sizes.size() - 1],
                                .kernel_rows = static_cast<int32_t>(window.kernel_rows),
                                .kernel_columns = static_cast<int32_t>(window.kernel_columns),
-                               .dilation_rows = static_cast<int32_t>(window.dilation_rows),
-                               .dilation_columns = static_cast<int32_t>(window.dilation_columns),
+                               .dilation_rows = Dilation(window.dilation_rows, sizes[1]),
+                               .dilation_columns = Dilation(window.dilation_columns, sizes[2]),
                                .mask_border = window.mask_border,
                                .has_key = window.has_key,
                                .has_relative = window.has_relative,
@@ -112,7 +128,7 @@ template <typename Device>
 ffi::Error Forward(Array query, Array key, Array value, Array relative_rows, Array relative_columns,
                    ResultArray output, ResultArray lse, ResultArray pooled_output, Window window,
                    Device device) {
-  auto problem = MakeProblem(query, window);
+  auto problem = MakeProblem(query, key, value, window);
   if (!problem.has_value()) return problem.error();
   LocalAttentionProblem& p = *problem;
   if (pooled_output->element_count() > 0) {
@@ -138,7 +154,7 @@ ffi::Error Backward(Array query, Array key, Array value, Array relative_rows,
                     ResultArray d_query, ResultArray d_key, ResultArray d_value,
                     ResultArray d_relative_rows, ResultArray d_relative_columns,
                     ResultArray workspace, Window window, Device device) {
-  auto problem = MakeProblem(query, window);
+  auto problem = MakeProblem(query, key, value, window);
   if (!problem.has_value()) return problem.error();
   LocalAttentionProblem& p = *problem;
   if (static_cast<int64_t>(workspace->element_count()) < WorkspaceFloats(p)) {

@@ -10,7 +10,10 @@ void Registrar::Register(const char* name, const char* platform, XLA_FFI_Handler
                          XLA_FFI_Handler_Traits traits) {
   const XLA_FFI_Api* api = XLA_FFI_GetApi();
   XLA_FFI_Error* error = xla::ffi::Ffi::RegisterStaticHandler(api, name, platform, handler, traits);
-  if (error == nullptr) return;
+  if (error == nullptr) {
+    handlers_ += std::string(platform) + " " + name + "\n";
+    return;
+  }
   if (error_.empty()) error_ = xla::ffi::internal::GetErrorMessage(api, error);
   xla::ffi::internal::DestroyError(api, error);
 }
@@ -26,13 +29,25 @@ void Registrar::RegisterCuda(const char* name, XLA_FFI_Handler* handler) {
 
 }  // namespace sasa
 
-// Registers all kernels with XLA, once. Returns "", or an error message.
-extern "C" __attribute__((visibility("default"))) const char* sasa_tf_register() {
-  static const std::string error = [] {
+namespace {
+
+// Registers all kernels with XLA, once.
+const sasa::Registrar& Registered() {
+  static const sasa::Registrar registrar = [] {
     sasa::Registrar registrar;
     sasa::RegisterLocalAttention(registrar);
     sasa::RegisterStemAttention(registrar);
-    return registrar.error();
+    return registrar;
   }();
-  return error.c_str();
+  return registrar;
 }
+
+}  // namespace
+
+#define SASA_EXPORT extern "C" __attribute__((visibility("default")))
+
+// Registers all kernels with XLA. Returns "", or an error message.
+SASA_EXPORT const char* sasa_tf_register() { return Registered().error().c_str(); }
+
+// Returns the registered kernels, a line "<platform> <name>" for each.
+SASA_EXPORT const char* sasa_tf_handlers() { return Registered().handlers().c_str(); }

@@ -17,11 +17,14 @@ class Registrar {
   // Returns "", or the first error message.
   const std::string& error() const { return error_; }
 
+  // Returns a line "<platform> <name>" for each handler that was registered.
+  const std::string& handlers() const { return handlers_; }
+
  private:
   void Register(const char* name, const char* platform, XLA_FFI_Handler* handler,
                 XLA_FFI_Handler_Traits traits);
 
-  std::string error_;
+  std::string error_, handlers_;
 };
 
 void RegisterLocalAttention(Registrar& registrar);
