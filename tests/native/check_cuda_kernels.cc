@@ -20,10 +20,6 @@ using emulation::DeviceArray;
 using sasa::DType;
 using sasa::LocalAttentionProblem;
 
-// 1: an element of the query, key, value or upstream gradient is NaN, 2: it is infinite. Then the
-// kernels must not hide it, and are not compared otherwise.
-int nonfinite = 0;
-
 constexpr Setting<LocalAttentionProblem> kSettings[] = {
     {"batch", [](LocalAttentionProblem& p, int x) { p.batch = x; }},
     {"height", [](LocalAttentionProblem& p, int x) { p.height = x; }},
@@ -124,12 +120,6 @@ struct DeviceQkv {
     return arrays[0]->CopyTo(q.bytes) & arrays[1]->CopyTo(k.bytes) & arrays[2]->CopyTo(v.bytes);
   }
 };
-
-bool Agrees(const char* name, const Typed& actual, const std::vector<double>& expected,
-            double tolerance, double scale = 1) {
-  return nonfinite ? ShowsNonFinite(name, actual, expected)
-                   : Same(name, actual, expected, tolerance, scale);
-}
 
 bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   const auto single = DType::kFloat32;

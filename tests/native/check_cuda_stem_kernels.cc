@@ -26,6 +26,7 @@ constexpr Setting<StemProblem> kSettings[] = {
     {"columns", [](StemProblem& p, int x) { p.block_columns = x; }},
     {"heads", [](StemProblem& p, int x) { p.heads = x; }},
     {"depth", [](StemProblem& p, int x) { p.head_dim = x; }},
+    {"nonfinite", [](StemProblem&, int x) { nonfinite = x; }},
     {"type", [](StemProblem& p, int x) { p.type = static_cast<DType>(x); }},
 };
 
@@ -67,6 +68,11 @@ bool Check(const StemProblem& p, std::mt19937& random) {
   w_qk.Fill(random, a.w_qk);
   w_v.Fill(random, a.w_v);
   d_output.Fill(random, a.d_output);
+  if (nonfinite && random() % 2) {
+    pixels.SetNonFinite(random() % pixels.size(), nonfinite == 2, a.pixels);
+  } else if (nonfinite) {
+    d_output.SetNonFinite(random() % d_output.size(), nonfinite == 2, a.d_output);
+  }
   a.output.resize(output.size());
   a.d_w_qk.resize(square);
   a.d_w_v.resize(table);
@@ -86,7 +92,7 @@ bool Check(const StemProblem& p, std::mt19937& random) {
   if (error != nullptr) return std::puts(error), false;
   bool within = device_output.CopyTo(output.bytes);
   const double tolerance = p.type == single ? 2e-5 : p.type == DType::kFloat16 ? 4e-3 : 2e-2;
-  bool same = Same("output", output, a.output, tolerance);
+  bool same = Agrees("output", output, a.output, tolerance);
 
   std::vector<char> before;
   for (int run = 0; run < 2; ++run) {
@@ -121,8 +127,8 @@ bool Check(const StemProblem& p, std::mt19937& random) {
   // d_w_qk may be nothing but cancellation error, so it is compared relative to d_w_v.
   double largest = 1;
   for (double x : a.d_w_v) largest = std::fmax(largest, std::fabs(x));
-  same &= Same("d_w_qk", d_w_qk, a.d_w_qk, tolerance, largest);
-  same &= Same("d_w_v", d_w_v, a.d_w_v, tolerance);
+  same &= Agrees("d_w_qk", d_w_qk, a.d_w_qk, tolerance, largest);
+  same &= Agrees("d_w_v", d_w_v, a.d_w_v, tolerance);
   return same;
 }
 

@@ -130,6 +130,12 @@ def test_simt_stem_kernels_match_loops(stem_kernels):
   assert_agrees(run(stem_kernels, 6, 1, "--rows=5", "--depth=20"))
 
 
+@pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
+def test_stem_kernels_do_not_hide_nonfinite_elements(stem_kernels, kind):
+  for flags in (("--rows=4", "--columns=4", "--depth=16", "--type=bfloat16"), ("--type=float32",)):
+    assert_agrees(run(stem_kernels, 6, 21, f"--nonfinite={kind}", *flags))
+
+
 @pytest.mark.slow
 def test_many_problems_match_loops(tmp_path):
   for program in emulation.compile_checks(CHECKS, tmp_path, emulation.FAST_TO_RUN):

@@ -63,9 +63,7 @@ def main() -> int:
       return 0
     runs = [[str(folder / name), options.problems] for name in PROGRAMS]
     half = str(int(options.problems) // 2)
-    runs += [
-      [str(folder / name), half, f"--nonfinite={n}"] for name in PROGRAMS[:1] for n in (1, 2)
-    ]
+    runs += [[str(folder / name), half, f"--nonfinite={n}"] for name in PROGRAMS for n in (1, 2)]
     if sanitizer := shutil.which("compute-sanitizer"):
       for tool in ("memcheck", "racecheck"):
         flags = [sanitizer, f"--tool={tool}", "--error-exitcode=1"]

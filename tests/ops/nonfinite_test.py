@@ -114,7 +114,8 @@ def test_all_logits_minus_infinity():
   key = tf.fill(key.shape, -np.inf)
   tensors = [tf.ones_like(query), key, value, rows, columns, upstream]
   expected = _run(Case(case.shape, (3, 3), border="mask"), "reference", tensors)
-  assert _nonfinite(expected[0]).all() and _nonfinite(expected[3]).all()
+  inner = (slice(None), slice(1, -1), slice(1, -1))  # without masked neighbors
+  assert _nonfinite(expected[0])[inner].all() and _nonfinite(expected[3])[inner].all()
   for implementation in IMPLEMENTATIONS[1:]:
     found = _run(Case(case.shape, (3, 3), border="mask"), implementation, tensors)
     for one, other in zip(found, expected, strict=True):
