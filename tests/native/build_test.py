@@ -95,7 +95,7 @@ def test_missing_compiler_is_reported_with_its_consequence(stub_kernels, monkeyp
 
 
 @needs_compiler
-def test_damaged_library_is_rebuilt(stub_kernels):  # noqa: F811
+def test_corrupt_library_is_rebuilt(stub_kernels):  # noqa: F811
   path = build.build(report=lambda line: None)
   path.write_bytes(b"")
   lines = []
