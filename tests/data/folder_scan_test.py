@@ -94,6 +94,14 @@ def test_other_layouts_raise(tmp_path, names, message):
     scan_image_folder(_touch(tmp_path, *names))
 
 
+def test_folder_around_the_classes_is_reported(tmp_path):
+  _touch(tmp_path, "my data/cat/1.jpg", "my data/dog/1.jpg", "__MACOSX/my data/cat/1.jpg")
+  folder = scan_image_folder(tmp_path)
+  assert folder.class_names == ("my data",)
+  assert folder.warnings[1].endswith(f"are the classes, pass --input='{tmp_path}/my data'.")
+  assert len(scan_image_folder(tmp_path / "my data").class_names) == 2
+
+
 def test_class_can_be_named_train(tmp_path):
   assert scan_image_folder(_touch(tmp_path, "train/1.jpg")).class_names == ("train",)
 

@@ -2,6 +2,7 @@
 
 import collections
 import os
+import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -61,6 +62,12 @@ def scan_image_folder(root: str | os.PathLike) -> ImageFolder:
       f"the {len(folder.class_names)} folders of {root} contain no images. {_LAYOUT}."
     )
   _check_folders_are_classes(folder)
+  if len(folder.class_names) == 1 and _all_nested(folder):
+    only = os.path.join(root, folder.files[0].name.partition("/")[0])
+    folder.warnings.append(
+      "all images are in folders of the only class folder. If these are the classes, pass "
+      f"--input={shlex.quote(only)}."
+    )
   return folder
 
 
@@ -134,10 +141,14 @@ def _size(entry: os.DirEntry[str]) -> int:
     return 0  # Broken link.
 
 
+def _all_nested(folder: ImageFolder) -> bool:
+  return all(file.name.count("/") > 1 for file in folder.files)
+
+
 def _check_folders_are_classes(folder: ImageFolder) -> None:
-  all_nested = all(file.name.count("/") > 1 for file in folder.files)
-  if all_nested and {name.lower() for name in folder.class_names} <= _SPLIT_NAMES:
-    inputs = ", ".join(f"--input={os.path.join(folder.root, n)}" for n in folder.class_names)
+  if _all_nested(folder) and {name.lower() for name in folder.class_names} <= _SPLIT_NAMES:
+    paths = (os.path.join(folder.root, name) for name in folder.class_names)
+    inputs = ", ".join(f"--input={shlex.quote(path)}" for path in paths)
     raise DatasetError(
       f"the folders of {folder.root} are splits, not classes. Convert them separately ({inputs}), "
       "with --split=train or --split=validation."

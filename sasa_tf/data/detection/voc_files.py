@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shlex
 import unicodedata
 from collections.abc import Container, Sequence
 from typing import NamedTuple
@@ -146,7 +147,7 @@ def _other_inputs(root: pathlib.Path) -> str:
     if not is_junk(path.name)
     and ((path / "Annotations").is_dir() or (path.is_dir() and any(path.glob("*.[xX][mM][lL]"))))
   )
-  inputs = ", ".join(f"--input={root / name}" for name in folders)
+  inputs = ", ".join(f"--input={shlex.quote(str(root / name))}" for name in folders)
   return f" Convert its folders separately: {inputs}." if folders else ""
 
 
