@@ -32,7 +32,9 @@ PACKAGES = {
   "keras": Package({"extras", "layers", "modeling"}, {"keras"}),
   "tf_keras": Package({"extras", "layers", "modeling"}, {"tf_keras"}),
   "configs": Package({"extras"}, {"official"}),
-  "builders": Package({"configs", "extras", "tf_keras"}, {"official", "tensorflow", "tf_keras"}),
+  "builders": Package(
+    {"configs", "errors", "extras", "tf_keras"}, {"official", "tensorflow", "tf_keras"}
+  ),
   "tasks": Package(
     {"builders", "compat", "configs", "errors", "extras"},
     {"numpy", "official", "tensorflow", "tf_keras"},

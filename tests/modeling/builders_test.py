@@ -11,6 +11,7 @@ import tf_keras
 from official.vision.configs import common
 
 from sasa_tf.configs import backbones
+from sasa_tf.errors import UserError
 from sasa_tf.modeling import builders
 from sasa_tf.tf_keras import SASAResNet
 
@@ -20,6 +21,17 @@ def test_fields_have_the_defaults_of_the_arguments():
   for name, value in dataclasses.asdict(backbones.SASAResNet()).items():
     default = arguments[name].default
     assert value == (list(default) if isinstance(default, tuple) else default), name
+
+
+def test_channels_first_is_rejected():
+  config = backbones.Backbone(sasa_resnet=backbones.SASAResNet(model_id=26))
+  images = tf_keras.layers.InputSpec(shape=[None, 32, 32, 3])
+  tf_keras.backend.set_image_data_format("channels_first")
+  try:
+    with pytest.raises(UserError, match=r"'channels_last'.*received 'channels_first'"):
+      builders.build_sasa_resnet(images, config, common.NormActivation())
+  finally:
+    tf_keras.backend.set_image_data_format("channels_last")
 
 
 def test_attention_stem_has_the_configured_arguments():

@@ -8,6 +8,7 @@ import tf_keras
 from official.modeling import hyperparams
 from official.vision.modeling.backbones import factory
 
+from sasa_tf.modeling.builders.data_format import require_channels_last
 from sasa_tf.tf_keras import SASAResNet
 
 
@@ -29,7 +30,11 @@ def build_sasa_resnet(
 
   Returns:
     A model with the outputs "2" to "5" and the attribute `output_specs`.
+
+  Raises:
+    UserError: tf_keras's image_data_format is channels_first.
   """
+  require_channels_last()
   config: Any = backbone_config.get()
   shape: Any = input_specs.shape
   return SASAResNet(

@@ -9,6 +9,7 @@ import tf_keras
 from official.modeling import hyperparams
 from official.vision.modeling.decoders import factory
 
+from sasa_tf.modeling.builders.data_format import require_channels_last
 from sasa_tf.tf_keras import SASAFPN
 
 
@@ -29,7 +30,11 @@ def build_sasa_fpn(
 
   Returns:
     A model with the outputs from `min_level` to `max_level` and the attribute `output_specs`.
+
+  Raises:
+    UserError: tf_keras's image_data_format is channels_first.
   """
+  require_channels_last()
   norm_activation = model_config.norm_activation
   return SASAFPN(
     input_specs,
