@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import pathlib
 import subprocess
 from collections.abc import Iterable
@@ -23,7 +24,12 @@ def _version(package: str) -> str | None:
 
 
 def commit() -> str | None:
-  """Returns the commit of the checkout, with a plus if files are modified; None if it is none."""
+  """Returns the commit of the checkout, with a plus if files are modified; None if it is none.
+
+  The environment variable SASA_TF_COMMIT names that of a copy without a git directory.
+  """
+  if os.environ.get("SASA_TF_COMMIT"):
+    return os.environ["SASA_TF_COMMIT"]
   root = pathlib.Path(sasa_tf.__file__).parent.parent
   if not (root / ".git").exists():
     return None

@@ -137,6 +137,11 @@ class StudyProgram:
         try:
           self._scheduler.run(self._jobs(), time_limit)
         except PreemptedError as stopped:
+          self._uncounted.clear()
+          for run, device in list(self._unrecorded.values()):  # without the cost of their models
+            self._finish(run, device)
+          if not self.remaining:
+            return
           raise PreemptedError(
             f"{stopped}; {self._finished()} of {len(self._planned)} runs are finished. To resume, "
             "rerun the same command."

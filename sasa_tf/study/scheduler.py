@@ -102,7 +102,9 @@ class Scheduler:
     """
     devices: Sequence[Gpu | None] = found or [None]
     self._slots = [_Slot(device) for _ in range(processes_per_gpu) for device in devices]
-    self._cpu_slot = _Slot(None)
+    # Beside the jobs on GPUs, which leave most cores idle; beside one on the CPU, a single one.
+    cpu_jobs = max(1, min(4, (os.cpu_count() or 1) // 4)) if found else 1
+    self._cpu_slots = [_Slot(None) for _ in range(cpu_jobs)]
     self._on_end, self._on_event, self._on_poll = on_end, on_event, on_poll
     self._grace_seconds, self._is_present = grace_seconds, is_present
     self._gpu_failures: dict[str, int] = {}
@@ -143,7 +145,7 @@ class Scheduler:
         self._release(slot)
 
   def _running(self) -> list[_Slot]:
-    return [slot for slot in [*self._slots, self._cpu_slot] if slot.process is not None]
+    return [slot for slot in [*self._slots, *self._cpu_slots] if slot.process is not None]
 
   def _start_jobs(self) -> None:
     usable = [slot for slot in self._slots if not slot.gpu or slot.gpu.id not in self._retired]
@@ -152,12 +154,12 @@ class Scheduler:
       for job in jobs:
         if job.needs_gpu:
           self._on_end(job, Outcome("not started: no GPU of this host works any more", "none"))
-    for slot in [*usable, self._cpu_slot]:
-      for job in self._queue:
-        if slot.process is None and job.needs_gpu == (slot is not self._cpu_slot):
-          self._queue.remove(job)
-          self._start(slot, job)
-          break
+    for needs_gpu, slots in ((True, usable), (False, self._cpu_slots)):
+      for slot in slots:
+        waiting = [job for job in self._queue if job.needs_gpu == needs_gpu]
+        if waiting and slot.process is None:
+          self._queue.remove(waiting[0])
+          self._start(slot, waiting[0])
 
   def _start(self, slot: _Slot, job: Job) -> None:
     job.log.parent.mkdir(parents=True, exist_ok=True)

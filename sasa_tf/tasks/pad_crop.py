@@ -15,14 +15,17 @@ def random_pad_crop(images: tf.Tensor, padding: int) -> tf.Tensor:
   Returns:
     [B, H, W, C], each image moved by up to `padding` pixels in both directions.
   """
-  padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]], "REFLECT")
-  batch = tf.shape(images)[0]
-  height, width = tf.shape(images)[1], tf.shape(images)[2]
-  rows, columns = (
-    tf.random.uniform([batch, 1], maxval=2 * padding + 1, dtype=tf.int32) + tf.range(size)
-    for size in (height, width)
-  )
-  cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
-  # The second gather is along the rows of the transposed images.
-  cropped = tf.gather(tf.transpose(cropped, [0, 2, 1, 3]), columns, axis=1, batch_dims=1)
-  return tf.ensure_shape(tf.transpose(cropped, [0, 2, 1, 3]), images.shape)
+  batch, height, width, channels = tf.unstack(tf.shape(images))
+  # One gather of pixels, which is faster than a padded copy and a gather along each axis.
+  rows, columns = (_moved_indices(batch, size, padding) for size in (height, width))
+  first = tf.range(batch)[:, None, None] * (height * width)
+  pixels = first + rows[:, :, None] * width + columns[:, None, :]
+  cropped = tf.gather(tf.reshape(images, [-1, channels]), pixels)
+  return tf.ensure_shape(cropped, images.shape)
+
+
+def _moved_indices(batch: tf.Tensor, size: tf.Tensor, padding: int) -> tf.Tensor:
+  """Returns indices [B, size] along an axis, moved at random and reflected at both ends."""
+  shift = tf.random.uniform([batch, 1], -padding, padding + 1, tf.int32)
+  last = size - 1
+  return last - tf.abs(last - tf.abs(shift + tf.range(size)))

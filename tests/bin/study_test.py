@@ -25,6 +25,7 @@ rows:
     paper: fewer parameters
     compare_with: convolution
     expect: not_lower
+  broken: {overrides: {task.model.classes: 10}}
 """
 
 
@@ -37,6 +38,24 @@ def study(directory, *flags, check=True):
   return done.returncode, done.stdout
 
 
+def test_dry_run_and_errors(tmp_path):
+  (tmp_path / "tiny.yaml").write_text(STUDY)
+  arguments = ("--study=tiny.yaml", "--output=out", "--gpus=none", "--dry_run")
+  _, output = study(tmp_path, *arguments, "--rows=attention_4", "--seeds=3,4")
+  commands = [line for line in output.splitlines() if "sasa_tf.bin.train" in line]
+  assert len(commands) == 2 and all("--config_file=out/attention_4/" in line for line in commands)
+  assert "--model_dir=out/attention_4/seed4 --seed=4" in commands[1]
+  assert not (tmp_path / "out").exists()
+  for flags, message in (
+    (("--rows=attention",), "no row 'attention'. Did you mean 'attention_4'"),
+    (("--seeds=a",), "--seeds: expected integers"),
+    (("--study=tinny.yaml",), "--study=tinny.yaml: no such file"),
+    (("--output=",), "--study needs --output"),
+  ):
+    status, output = study(tmp_path, *arguments, *flags, check=False)
+    assert status == 2 and message in output and "Traceback" not in output
+
+
 @pytest.mark.slow
 def test_two_rows_on_the_digits(tmp_path):
   digits.convert(output=str(tmp_path / "data"), num_preview_images=0)
@@ -45,9 +64,11 @@ def test_two_rows_on_the_digits(tmp_path):
   # Ended in the first run, while it starts or trains.
   status, output = study(tmp_path, *arguments, "--time_limit=45", check=False)
   assert status == 75 and "To resume, rerun the same command" in output
-  _, output = study(tmp_path, *arguments, "--report=report.md")
+  status, output = study(tmp_path, *arguments, "--report=report.md", check=False)
+  assert status == 1 and "1 of 3 runs failed" in output and "no key 'classes'" in output
   lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
   found = {record["case"]["row"]: record for record in map(json.loads, lines)}
+  assert found.pop("broken")["status"] == "failed"
   assert set(found) == {"convolution", "attention_4"}
   for record in found.values():
     assert record["status"] == "finished" and record["step"] == record["train_steps"] == 60
@@ -59,5 +80,6 @@ def test_two_rows_on_the_digits(tmp_path):
   assert found["attention_4"]["parameters"] < found["convolution"]["parameters"]
   report = (tmp_path / "report.md").read_text()
   assert "| attention_4 | convolution |" in report and "one seed" in report
-  status, output = study(tmp_path, *arguments)
+  assert "| broken, seed 0 |" in report
+  _, output = study(tmp_path, *arguments, "--rows=convolution,attention_4")
   assert "2 of 2 runs are already finished" in output

@@ -142,6 +142,12 @@ def test_other_settings_in_the_same_output_raise(tmp_path):
     make_program(tmp_path, ["a"], params_override="x=1").run()
 
 
+def test_finished_runs_without_a_cost_are_recorded_when_the_study_ends(tmp_path):
+  program = make_program(tmp_path, ["a"], cost="slow")
+  program.run(time_limit=1.5)
+  assert [(r["case"]["row"], r["flops"]) for r in results(tmp_path)] == [("a", None)]
+
+
 def test_missing_metric_is_a_failure(tmp_path):
   program = stub_study.make_program(tmp_path, ["a"])
   object.__setattr__(program.remaining[0].study, "metric", "AP")

@@ -44,6 +44,8 @@ def stub_command(run, steps, delay):
 
 def cost_command(run, succeeds):
   cost = json.dumps({"flops": {"mac": 2000, "paper": 2100}})
+  if succeeds == "slow":
+    return [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
   code = f"open({str(run.cost_file)!r}, 'w').write({cost!r})" if succeeds else "raise SystemExit(3)"
   return [sys.executable, "-S", "-c", code]
 
