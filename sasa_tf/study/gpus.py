@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 
 from sasa_tf.errors import UserError
 
@@ -45,39 +46,41 @@ def find_gpus(selection: str = "auto") -> list[Gpu]:
   """
   if selection == "none":
     return []
-  listed = list_gpus()
+  listed = _query()
   if selection == "auto":
     selection = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
-    if selection == "all":
-      return [gpu for gpu, _ in listed]
     if not listed:
       return []
+    if selection == "all":
+      return [gpu for gpu, _ in listed]
   wanted = [part.strip() for part in selection.split(",") if part.strip() not in ("", "-1")]
-  by_name = {key: gpu for gpu, index in listed for key in (index, gpu.id)}
+  by_name = {key: gpu for gpu, index in listed or [] for key in (index, gpu.id)}
   for name in wanted:
     # The parts of a partitioned GPU have identifiers of their own, which the query does not list.
-    if name not in by_name and not name.startswith("MIG-"):
+    if listed is not None and name not in by_name and not name.startswith("MIG-"):
       known = ", ".join(f"{index} ({gpu.id})" for gpu, index in listed) or "none"
       raise UserError(f"GPU {name!r} does not exist. nvidia-smi lists: {known}.")
-  return [by_name.get(name, Gpu(name, name)) for name in wanted]
+  return [by_name.get(name, Gpu(name, f"GPU {name}")) for name in wanted]
 
 
-def list_gpus() -> list[tuple[Gpu, str]]:
-  """Returns (GPU, index) of all GPUs that work, [] without a driver."""
+def missing_gpus(expected: Sequence[Gpu]) -> list[Gpu]:
+  """Returns the GPUs that nvidia-smi no longer lists; [] if it does not answer."""
+  listed = _query()
+  if listed is None:
+    return []
+  ids = {gpu.id for gpu, _ in listed}
+  return [gpu for gpu in expected if gpu.id.startswith("GPU-") and gpu.id not in ids]
+
+
+def _query() -> list[tuple[Gpu, str]] | None:
+  """Returns (GPU, index) of all GPUs that work; None if nvidia-smi is missing or blocks."""
   try:
     done = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS)
   except (OSError, subprocess.TimeoutExpired):
-    return []
+    return None
   found = []
   for line in done.stdout.splitlines():
     parts = [part.strip() for part in line.split(",", 2)]
     if len(parts) == 3 and parts[1].startswith("GPU-"):
       found.append((Gpu(parts[1], f"GPU {parts[0]} ({parts[2]})"), parts[0]))
   return found
-
-
-def is_present(gpu: Gpu) -> bool:
-  """Returns whether a GPU is still listed; True if nvidia-smi does not list such identifiers."""
-  if not gpu.id.startswith("GPU-"):
-    return True
-  return gpu.id in {listed.id for listed, _ in list_gpus()}

@@ -81,7 +81,7 @@ class StudyProgram:
     processes_per_gpu: int,
     train_command: Commands = runs.train_command,
     cost_command: Commands = runs.cost_command,
-    is_present: Callable[[Gpu], bool] = gpus.is_present,
+    missing_gpus: Callable[[Sequence[Gpu]], list[Gpu]] = gpus.missing_gpus,
     grace_seconds: float = 120.0,
   ):
     """Checks what earlier calls finished.
@@ -92,7 +92,7 @@ class StudyProgram:
       processes_per_gpu: number of runs at a time on a GPU, or on the CPU.
       train_command: returns the command of a training.
       cost_command: returns the command that writes `Run.cost_file`.
-      is_present: returns whether a GPU still exists.
+      missing_gpus: returns those of some GPUs that do not exist any more.
       grace_seconds: time for the trainings to save on SIGTERM.
 
     Raises:
@@ -115,7 +115,7 @@ class StudyProgram:
       on_event=self._write,
       on_poll=self._show_status,
       grace_seconds=grace_seconds,
-      is_present=is_present,
+      missing_gpus=missing_gpus,
     )
 
   def run(self, time_limit: float | None = None) -> None:

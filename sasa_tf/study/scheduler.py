@@ -17,6 +17,7 @@ from sasa_tf.study.gpus import Gpu
 from sasa_tf.study.locks import lock_file
 
 POLL_SECONDS = 0.2
+GPU_CHECK_SECONDS = 30.0
 # A run is started at most this often; further starts are for GPUs that disappear.
 MAX_ATTEMPTS = 3
 # Failures in a row, on a GPU that nvidia-smi still lists, after which it is not used.
@@ -87,7 +88,7 @@ class Scheduler:
     on_event: Callable[[str], None],
     on_poll: Callable[[list[Job]], None] = lambda running: None,
     grace_seconds: float = 120.0,
-    is_present: Callable[[Gpu], bool] = gpus.is_present,
+    missing_gpus: Callable[[Sequence[Gpu]], list[Gpu]] = gpus.missing_gpus,
   ):
     """Creates the slots.
 
@@ -98,7 +99,7 @@ class Scheduler:
       on_event: called with messages.
       on_poll: called repeatedly with the running jobs.
       grace_seconds: time for the children to save and exit before they are killed.
-      is_present: returns whether a GPU still exists.
+      missing_gpus: returns those of some GPUs that do not exist any more.
     """
     devices: Sequence[Gpu | None] = found or [None]
     self._slots = [_Slot(device) for _ in range(processes_per_gpu) for device in devices]
@@ -106,9 +107,11 @@ class Scheduler:
     cpu_jobs = max(1, min(4, (os.cpu_count() or 1) // 4)) if found else 1
     self._cpu_slots = [_Slot(None) for _ in range(cpu_jobs)]
     self._on_end, self._on_event, self._on_poll = on_end, on_event, on_poll
-    self._grace_seconds, self._is_present = grace_seconds, is_present
+    self._grace_seconds, self._missing_gpus = grace_seconds, missing_gpus
     self._gpu_failures: dict[str, int] = {}
     self._retired: set[str] = set()
+    self._missing: set[Gpu] = set()
+    self._next_check = time.monotonic() + GPU_CHECK_SECONDS
     self._stop_reason: str | None = None
     self._queue: list[Job] = []
 
@@ -136,6 +139,7 @@ class Scheduler:
           self._end_children()
           raise PreemptedError(self._stop_reason)
         self._start_jobs()
+        self._kill_jobs_of_missing_gpus()
         self._collect()
         self._on_poll([slot.job for slot in self._running() if slot.job])
         time.sleep(POLL_SECONDS)
@@ -216,7 +220,7 @@ class Scheduler:
 
   def _blames_gpu(self, gpu: Gpu, error: str) -> bool:
     """Returns whether a job failed because of its GPU, which is not used again if it is lost."""
-    lost = not self._is_present(gpu)
+    lost = bool(self._missing_gpus([gpu]))
     if not lost and not gpus.GPU_LOST.search(error):
       return False
     failures = self._gpu_failures[gpu.id] = self._gpu_failures.get(gpu.id, 0) + 1
@@ -224,6 +228,18 @@ class Scheduler:
       self._retired.add(gpu.id)
       self._on_event(f"{gpu.name} {'disappeared' if lost else 'fails repeatedly'}: not used again")
     return True
+
+  def _kill_jobs_of_missing_gpus(self) -> None:
+    """Kills jobs that would wait forever for a GPU that two checks did not find."""
+    if time.monotonic() < self._next_check:
+      return
+    self._next_check = time.monotonic() + GPU_CHECK_SECONDS
+    running = [slot for slot in self._running() if slot.gpu]
+    missing = set(self._missing_gpus([slot.gpu for slot in running])) if running else set()
+    for slot in running:
+      if slot.gpu in missing & self._missing:
+        slot.process.kill()
+    self._missing = missing
 
   def _end_children(self) -> None:
     """Ends the children with SIGTERM, on which trainings save a checkpoint; kills them at last."""

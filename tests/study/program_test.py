@@ -10,6 +10,7 @@ import time
 import pytest
 
 from sasa_tf.errors import PreemptedError, UserError
+from sasa_tf.study import scheduler
 from sasa_tf.study.locks import lock_file
 from tests.study import stub_study
 from tests.study.stub_study import GPUS, by_run, make_program, results
@@ -57,8 +58,9 @@ def test_runs_use_all_gpus_at_the_same_time(tmp_path):
 @pytest.mark.parametrize("present", [False, True], ids=["disappeared", "fails repeatedly"])
 def test_runs_of_a_lost_gpu_continue_on_another(tmp_path, present):
   rows = ["lost", "lost_2", "a"]
+  missing = [] if present else GPUS[:1]
   program = make_program(
-    tmp_path, rows, found=GPUS, is_present=lambda gpu: present or gpu.id != "GPU-0"
+    tmp_path, rows, found=GPUS, missing_gpus=lambda expected: [g for g in expected if g in missing]
   )
   program.run()
   assert not program.failures
@@ -66,12 +68,24 @@ def test_runs_of_a_lost_gpu_continue_on_another(tmp_path, present):
 
 
 def test_runs_without_any_gpu_left_are_recorded(tmp_path):
-  program = make_program(
-    tmp_path, ["lost", "a"], found=GPUS[:1], is_present=lambda gpu: gpu.id != "GPU-0"
-  )
+  program = make_program(tmp_path, ["lost", "a"], found=GPUS[:1], missing_gpus=list)
   program.run()
   assert set(program.failures) == {"lost, seed 0", "a, seed 0"}
   assert "no GPU of this host works any more" in by_run(tmp_path)["a", 0]["error"]
+
+
+def test_run_that_waits_for_a_missing_gpu_is_killed(tmp_path, monkeypatch):
+  monkeypatch.setattr(scheduler, "GPU_CHECK_SECONDS", 0.1)
+  program = make_program(
+    tmp_path,
+    ["waits"],
+    found=GPUS,
+    missing_gpus=lambda expected: [g for g in expected if g == GPUS[0]],
+  )
+  program.run()
+  assert by_run(tmp_path)["waits", 0]["status"] == "finished"
+  log = (tmp_path / "out" / "waits" / "seed0.log").read_text()
+  assert log.index("gpu GPU-0") < log.index("gpu GPU-1")
 
 
 def test_time_limit_saves_and_the_next_call_resumes(tmp_path):

@@ -35,6 +35,8 @@ if row == "fails":
 if row.startswith("lost") and os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-0":
   print("INTERNAL: CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access", file=sys.stderr)
   sys.exit(1)
+if row == "waits" and os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-0":
+  time.sleep(60)
 if row == "deaf":
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
 for step in range(first + 1, steps + 1):
