@@ -245,7 +245,7 @@ class StudyProgram:
     """Stops the scheduler on SIGTERM or SIGINT; a second one ends this program at once."""
 
     def handle(number: int, frame: Any) -> None:
-      signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else previous[number])
+      signal.signal(number, previous[signal.Signals(number)])
       self._scheduler.stop(f"{signal.Signals(number).name} received")
 
     numbers = (signal.SIGTERM, signal.SIGINT)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import IO
 
 from sasa_tf.errors import PreemptedError
 from sasa_tf.study import gpus
@@ -59,18 +59,25 @@ class Outcome:
   device: str
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class _Slot:
   """Runs one job at a time. `gpu` is None on the CPU."""
 
   gpu: Gpu | None
-  job: Job | None = None
-  process: subprocess.Popen | None = None
-  lock: Any = None
 
   @property
   def device(self) -> str:
     return self.gpu.name if self.gpu else "CPU"
+
+
+@dataclasses.dataclass(eq=False)
+class _Child:
+  """A job that runs."""
+
+  job: Job
+  slot: _Slot
+  process: subprocess.Popen
+  lock: IO[bytes] | None
 
 
 class Scheduler:
@@ -114,6 +121,7 @@ class Scheduler:
     self._next_check = time.monotonic() + GPU_CHECK_SECONDS
     self._stop_reason: str | None = None
     self._queue: list[Job] = []
+    self._children: list[_Child] = []
 
   def stop(self, reason: str) -> None:
     """Makes `run` end the children with SIGTERM and raise `PreemptedError`."""
@@ -132,7 +140,7 @@ class Scheduler:
     self._queue = list(jobs)
     limit = None if time_limit is None else time.monotonic() + time_limit
     try:
-      while self._queue or self._running():
+      while self._queue or self._children:
         if limit is not None and time.monotonic() >= limit:
           self.stop(f"the time limit of {time_limit:g} seconds is over")
         if self._stop_reason:
@@ -141,15 +149,12 @@ class Scheduler:
         self._start_jobs()
         self._kill_jobs_of_missing_gpus()
         self._collect()
-        self._on_poll([slot.job for slot in self._running() if slot.job])
+        self._on_poll([child.job for child in self._children])
         time.sleep(POLL_SECONDS)
     finally:
-      for slot in self._running():
-        slot.process.kill()  # an error of this program; the children must not outlive it
-        self._release(slot)
-
-  def _running(self) -> list[_Slot]:
-    return [slot for slot in [*self._slots, *self._cpu_slots] if slot.process is not None]
+      for child in list(self._children):
+        child.process.kill()  # an error of this program; the children must not outlive it
+        self._release(child)
 
   def _start_jobs(self) -> None:
     usable = [slot for slot in self._slots if not slot.gpu or slot.gpu.id not in self._retired]
@@ -161,15 +166,16 @@ class Scheduler:
     for needs_gpu, slots in ((True, usable), (False, self._cpu_slots)):
       for slot in slots:
         waiting = [job for job in self._queue if job.needs_gpu == needs_gpu]
-        if waiting and slot.process is None:
+        if waiting and all(child.slot is not slot for child in self._children):
           self._queue.remove(waiting[0])
           self._start(slot, waiting[0])
 
   def _start(self, slot: _Slot, job: Job) -> None:
     job.log.parent.mkdir(parents=True, exist_ok=True)
+    lock = None
     if job.lock is not None:
-      slot.lock = lock_file(job.lock)
-      if slot.lock is None:
+      lock = lock_file(job.lock)
+      if lock is None:
         self._on_end(job, Outcome("another process is running it", slot.device))
         return
     job.attempts += 1
@@ -185,30 +191,30 @@ class Scheduler:
       log.flush()
       # In its own session, so that SIGINT of the terminal reaches this program only. The lock is
       # inherited, so that it is held until the child ends even if this program is killed.
-      slot.process = subprocess.Popen(
+      process = subprocess.Popen(
         job.command,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
         env=environment,
         start_new_session=True,
-        pass_fds=() if slot.lock is None else (slot.lock.fileno(),),
+        pass_fds=() if lock is None else (lock.fileno(),),
       )
-    slot.job = job
+    self._children.append(_Child(job, slot, process, lock))
     self._on_event(f"started {job.name} on {slot.device}")
 
   def _collect(self) -> None:
-    for slot in self._running():
-      status = slot.process.poll()
+    for child in list(self._children):
+      status, slot = child.process.poll(), child.slot
       if status is None:
         continue
-      job = self._release(slot)
+      self._release(child)
       if status == 0:
         if slot.gpu:
           self._gpu_failures[slot.gpu.id] = 0
-        self._on_end(job, Outcome(None, slot.device))
+        self._on_end(child.job, Outcome(None, slot.device))
       else:
-        self._handle_failure(slot, job, _describe_failure(status, job.log))
+        self._handle_failure(slot, child.job, _describe_failure(status, child.job.log))
 
   def _handle_failure(self, slot: _Slot, job: Job, error: str) -> None:
     retry = slot.gpu is not None and self._blames_gpu(slot.gpu, error)
@@ -234,39 +240,38 @@ class Scheduler:
     if time.monotonic() < self._next_check:
       return
     self._next_check = time.monotonic() + GPU_CHECK_SECONDS
-    running = [slot for slot in self._running() if slot.gpu]
-    missing = set(self._missing_gpus([slot.gpu for slot in running])) if running else set()
-    for slot in running:
-      if slot.gpu in missing & self._missing:
-        slot.process.kill()
+    used = [child.slot.gpu for child in self._children if child.slot.gpu]
+    missing = set(self._missing_gpus(used)) if used else set()
+    for child in self._children:
+      if child.slot.gpu in missing & self._missing:
+        child.process.kill()
     self._missing = missing
 
   def _end_children(self) -> None:
     """Ends the children with SIGTERM, on which trainings save a checkpoint; kills them at last."""
-    running = self._running()
-    if running:
-      self._on_event(f"{self._stop_reason}: waiting for {len(running)} processes to save")
-    for slot in running:
-      slot.process.send_signal(signal.SIGTERM)
+    children = list(self._children)
+    if children:
+      self._on_event(f"{self._stop_reason}: waiting for {len(children)} processes to save")
+    for child in children:
+      child.process.send_signal(signal.SIGTERM)
     limit = time.monotonic() + self._grace_seconds
-    for slot in running:
+    for child in children:
       try:
-        status = slot.process.wait(max(0.0, limit - time.monotonic()))
+        child.process.wait(max(0.0, limit - time.monotonic()))
       except subprocess.TimeoutExpired:
-        slot.process.kill()
-        self._on_event(f"{slot.job.name} did not end in {self._grace_seconds:g} s and was killed")
-        status = slot.process.wait()
-      job = self._release(slot)
-      if status == 0:
-        self._on_end(job, Outcome(None, slot.device))
+        child.process.kill()
+        name, seconds = child.job.name, self._grace_seconds
+        self._on_event(f"{name} did not end in {seconds:g} s and was killed")
+      if self._release(child) == 0:
+        self._on_end(child.job, Outcome(None, child.slot.device))
 
-  @staticmethod
-  def _release(slot: _Slot) -> Job:
-    slot.process.wait()
-    if slot.lock is not None:
-      slot.lock.close()
-    job, slot.job, slot.process, slot.lock = slot.job, None, None, None
-    return job
+  def _release(self, child: _Child) -> int:
+    """Waits for the end of a child, and returns its exit status."""
+    status = child.process.wait()
+    if child.lock is not None:
+      child.lock.close()
+    self._children.remove(child)
+    return status
 
 
 def _describe_failure(status: int, log: pathlib.Path) -> str:

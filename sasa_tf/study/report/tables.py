@@ -31,7 +31,7 @@ def results_table(summary: StudySummary) -> Table:
   baseline = summary.baseline
   for row in summary.rows:
     comparison = summary.to_baseline(row)
-    flops, base_flops = row.flops(), baseline and baseline.flops()
+    flops = row.flops()
     images, peak = row.median("images_per_second"), row.median("peak_memory", "bytes")
     minutes, seconds = row.median("seconds"), row.median("target", "seconds")
     table.add_row(
@@ -41,9 +41,9 @@ def results_table(summary: StudySummary) -> Table:
       points(comparison) if comparison else "",
       p_value(comparison) if comparison else "",
       f"{row.parameters:,}" if row.parameters else "",
-      _ratio(row.parameters, baseline and baseline.parameters),
+      _ratio(row.parameters, baseline.parameters if baseline else None),
       f"{flops / 1e9:.3f}" if flops else "",
-      _ratio(flops, base_flops),
+      _ratio(flops, baseline.flops() if baseline else None),
       f"{images:,.0f}" if images else "",
       f"{peak / 2**30:.2f}" if peak else "",
       f"{minutes / 60:.1f}" if minutes else "",
