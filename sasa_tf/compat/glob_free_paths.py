@@ -89,7 +89,8 @@ def _link(path: str) -> str:
   for known, link in _links.items():
     if os.path.abspath(known) == target:
       return link
-  link = os.path.join(_temporary_folder(), str(len(_links)))
+  # Of fixed width: no link is the beginning of another one.
+  link = os.path.join(_temporary_folder(), f"{len(_links):06d}")
   os.symlink(target, link)
   _links[path] = link
   return link
