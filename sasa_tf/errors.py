@@ -11,6 +11,10 @@ class UserError(ValueError):
   exit_status = 2
 
 
+class ConfigError(UserError):
+  """A configuration is invalid; the message names each key, its value and the expected values."""
+
+
 class MissingExtraError(UserError, ImportError):
   """A module needs a package that an optional extra of sasa_tf installs."""
 
@@ -34,10 +38,14 @@ class WorkerLostError(Exception):
   exit_status = os.EX_UNAVAILABLE
 
 
+_MAX_NAMES = 16
+
+
 def did_you_mean(name: str, names: Iterable[str]) -> str:
   """Returns a sentence that suggests the names closest to a misspelled one."""
   names = sorted(map(str, names))
-  close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+  close = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.5)
   if close:
     return f"Did you mean {' or '.join(map(repr, close))}?"
-  return f"Known: {', '.join(names)}."
+  more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+  return f"Known: {', '.join(names[:_MAX_NAMES])}{more}."

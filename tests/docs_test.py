@@ -9,6 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
+import render_configuration  # noqa: E402
 import render_results  # noqa: E402
 
 DOCUMENTS = [
@@ -85,6 +86,11 @@ def test_cost_tables_are_those_of_the_program():
   assert f"Of all {of} rows, {agree} agree to the printed digit" in text
   assert f"the largest difference is {largest} GFLOPs" in text
   assert f"{flops:.1f} % fewer FLOPs and {parameters:.1f} % fewer parameters" in text
+
+
+def test_keys_are_rendered_from_the_schema():
+  document = render_configuration.DOCUMENT.read_text()
+  assert render_configuration.render() == document, "run: python docs/render_configuration.py"
 
 
 def test_overrides_of_the_commands_are_accepted():

@@ -44,8 +44,20 @@ PACKAGES = {
     {"errors", "extras", "outputs", "reporting"}, {"PIL", "numpy", "sklearn", "tensorflow"}
   ),
   "training": Package(
-    {"compat", "configs", "data", "errors", "extras", "outputs", "reporting", "tasks"},
-    {"official", "orbit", "tensorflow", "tf_keras", "yaml"},
+    {
+      "builders",
+      "compat",
+      "configs",
+      "data",
+      "errors",
+      "extras",
+      "layers",
+      "modeling",
+      "outputs",
+      "reporting",
+      "tasks",
+    },
+    {"absl", "official", "orbit", "tensorflow", "tf_keras", "yaml"},
   ),
   # No TensorFlow: the study's own process must not use the GPUs of its trainings.
   "study": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "scipy", "yaml"}),

@@ -75,7 +75,11 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
 
   params = experiment.load_trained_experiment(
-    FLAGS.model_dir, FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
+    FLAGS.model_dir,
+    FLAGS.experiment,
+    FLAGS.config_file or (),
+    FLAGS.params_override,
+    mode="export",
   )
   checkpoint = results.find_checkpoint(FLAGS.checkpoint_path, FLAGS.model_dir, params)
   labels = FLAGS.labels or checks.find_label_file(params.task.train_data.input_path)

@@ -170,7 +170,9 @@ def _configured_model() -> tuple[Any, tuple[int, int, int]]:
   name = FLAGS.experiment
   if not name and not FLAGS.model_dir:
     name = _experiment_in_header(files)
-  params = experiment.load_trained_experiment(FLAGS.model_dir, name, files, FLAGS.params_override)
+  params = experiment.load_trained_experiment(
+    FLAGS.model_dir, name, files, FLAGS.params_override, mode="export"
+  )
   shape = tuple(params.task.model.input_size)
   return task_factory.get_task(params.task).build_model(), _input_shape(shape)
 

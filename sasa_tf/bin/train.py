@@ -11,6 +11,7 @@ import os
 from absl import flags
 
 from sasa_tf.bin import program
+from sasa_tf.errors import UserError
 
 program.require("official", "tf_keras")
 
@@ -66,14 +67,16 @@ def main(argv: list[str]) -> None:
   if FLAGS.num_logical_cpus:
     strategy.create_logical_cpus(FLAGS.num_logical_cpus)
 
-  import gin
-
   from sasa_tf import registry_imports  # noqa: F401
   from sasa_tf.training import determinism, experiment, run
 
-  gin.parse_config_files_and_bindings(FLAGS.gin_file, FLAGS.gin_params)
+  _parse_gin()
   params = experiment.load_experiment(
-    FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
+    FLAGS.experiment,
+    FLAGS.config_file or (),
+    FLAGS.params_override,
+    mode=FLAGS.mode,
+    num_logical_cpus=FLAGS.num_logical_cpus,
   )
   if FLAGS.deterministic:
     params = determinism.enable_determinism(params, FLAGS.seed or 0, FLAGS.model_dir)
@@ -89,6 +92,20 @@ def main(argv: list[str]) -> None:
     on_nonfinite=FLAGS.on_nonfinite,
     max_corrupt_records=FLAGS.max_corrupt_records,
   )
+
+
+def _parse_gin() -> None:
+  """Applies --gin_file and --gin_params. Raises `UserError` if gin rejects them."""
+  import gin
+
+  try:
+    gin.parse_config_files_and_bindings(FLAGS.gin_file, FLAGS.gin_params)
+  except (OSError, SyntaxError, ValueError, TypeError, ImportError, AttributeError) as error:
+    problem = str(error).strip().splitlines() or [type(error).__name__]
+    raise UserError(
+      f"--gin_file={FLAGS.gin_file or []}, --gin_params={FLAGS.gin_params or []}: gin cannot apply "
+      f"them: {problem[0]} Correct them, or configure the experiment with --params_override."
+    ) from error
 
 
 def run() -> None:

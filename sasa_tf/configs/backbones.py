@@ -14,7 +14,7 @@ class SASAResNet(hyperparams.Config):
   stem: str = "conv"
   attention_groups: list[int] = dataclasses.field(default_factory=lambda: [1, 2, 3, 4])
   width_multiplier: float = 1.0
-  kernel_size: int = 7
+  kernel_size: int | list[int] = 7
   num_heads: int = 8
   positions: str = "relative"
   content: bool = True

@@ -12,7 +12,7 @@ class SASAFPN(hyperparams.Config):
 
   num_filters: int = 256
   spatial: str = "attention"
-  kernel_size: int = 7
+  kernel_size: int | list[int] = 7
   num_heads: int = 8
   positions: str = "relative"
   border: str = "zero"

@@ -30,7 +30,7 @@ class RetinaNetHead(retinanet.RetinaNetHead):
   """
 
   spatial: str = "attention"
-  kernel_size: int = 7
+  kernel_size: int | list[int] = 7
   num_heads: int = 8
   positions: str = "relative"
   border: str = "zero"

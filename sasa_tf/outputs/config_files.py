@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 import sasa_tf
@@ -23,7 +24,7 @@ def find_config_file(file: str, flag: str = "config_file") -> pathlib.Path:
   roots = [package / "official_configs", package.parent / "official_configs"]
   candidates = [pathlib.Path(file), *(root / file for root in roots)]
   for path in candidates:
-    if path.is_file():
+    if os.path.isfile(path):  # False for a name that is too long, unlike `path.is_file`
       return path
   official = {str(p.relative_to(root)) for root in roots for p in root.glob("**/*.yaml")}
   raise UserError(

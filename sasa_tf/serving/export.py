@@ -12,6 +12,7 @@ from sasa_tf.compat.glob_free_paths import glob_free_path, original_paths
 from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
+from sasa_tf.modeling.builders.build_errors import model_errors
 from sasa_tf.ops import tracing_for_export
 from sasa_tf.outputs.replacement import replace_directory, replace_file
 from sasa_tf.serving.classification_module import ClassificationModule
@@ -64,12 +65,13 @@ def export_model(
   inputs = {"checkpoint_path": checkpoint_path}
   paths = check_export_paths(export_dir, litert, overwrite=overwrite, inputs=inputs)
   module_class = DetectionModule if isinstance(params.task, RetinaNetTask) else ClassificationModule
-  module = module_class(
-    params,
-    batch_size=batch_size,
-    input_image_size=list(input_image_size or params.task.model.input_size[:2]),
-    input_type=input_type,
-  )
+  with model_errors(params.task.model):
+    module = module_class(
+      params,
+      batch_size=batch_size,
+      input_image_size=list(input_image_size or params.task.model.input_size[:2]),
+      input_type=input_type,
+    )
   _restore(module.model, checkpoint_path)
   with (
     _translate_write_errors(paths),

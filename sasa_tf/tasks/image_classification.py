@@ -10,6 +10,7 @@ from official.core import config_definitions, task_factory
 from official.vision.tasks import image_classification
 
 from sasa_tf.configs.image_classification import ImageClassificationTask as Config
+from sasa_tf.modeling.builders.build_errors import model_errors
 from sasa_tf.tasks import tfds_decoders
 from sasa_tf.tasks.init_checkpoint import restore_init_checkpoint
 from sasa_tf.tasks.label_errors import LABEL_ERROR
@@ -30,7 +31,17 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
   * An incompatible `init_checkpoint` is a `UserError` that says what does not fit.
   * The validation loss is the mean over images. That of the stock task is the mean over batches,
     including the smaller and empty ones that replicas get at the end.
+  * An invalid configuration of the model is a `ConfigError`.
   """
+
+  def build_model(self) -> tf_keras.Model:
+    """Builds Model Garden's `ClassificationModel`.
+
+    Raises:
+      ConfigError: the configuration of the model is invalid. The message names its keys.
+    """
+    with model_errors(self.task_config.model):
+      return super().build_model()
 
   def initialize(self, model: tf_keras.Model) -> None:
     """Restores `init_checkpoint` into the parts of `init_checkpoint_modules`.

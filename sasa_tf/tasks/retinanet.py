@@ -13,6 +13,7 @@ from official.vision.tasks import retinanet
 from sasa_tf.configs.retinanet import RetinaNetTask as Config
 from sasa_tf.errors import UserError
 from sasa_tf.modeling.builders import build_retinanet
+from sasa_tf.modeling.builders.build_errors import model_errors
 from sasa_tf.tasks import tfds_decoders
 from sasa_tf.tasks.coco_categories import COCO_IDS
 from sasa_tf.tasks.coco_evaluator import COCOEvaluator
@@ -42,15 +43,20 @@ class RetinaNetTask(retinanet.RetinaNetTask):
   """
 
   def build_model(self) -> tf_keras.Model:
-    """Builds Model Garden's `RetinaNetModel` with our backbone, decoder and head."""
+    """Builds Model Garden's `RetinaNetModel` with our backbone, decoder and head.
+
+    Raises:
+      ConfigError: the configuration of the model is invalid. The message names its keys.
+    """
     config = self.task_config
     # Halved as in Model Garden, whose weight decay is that of tf.nn.l2_loss.
     decay = config.losses.l2_weight_decay / 2
-    model = build_retinanet(
-      tf_keras.layers.InputSpec(shape=[None, *config.model.input_size]),
-      config.model,
-      tf_keras.regularizers.L2(decay) if decay else None,
-    )
+    with model_errors(config.model):
+      model = build_retinanet(
+        tf_keras.layers.InputSpec(shape=[None, *config.model.input_size]),
+        config.model,
+        tf_keras.regularizers.L2(decay) if decay else None,
+      )
     if config.freeze_backbone:
       model.backbone.trainable = False
     return model

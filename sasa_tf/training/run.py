@@ -18,7 +18,9 @@ from official.vision.utils import summary_manager
 
 import sasa_tf
 from sasa_tf.compat.glob_free_paths import original_paths_in_errors
+from sasa_tf.modeling.builders.build_errors import without_gin_frames
 from sasa_tf.training import checks, input_files, results, strategy
+from sasa_tf.training.config_validation.experiment_check import check_experiment
 from sasa_tf.training.experiment import RUN_FILE
 from sasa_tf.training.multi_worker import config_sync, process_role
 from sasa_tf.training.multi_worker import strategy as multi_worker_strategy
@@ -182,6 +184,7 @@ def _check_config(
   Raises:
     UserError: the data or the configuration is invalid.
   """
+  check_experiment(params, mode)
   if "train" in mode:
     checks.check_data("task.train_data", params.task.train_data)
   if "eval" in mode:
@@ -255,7 +258,7 @@ def _create_runner(
   options: _Options,
 ) -> train_lib.OrbitExperimentRunner:
   mode, cluster = process.role.mode, process.role.cluster
-  with distribution.scope():
+  with distribution.scope(), without_gin_frames():
     trainer = train_utils.create_trainer(
       params,
       task,

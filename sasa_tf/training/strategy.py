@@ -12,13 +12,21 @@ from sasa_tf.compat import tensorflow as tensorflow_compat
 from sasa_tf.errors import UserError
 from sasa_tf.training import tpu_strategy
 
+# Each replica holds a copy of the model and has threads of its own.
+MAX_LOGICAL_CPUS = 128
+
 
 def create_logical_cpus(count: int) -> None:
   """Splits the CPU into `count` logical devices. Must be called before TensorFlow is used.
 
   Raises:
-    UserError: TensorFlow has already initialized its devices.
+    UserError: there are too many, or TensorFlow has already initialized its devices.
   """
+  if count > MAX_LOGICAL_CPUS:
+    raise UserError(
+      f"--num_logical_cpus={count}: expected at most {MAX_LOGICAL_CPUS}, because each of these "
+      "replicas holds a copy of the model in the memory of this machine. Use 2 to 8 for a dry run."
+    )
   cpu = tf.config.list_physical_devices("CPU")[0]
   try:
     tf.config.set_logical_device_configuration(

@@ -7,12 +7,14 @@ import pytest
 
 pytest.importorskip("official", reason="needs the extra garden")
 
+import gin
 import tf_keras
 from official.vision.configs import common
 
 from sasa_tf.configs import backbones
-from sasa_tf.errors import UserError
+from sasa_tf.errors import ConfigError, UserError
 from sasa_tf.modeling import builders
+from sasa_tf.modeling.builders import build_errors
 from sasa_tf.tf_keras import SASAResNet
 
 
@@ -48,3 +50,39 @@ def test_attention_stem_has_the_configured_arguments():
   assert (layer.variant, layer.num_heads, layer.num_mixtures) == ("standalone", 2, 3)
   assert model.output_specs["2"][1:3] == (8, 12)
   assert {name: model.get_config()[name] for name in stem} == stem
+
+
+def build(window):
+  config = backbones.Backbone(sasa_resnet=backbones.SASAResNet(model_id=26, **window))
+  specs = tf_keras.layers.InputSpec(shape=[None, 32, 32, 3])
+  return builders.build_sasa_resnet(specs, config, common.NormActivation())
+
+
+@pytest.mark.parametrize(
+  ("window", "message"),
+  [
+    ({"kernel_size": 2}, r"^task\.model\.backbone\.sasa_resnet\.kernel_size=2: .* must be odd"),
+    ({"positions": "x"}, r"task\.model\.backbone\.sasa_resnet\.positions='x'"),
+    ({"width_multiplier": -1.0}, r"sasa_resnet\.width_multiplier=-1\.0"),
+  ],
+)
+def test_errors_name_the_key(window, message):
+  with pytest.raises(ConfigError, match=message):
+    build(window)
+
+
+def test_errors_have_no_frames_of_keras_and_gin():
+  @gin.configurable
+  def create(window):
+    return build(window)
+
+  with pytest.raises(ConfigError) as caught, build_errors.without_gin_frames():
+    create({"kernel_size": 2})
+  assert "configurable" not in str(caught.value)
+  keras = ValueError(
+    'Exception encountered when calling layer "a" (type B).\n\nkernel_size is bad\n\n'
+    "Call arguments received by layer"
+  )
+  with pytest.raises(ConfigError) as caught, build_errors.section_errors("m", {"kernel_size": 2}):
+    raise keras
+  assert str(caught.value) == "m.kernel_size=2: the model cannot be built: kernel_size is bad."

@@ -94,8 +94,12 @@ def test_printed_training_command_reads_the_data(tmp_path, name):
   assert params.task.train_data.tfds_name == ""
 
 
-def test_unquoted_special_characters_in_overrides_raise():
-  with pytest.raises(UserError, match=r"cannot be parsed: .* Put single quotes around values"):
+def test_unquoted_special_characters_in_overrides():
+  params = experiment.load_experiment(
+    "sasa_resnet_digits", params_override="task.train_data.input_path=data/set[1]/train-*"
+  )
+  assert params.task.train_data.input_path == "data/set[1]/train-*"
+  with pytest.raises(UserError, match=r"cannot be parsed: .* needs quotes"):
     experiment.load_experiment(
-      "sasa_resnet_digits", params_override="task.train_data.input_path=data/set[1]/train-*"
+      "sasa_resnet_digits", params_override="task.train_data.input_path=data/a,b/train-*"
     )

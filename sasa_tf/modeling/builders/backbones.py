@@ -8,6 +8,7 @@ import tf_keras
 from official.modeling import hyperparams
 from official.vision.modeling.backbones import factory
 
+from sasa_tf.modeling.builders.build_errors import MODEL, section_errors
 from sasa_tf.modeling.builders.data_format import require_channels_last
 from sasa_tf.tf_keras import SASAResNet
 
@@ -33,16 +34,19 @@ def build_sasa_resnet(
 
   Raises:
     UserError: tf_keras's image_data_format is channels_first.
+    ConfigError: the model cannot be built. The message names the keys of the configuration.
   """
   require_channels_last()
   config: Any = backbone_config.get()
+  arguments = config.as_dict()
   shape: Any = input_specs.shape
-  return SASAResNet(
-    **config.as_dict(),
-    input_shape=tuple(shape[1:]),
-    activation=norm_activation_config.activation,
-    use_sync_bn=norm_activation_config.use_sync_bn,
-    norm_momentum=norm_activation_config.norm_momentum,
-    norm_epsilon=norm_activation_config.norm_epsilon,
-    kernel_regularizer=l2_regularizer,
-  )
+  with section_errors(f"{MODEL}.backbone.{backbone_config.type}", arguments):
+    return SASAResNet(
+      **arguments,
+      input_shape=tuple(shape[1:]),
+      activation=norm_activation_config.activation,
+      use_sync_bn=norm_activation_config.use_sync_bn,
+      norm_momentum=norm_activation_config.norm_momentum,
+      norm_epsilon=norm_activation_config.norm_epsilon,
+      kernel_regularizer=l2_regularizer,
+    )

@@ -9,6 +9,7 @@ import tf_keras
 from official.modeling import hyperparams
 from official.vision.modeling.decoders import factory
 
+from sasa_tf.modeling.builders.build_errors import MODEL, section_errors
 from sasa_tf.modeling.builders.data_format import require_channels_last
 from sasa_tf.tf_keras import SASAFPN
 
@@ -33,17 +34,20 @@ def build_sasa_fpn(
 
   Raises:
     UserError: tf_keras's image_data_format is channels_first.
+    ConfigError: the model cannot be built. The message names the keys of the configuration.
   """
   require_channels_last()
   norm_activation = model_config.norm_activation
-  return SASAFPN(
-    input_specs,
-    **model_config.decoder.get().as_dict(),
-    min_level=model_config.min_level,
-    max_level=model_config.max_level,
-    activation=norm_activation.activation,
-    use_sync_bn=norm_activation.use_sync_bn,
-    norm_momentum=norm_activation.norm_momentum,
-    norm_epsilon=norm_activation.norm_epsilon,
-    kernel_regularizer=l2_regularizer,
-  )
+  arguments = model_config.decoder.get().as_dict()
+  with section_errors(f"{MODEL}.decoder.{model_config.decoder.type}", arguments):
+    return SASAFPN(
+      input_specs,
+      **arguments,
+      min_level=model_config.min_level,
+      max_level=model_config.max_level,
+      activation=norm_activation.activation,
+      use_sync_bn=norm_activation.use_sync_bn,
+      norm_momentum=norm_activation.norm_momentum,
+      norm_epsilon=norm_activation.norm_epsilon,
+      kernel_regularizer=l2_regularizer,
+    )

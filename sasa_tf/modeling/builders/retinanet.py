@@ -13,6 +13,7 @@ from official.vision.modeling.decoders import factory as decoder_factory
 from official.vision.modeling.layers import detection_generator
 
 from sasa_tf.configs.retinanet import RetinaNet, RetinaNetHead
+from sasa_tf.modeling.builders.build_errors import MODEL, section_errors
 from sasa_tf.tf_keras import RetinaNetHead as Head
 
 # Logit of the background class: its loss is zero and it is never detected. Finite in float16.
@@ -74,6 +75,7 @@ def build_retinanet(
 
   Raises:
     ValueError: there is no class besides background, or the head does not support an option.
+    ConfigError: backbone, decoder or head cannot be built. The message names the keys.
   """
   if model_config.num_classes < 2:
     raise ValueError(
@@ -124,18 +126,19 @@ def _build_head(
   norm_activation = model_config.norm_activation
   num_classes = model_config.num_classes - 1
   num_anchors = len(model_config.anchor.aspect_ratios) * model_config.anchor.num_scales
-  head = Head(
-    input_specs,
-    num_classes=num_classes,
-    num_anchors=num_anchors,
-    num_layers=arguments.pop("num_convs"),
-    **arguments,
-    activation=norm_activation.activation,
-    use_sync_bn=norm_activation.use_sync_bn,
-    norm_momentum=norm_activation.norm_momentum,
-    norm_epsilon=norm_activation.norm_epsilon,
-    kernel_regularizer=l2_regularizer,
-  )
+  with section_errors(f"{MODEL}.head", dict(arguments)):
+    head = Head(
+      input_specs,
+      num_classes=num_classes,
+      num_anchors=num_anchors,
+      num_layers=arguments.pop("num_convs"),
+      **arguments,
+      activation=norm_activation.activation,
+      use_sync_bn=norm_activation.use_sync_bn,
+      norm_momentum=norm_activation.norm_momentum,
+      norm_epsilon=norm_activation.norm_epsilon,
+      kernel_regularizer=l2_regularizer,
+    )
   return ModelGardenHead(head, num_classes, num_anchors, name="head")
 
 

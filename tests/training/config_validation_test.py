@@ -1,0 +1,453 @@
+"""Every configuration is either valid, or rejected as a whole with the names of its keys."""
+
+import copy
+import functools
+import os
+import pathlib
+import re
+import time
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from official.core import exp_factory
+from official.modeling import optimization
+
+from sasa_tf import registry_imports  # noqa: F401
+from sasa_tf.compat import model_garden
+from sasa_tf.errors import ConfigError, UserError
+from sasa_tf.training import experiment, strategy
+from sasa_tf.training.config_validation import memory, override_text, schema, strict_yaml
+from sasa_tf.training.config_validation.experiment_check import check_experiment
+from sasa_tf.training.config_validation.overrides import Overrides
+from sasa_tf.training.config_validation.rules import NO_RULE
+from sasa_tf.training.config_validation.use import Use
+from tests.training import config_values
+
+OFFICIAL = [
+  path
+  for path in sorted(pathlib.Path(__file__).parents[2].glob("official_configs/*/*.yaml"))
+  if path.parent.name != "studies"
+]
+MODES = ("train", "eval", "train_and_eval", "continuous_eval", "export")
+
+
+def load(override, name="sasa_resnet_digits", mode="train_and_eval"):
+  return experiment.load_experiment(name, (), override, mode=mode)
+
+
+def check(text, name="sasa_resnet_digits", mode="train_and_eval"):
+  """As `load`, but creates the experiment once, which takes most of the time."""
+  params = copy.deepcopy(created(name))
+  overrides = Overrides(params)
+  overrides.apply(override_text.parse(text, "test")[0], "test")
+  check_experiment(params, mode, earlier=overrides.problems, sources=overrides.sources)
+  return params
+
+
+created = functools.cache(exp_factory.get_exp_config)
+
+
+@pytest.mark.parametrize("name", config_values.EXPERIMENTS)
+def test_hostile_values_of_every_field(name):
+  """More than ten thousand values: accepted in the right type, or rejected with the key."""
+  fields = list(config_values.leaves(name))
+  values = [strict_yaml.parse(text, "test")[0] for text in config_values.HOSTILE]
+  assert len(fields) > 200
+  params = exp_factory.get_exp_config(name)
+  accepted = 0
+  for path, section, field in fields:
+    for value in values:
+      overrides = Overrides(params)
+      tree = value
+      for key in reversed(path.split(".")):
+        tree = {key: tree}
+      found = overrides.check(tree, "test")
+      if overrides.problems:
+        assert path in overrides.problems[0].text, (path, value)
+        assert "expected" in overrides.problems[0].text
+      else:
+        accepted += 1
+        for key in path.split("."):
+          found = found[key]
+        assert config_values.has_type(found, field.hint, field.nullable), (path, value, found)
+        assert field.rule.allows(found), (section, path, value)
+  assert 0.01 < accepted / (len(fields) * len(values)) < 0.2
+
+
+def test_every_number_has_a_limit():
+  """A new field of a configuration needs a rule, or an entry here."""
+  without = {
+    (field.name, section.__name__)
+    for name in config_values.EXPERIMENTS
+    for _, section, field in config_values.leaves(name)
+    if field.hint in (int, float) and field.rule is NO_RULE
+  }
+  # Any seed, and exponents of either sign.
+  unlimited = {"seed", "power", "beta_2_decay"}
+  assert {pair for pair in without if pair[0] not in unlimited} == set()
+
+
+@pytest.mark.parametrize("name", model_garden.registered_experiments())
+def test_registered_experiments_are_valid(name):
+  experiment.load_experiment(name)
+
+
+@pytest.mark.parametrize("path", OFFICIAL, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_official_configs_are_valid(path):
+  (name,) = set(re.findall(r"--experiment=(\w+)", path.read_text()))
+  experiment.load_experiment(name, [str(path)], mode="export")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+  "name", [name for name in model_garden.registered_experiments() if "sasa" in name]
+)
+def test_experiments_are_valid_in_every_mode(name, mode):
+  override = "task.train_data.global_batch_size=8" if "train" in mode else None
+  assert load(override, name, mode).task
+
+
+def test_saved_parameters_are_read_unchanged(tmp_path):
+  from official.core import train_utils
+
+  for name in config_values.EXPERIMENTS:
+    params = experiment.load_experiment(name)
+    train_utils.serialize_config(params, str(tmp_path))
+    again = experiment.load_experiment(name, [str(tmp_path / "params.yaml")])
+    assert again.as_dict() == params.as_dict()
+
+
+@pytest.mark.parametrize(
+  ("override", "message"),
+  [
+    (
+      "trainer.train_steps=1.5",
+      r"trainer\.train_steps=1\.5 \(--params_override\): expected an int",
+    ),
+    ("trainer.train_steps=0", "trainer.train_steps=0: expected at least 1"),
+    ("trainer.train_steps=nan", "received|trainer.train_steps='nan'.*Write a number"),
+    ("trainer.train_steps=" + "9" * 5000, "trainer.train_steps.*Exceeds the limit"),
+    ("trainer.summary_interval=7", "multiple of trainer.steps_per_loop=44.*Set it to 44"),
+    ("runtime.distribution_strategy=off", "put quotes around the text"),
+    ("task.losses.one_hot=1", "Write true or false"),
+    ("task.model.backbone.type=sasa_resnt", r"expected one of .*Did you mean 'sasa_resnet'"),
+    ("task.model.backbone=null", "task.model.backbone=null.*expected nested keys"),
+    ("task.model.backbone.sasa_resnet.kernel_size=2", r"sasa_resnet\.kernel_size=2.*odd integer"),
+    ("task.model.backbone.sasa_resnet.positions=nonsense", "one of relative, absolute, none"),
+    (
+      "task.model.backbone.sasa_resnet.content=false,"
+      "task.model.backbone.sasa_resnet.positions=none",
+      r"content=false: expected .*positions=relative",
+    ),
+    ("task.model.backbone.sasa_resnet.baseline=non_local", "baseline=non_local.*attention_groups"),
+    ("task.model.input_size=[8,8,1]", "3 channels"),
+    ("task.evaluation.top_k=11", "at most task.model.num_classes=10"),
+    ("task.train_data.aug_type={type: ssd_random_crop}", "aug_type.type=ssd_random_crop"),
+    ("task.train_data.aug_type.randaug.num_layers=1", "aug_type.type=null.*This run needs it"),
+    ("task.train_data.mixup_and_cutmix.prob=0.5", "one_hot=false and soft_labels=true"),
+    ("task.train_data.crop_area_range=[1.0,0.5]", "the smaller value first"),
+    ("task.train_data.is_training=false", "expected true"),
+    ("task.validation_data.is_training=true", "never ends"),
+    ("task.train_data.tfds_name=cifar11,task.train_data.input_path=''", "Did you mean 'cifar10"),
+    ("task.train_data.enable_tf_data_service=true", "expected an address"),
+    ("task.train_data.global_batch_size=1000000", "needs at least .* GiB of memory"),
+    ("task.model.backbone.sasa_resnet.width_multiplier=64", "needs at least .* GiB"),
+    ("trainer.best_checkpoint_eval_metric=acc", "expected a metric of the evaluation"),
+    ("trainer.best_checkpoint_export_subdir=../x", "a path inside of model_dir"),
+    ("trainer.validation_steps=0", "not 0"),
+    ("trainer.optimizer_config.optimizer.type=sdg", "Did you mean 'sgd'"),
+    ("trainer.optimizer_config.learning_rate.type=null", "This run needs it"),
+    ("trainer.optimizer_config.learning_rate.type=exponential", "decay_rate=null"),
+    (
+      "trainer.optimizer_config.learning_rate={type: stepwise, stepwise: {boundaries: [1, 2], "
+      "values: [1]}}",
+      "expected 3 values",
+    ),
+    ("trainer.optimizer_config.optimizer.adam={clipnorm: 1, global_clipnorm: 1}", "all but one"),
+    ("trainer.train_step=1", "no key 'train_step' in trainer. Did you mean 'train_steps'"),
+    ("{trainer.train_steps: 1}", "write a.b as nested keys"),
+    ("runtime.num_gpus=3", "not divisible by 3 replicas"),
+  ],
+)
+def test_invalid_configurations(override, message):
+  with pytest.raises(ConfigError, match=message) as caught:
+    load(override)
+  assert "\n\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("override", "message"),
+  [
+    ("task.model.num_classes=1", "at least 2, because class 0 is the background"),
+    ("task.model.min_level=6", "min_level to be at most max_level"),
+    ("task.model.min_level=1", "a level of sasa_resnet, 2 to 5"),
+    (
+      "task.model.max_level=7,task.model.input_size=[128,96,3]",
+      r"2\^max_level = 128.*\[128,128,3\]",
+    ),
+    ("task.model.decoder.type=identity", "the levels of sasa_resnet"),
+    ("task.model.decoder.type=aspp", "expected one of sasa_fpn, fpn"),
+    (
+      "task.model.head={spatial: attention, num_filters: 36}",
+      "multiple of 16.*Set num_filters to 32",
+    ),
+    ("task.model.backbone.sasa_resnet.stem=conv_small", "for detection"),
+    ("task.model.head.share_level_convs=false", "share_level_convs=false.*expected one of True"),
+    ("task.model.head.attribute_heads=[{name: a}]", "attribute_heads.*0 elements"),
+    ("task.model.anchor.aspect_ratios=[]", "1 to 64 numbers greater than 0"),
+    ("task.train_data.parser.unmatched_threshold=0.6", "at most .*match_threshold=0.5"),
+    ("task.train_data.parser={aug_scale_min: 2.0}", "aug_scale_min=2.0: expected at most"),
+    ("task.use_wod_metrics=true", "use_wod_metrics=true"),
+    (
+      "task.annotation_file=x,task.validation_data.input_path='',"
+      "task.validation_data.tfds_name=coco,task.validation_data.tfds_split=test",
+      "task.annotation_file='x': expected null",
+    ),
+  ],
+)
+def test_invalid_detection_configurations(override, message):
+  with pytest.raises(ConfigError, match=message):
+    load(override, "retinanet_sasa_scenes")
+
+
+def test_all_problems_are_reported_together(tmp_path):
+  file = tmp_path / "a.yaml"
+  file.write_text("trainer: {train_steps: x, foo: 1}\ntask: {model: {num_classes: -1}}")
+  with pytest.raises(ConfigError) as caught:
+    experiment.load_experiment(
+      "sasa_resnet_digits", [str(file)], "runtime.num_gpus=z", mode="train"
+    )
+  message = str(caught.value)
+  assert message.startswith("the configuration has 4 problems:\n")
+  for part in (
+    f"trainer.train_steps='x' ({file})",
+    f"{file}: no key 'foo' in trainer",
+    f"task.model.num_classes=-1 ({file})",
+    "runtime.num_gpus='z' (--params_override)",
+  ):
+    assert part in message
+
+
+def test_numbers_are_converted_to_the_type_of_the_field():
+  params = load("trainer.train_steps=2e3,task.losses.l2_weight_decay=1,trainer.max_to_keep=0x10")
+  assert params.trainer.train_steps == 2000 and type(params.trainer.train_steps) is int
+  assert type(params.task.losses.l2_weight_decay) is float
+  assert params.trainer.max_to_keep == 16
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("a: [1", "line 1, column 6"),
+    ("a: 1\nb: {", "line 2, column 5"),
+    ("a: 1\n\tb: 2", "line 2"),
+    ("!!python/object/apply:os.system ['touch planted']", "Python objects are not created"),
+    ("a: !!python/name:os.system", "Python objects are not created"),
+    ("a: &a [*a]", r"alias \*a contains itself"),
+    ("a: *b", "undefined alias"),
+    ("[" * 100_000, "nested deeper than 40 levels"),
+    ("{a: " * 50_000, "nested deeper than 40 levels"),
+    ("a: 1\n---\nb: 2", "expected a single document"),
+    ("a: \x00", "cannot be parsed"),
+    ("x" * 400_000, "at most 300,000 characters"),
+    (
+      "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+      + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 10)}]\n" for i in range(9)
+      ),
+      "more than 20000 values",
+    ),
+  ],
+)
+def test_broken_files(tmp_path, monkeypatch, text, message):
+  monkeypatch.chdir(tmp_path)
+  file = tmp_path / "a.yaml"
+  file.write_text(text)
+  start = time.monotonic()
+  with pytest.raises(ConfigError, match=message) as caught:
+    experiment.load_experiment("sasa_resnet_digits", [str(file)])
+  assert str(file) in str(caught.value)
+  assert time.monotonic() - start < 20
+  assert os.listdir(tmp_path) == ["a.yaml"]
+
+
+@pytest.mark.parametrize("text", [b"", b"# comment\n", b"- 1\n", b"text", b"1", b"null"])
+def test_files_without_keys(tmp_path, text):
+  file = tmp_path / "a.yaml"
+  file.write_bytes(text)
+  with pytest.raises(ConfigError, match="expected nested keys"):
+    experiment.load_experiment("sasa_resnet_digits", [str(file)])
+
+
+@pytest.mark.parametrize("data", [b"\x80\x81", "a: ä".encode("utf-16"), b"\x89PNG\r\n\x1a\n\0\0"])
+def test_binary_files(tmp_path, data):
+  file = tmp_path / "a.yaml"
+  file.write_bytes(data)
+  with pytest.raises(ConfigError, match="expected UTF-8 text; received the byte 0x"):
+    experiment.load_experiment("sasa_resnet_digits", [str(file)])
+
+
+@pytest.mark.parametrize(
+  ("text", "expected"),
+  [
+    ("a.b=1,c.d=x", {"a": {"b": 1}, "c": {"d": "x"}}),
+    ("a.b=[1, 2],a.c='x,y', a.d = 1e-3", {"a": {"b": [1, 2], "c": "x,y", "d": 1e-3}}),
+    ("a[0]=1,a[1]=2,b.c[0]=x", {"a": [1, 2], "b": {"c": ["x"]}}),
+    ("""a='it''s, x',b="a \\" , b",c=1""", {"a": "it's, x", "b": 'a " , b', "c": 1}),
+    ("a={b: 1, c: [2]},a.d=don't", {"a": {"b": 1, "c": [2], "d": "don't"}}),
+    ("a=gs://bucket/train-*,b=data/[ab]*", {"a": "gs://bucket/train-*", "b": "data/[ab]*"}),
+    (
+      "a=,b=true,c=010,d=1.5e3,e=2020-01-01",
+      {"a": None, "b": True, "c": "010", "d": 1500.0, "e": "2020-01-01"},
+    ),
+    ("{a: {b: 1}}", {"a": {"b": 1}}),
+    ('{"a": {"b": "x=y"}}', {"a": {"b": "x=y"}}),
+    ("a:\n  b: !!python/tuple [1]", {"a": {"b": (1,)}}),
+  ],
+)
+def test_overrides_in_every_notation(text, expected):
+  assert override_text.parse(text, "test") == (expected, [])
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("abc", "it has no '='"),
+    ("trainer.train_steps", "it has no '='"),
+    ("a=1,b", "'b', which cannot be parsed.*as in a, needs quotes"),
+    ("a=1,", "it is not a key"),
+    ("a..b=1", "it is not a key"),
+    ("a=1,a.b=2", "sets both a and a.b"),
+    ("a.b=1,a=2", "sets both a and a part of it"),
+    ("a[1]=2", r"expected all elements of a from a\[0\]"),
+    ("a[0]=1,a[99999999999]=2", "expected all elements"),
+    ("a=*x", "needs quotes"),
+    ("a=!!python/object:os.system", "Python objects are not created"),
+    ("a=" + "[" * 1000, "nested deeper"),
+    ("a." * 1000 + "b=1", "it is not a key"),
+  ],
+)
+def test_broken_overrides(text, message):
+  with pytest.raises(ConfigError, match=message):
+    override_text.parse(text, "--params_override")
+
+
+def test_label_files_limit_the_classes(tmp_path):
+  for split, names in (("a", "zebra\n"), ("b", "zebra\nyak\n")):
+    (tmp_path / split).mkdir()
+    (tmp_path / split / "labels.txt").write_text(names)
+  inputs = (
+    f"task.train_data.input_path={tmp_path}/{{}}/x,task.validation_data.input_path={tmp_path}/b/x"
+  )
+  load(inputs.format("b"))
+  with pytest.raises(ConfigError, match="different label files"):
+    load(inputs.format("a"))
+  classes = "task.model.num_classes=1,task.evaluation.top_k=1,"
+  metric = "trainer.best_checkpoint_eval_metric=accuracy,"
+  with pytest.raises(ConfigError, match=r"num_classes=1: expected 2, the number of lines of"):
+    load(classes + metric + inputs.format("b"))
+
+
+def test_memory_is_warned_about(monkeypatch):
+  use = Use(created("sasa_resnet_digits"), "train")
+  (estimate,) = memory.estimates(use)
+  assert 32 * 100_000 < estimate.total < 1 << 30
+  monkeypatch.setattr(memory, "_memory", lambda: 1.5 * estimate.total)
+  (warning,) = memory.warnings(use)
+  assert "task.train_data.global_batch_size=32 needs at least" in warning
+  assert not list(memory.find_problems(use))
+  monkeypatch.setattr(memory, "_memory", lambda: 0.9 * estimate.total)
+  (problem,) = memory.find_problems(use)
+  assert "Use a batch of at most 1" in problem.text
+
+
+def test_too_many_logical_cpus():
+  with pytest.raises(UserError, match="num_logical_cpus=100000: expected at most 128"):
+    strategy.create_logical_cpus(100_000)
+
+
+def test_keys_that_occur_twice_are_reported(tmp_path):
+  file = tmp_path / "a.yaml"
+  file.write_text("trainer:\n  train_steps: 1\n  train_steps: 2\n")
+  _, warnings = strict_yaml.read_file(file)
+  assert warnings == [
+    f"{file}, line 3: the key 'train_steps' occurs twice; the last value is used."
+  ]
+  assert override_text.parse("a=1,a=2", "x")[1] == ["x: a occurs twice; the last value is used."]
+
+
+_SCALARS = (
+  st.none()
+  | st.booleans()
+  | st.integers()
+  | st.floats()
+  | st.text(max_size=8)
+  | st.sampled_from([strict_yaml.parse(text, "test")[0] for text in config_values.HOSTILE])
+)
+_VALUES = st.recursive(
+  _SCALARS,
+  lambda inner: (
+    st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+  ),
+  max_leaves=6,
+)
+_PATHS = {
+  name: [path for path, _, _ in config_values.leaves(name)] for name in config_values.EXPERIMENTS
+}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_random_configurations_are_valid_or_rejected_with_their_keys(data):
+  """Several random values in a YAML file or an override, in every mode."""
+  name = data.draw(st.sampled_from(config_values.EXPERIMENTS))
+  paths = data.draw(st.lists(st.sampled_from(_PATHS[name]), min_size=1, max_size=3, unique=True))
+  tree = {}
+  for path in paths:
+    section = tree
+    *parents, last = path.split(".")
+    for key in parents:
+      section = section.setdefault(key, {})
+    section[last] = data.draw(_VALUES)
+  text = yaml.safe_dump(tree, allow_unicode=data.draw(st.booleans()))
+  try:
+    params = check(text, name, data.draw(st.sampled_from([None, *MODES])))
+  except ConfigError as error:
+    assert "expected" in str(error) or "no key" in str(error) or "cannot be parsed" in str(error)
+    assert "\n\n" not in str(error)
+  else:
+    for _, config, _ in schema.sections(params):
+      for field in schema.fields_of(type(config)).values():
+        value = getattr(config, field.name)
+        if not schema.section_class(field.hint):
+          valid = config_values.has_type(value, field.hint, field.nullable, exact=False)
+          assert valid, (field, value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_valid_optimizers_can_be_created(data):
+  """What the schema accepts, Model Garden's factory accepts too."""
+  prefix = "trainer.optimizer_config."
+  sections = dict(
+    (path, config)
+    for path, config, _ in schema.sections(exp_factory.get_exp_config("sasa_resnet_digits"))
+  )
+  tree = {}
+  for part in ("optimizer", "learning_rate", "warmup"):
+    names = [n for n in schema.fields_of(type(sections[prefix + part])) if n != "type"]
+    chosen = data.draw(st.sampled_from(names))
+    fields = schema.fields_of(type(sections[f"{prefix}{part}.{chosen}"]))
+    values = {}
+    for field in fields.values():
+      if field.hint in (float, int) and (field.rule.required or data.draw(st.booleans())):
+        values[field.name] = data.draw(st.sampled_from([0, 1, 2, 0.5, 1e-9, 1e9]))
+    tree[part] = {"type": chosen, chosen: values}
+  try:
+    params = check(yaml.safe_dump({"trainer": {"optimizer_config": tree}}))
+  except ConfigError:
+    return
+  factory = optimization.OptimizerFactory(params.trainer.optimizer_config)
+  assert factory.build_optimizer(factory.build_learning_rate())
