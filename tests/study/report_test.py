@@ -109,7 +109,8 @@ def test_report_has_all_rows_tests_and_failures(tmp_path):
   baseline, attention = rows[1], rows[2]
   assert baseline.startswith("| **conv** | **3** | **90.10 ± 0.10** |")
   assert "| +2.00 (+1.77 to +2.23) | < 0.001 | 750,000 | 75% | 2.000 | 100% | 1,234 |" in attention
-  assert "| reproduced |" in text and "| no result |" in text
+  assert "| reproduced |" in text and "reproduced: the difference is" in text
+  assert "| no result |" in text
   assert "| big, seed 0 | 2 | out \\| of memory |" in text
   for image in re.findall(r"!\[.*?\]\((.*?)\)", text):
     assert (tmp_path / image).read_bytes().startswith(b"\x89PNG")

@@ -15,12 +15,16 @@ from sasa_tf.outputs.path_checks import check_file
 from sasa_tf.outputs.replacement import replace_file
 from sasa_tf.reporting import Table
 from sasa_tf.study.report import tables
+from sasa_tf.study.report.statistics import VERDICTS
 from sasa_tf.study.report.summary import StudySummary
 
 # The part of a Markdown document that a report replaces, if the document has it.
 BEGIN, END = "<!-- study-report -->", "<!-- /study-report -->"
 _MARKED = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
 
+_FINDINGS = "Findings of the paper"
+# Text below the table of a section.
+_NOTES = {_FINDINGS: VERDICTS}
 _PLOT_TITLES = {
   "metric": "Each seed, mean and standard deviation",
   "cost": "Metric over parameters, FLOPs and training speed",
@@ -101,7 +105,7 @@ def _write(path: pathlib.Path, section: str) -> None:
 def _sections(summary: StudySummary) -> list[tuple[str, Table]]:
   found = [
     (f"Results of the study {summary.name}", tables.results_table(summary)),
-    ("Findings of the paper", tables.findings_table(summary)),
+    (_FINDINGS, tables.findings_table(summary)),
     ("Runs that failed", tables.failures_table(summary)),
   ]
   return [(title, table) for title, table in found if table is not None]
@@ -110,7 +114,10 @@ def _sections(summary: StudySummary) -> list[tuple[str, Table]]:
 def _markdown(
   summary: StudySummary, plots: Mapping[str, bytes], files: Mapping[str, pathlib.Path]
 ) -> str:
-  parts = [f"## {title}\n\n{table.to_markdown()}" for title, table in _sections(summary)]
+  parts = [
+    f"## {title}\n\n{table.to_markdown()}" + (f"\n{_NOTES[title]}\n" if title in _NOTES else "")
+    for title, table in _sections(summary)
+  ]
   images = [f"![{_PLOT_TITLES[name]}]({files[name].name})\n" for name in plots]
   notes = "".join(f"* {line}\n" for line in tables.describe(summary))
   return "\n".join([parts[0], notes, *images, *parts[1:]])
@@ -118,7 +125,8 @@ def _markdown(
 
 def _html(summary: StudySummary, plots: Mapping[str, bytes]) -> str:
   parts = [
-    f"<h2>{html.escape(title)}</h2>\n{table.to_html()}" for title, table in _sections(summary)
+    f"<h2>{html.escape(title)}</h2>\n{table.to_html()}\n<p>{html.escape(_NOTES.get(title, ''))}</p>"
+    for title, table in _sections(summary)
   ]
   images = [
     f'<h3>{_PLOT_TITLES[name]}</h3>\n<img alt="{_PLOT_TITLES[name]}" '

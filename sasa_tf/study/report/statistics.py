@@ -13,6 +13,14 @@ SIGNIFICANCE = 0.05
 MARGIN = 0.005
 
 
+VERDICTS = (
+  f"reproduced: the difference is significant (p < {SIGNIFICANCE}) and has the sign that the paper "
+  "found; where the paper found no loss, the 95 % confidence interval excludes a loss of more than "
+  f"{100 * MARGIN:g} points. opposite: it is significant with the other sign. not at this scale: "
+  "neither."
+)
+
+
 class Comparison(NamedTuple):
   """The difference between the means of two rows.
 
