@@ -193,6 +193,28 @@ def test_resuming_with_a_different_model_raises(trained, data):
   assert sorted(path.name for path in pathlib.Path(model_dir).iterdir()) == before
 
 
+def test_invalid_configuration_ends_before_anything_starts(tmp_path):
+  status, output = program(
+    "train",
+    "--experiment=sasa_resnet_digits",
+    "--mode=train",
+    f"--model_dir={tmp_path}/run",
+    "--params_override=trainer.train_steps=1.5,task.model.backbone.sasa_resnet.kernel_size=2,"
+    "trainer.foo=1,task.train_data.global_batch_size=100000",
+    check=False,
+  )
+  assert status == 2
+  assert "Traceback" not in output and "\n\n" not in output
+  assert "error: the configuration has" in output
+  for key in (
+    "trainer.train_steps=1.5",
+    "sasa_resnet.kernel_size=2",
+    "no key 'foo' in trainer",
+  ):
+    assert key in output
+  assert not (tmp_path / "run").exists()
+
+
 def test_label_out_of_range_stops_the_training(data, tmp_path):
   # Without labels.txt, whose number of lines would end the program earlier.
   records = tmp_path / "records"

@@ -194,7 +194,7 @@ def test_invalid_configurations(override, message):
       "multiple of 16.*Set num_filters to 32",
     ),
     ("task.model.backbone.sasa_resnet.stem=conv_small", "for detection"),
-    ("task.model.head.share_level_convs=false", "share_level_convs=false.*expected one of True"),
+    ("task.model.head.share_level_convs=false", "share_level_convs=false.*expected true"),
     ("task.model.head.attribute_heads=[{name: a}]", "attribute_heads.*0 elements"),
     ("task.model.anchor.aspect_ratios=[]", "1 to 64 numbers greater than 0"),
     ("task.train_data.parser.unmatched_threshold=0.6", "at most .*match_threshold=0.5"),

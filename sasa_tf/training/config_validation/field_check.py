@@ -8,6 +8,7 @@ from typing import Any
 from sasa_tf.errors import did_you_mean
 from sasa_tf.training.config_validation.conversion import WrongTypeError, convert, type_in_words
 from sasa_tf.training.config_validation.problems import Problem, wrong_value
+from sasa_tf.training.config_validation.rules import one_of
 from sasa_tf.training.config_validation.schema import Field, choices_of
 
 
@@ -19,7 +20,7 @@ def expected_values(config_class: type, field: Field) -> str:
   choices = choices_of(config_class, field)
   limits = field.rule.words()
   if choices is not None and field.rule.choices is None:
-    limits = f"one of {', '.join(map(str, choices))}"
+    limits = one_of(choices)
   kind = type_in_words(field.hint)
   if choices is not None and field.hint in (str, int, bool):
     words = limits

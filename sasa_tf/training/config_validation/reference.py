@@ -24,11 +24,14 @@ def markdown(experiments: Iterable[str]) -> str:
         known = paths.setdefault(section, [])
         if found not in known:
           known.append(found)
+  all_keys = [key for keys in paths.values() for key in keys]
   tables = []
   for section, keys in sorted(paths.items(), key=lambda item: item[1]):
     rows = _rows(section)
     if rows and keys != [""]:
       names = ", ".join(f"`{key}`" for key in keys)
+      if any(all_keys.count(key) > 1 for key in keys):
+        names += f" ({section.__name__})"
       tables.append("\n".join([f"### {names}", "", "| key | values |", "|---|---|", *rows, ""]))
   return "\n".join(tables)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _INT64 = 2**63 - 1
@@ -101,7 +101,7 @@ class Rule:
     """Returns the limits in words, "" without any."""
     parts = []
     if self.choices is not None:
-      parts.append(f"one of {', '.join(map(str, self.choices))}")
+      parts.append(one_of(self.choices))
     if self.minimum is not None and self.maximum is not None:
       parts.append(f"{_number(self.minimum)} to {_number(self.maximum)}")
     elif self.minimum is not None:
@@ -124,6 +124,12 @@ class Rule:
 
 
 NO_RULE = Rule()
+
+
+def one_of(values: Sequence[Any]) -> str:
+  """Returns a list of valid values in words, as YAML writes them."""
+  names = [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
+  return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
 
 
 def _number(value: float) -> str:

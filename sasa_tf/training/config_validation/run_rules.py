@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from official.core import config_definitions
+from official.modeling.privacy import configs as privacy
 
 from sasa_tf.training.config_validation.rules import Rule, at_least, choice, positive
 
@@ -61,6 +62,10 @@ RULES: dict[type, dict[str, Rule]] = {
     # Of the classes for images.
     "dtype": choice("float32", "float16", "bfloat16"),
     "file_type": choice("tfrecord", "tfrecord_compressed"),
+  },
+  privacy.DifferentialPrivacyConfig: {
+    "clipping_norm": positive(),
+    "noise_multiplier": at_least(0),
   },
   config_definitions.TaskConfig: {"init_checkpoint": Rule(nullable=True)},
 }
