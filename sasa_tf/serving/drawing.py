@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import colorsys
-import functools
 import math
-import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from sasa_tf.serving.label_font import legible_label
 
 # Images whose longer side is smaller are enlarged by an integer factor.
 _MIN_LONGER_SIDE = 640
@@ -36,6 +35,8 @@ class DrawableDetection(Protocol):
 def draw_detections(pixels: np.ndarray, detections: Iterable[DrawableDetection]) -> Image.Image:
   """Returns the image with boxes, class names and scores, one color per class.
 
+  Names are drawn as `legible_label` spells them.
+
   Args:
     pixels: uint8 [H, W, 3].
     detections: detections to draw, clipped to the image.
@@ -47,7 +48,7 @@ def draw_detections(pixels: np.ndarray, detections: Iterable[DrawableDetection])
   )
   longer = max(image.size)
   line = max(_MIN_LINE, round(longer * _LINE))
-  font = _font(max(_MIN_TEXT, round(longer * _TEXT)))
+  text_size = max(_MIN_TEXT, round(longer * _TEXT))
   canvas = ImageDraw.Draw(image)
   detections = sorted(detections, key=lambda detection: -detection.score)
   boxes = [_inside(tuple(x * factor for x in d.box), image.size) for d in detections]
@@ -56,9 +57,10 @@ def draw_detections(pixels: np.ndarray, detections: Iterable[DrawableDetection])
     canvas.rectangle(box, outline=_color(detection.label), width=line)
   labels: list[_Box] = []
   for detection, box in zip(detections, boxes, strict=True):
+    name, font = legible_label(detection.name, text_size)
     score = f" {detection.score:.0%}"
     available = image.width - 2 * line - font.getlength(score)
-    text = _fitting(detection.name, font, available) + score
+    text = _fitting(name, font, available) + score
     size = (font.getlength(text) + 2 * line, sum(font.getmetrics()) + line)
     place = _place(box, size, image.size, labels, [b for b in boxes if b is not box])
     labels.append(place)
@@ -68,14 +70,6 @@ def draw_detections(pixels: np.ndarray, detections: Iterable[DrawableDetection])
     ink = "black" if brightness > 140 else "white"
     canvas.text((place[0] + line, place[1] + line / 2), text, ink, font)
   return image
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-  """Returns matplotlib's bundled font, which covers most alphabets."""
-  return ImageFont.truetype(
-    pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size
-  )
 
 
 def _color(label: int) -> tuple[int, int, int]:

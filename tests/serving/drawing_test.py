@@ -1,22 +1,11 @@
 """Drawn boxes have the right position; labels are inside the image and do not overlap."""
 
-from typing import NamedTuple
-
 import numpy as np
 import pytest
 
-from sasa_tf.serving import drawing
+from sasa_tf.serving import drawing, label_font
 
-
-class LabeledBox(NamedTuple):
-  label: int
-  name: str
-  score: float
-  box: tuple
-
-
-def gray(height, width):
-  return np.full([height, width, 3], 90, np.uint8)
+from .labeled_boxes import LabeledBox, gray
 
 
 def changed_pixels(image, detections):
@@ -72,7 +61,7 @@ def test_labels_are_inside_the_image_and_do_not_overlap(monkeypatch, size):
 
 
 def test_long_names_are_truncated_and_scores_are_shown():
-  font = drawing._font(20)
+  _, font = label_font.legible_label("", 20)
   assert drawing._fitting("ant", font, 500) == "ant"
   cut = drawing._fitting("ant " * 100, font, 500)
   assert cut.endswith("…") and 450 < font.getlength(cut) <= 500

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 START_OF_SCAN, HUFFMAN_TABLES = 0xDA, 0xC4
-_END_OF_IMAGE, _APP1 = 0xD9, 0xE1
+_END_OF_IMAGE = 0xD9
 # All start-of-frame markers: 0xC0 to 0xCF except those of tables and extensions.
 FRAMES = frozenset(range(0xC0, 0xD0)) - {HUFFMAN_TABLES, 0xC8, 0xCC}
 _WITHOUT_CONTENT = frozenset({0x01, *range(0xD0, 0xD9)})  # temporary, restart, start of image
@@ -75,12 +75,5 @@ def stored_size(encoded: bytes, image_format: str) -> tuple[int, int] | None:
 
 
 def may_have_exif(encoded: bytes, image_format: str) -> bool:
-  """Returns whether a file holds bytes that look like an EXIF block."""
-  if image_format == "png":
-    return b"eXIf" in encoded
-  for segment in jpeg_segments(encoded):
-    if segment.marker == START_OF_SCAN:
-      break
-    if segment.marker == _APP1 and encoded.startswith(b"Exif\0", segment.start):
-      return True
-  return False
+  """Returns whether a file holds the bytes that an EXIF block begins with."""
+  return (b"eXIf" if image_format == "png" else b"Exif\0") in encoded
