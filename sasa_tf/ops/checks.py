@@ -35,6 +35,12 @@ def sizes(tensor: tf.Tensor) -> list[Size]:
   return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
 
 
+def ceil_divide(size: Size, divisor: int) -> Size:
+  """Returns ceil(size / divisor) of a size."""
+  # Not -(-size // divisor): tf2onnx rounds quotients of negative integers towards zero.
+  return (size + divisor - 1) // divisor
+
+
 def with_static_shape(tensor: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
   """Returns a tensor of this module's own computation with the static shape that it has.
 

@@ -33,6 +33,7 @@ LAYERS = {
     (None, None),
   ),
   "stem": ("AttentionStem", {"filters": 8, "num_heads": 2}, (9, 8)),
+  "stem of any size": ("AttentionStem", {"filters": 8, "num_heads": 2}, (None, None)),
   "stand-alone stem": (
     "AttentionStem",
     {"filters": 8, "num_heads": 2, "variant": "standalone"},

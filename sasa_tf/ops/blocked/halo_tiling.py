@@ -12,7 +12,7 @@ import math
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import Size, sizes, softmax_dtype, static_size
+from sasa_tf.ops.checks import Size, ceil_divide, sizes, softmax_dtype, static_size
 from sasa_tf.ops.empty import at_least_one
 from sasa_tf.ops.window import WindowGeometry
 from sasa_tf.ops.xla_barriers import fusion_barrier, target_device
@@ -103,7 +103,7 @@ class HaloTiling:
   def counts(self) -> tuple[Size, Size]:
     """(rows, columns) of blocks in a phase."""
     rows, columns = (
-      -(-size // (block * rate))
+      ceil_divide(size, block * rate)
       for size, block, rate in zip(self._pixels, self.block, self.rates, strict=True)
     )
     return rows, columns

@@ -12,7 +12,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import Size, sizes
+from sasa_tf.ops.checks import Size, ceil_divide, sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,8 @@ class BlockPartition:
   def _margins(self) -> tuple[tuple[Size, Size], tuple[Size, Size]]:
     """((above, below), (left, right)) padding of the image in pixels."""
     rows, columns = (
-      -size % length for size, length in zip(self.image[1:], self.block, strict=True)
+      count * length - size
+      for count, length, size in zip(self._counts, self.block, self.image[1:], strict=True)
     )
     return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
@@ -45,7 +46,7 @@ class BlockPartition:
   def _counts(self) -> tuple[Size, Size]:
     """(rows, columns) of blocks in an image."""
     rows, columns = (
-      -(-size // length) for size, length in zip(self.image[1:], self.block, strict=True)
+      ceil_divide(size, length) for size, length in zip(self.image[1:], self.block, strict=True)
     )
     return rows, columns
 
