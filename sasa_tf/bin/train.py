@@ -49,6 +49,12 @@ flags.DEFINE_integer(
   "Without --deterministic, runs of the same seed are not bitwise equal.",
   lower_bound=0,
 )
+flags.DEFINE_bool(
+  "force",
+  False,
+  "Take over the lock of --model_dir from a training on another host that has ended, without "
+  "waiting for a sign of it. On this host, locks of ended processes are taken over anyway.",
+)
 flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
 
 
@@ -91,6 +97,7 @@ def main(argv: list[str]) -> None:
     enable_async_checkpointing=FLAGS.enable_async_checkpointing,
     on_nonfinite=FLAGS.on_nonfinite,
     max_corrupt_records=FLAGS.max_corrupt_records,
+    force=FLAGS.force,
   )
 
 

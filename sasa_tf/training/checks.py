@@ -15,11 +15,9 @@ from official.vision.configs.retinanet import DataConfig as DetectionData
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
 from sasa_tf.errors import UserError
 from sasa_tf.tasks.init_checkpoint import find_init_checkpoint
+from sasa_tf.training.experiment import PARAMS_FILE
 from sasa_tf.training.input_files import find_input_files, match_patterns
 from sasa_tf.training.resilience import checkpoints
-
-# Model Garden's file in model_dir with the configuration of the run.
-PARAMS_FILE = "params.yaml"
 
 # Subcommands of make_tfrecords for each task.
 _CLASSIFICATION_CONVERTERS = "digits for scikit-learn's digits, image_folder for a folder of images"
@@ -100,6 +98,11 @@ def check_model_dir(
   checkpoint = checkpoints.latest_valid(model_dir)
   if train if write is None else write:
     _check_writable(model_dir)
+  if not (train if write is None else write) and not checkpoints.is_state_readable(model_dir):
+    raise UserError(
+      f"{os.path.join(model_dir, checkpoints.STATE_FILE)} is corrupt, and an evaluation writes "
+      "nothing there. Remove the file: the latest valid checkpoint is then used."
+    )
   if not train and checkpoint is None:
     raise UserError(
       f"--model_dir={model_dir} holds no checkpoint to evaluate. Train first, or use the "
@@ -113,7 +116,7 @@ def check_model_dir(
       f"--model_dir={model_dir} holds the checkpoint {checkpoint}, but no params.yaml with the "
       "configuration of its model. Use another directory, or restore params.yaml."
     )
-  saved_model = _load_params(saved)["task"]["model"]
+  saved_model = _load_model(saved)
   changes = list(_differences(saved_model, _without_tuples(params.task.model.as_dict())))
   if changes:
     raise UserError(
@@ -160,7 +163,7 @@ def resolve_init_checkpoint(task: config_definitions.TaskConfig) -> config_defin
   for folder in (directory, os.path.dirname(directory)):
     saved = os.path.join(folder, PARAMS_FILE)
     if tf.io.gfile.exists(saved):
-      _check_saved_model(task, _load_params(saved)["task"]["model"], saved)
+      _check_saved_model(task, _load_model(saved), saved)
       break
   return task.replace(init_checkpoint=checkpoint)
 
@@ -193,10 +196,28 @@ def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
   return {"type": kind, kind: settings}
 
 
-def _load_params(path: str) -> dict[str, Any]:
-  with tf.io.gfile.GFile(path) as file:
-    # Model Garden writes tuples with a Python tag, which the safe loader rejects.
-    return yaml.safe_load(file.read().replace("!!python/tuple", ""))
+def _load_model(path: str) -> dict[str, Any]:
+  """Returns the configuration of the model in params.yaml.
+
+  Raises:
+    UserError: the file is not what Model Garden writes.
+  """
+  try:
+    with tf.io.gfile.GFile(path) as file:
+      # Model Garden writes tuples with a Python tag, which the safe loader rejects.
+      model = yaml.safe_load(file.read().replace("!!python/tuple", ""))["task"]["model"]
+    _backbone(model)
+    return model
+  except (
+    *(LookupError, RecursionError, TypeError, ValueError),
+    *(yaml.YAMLError, tf.errors.OpError),
+  ) as error:
+    problem = " ".join(str(getattr(error, "message", error)).split())
+    raise UserError(
+      f"{path}: expected the configuration of a training with task.model.backbone, as "
+      f"`sasa_tf.bin.train` writes it; received something else ({type(error).__name__}: "
+      f"{problem}). Restore the file from a backup, or use another directory."
+    ) from error
 
 
 def _check_writable(model_dir: str) -> None:

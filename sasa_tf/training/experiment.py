@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import pathlib
+import os
 from collections.abc import Iterable
 from typing import Any
 
+import tensorflow as tf
 from absl import logging
 from official.core import config_definitions, exp_factory
 
@@ -17,6 +18,8 @@ from sasa_tf.training.config_validation import override_text, strict_yaml
 from sasa_tf.training.config_validation.experiment_check import check_experiment
 from sasa_tf.training.config_validation.overrides import Overrides
 
+# Model Garden's file in model_dir with the configuration of the run.
+PARAMS_FILE = "params.yaml"
 # File in model_dir that holds the name of the experiment, which params.yaml does not.
 RUN_FILE = "run.json"
 
@@ -94,15 +97,14 @@ def load_trained_experiment(
     return load_experiment(experiment, config_files, params_override, mode=mode)
   if not model_dir:
     raise UserError("expected --model_dir of a training, or --experiment; received neither.")
-  run_file = pathlib.Path(model_dir, RUN_FILE)
-  if not run_file.is_file():
+  run_file = os.path.join(model_dir, RUN_FILE)
+  if not tf.io.gfile.exists(run_file):
     raise UserError(
       f"--model_dir={model_dir} has no {RUN_FILE}, which `sasa_tf.bin.train` writes there. Check "
       "the directory, or set --experiment (and --config_file) to what was trained."
     )
-  trained = json.loads(run_file.read_text())["experiment"]
-  files = [str(pathlib.Path(model_dir, "params.yaml")), *config_files]
-  return load_experiment(trained, files, params_override, mode=mode)
+  files = [os.path.join(model_dir, PARAMS_FILE), *config_files]
+  return load_experiment(_read_run_file(run_file), files, params_override, mode=mode)
 
 
 def _warn(parsed: tuple[Any, list[str]]) -> Any:
@@ -111,3 +113,20 @@ def _warn(parsed: tuple[Any, list[str]]) -> Any:
   for warning in warnings:
     logging.warning("%s", warning)
   return value
+
+
+def _read_run_file(path: str) -> str:
+  """Returns the name of the experiment in run.json."""
+  try:
+    with tf.io.gfile.GFile(path) as file:
+      trained = json.loads(file.read())["experiment"]
+    if isinstance(trained, str):
+      return trained
+    problem = f"the experiment is {trained!r}"
+  except (LookupError, RecursionError, TypeError, ValueError, tf.errors.OpError) as error:
+    problem = f"{type(error).__name__}: {getattr(error, 'message', error)}"
+  raise UserError(
+    f"{path}: expected a JSON object with the name of the experiment, as `sasa_tf.bin.train` "
+    f"writes it; received something else ({problem}). Set --experiment (and --config_file) to what "
+    "was trained, or restore the file."
+  )

@@ -34,6 +34,7 @@ from sasa_tf.training.resilience.controller import Controller
 from sasa_tf.training.resilience.corrupt_records import skip_corrupt_records
 from sasa_tf.training.resilience.data_errors import translate_data_errors
 from sasa_tf.training.resilience.preemption import StopRequest
+from sasa_tf.training.resilience.run_lock import run_lock
 from sasa_tf.training.run_log import RunLog
 from sasa_tf.training.trainer import Trainer
 
@@ -45,6 +46,7 @@ class _Options(NamedTuple):
   enable_async_checkpointing: bool
   on_nonfinite: str
   max_corrupt_records: int
+  force: bool
 
 
 class _Process(NamedTuple):
@@ -55,12 +57,14 @@ class _Process(NamedTuple):
     model_dir: directory of the run.
     output_dir: directory that the process writes to: model_dir, or a temporary one.
     stop: stop request to the process.
+    held: what the process holds until its end: the lock of model_dir.
   """
 
   role: process_role.Role
   model_dir: str
   output_dir: str
   stop: StopRequest
+  held: contextlib.ExitStack
 
   @property
   def trains(self) -> bool:
@@ -82,6 +86,7 @@ def run_experiment(
   enable_async_checkpointing: bool = True,
   on_nonfinite: str = "stop",
   max_corrupt_records: int = 0,
+  force: bool = False,
 ) -> dict[str, float]:
   """Trains, evaluates or both, as `official.vision.train` does.
 
@@ -94,6 +99,7 @@ def run_experiment(
     enable_async_checkpointing: whether to write checkpoints asynchronously.
     on_nonfinite: "stop" or "skip", for steps with a non-finite loss or gradient.
     max_corrupt_records: maximum number of corrupt records of a dataset to skip; 0 for none.
+    force: whether to take over the lock of a training on another host, see `run_lock`.
 
   Returns:
     The metrics of the last evaluation, {} without one.
@@ -104,7 +110,7 @@ def run_experiment(
     WorkerLostError: another worker of the training is lost.
   """
   options = _Options(
-    num_logical_cpus, enable_async_checkpointing, on_nonfinite, max_corrupt_records
+    num_logical_cpus, enable_async_checkpointing, on_nonfinite, max_corrupt_records, force
   )
   cluster = read_cluster(params.runtime.worker_hosts, params.runtime.task_index)
   role = process_role.resolve_role(params, mode, cluster)
@@ -113,8 +119,9 @@ def run_experiment(
     translate_collective_errors(role.cluster),
     process_role.output_directory(model_dir, role.writes_model_dir, params) as output_dir,
     tempfile.TemporaryDirectory(prefix="sasa_tf_records_") as scratch,
+    contextlib.ExitStack() as held,
   ):
-    process = _Process(role, model_dir, output_dir, StopRequest())
+    process = _Process(role, model_dir, output_dir, StopRequest(), held)
     return _run_process(experiment, params, process, scratch, options)
 
 
@@ -134,7 +141,7 @@ def _run_process(
   init_checkpoint = _check_config(params, mode).init_checkpoint
   if mode == "continuous_eval":
     watcher.wait_for_first()
-  distribution, params = _prepare(experiment, params, process, options.num_logical_cpus)
+  distribution, params = _prepare(experiment, params, process, options)
   task_config = params.task.replace(init_checkpoint=init_checkpoint)
   task_config = skip_corrupt_records(
     task_config, mode, limit=options.max_corrupt_records, scratch=scratch
@@ -199,12 +206,14 @@ def _prepare(
   experiment: str,
   params: config_definitions.ExperimentConfig,
   process: _Process,
-  num_logical_cpus: int,
+  options: _Options,
 ) -> tuple[tf.distribute.Strategy, config_definitions.ExperimentConfig]:
   """Prepares model_dir and TensorFlow; returns the strategy and the configuration to run."""
   role = process.role
   checks.check_model_dir(process.model_dir, params, train=process.trains, write=process.saves)
-  distribution = _build_strategy(params.runtime, role, num_logical_cpus)
+  if process.saves:
+    process.held.enter_context(run_lock(process.model_dir, force=options.force))
+  distribution = _build_strategy(params.runtime, role, options.num_logical_cpus)
   topology = strategy.describe_topology(distribution, _batch_sizes(params, role.mode))
   if role.writes_model_dir:
     print(topology, flush=True)

@@ -1,6 +1,8 @@
 """Error messages for missing data."""
 
 import pytest
+import tensorflow as tf
+from official.core import train_utils
 
 from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.errors import UserError
@@ -21,3 +23,59 @@ def test_error_for_missing_records_suggests_the_converters_of_the_task(name, con
     checks.check_data("task.train_data", data)
   words = set(str(caught.value).replace("(", " ").split())
   assert words & {"digits", "image_folder", "scenes", "voc", "coco"} == converters
+
+
+BROKEN = {
+  "empty": b"",
+  "binary": b"\xff\x00\xfe",
+  "truncated": b'{"experiment": "sasa_res',
+  "list": b"[1, 2]",
+  "number": b"3",
+  "no key": b"{}",
+  "wrong type": b'{"experiment": {"a": 1}, "task": [1]}',
+  "no model": b"task: {train_data: {}}",
+  "no backbone": b"task: {model: {backbone: 3}}",
+  "tag": b"task: !!python/object:os.system {}",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_broken_state_files_are_named(content, tmp_path):
+  tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
+  params = experiment.load_experiment("sasa_resnet_digits")
+  (tmp_path / "params.yaml").write_bytes(content)
+  for train in (True, False):
+    with pytest.raises(UserError, match=r"params\.yaml: expected the configuration .* Restore"):
+      checks.check_model_dir(str(tmp_path), params, train=train)
+  with pytest.raises(UserError, match=r"params\.yaml: expected the configuration"):
+    checks.resolve_init_checkpoint(params.task.replace(init_checkpoint=str(tmp_path)))
+  (tmp_path / "run.json").write_bytes(content)
+  with pytest.raises(UserError, match=r"run\.json: expected a JSON object with the name"):
+    experiment.load_trained_experiment(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("content", ["", "\0\1", "model_checkpoint_path: 3", "nonsense {"])
+def test_evaluation_with_a_broken_checkpoint_file(content, tmp_path):
+  """A training repairs the file; an evaluation uses the latest checkpoint or names the file."""
+  tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
+  params = experiment.load_experiment("sasa_resnet_digits")
+  train_utils.serialize_config(params, str(tmp_path))
+  (tmp_path / "checkpoint").write_text(content)
+  try:
+    checks.check_model_dir(str(tmp_path), params, train=False)
+  except UserError as error:
+    assert "/checkpoint is corrupt" in str(error) and "Remove the file" in str(error)
+  else:
+    tf.train.CheckpointManager(tf.train.Checkpoint(), str(tmp_path), 1)
+  (tmp_path / "checkpoint").unlink()
+  checks.check_model_dir(str(tmp_path), params, train=False)
+
+
+@pytest.mark.parametrize("name", ["lr=1e-3", "a: b", "x [1]", "{a}"])
+def test_configuration_is_read_from_any_directory(name, tmp_path, monkeypatch):
+  """Model Garden takes such a relative path for the content of a file."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / name).mkdir()
+  (tmp_path / name / "run.json").write_text('{"experiment": "sasa_resnet_digits"}')
+  (tmp_path / name / "params.yaml").write_text("trainer: {train_steps: 7}")
+  assert experiment.load_trained_experiment(name, None).trainer.train_steps == 7

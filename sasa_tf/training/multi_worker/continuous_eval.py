@@ -98,7 +98,7 @@ class CheckpointWatcher:
     """Returns the checkpoints of the state file, which TensorFlow replaces atomically."""
     try:
       state = tf.train.get_checkpoint_state(self._directory)
-    except tf.errors.OpError:
+    except (tf.errors.OpError, ValueError):
       return []  # not written yet, or temporarily unavailable on a network file system
     return sorted(state.all_model_checkpoint_paths, key=checkpoints.step_of) if state else []
 

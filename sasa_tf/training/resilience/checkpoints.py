@@ -179,6 +179,15 @@ def recorded_latest(directory: str) -> str | None:
   return state.model_checkpoint_path or None if state else None
 
 
+def is_state_readable(directory: str) -> bool:
+  """Returns whether a CheckpointManager can read the state file, or there is none."""
+  try:
+    tf.train.get_checkpoint_state(directory)
+  except (tf.errors.OpError, ValueError):
+    return False
+  return True
+
+
 def _read_state(directory: str) -> object | None:
   try:
     return tf.train.get_checkpoint_state(directory)
