@@ -15,9 +15,11 @@ from official.vision.configs.retinanet import DataConfig as DetectionData
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
 from sasa_tf.errors import UserError
 from sasa_tf.tasks.init_checkpoint import find_init_checkpoint
-from sasa_tf.training.experiment import PARAMS_FILE
 from sasa_tf.training.input_files import find_input_files, match_patterns
 from sasa_tf.training.resilience import checkpoints
+
+# Model Garden's file in model_dir with the configuration of the run.
+PARAMS_FILE = "params.yaml"
 
 # Subcommands of make_tfrecords for each task.
 _CLASSIFICATION_CONVERTERS = "digits for scikit-learn's digits, image_folder for a folder of images"

@@ -14,12 +14,11 @@ from official.core import config_definitions, exp_factory
 from sasa_tf.compat import model_garden
 from sasa_tf.errors import UserError, did_you_mean
 from sasa_tf.outputs.config_files import find_config_file
+from sasa_tf.training.checks import PARAMS_FILE
 from sasa_tf.training.config_validation import override_text, strict_yaml
 from sasa_tf.training.config_validation.experiment_check import check_experiment
 from sasa_tf.training.config_validation.overrides import Overrides
 
-# Model Garden's file in model_dir with the configuration of the run.
-PARAMS_FILE = "params.yaml"
 # File in model_dir that holds the name of the experiment, which params.yaml does not.
 RUN_FILE = "run.json"
 
