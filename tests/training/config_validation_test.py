@@ -143,7 +143,6 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ),
     ("task.model.backbone.sasa_resnet.baseline=non_local", "baseline=non_local.*attention_groups"),
     ("task.model.input_size=[8,8,1]", "3 channels"),
-    ("task.evaluation.top_k=11", "at most task.model.num_classes=10"),
     ("task.train_data.aug_type={type: ssd_random_crop}", "aug_type.type=ssd_random_crop"),
     ("task.train_data.aug_type.randaug.num_layers=1", "aug_type.type=null.*This run needs it"),
     ("task.train_data.mixup_and_cutmix.prob=0.5", "one_hot=false and soft_labels=true"),
@@ -366,6 +365,11 @@ def test_memory_is_warned_about(monkeypatch):
 def test_too_many_logical_cpus():
   with pytest.raises(UserError, match="num_logical_cpus=100000: expected at most 128"):
     strategy.create_logical_cpus(100_000)
+
+
+def test_few_classes_do_not_need_another_top_k():
+  """The default top_k is 5; with fewer classes every image is among the top k."""
+  load("task.model.num_classes=3", "sasa_resnet_cifar10")
 
 
 def test_keys_that_occur_twice_are_reported(tmp_path):

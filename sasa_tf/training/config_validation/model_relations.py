@@ -37,13 +37,6 @@ def _inputs(use: Use) -> Iterator[Problem]:
       f"classes of the data{' + 1' if use.is_detection else ''}.",
       (f"{_MODEL}.num_classes",),
     )
-  if use.is_classification:
-    top_k = use.params.task.evaluation.top_k
-    if use.evaluates and classes >= 1 and top_k > classes:
-      yield Problem(
-        f"task.evaluation.top_k={top_k}: expected at most {_MODEL}.num_classes={classes}.",
-        ("task.evaluation.top_k", f"{_MODEL}.num_classes"),
-      )
 
 
 def _sasa_resnet(use: Use) -> Iterator[Problem]:
