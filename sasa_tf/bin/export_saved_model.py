@@ -82,12 +82,14 @@ def main(argv: list[str]) -> None:
     mode="export",
   )
   checkpoint = results.find_checkpoint(FLAGS.checkpoint_path, FLAGS.model_dir, params)
-  labels = FLAGS.labels or checks.find_label_file(params.task.train_data.input_path)
+  class_names = (
+    read_labels(FLAGS.labels) if FLAGS.labels else checks.read_class_names(params.task.train_data)
+  )
   export_model(
     params,
     checkpoint_path=checkpoint,
     export_dir=FLAGS.export_dir,
-    class_names=read_labels(labels) if labels else None,
+    class_names=class_names,
     input_type=FLAGS.input_type,
     batch_size=FLAGS.batch_size,
     input_image_size=_image_size(FLAGS.input_image_size or ()),

@@ -12,10 +12,17 @@ import yaml
 from official.core import config_definitions
 from official.vision.configs.retinanet import DataConfig as DetectionData
 
+from sasa_tf.data.integrity.record_labels import check_labels
+from sasa_tf.data.labels import read_labels
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
 from sasa_tf.errors import UserError
 from sasa_tf.tasks.init_checkpoint import find_init_checkpoint
-from sasa_tf.training.input_files import find_input_files, match_patterns
+from sasa_tf.training.input_files import (
+  COMPRESSIONS,
+  find_input_files,
+  is_files,
+  match_patterns,
+)
 from sasa_tf.training.resilience import checkpoints
 
 # Model Garden's file in model_dir with the configuration of the run.
@@ -45,16 +52,15 @@ def check_data(name: str, data: config_definitions.DataConfig) -> None:
       f"Datasets); received input_path={data.input_path!r} and tfds_name={data.tfds_name!r}. Set "
       "the other to ''."
     )
-  if data.input_path and data.file_type == "tfrecord":
+  if is_files(data) and data.file_type in COMPRESSIONS:
     is_detection = isinstance(data, DetectionData)
     converters = _DETECTION_CONVERTERS if is_detection else _CLASSIFICATION_CONVERTERS
-    _check_tfrecords(f"{name}.input_path", data.input_path, converters)
+    _check_tfrecords(f"{name}.input_path", data, converters)
+    read_class_names(data)
 
 
-def _check_tfrecords(name: str, input_path: Any, converters: str) -> None:
-  if not isinstance(input_path, (str, list, tuple)):
-    return  # a dictionary of weighted sources, which Model Garden checks
-  files = []
+def _check_tfrecords(name: str, data: config_definitions.DataConfig, converters: str) -> None:
+  input_path, files = data.input_path, []
   for pattern, matched in match_patterns(input_path).items():
     if not matched:
       raise UserError(
@@ -67,6 +73,11 @@ def _check_tfrecords(name: str, input_path: Any, converters: str) -> None:
           f"{name}={pattern}: {file} is a directory; expected TFRecord files. Set the path to "
           f"{os.path.join(file, 'train-*')}, for example."
         )
+      if os.path.exists(file) and not os.path.isfile(file):
+        raise UserError(
+          f"{name}={pattern}: {file} is a pipe or a device; expected TFRecord files, which are "
+          "read again in every epoch. Copy the records to a file."
+        )
     files.extend(matched)
   for directory in dict.fromkeys(map(os.path.dirname, files)):
     if tf.io.gfile.exists(os.path.join(directory, COMMIT_FILE)):
@@ -75,8 +86,21 @@ def _check_tfrecords(name: str, input_path: Any, converters: str) -> None:
         "Wait until it ends, or run `python -m sasa_tf.bin.make_tfrecords` again, which completes "
         "it."
       )
-  if not any(tf.io.gfile.stat(file).length for file in files):
-    raise UserError(f"{name}={input_path}: all {len(files)} files are empty. Write them again.")
+  if not _has_record(files, COMPRESSIONS[data.file_type]):
+    raise UserError(
+      f"{name}={input_path}: the {len(files)} files have no records. Write them again."
+    )
+
+
+def _has_record(files: list[str], compression: str) -> bool:
+  """Returns whether a file has a record, or what is to be reported as a corrupt one."""
+  for file in files:
+    try:
+      if any(True for _ in tf.data.TFRecordDataset(file, compression).take(1)):
+        return True
+    except tf.errors.OpError:
+      return True
+  return False
 
 
 def check_model_dir(
@@ -250,6 +274,25 @@ def _differences(saved: Any, current: Any, path: str = "task.model") -> Iterator
       yield from _differences(saved.get(key), current.get(key), f"{path}.{key}")
   elif saved != current:
     yield f"{path}: {saved!r} in the checkpoint, {current!r} in this run"
+
+
+def read_class_names(data: config_definitions.DataConfig) -> tuple[str, ...] | None:
+  """Returns the class names that `make_tfrecords` wrote next to the TFRecords, or None.
+
+  Args:
+    data: data configuration.
+
+  Raises:
+    UserError: the file cannot be read, or does not belong to the records.
+  """
+  path = find_label_file(data.input_path)
+  if path is None:
+    return None
+  names = read_labels(path)
+  if is_files(data) and data.file_type in COMPRESSIONS:
+    files = find_input_files(data.input_path)
+    check_labels(str(path), names, files, COMPRESSIONS[data.file_type])
+  return names
 
 
 def find_label_file(input_path: Any) -> pathlib.Path | None:

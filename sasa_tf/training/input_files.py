@@ -14,6 +14,8 @@ from official.core import config_definitions, input_reader
 
 from sasa_tf.compat.glob_free_paths import escape_glob, glob_free_path
 
+# Of TFRecord files, by Model Garden's `file_type`.
+COMPRESSIONS = {"tfrecord": "", "tfrecord_compressed": "GZIP"}
 # What Model Garden does not take literally in the name of a file.
 _SPECIAL = "*?,"
 # Commas in the name of one file or pattern; bounds the number of names to look for.

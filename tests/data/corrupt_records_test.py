@@ -123,3 +123,15 @@ def test_corrupt_bytes_and_invalid_image_in_one_file(files, tmp_path):
     paths, compression, RecordSchema(), limit=2, scratch=str(tmp_path / "scratch")
   )
   assert labels(usable, "")[5:8] == [10, 12, 13]
+
+
+def test_data_set_of_corrupt_records_alone_is_rejected(tmp_path):
+  path = tmp_path / "train-0"
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for _ in range(3):
+      writer.write(b"no example")
+  (tmp_path / "train-1").write_bytes(b"")
+  with pytest.raises(UserError, match=r"no valid record is left in 2 files .*train-0\): 3 are"):
+    corrupt_records.skip_corrupt_records(
+      [str(path), str(tmp_path / "train-1")], "", RecordSchema(), limit=9, scratch=str(tmp_path)
+    )

@@ -1,5 +1,7 @@
 """Error messages for missing data."""
 
+import os
+
 import pytest
 import tensorflow as tf
 from official.core import train_utils
@@ -79,3 +81,46 @@ def test_configuration_is_read_from_any_directory(name, tmp_path, monkeypatch):
   (tmp_path / name / "run.json").write_text('{"experiment": "sasa_resnet_digits"}')
   (tmp_path / name / "params.yaml").write_text("trainer: {train_steps: 7}")
   assert experiment.load_trained_experiment(name, None).trainer.train_steps == 7
+
+
+def digits(folder, file_type="tfrecord"):
+  override = f"task.train_data.input_path={folder}/train-*,task.train_data.file_type={file_type}"
+  return experiment.load_experiment("sasa_resnet_digits", params_override=override).task.train_data
+
+
+@pytest.mark.parametrize("file_type", ["tfrecord", "tfrecord_compressed"])
+def test_data_without_a_record_is_rejected(tmp_path, file_type):
+  compression = "" if file_type == "tfrecord" else "GZIP"
+  for shard in range(2):
+    tf.io.TFRecordWriter(str(tmp_path / f"train-{shard}"), compression).close()
+  with pytest.raises(UserError, match="the 2 files have no records"):
+    checks.check_data("task.train_data", digits(tmp_path, file_type))
+
+
+def test_pipe_among_the_files_is_rejected_without_reading_it(tmp_path):
+  os.mkfifo(tmp_path / "train-0")
+  with pytest.raises(UserError, match=r"train-0 is a pipe or a device; expected TFRecord files"):
+    checks.check_data("task.train_data", digits(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ("content", "error"),
+  [
+    (b"one\nzero\n", "names the class of label 0 'zero', and .* names it 'one'"),
+    (b"", "is empty: expected one class name per line"),
+    (bytes(range(128, 256)), "labels.txt"),
+  ],
+  ids=["reordered", "empty", "binary"],
+)
+def test_label_file_that_does_not_fit_the_records_is_rejected(tmp_path, content, error):
+  feature = {
+    "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[0])),
+    "image/class/text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"zero"])),
+  }
+  example = tf.train.Example(features=tf.train.Features(feature=feature))
+  with tf.io.TFRecordWriter(str(tmp_path / "train-0")) as writer:
+    writer.write(example.SerializeToString())
+  checks.check_data("task.train_data", digits(tmp_path))
+  (tmp_path / "labels.txt").write_bytes(content)
+  with pytest.raises(UserError, match=error):
+    checks.check_data("task.train_data", digits(tmp_path))

@@ -86,7 +86,11 @@ def test_seed_of_the_user_is_not_replaced(monkeypatch, tmp_path):
   ("changes", "logical_cpus", "message"),
   [
     ({"runtime.num_gpus": 64}, 0, "num_gpus=64 in each process, but TensorFlow sees .* chief, pro"),
-    ({"runtime.all_reduce_alg": "hierarchical_copy"}, 0, "all_reduce_alg='hierarchical_copy': expected nccl, ring or null"),
+    (
+      {"runtime.all_reduce_alg": "hierarchical_copy"},
+      0,
+      "all_reduce_alg='hierarchical_copy': expected nccl, ring or null",
+    ),
     ({}, 2, "--num_logical_cpus is a dry run of .*mirrored"),
   ],
 )

@@ -75,9 +75,9 @@ def skip_corrupt_records(
     scratch: directory for the copies.
 
   Raises:
-    UserError: if more records are corrupt.
+    UserError: if more records are corrupt, or no valid record is left.
   """
-  valid_files, skipped = [], []
+  valid_files, skipped, has_record = [], [], False
   for file, corruptions in _find_in_files(files, compression, schema):
     skipped += corruptions
     for corruption in corruptions:
@@ -87,13 +87,18 @@ def skip_corrupt_records(
         f"more than --max_corrupt_records={limit} corrupt records; the last one is {skipped[-1]}. "
         "Raise the limit, or write the TFRecords again."
       )
-    if not corruptions:
-      valid_files.append(file)
-      continue
-    copy = os.path.join(scratch, f"{len(valid_files):05d}", os.path.basename(file))
-    os.makedirs(os.path.dirname(copy))
-    _copy_without(file, copy, compression, {corruption.record for corruption in corruptions})
-    valid_files.append(copy)
+    if corruptions:
+      copy = os.path.join(scratch, f"{len(valid_files):05d}", os.path.basename(file))
+      os.makedirs(os.path.dirname(copy))
+      _copy_without(file, copy, compression, {corruption.record for corruption in corruptions})
+      file = copy
+    valid_files.append(file)
+    has_record = has_record or any(True for _ in tfrecord_repair.read(file, compression).take(1))
+  if not has_record:  # training would wait for a record forever
+    raise UserError(
+      f"no valid record is left in {len(files)} files (the first is {files[0]}): {len(skipped)} "
+      "are corrupt, and the rest is empty. Write the TFRecords again."
+    )
   return valid_files
 
 

@@ -12,9 +12,8 @@ from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data.integrity import corrupt_records
 from sasa_tf.data.integrity.record_validation import DETECTION_SCHEMA, RecordSchema
 from sasa_tf.errors import UserError
-from sasa_tf.training.input_files import find_input_files, is_files, literal_paths
+from sasa_tf.training.input_files import COMPRESSIONS, find_input_files, is_files, literal_paths
 
-_COMPRESSIONS = {"tfrecord": "", "tfrecord_compressed": "GZIP"}
 # Part of the messages of errors from the input pipeline.
 _PIPELINE = "IteratorGetNext"
 
@@ -44,7 +43,7 @@ def skip_corrupt_records(
       )
     files = corrupt_records.skip_corrupt_records(
       find_input_files(data.input_path),
-      _COMPRESSIONS[data.file_type],
+      COMPRESSIONS[data.file_type],
       _record_schema(task),
       limit=limit,
       scratch=os.path.join(scratch, name),
@@ -74,7 +73,7 @@ def find_cause(
     if not is_files(data):
       continue
     files = find_input_files(data.input_path)
-    compression = _COMPRESSIONS[data.file_type]
+    compression = COMPRESSIONS[data.file_type]
     corruption = corrupt_records.find_corruption(files, compression, _record_schema(task))
     if corruption is not None:
       return UserError(

@@ -1,0 +1,63 @@
+"""Compares the class names of labels.txt with those in the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.inputs.values import shown
+
+# A sample, because the check runs before every training. Records are shuffled when they are
+# written, so the sample holds most classes.
+_MAX_FILES, _MAX_RECORDS = 8, 1024
+_PREFIXES = ("image/class", "image/object/class")
+_FEATURES = {
+  f"{prefix}/{name}": tf.io.RaggedFeature(dtype)
+  for prefix in _PREFIXES
+  for name, dtype in (("label", tf.int64), ("text", tf.string))
+}
+
+
+def check_labels(
+  labels: str, class_names: Sequence[str], files: Sequence[str], compression: str = ""
+) -> None:
+  """Raises `DatasetError` if records name a class differently from labels.txt.
+
+  Records without class names, and corrupt ones, are not compared.
+
+  Args:
+    labels: path of labels.txt, for the message.
+    class_names: its class names, by label.
+    files: paths of TFRecord files; the first records of some of them are read.
+    compression: "" or "GZIP".
+  """
+  for file in files[:: -(-len(files) // _MAX_FILES) or 1]:
+    for number, name in _named_classes(file, compression, _MAX_RECORDS // _MAX_FILES):
+      listed = class_names[number] if 0 <= number < len(class_names) else None
+      if listed != name:
+        has = f"names it {shown(listed)}" if listed is not None else "has no such line"
+        raise DatasetError(
+          f"{labels} does not belong to the records: {file} names the class of label {number} "
+          f"{shown(name)}, and {labels} {has}. Restore the labels.txt that was written with the "
+          "records, or write both again."
+        )
+
+
+def _named_classes(file: str, compression: str, limit: int) -> Iterator[tuple[int, str]]:
+  """Yields (label, class name) of the first records of a file, each once."""
+  batches = tf.data.TFRecordDataset(file, compression).take(limit).batch(limit)
+  try:
+    parsed = [tf.io.parse_example(batch, _FEATURES) for batch in batches]
+  except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+    return  # corrupt: reported when the records are read for training
+  for features in parsed:
+    for prefix in _PREFIXES:
+      numbers, names = features[f"{prefix}/label"], features[f"{prefix}/text"]
+      if numbers.row_splits.numpy().tolist() == names.row_splits.numpy().tolist():
+        pairs = zip(
+          numbers.flat_values.numpy().tolist(), names.flat_values.numpy().tolist(), strict=True
+        )
+        for number, name in dict.fromkeys(pairs):
+          yield number, name.decode("utf-8", "backslashreplace")

@@ -1,0 +1,67 @@
+"""labels.txt that does not belong to the records is noticed."""
+
+import re
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.integrity.record_labels import check_labels
+
+NAMES = ("cat", "dog", "owl")
+
+
+def record(labels, names, prefix="image/class"):
+  feature = {f"{prefix}/label": tf.train.Feature(int64_list=tf.train.Int64List(value=labels))}
+  if names is not None:
+    texts = tf.train.BytesList(value=[name.encode() for name in names])
+    feature[f"{prefix}/text"] = tf.train.Feature(bytes_list=texts)
+  return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+
+def write(path, records, compression=""):
+  with tf.io.TFRecordWriter(str(path), compression) as writer:
+    for content in records:
+      writer.write(content)
+  return str(path)
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+@pytest.mark.parametrize("prefix", ["image/class", "image/object/class"])
+def test_labels_of_the_records_are_accepted_and_others_rejected(tmp_path, prefix, compression):
+  first = write(tmp_path / "a", [record([0], ["cat"], prefix)], compression)
+  second = write(tmp_path / "b", [record([2], ["owl"], prefix)], compression)
+  check_labels("labels.txt", NAMES, [first, second], compression)
+  message = "labels.txt does not belong to the records: .*b names the class of label 2 'owl'"
+  with pytest.raises(DatasetError, match=f"{message}, and labels.txt names it 'dog'"):
+    check_labels("labels.txt", ("cat", "owl", "dog"), [first, second], compression)
+  with pytest.raises(DatasetError, match=f"{message}, and labels.txt has no such line"):
+    check_labels("labels.txt", ("cat", "dog"), [first, second], compression)
+
+
+@pytest.mark.parametrize(
+  "content",
+  [[], [record([1], None)], [b"no example"], [record([7, 8], ["cat"])], [record([], [])]],
+  ids=["empty", "no names", "no example", "other number of names", "no labels"],
+)
+def test_records_without_class_names_are_not_compared(tmp_path, content):
+  check_labels("labels.txt", NAMES, [write(tmp_path / "a", content)])
+
+
+def test_truncated_file_is_not_compared(tmp_path):
+  path = tmp_path / "a"
+  write(path, [record([0], ["dog"])])
+  path.write_bytes(path.read_bytes()[:-3])
+  check_labels("labels.txt", NAMES, [str(path)])
+
+
+def test_a_sample_of_many_files_is_read(tmp_path, monkeypatch):
+  opened = []
+  dataset = tf.data.TFRecordDataset
+  monkeypatch.setattr(
+    tf.data, "TFRecordDataset", lambda file, *rest: opened.append(file) or dataset(file, *rest)
+  )
+  files = [write(tmp_path / f"{i:03d}", [record([0], ["cat"])]) for i in range(33)]
+  check_labels("labels.txt", NAMES, files)
+  assert 5 <= len(opened) <= 8 and len(set(opened)) == len(opened)
+  assert all(re.search(r"/\d{3}$", file) for file in opened)
