@@ -25,13 +25,14 @@ from sasa_tf.data.detection.boxes import (
   CheckedImage,
   check_boxes,
 )
-from sasa_tf.data.detection.exif_boxes import box_frame, turn_box
+from sasa_tf.data.detection.exif_boxes import BoxFrame, box_frame, turn_box
 from sasa_tf.data.errors import BrokenImageError, DatasetError
 from sasa_tf.data.images.options import ImageOptions
 from sasa_tf.data.inputs.regular_files import read_bytes
 from sasa_tf.data.inputs.values import one_line
 from sasa_tf.data.tfrecord.image_example import (
   EncodedExample,
+  LoadedImage,
   Problem,
   image_features,
   load_image,
@@ -156,9 +157,13 @@ def detection_example(
   """
   options = options or ImageOptions()
   loaded = load_image(encoded, options)
-  frame = box_frame(image, loaded, options.exif_boxes)
+  _check_annotated_size(image, loaded)
+  frame = BoxFrame(loaded.height, loaded.width)
+  if loaded.orientation != 1:
+    frame = box_frame(image, loaded, options.exif_boxes)
   boxes, problems = check_boxes(image, frame.height, frame.width, class_names)
-  boxes = [turn_box(box, *frame[:3]) for box in boxes]
+  if frame.orientation != 1:
+    boxes = [turn_box(box, *frame[:3]) for box in boxes]
   features = image_features(loaded, image.name)
   features["image/source_id"] = [str(image.source_id).encode()]
   if boxes:
@@ -166,6 +171,19 @@ def detection_example(
   checked = CheckedImage(image.source_id, image.name, loaded.height, loaded.width, tuple(boxes))
   return EncodedExample(
     serialize(features), loaded.format, tuple(problems), checked, (*loaded.notes, *frame.notes)
+  )
+
+
+def _check_annotated_size(image: AnnotatedImage, loaded: LoadedImage) -> None:
+  """Raises `BrokenImageError` if the annotated size is neither the stored nor the displayed one."""
+  if not image.size or image.size in (loaded.stored_size, (loaded.height, loaded.width)):
+    return
+  height, width = loaded.stored_size
+  turned = loaded.stored_size != (loaded.height, loaded.width)
+  displayed = f", displayed as {loaded.width}x{loaded.height}" if turned else ""
+  raise BrokenImageError(
+    f"the annotation is for {image.size[1]}x{image.size[0]} pixels, but the image has "
+    f"{width}x{height}{displayed}: was it resized or rotated after annotation?"
   )
 
 

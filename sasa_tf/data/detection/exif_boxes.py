@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sasa_tf.data.detection.boxes import AnnotatedImage, Box
-from sasa_tf.data.errors import BrokenImageError
 from sasa_tf.data.images import notes
 from sasa_tf.data.tfrecord.image_example import LoadedImage
 
@@ -34,24 +33,12 @@ def box_frame(image: AnnotatedImage, loaded: LoadedImage, exif_boxes: str) -> Bo
   """Decides whether the boxes of an image refer to the displayed image or to the stored pixels.
 
   Args:
-    image: the annotations.
+    image: the annotations. Their size, if any, is the stored or the displayed one.
     loaded: the image, turned upright.
     exif_boxes: the decision if the annotated size fits both, or is missing: "displayed" or
       "stored".
-
-  Raises:
-    BrokenImageError: if the annotated size fits neither.
   """
-  displayed = loaded.height, loaded.width
-  stored = displayed[::-1] if loaded.orientation >= 5 else displayed
-  if image.size and image.size not in (displayed, stored):
-    turned = f", displayed as {displayed[1]}x{displayed[0]}" if displayed != stored else ""
-    raise BrokenImageError(
-      f"the annotation is for {image.size[1]}x{image.size[0]} pixels, but the image has "
-      f"{stored[1]}x{stored[0]}{turned}: was it resized or rotated after annotation?"
-    )
-  if loaded.orientation == 1:
-    return BoxFrame(*displayed)
+  displayed, stored = (loaded.height, loaded.width), loaded.stored_size
   undecided = displayed == stored or not image.size
   if exif_boxes == "displayed" if undecided else image.size == displayed:
     note = notes.DISPLAYED_BY_FLAG if undecided else notes.DISPLAYED_BY_SIZE

@@ -82,6 +82,11 @@ class LoadedImage(NamedTuple):
   orientation: int = 1
   notes: Sequence[str] = ()
 
+  @property
+  def stored_size(self) -> tuple[int, int]:
+    """(height, width) of the stored pixels of the file."""
+    return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
 
 def load_image(encoded: bytes, options: ImageOptions | None = None) -> LoadedImage:
   """Checks that training can decode an image, and turns it upright as its EXIF tag says.
