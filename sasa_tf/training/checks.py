@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
-import yaml
 from official.core import config_definitions
 from official.vision.configs.retinanet import DataConfig as DetectionData
 
 from sasa_tf.data.integrity.record_labels import check_labels
 from sasa_tf.data.labels import read_labels
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
-from sasa_tf.errors import UserError
+from sasa_tf.errors import ConfigError, UserError
 from sasa_tf.tasks.init_checkpoint import find_init_checkpoint
+from sasa_tf.training.config_validation import strict_yaml
+from sasa_tf.training.config_validation.problems import show
 from sasa_tf.training.input_files import (
   COMPRESSIONS,
   find_input_files,
@@ -142,7 +143,7 @@ def check_model_dir(
       f"--model_dir={model_dir} holds the checkpoint {checkpoint}, but no params.yaml with the "
       "configuration of its model. Use another directory, or restore params.yaml."
     )
-  saved_model = _load_model(saved)
+  saved_model = load_model_config(saved)
   changes = list(_differences(saved_model, _without_tuples(params.task.model.as_dict())))
   if changes:
     raise UserError(
@@ -189,7 +190,7 @@ def resolve_init_checkpoint(task: config_definitions.TaskConfig) -> config_defin
   for folder in (directory, os.path.dirname(directory)):
     saved = os.path.join(folder, PARAMS_FILE)
     if tf.io.gfile.exists(saved):
-      _check_saved_model(task, _load_model(saved), saved)
+      _check_saved_model(task, load_model_config(saved), saved)
       break
   return task.replace(init_checkpoint=checkpoint)
 
@@ -222,28 +223,42 @@ def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
   return {"type": kind, kind: settings}
 
 
-def _load_model(path: str) -> dict[str, Any]:
-  """Returns the configuration of the model in params.yaml.
+def load_model_config(path: str) -> dict[str, Any]:
+  """Returns the configuration of the model in params.yaml, with lists for tuples.
+
+  Args:
+    path: the file in the directory of a training.
 
   Raises:
     UserError: the file is not what Model Garden writes.
   """
   try:
-    with tf.io.gfile.GFile(path) as file:
-      # Model Garden writes tuples with a Python tag, which the safe loader rejects.
-      model = yaml.safe_load(file.read().replace("!!python/tuple", ""))["task"]["model"]
-    _backbone(model)
-    return model
-  except (
-    *(LookupError, RecursionError, TypeError, ValueError),
-    *(yaml.YAMLError, tf.errors.OpError),
-  ) as error:
-    problem = " ".join(str(getattr(error, "message", error)).split())
+    params, _ = strict_yaml.read_file(path)
+    problem = _missing_section(params)
+  except ConfigError as error:
+    problem = str(error).removeprefix(f"{path}: ")
+  if problem:
     raise UserError(
       f"{path}: expected the configuration of a training with task.model.backbone, as "
-      f"`sasa_tf.bin.train` writes it; received something else ({type(error).__name__}: "
-      f"{problem}). Restore the file from a backup, or use another directory."
-    ) from error
+      f"`sasa_tf.bin.train` writes it; received something else ({problem.rstrip('.')}). Restore "
+      "the file from a backup, or use another directory."
+    )
+  return _without_tuples(params["task"]["model"])
+
+
+def _missing_section(params: Any) -> str | None:
+  """Returns what lacks of the configuration of a backbone, or None."""
+  path, value = "the file", params
+  for key in ("task", "model", "backbone", "type"):
+    if not isinstance(value, Mapping):
+      return f"{path} has no keys, but is {show(value)}"
+    if key not in value:
+      return f"{path} has no key {key!r}"
+    path, value = (key if value is params else f"{path}.{key}"), value[key]
+  settings = params["task"]["model"]["backbone"]
+  if not isinstance(value, str) or not isinstance(settings.get(value), Mapping):
+    return f"{path} is {show(value)}, and task.model.backbone has no section of that name"
+  return None
 
 
 def _check_writable(model_dir: str) -> None:

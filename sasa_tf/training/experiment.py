@@ -14,7 +14,7 @@ from official.core import config_definitions, exp_factory
 from sasa_tf.compat import model_garden
 from sasa_tf.errors import UserError, did_you_mean
 from sasa_tf.outputs.config_files import find_config_file
-from sasa_tf.training.checks import PARAMS_FILE
+from sasa_tf.training.checks import PARAMS_FILE, load_model_config
 from sasa_tf.training.config_validation import override_text, strict_yaml
 from sasa_tf.training.config_validation.experiment_check import check_experiment
 from sasa_tf.training.config_validation.overrides import Overrides
@@ -55,7 +55,7 @@ def load_experiment(
     ) from None
   overrides = Overrides(params)
   for file in config_files:
-    path = find_config_file(file)
+    path = file if "://" in str(file) else find_config_file(file)
     overrides.apply(_warn(strict_yaml.read_file(path)), str(path))
   if params_override:
     source = "--params_override"
@@ -90,7 +90,8 @@ def load_trained_experiment(
     mode: see `load_experiment`.
 
   Raises:
-    UserError: see `load_experiment`; or the directory has no run.json.
+    UserError: see `load_experiment`; or run.json or params.yaml of the directory is missing or
+      broken.
   """
   if experiment:
     return load_experiment(experiment, config_files, params_override, mode=mode)
@@ -102,8 +103,10 @@ def load_trained_experiment(
       f"--model_dir={model_dir} has no {RUN_FILE}, which `sasa_tf.bin.train` writes there. Check "
       "the directory, or set --experiment (and --config_file) to what was trained."
     )
-  files = [os.path.join(model_dir, PARAMS_FILE), *config_files]
-  return load_experiment(_read_run_file(run_file), files, params_override, mode=mode)
+  trained = _read_run_file(run_file)
+  params_file = os.path.join(model_dir, PARAMS_FILE)
+  load_model_config(params_file)  # Without it, the experiment's own model would be taken.
+  return load_experiment(trained, [params_file, *config_files], params_override, mode=mode)
 
 
 def _warn(parsed: tuple[Any, list[str]]) -> Any:

@@ -37,8 +37,12 @@ BROKEN = {
   "wrong type": b'{"experiment": {"a": 1}, "task": [1]}',
   "no model": b"task: {train_data: {}}",
   "no backbone": b"task: {model: {backbone: 3}}",
+  "unknown backbone": b"task: {model: {backbone: {type: sasa_resnet}}}",
   "tag": b"task: !!python/object:os.system {}",
+  "nested": b"[" * 100_000,
+  "large": b" " * 2_000_000,
 }
+NO_MODEL = r"params\.yaml: expected the configuration .*task\.model\.backbone.* Restore the file"
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
@@ -47,12 +51,36 @@ def test_broken_state_files_are_named(content, tmp_path):
   params = experiment.load_experiment("sasa_resnet_digits")
   (tmp_path / "params.yaml").write_bytes(content)
   for train in (True, False):
-    with pytest.raises(UserError, match=r"params\.yaml: expected the configuration .* Restore"):
+    with pytest.raises(UserError, match=NO_MODEL):
       checks.check_model_dir(str(tmp_path), params, train=train)
-  with pytest.raises(UserError, match=r"params\.yaml: expected the configuration"):
+  with pytest.raises(UserError, match=NO_MODEL):
     checks.resolve_init_checkpoint(params.task.replace(init_checkpoint=str(tmp_path)))
+  (tmp_path / "run.json").write_text('{"experiment": "sasa_resnet_digits"}')
+  with pytest.raises(UserError, match=NO_MODEL):
+    experiment.load_trained_experiment(str(tmp_path), None)
   (tmp_path / "run.json").write_bytes(content)
   with pytest.raises(UserError, match=r"run\.json: expected a JSON object with the name"):
+    experiment.load_trained_experiment(str(tmp_path), None)
+
+
+def test_saved_values_of_wrong_types_are_named(tmp_path):
+  params = experiment.load_experiment("sasa_resnet_digits")
+  tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
+  train_utils.serialize_config(params, str(tmp_path))
+  file = tmp_path / "params.yaml"
+  written = file.read_text()
+  assert "num_classes: 10\n" in written
+  file.write_text(written.replace("num_classes: 10\n", "num_classes: [ten]\n"))
+  (tmp_path / "run.json").write_text('{"experiment": "sasa_resnet_digits"}')
+  with pytest.raises(
+    UserError, match=r"num_classes=\['ten'\] \(.*/params\.yaml\): expected an int"
+  ):
+    experiment.load_trained_experiment(str(tmp_path), None, mode="export")
+  for train in (True, False):
+    with pytest.raises(UserError, match=r"num_classes: \['ten'\] in the checkpoint, 10 in this"):
+      checks.check_model_dir(str(tmp_path), params, train=train)
+  file.unlink()
+  with pytest.raises(UserError, match=rf"{file}: .*No such file.* Restore the file"):
     experiment.load_trained_experiment(str(tmp_path), None)
 
 
@@ -79,7 +107,9 @@ def test_configuration_is_read_from_any_directory(name, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / name).mkdir()
   (tmp_path / name / "run.json").write_text('{"experiment": "sasa_resnet_digits"}')
-  (tmp_path / name / "params.yaml").write_text("trainer: {train_steps: 7}")
+  (tmp_path / name / "params.yaml").write_text(
+    "{trainer: {train_steps: 7}, task: {model: {backbone: {type: sasa_resnet, sasa_resnet: {}}}}}"
+  )
   assert experiment.load_trained_experiment(name, None).trainer.train_steps == 7
 
 

@@ -146,9 +146,9 @@ def test_missing_and_empty_data(tmp_path):
   with pytest.raises(UserError, match=r"no file matches.*make_tfrecords"):
     checks.check_data("task.train_data", params.task.train_data)
   (tmp_path / "train-0").touch()
-  with pytest.raises(UserError, match="all 1 files are empty"):
+  with pytest.raises(UserError, match="the 1 files have no records"):
     checks.check_data("task.train_data", params.task.train_data)
-  (tmp_path / "train-0").write_bytes(b"x")
+  (tmp_path / "train-0").write_bytes(b"corrupt" * 9)
   checks.check_data("task.train_data", params.task.train_data)
   (tmp_path / ".committing.json").touch()
   with pytest.raises(UserError, match=r"a conversion to .* is replacing the files, or was killed"):

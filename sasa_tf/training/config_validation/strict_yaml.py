@@ -10,6 +10,7 @@ import os
 import re
 from typing import Any, ClassVar
 
+import tensorflow as tf
 import yaml
 
 from sasa_tf.errors import ConfigError
@@ -143,14 +144,17 @@ def read_file(path: str | os.PathLike) -> tuple[Any, list[str]]:
     ConfigError: the file cannot be read, is not UTF-8 text, or see `parse`.
   """
   try:
-    with open(path, "rb") as file:
+    # May be remote.
+    with tf.io.gfile.GFile(os.fspath(path), "rb") as file:
       data = file.read(4 * MAX_CHARACTERS + 1)
-  except OSError as error:
-    raise ConfigError(f"{path}: the file cannot be read: {error.strerror}.") from error
+      size = file.size() if len(data) > 4 * MAX_CHARACTERS else len(data)
+  except tf.errors.OpError as error:
+    problem = error.message.removeprefix(f"{path}; ")
+    raise ConfigError(f"{path}: the file cannot be read: {problem}.") from error
   if len(data) > 4 * MAX_CHARACTERS:
     raise ConfigError(
       f"{path}: expected a configuration of at most {MAX_CHARACTERS:,} characters; received a "
-      f"file of {os.path.getsize(path):,} bytes. Check that it is the right file."
+      f"file of {size:,} bytes. Check that it is the right file."
     )
   try:
     text = data.decode("utf-8-sig")
