@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Of the fast tests, each of up to 6 GB.
 TEST_PROCESSES ?= 2
+FUZZ_MINUTES ?= 10
 QUICKSTART := .quickstart
 SCENES := $(QUICKSTART)/scenes
 DETECTOR := $(QUICKSTART)/detector
 
-.PHONY: help env quickstart quickstart-detection test test-quick test-slow test-gpu lint format native sanitize tpu-check core-test wheel-test constraints bazel clean
+.PHONY: help env quickstart quickstart-detection test test-quick test-slow test-gpu fuzz lint format native sanitize tpu-check core-test wheel-test constraints bazel clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -73,6 +74,9 @@ test-slow: env native ## tests that take minutes
 test-gpu: env native ## tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -q -m gpu
 	$(BIN)/python -m tests.native.gpu_checks
+
+fuzz: env native ## random configurations, records and problems of the operation for FUZZ_MINUTES
+	$(BIN)/python -m tests.fuzz --minutes=$(FUZZ_MINUTES)
 
 sanitize: env ## the compiled kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(BIN)/python -m tests.native.sanitize

@@ -40,6 +40,7 @@ INVALID = {
   "truncated PNG": (example(PNG[: len(PNG) // 2]), "is not an image"),
   "one byte": (example(b"\xff"), "is not an image"),
   "no label": (example(labels=None), "expected one image/class/label; received 0"),
+  "bytes": (b"\xff\xfe" * 9, r"not an example with the expected features: .*\\xff\\xfe"),
   "not an example": (b"something else", "not an example with the expected features"),
 }
 

@@ -9,6 +9,7 @@ import pytest
 
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.tfrecord.output_directory import OutputDirectory, locked_output_directory
+from tests.broken_files import BROKEN
 
 
 def _write(
@@ -283,9 +284,9 @@ def test_remote_output_raises():
     _write("gs://bucket/data")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\x00", "[" * 99999, '{"train": 1}', '{"a/b": {}}'])
+@pytest.mark.parametrize("content", [*BROKEN.values(), b"{", b'{"train": 1}', b'{"a/b": {}}'])
 def test_invalid_record_file_raises(tmp_path, content):
-  (tmp_path / "dataset.json").write_text(content)
+  (tmp_path / "dataset.json").write_bytes(content)
   with pytest.raises(DatasetError, match=r"dataset\.json"):
     _write(tmp_path)
   assert _names(tmp_path) == ["dataset.json"]

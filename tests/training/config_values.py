@@ -20,8 +20,13 @@ HOSTILE = (
 
 
 def leaves(experiment):
-  """Yields (dotted key, section class, field) of every field that holds a value."""
-  for path, config, _ in schema.sections(exp_factory.get_exp_config(experiment)):
+  """Yields (dotted key, section class, field) of every field that holds a value.
+
+  Args:
+    experiment: its name, or its configuration.
+  """
+  params = exp_factory.get_exp_config(experiment) if isinstance(experiment, str) else experiment
+  for path, config, _ in schema.sections(params):
     for name, field in schema.fields_of(type(config)).items():
       if not schema.section_class(field.hint) and not _is_config(getattr(config, name)):
         yield f"{path}.{name}" if path else name, type(config), field
@@ -64,3 +69,14 @@ def has_type(value, hint, nullable, exact=True):
   if isinstance(value, float):
     return hint is float and math.isfinite(value)
   return isinstance(value, hint)
+
+
+def wrong_types(params):
+  """Yields (dotted key, value) of every field of a configuration that has not its type."""
+  for path, config, _ in schema.sections(params):
+    for field in schema.fields_of(type(config)).values():
+      value = getattr(config, field.name)
+      if not schema.section_class(field.hint) and not has_type(
+        value, field.hint, field.nullable, exact=False
+      ):
+        yield f"{path}.{field.name}", value

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.inputs.values import shown
+from sasa_tf.data.integrity.parse_errors import PARSE_ERRORS
 
 # A sample, because the check runs before every training. Records are shuffled when they are
 # written, so the sample holds most classes.
@@ -50,7 +51,7 @@ def _named_classes(file: str, compression: str, limit: int) -> Iterator[tuple[in
   batches = tf.data.TFRecordDataset(file, compression).take(limit).batch(limit)
   try:
     parsed = [tf.io.parse_example(batch, _FEATURES) for batch in batches]
-  except (tf.errors.DataLossError, tf.errors.InvalidArgumentError):
+  except PARSE_ERRORS:
     return  # corrupt: reported when the records are read for training
   for features in parsed:
     for prefix in _PREFIXES:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from sasa_tf.data.inputs.values import one_line
+from sasa_tf.data.integrity.parse_errors import PARSE_ERRORS, message_of
 
 _BATCH_SIZE = 64
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -45,7 +46,7 @@ def invalid_records(
   """
   try:
     suspects = list(_suspect_records(records, schema, decode_all))
-  except tf.errors.InvalidArgumentError:  # A record is not an example: check each separately.
+  except PARSE_ERRORS:  # A record is not an example: check each separately.
     suspects = enumerate(records.as_numpy_iterator())
   for index, record in suspects:
     problem = validate_record(record, schema)
@@ -57,8 +58,9 @@ def validate_record(record: bytes, schema: RecordSchema) -> str | None:
   """Returns the problem of a serialized example, with the image's id, or None if it is valid."""
   try:
     parsed = tf.io.parse_single_example(record, _features(schema))
-  except tf.errors.InvalidArgumentError as error:
-    return f"not an example with the expected features: {error.message.splitlines()[0]}"
+  except PARSE_ERRORS as error:
+    problem = one_line(message_of(error).splitlines()[0])[:300]
+    return f"not an example with the expected features: {problem}"
   name = parsed["image/source_id"].numpy() or parsed["image/filename"].numpy()
   name = name.decode("utf-8", "backslashreplace")
   problem = _image_problem(parsed[schema.image_key].numpy(), schema) or _label_problem(

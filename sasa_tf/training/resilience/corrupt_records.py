@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-import tensorflow as tf
 from official.core import config_definitions
 
 from sasa_tf.configs.retinanet import RetinaNetTask
@@ -14,8 +13,8 @@ from sasa_tf.data.integrity.record_validation import DETECTION_SCHEMA, RecordSch
 from sasa_tf.errors import UserError
 from sasa_tf.training.input_files import COMPRESSIONS, find_input_files, is_files, literal_paths
 
-# Part of the messages of errors from the input pipeline.
-_PIPELINE = "IteratorGetNext"
+# Parts of the messages of errors from the input pipeline.
+_PIPELINE = ("IteratorGetNext", "Iterator::Root")
 
 
 def skip_corrupt_records(
@@ -52,22 +51,20 @@ def skip_corrupt_records(
   return task.replace(**changes)
 
 
-def find_cause(
-  error: tf.errors.OpError, task: config_definitions.TaskConfig, mode: str
-) -> UserError | None:
+def find_cause(message: str, task: config_definitions.TaskConfig, mode: str) -> UserError | None:
   """Returns an error that names the corrupt record behind an error of the input pipeline.
 
   Reads the datasets to find the record, because TensorFlow does not name it.
 
   Args:
-    error: error that ended the run.
+    message: message of the error that ended the run.
     task: task configuration of the experiment.
     mode: Model Garden's mode.
 
   Returns:
     The error, or None if no corrupt record caused it.
   """
-  if _PIPELINE not in error.message:
+  if not any(part in message for part in _PIPELINE):
     return None
   for name, data in _datasets(task, mode):
     if not is_files(data):

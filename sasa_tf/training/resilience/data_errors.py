@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import tensorflow as tf
 from official.core import config_definitions
 
 from sasa_tf.configs.retinanet import RetinaNetTask
+from sasa_tf.data.integrity.parse_errors import PARSE_ERRORS, message_of
 from sasa_tf.errors import UserError
 from sasa_tf.tasks.label_errors import LABEL_ERROR, is_missing_label
 from sasa_tf.training.resilience import corrupt_records
@@ -29,12 +29,13 @@ def translate_data_errors(task: config_definitions.TaskConfig, mode: str) -> Ite
   """
   try:
     yield
-  except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-    if LABEL_ERROR in error.message and not is_missing_label(error.message):
-      raise UserError(_label_message(error.message, task)) from error
-    if _NOT_A_NUMBER in error.message:
-      raise UserError(_source_id_message(error.message)) from error
-    record_error = corrupt_records.find_cause(error, task, mode)
+  except PARSE_ERRORS as error:
+    message = message_of(error)
+    if LABEL_ERROR in message and not is_missing_label(message):
+      raise UserError(_label_message(message, task)) from error
+    if _NOT_A_NUMBER in message:
+      raise UserError(_source_id_message(message)) from error
+    record_error = corrupt_records.find_cause(message, task, mode)
     if record_error is None:
       raise
     raise record_error from error
