@@ -24,10 +24,14 @@ def conversion_report(summary: DatasetSummary, converter: str, experiment: str) 
     Several lines of text.
   """
   splits = summary.splits
-  num_images = sum(split.examples + split.skipped for split in splits.values())
+  written = sum(split.examples for split in splits.values())
+  num_images = written + sum(split.skipped for split in splits.values())
+  count = (
+    f"{num_images:,} images" if written == num_images else f"{written:,} of {num_images:,} images"
+  )
   speed = num_images / (summary.seconds - summary.startup_seconds)
   lines = [
-    f"Wrote {summary.output}: {num_images:,} images in {summary.seconds:.1f} s "
+    f"Wrote {summary.output}: {count} in {summary.seconds:.1f} s "
     f"({summary.startup_seconds:.1f} s to start TensorFlow, then {speed:,.0f} images/s)"
   ]
   width = max(len(name) for name in splits)

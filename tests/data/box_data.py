@@ -72,7 +72,9 @@ def write_coco(root, content):
 def examples(output, split="train"):
   """Returns {file name: {key: list of values}} of a split's records."""
   found = {}
-  for record in tf.data.TFRecordDataset(sorted(glob.glob(f"{output}/{split}-*.tfrecord"))):
+  for record in tf.data.TFRecordDataset(
+    sorted(glob.glob(f"{glob.escape(str(output))}/{split}-*.tfrecord"))
+  ):
     feature = tf.train.Example.FromString(record.numpy()).features.feature
     values = {
       key.removeprefix("image/"): list(

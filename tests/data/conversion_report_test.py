@@ -19,7 +19,9 @@ def _record(output, **splits):
 def test_report_contains_counts_and_speed(tmp_path):
   _record(tmp_path, train={"jpeg": 1})
   report = _report(tmp_path, train=(49_990, 8, 1, 10, {"jpeg": 49_990}))
-  assert "50,000 images in 12.0 s (2.0 s to start TensorFlow, then 5,000 images/s)" in report
+  assert (
+    ": 49,990 of 50,000 images in 12.0 s (2.0 s to start TensorFlow, then 5,000 images/s)" in report
+  )
   assert "train  49,990 examples, 1 class, 8 shards, 10 broken images skipped" in report
   assert str(tmp_path / "skipped-train.txt") in report
 

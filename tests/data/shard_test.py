@@ -67,5 +67,5 @@ def test_annotations_and_problems_are_returned_in_order(tmp_path):
 
 
 def test_strict_raises_at_the_first_problem(tmp_path):
-  with pytest.raises(DatasetError, match=r"box of 3 is empty, dropped\nFix .* omit --strict"):
+  with pytest.raises(DatasetError, match=r"box of 3 is empty\.\nFix .* omit --strict .*dropped"):
     _write_shard(tmp_path / "shard", [2, 3, 5], _encode_annotated, strict=True)

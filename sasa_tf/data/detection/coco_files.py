@@ -132,6 +132,8 @@ def join_annotations(
     image_id, category_id = _get_id(annotation, "image_id"), _get_id(annotation, "category_id")
     if image_id not in boxes:
       kind = "of an image that is not listed"
+      if image_id is None or image_id in counts:
+        kind = f"with an {'invalid' if image_id is None else 'ambiguous'} image_id"
       value = shown(annotation.get("image_id"))
       unmatched.append(Problem(kind, f"{file.path}: {name} (image_id {value}): {kind}, dropped"))
       continue

@@ -35,8 +35,8 @@ def report_lines(counts: Mapping[str, int]) -> list[str]:
   for flag, other in (("displayed", "stored"), ("stored", "displayed")):
     by_flag = {"displayed": DISPLAYED_BY_FLAG, "stored": STORED_BY_FLAG}[flag]
     if counts.get(by_flag) and counts.get(sizes[other], 0) > counts.get(sizes[flag], 0):
+      pixels = {"displayed": "displayed image", "stored": "stored pixels"}[other]
       lines.append(
-        f"Most annotated sizes are those of the {other} pixels: convert again with "
-        f"--exif_boxes={other}"
+        f"Most annotated sizes are those of the {pixels}: convert again with --exif_boxes={other}"
       )
   return lines

@@ -32,7 +32,8 @@ class Problem(NamedTuple):
 
   Attributes:
     kind: the category that statistics count it under.
-    message: one line that names the annotation, what is wrong and what was done.
+    message: one line that names the annotation, what is wrong and, after the last comma, what was
+      done.
   """
 
   kind: str
@@ -40,7 +41,10 @@ class Problem(NamedTuple):
 
   def as_error(self) -> DatasetError:
     """Returns the error that --strict raises."""
-    return DatasetError(f"{self.message}\nFix the annotation, or omit --strict to skip it.")
+    fault, _, outcome = self.message.rpartition(", ")
+    return DatasetError(
+      f"{fault}.\nFix the annotation, or omit --strict to continue (then: {outcome})."
+    )
 
 
 class EncodedExample(NamedTuple):
