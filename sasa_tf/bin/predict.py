@@ -4,7 +4,7 @@
   python -m sasa_tf.bin.predict --saved_model=runs/scenes/saved_model --output=drawn image.jpg ...
 
 The task is that of the model. Detectors print boxes in pixels of the image; --output also draws
-them.
+them. Images that cannot be read are reported after the others, and the exit status is 2.
 """
 
 from __future__ import annotations

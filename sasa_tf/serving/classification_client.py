@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sasa_tf.data.inputs.values import one_line
+from sasa_tf.reporting.display_width import padded
 from sasa_tf.serving.encoded_image_model import EncodedImageModel
+from sasa_tf.serving.unreadable_images import UnreadableImages
 
 
 class Prediction(NamedTuple):
@@ -27,7 +30,7 @@ def classify(model: EncodedImageModel, image: str, top_k: int) -> list[Predictio
     top_k: number of classes to return.
 
   Raises:
-    UserError: If the file does not exist or is not an image.
+    UnreadableImageError: If the file does not exist or is not an image.
   """
   probabilities = model.run(image)["probs"]
   best = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
@@ -37,9 +40,17 @@ def classify(model: EncodedImageModel, image: str, top_k: int) -> list[Predictio
 def classification_lines(
   model: EncodedImageModel, images: Sequence[str], top_k: int
 ) -> Iterator[str]:
-  """Yields the lines of a table with the `top_k` classes of each image."""
+  """Yields the lines of a table with the `top_k` classes of each image.
+
+  Raises:
+    UnreadableImageError: After the lines of the other images, if an image cannot be read.
+  """
+  unreadable = UnreadableImages()
   for image in images:
-    yield image
-    for prediction in classify(model, image, top_k):
-      bar = "#" * round(30 * prediction.probability)
-      yield f"  {prediction.probability:6.1%}  {prediction.name:<20} {bar}".rstrip()
+    with unreadable.collected():
+      predictions = classify(model, image, top_k)
+      yield one_line(image)
+      for prediction in predictions:
+        bar = "#" * round(30 * prediction.probability)
+        yield f"  {prediction.probability:6.1%}  {padded(prediction.name, 20)} {bar}".rstrip()
+  unreadable.raise_errors(len(images))

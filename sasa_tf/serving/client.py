@@ -31,7 +31,8 @@ def predict_all(
     output: Detectors only: directory for images with drawn boxes. None draws nothing.
 
   Raises:
-    UserError: If the model or an image cannot be read, or an argument belongs to the other task.
+    UserError: If the model cannot be read, or an argument belongs to the other task.
+    UnreadableImageError: After the lines of the other images, if an image cannot be read.
   """
   if output is not None:
     check_local_path(output, "output")

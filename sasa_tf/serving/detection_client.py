@@ -8,9 +8,12 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from sasa_tf.data.images.orientation import decode_upright
+from sasa_tf.data.inputs.values import one_line
+from sasa_tf.reporting.display_width import display_width, padded
 from sasa_tf.serving.drawing import draw_detections
 from sasa_tf.serving.drawn_files import check_drawn_files, save_drawn
 from sasa_tf.serving.encoded_image_model import EncodedImageModel, read_file
+from sasa_tf.serving.unreadable_images import UnreadableImages
 
 
 class Detection(NamedTuple):
@@ -31,7 +34,7 @@ def detect(model: EncodedImageModel, image: str, score_threshold: float) -> list
     score_threshold: minimum score, from 0 to 1.
 
   Raises:
-    UserError: If the file does not exist or is not an image.
+    UnreadableImageError: If the file does not exist or is not an image.
   """
   outputs = model.run(image)
   number = int(outputs["num_detections"])
@@ -61,21 +64,28 @@ def detection_lines(
       earlier are replaced. None draws nothing.
 
   Raises:
-    UserError: If an image cannot be read, or a file cannot be written or was not drawn by this
-      program.
+    UserError: If a file cannot be written or was not drawn by this program.
+    UnreadableImageError: After the lines of the other images, if an image cannot be read.
   """
   drawn = check_drawn_files(images, output) if output else [None] * len(images)
+  unreadable = UnreadableImages()
   for image, file in zip(images, drawn, strict=True):
-    found = detect(model, image, score_threshold)
-    if file:
-      pixels = decode_upright(tf.constant(read_file(image))).numpy()
-      save_drawn(file, draw_detections(pixels, found))
-    yield f"{image}: {len(found)} with a score of {score_threshold:.0%} or more" + (
-      f", drawn to {file}" if file else ""
-    )
-    width = max([5, *(len(detection.name) for detection in found)])
-    if found:
-      yield f"   score  {'class':<{width}}   xmin   ymin   xmax   ymax"
-    for detection in found:
-      corners = "".join(f"{corner:7.1f}" for corner in detection.box)
-      yield f"  {detection.score:6.1%}  {detection.name:<{width}}{corners}"
+    with unreadable.collected():
+      found = detect(model, image, score_threshold)
+      if file:
+        pixels = decode_upright(tf.constant(read_file(image))).numpy()
+        save_drawn(file, draw_detections(pixels, found))
+      heading = f"{image}: {len(found)} with a score of {score_threshold:.0%} or more"
+      yield one_line(heading + (f", drawn to {file}" if file else ""))
+      yield from _table(found)
+  unreadable.raise_errors(len(images))
+
+
+def _table(found: Sequence[Detection]) -> Iterator[str]:
+  if not found:
+    return
+  width = max([5, *(display_width(detection.name) for detection in found)])
+  yield f"   score  {'class':<{width}}   xmin   ymin   xmax   ymax"
+  for detection in found:
+    corners = "".join(f"{corner:7.1f}" for corner in detection.box)
+    yield f"  {detection.score:6.1%}  {padded(detection.name, width)}{corners}"

@@ -11,6 +11,7 @@ from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
 from sasa_tf.serving.export_paths import LABELS
+from sasa_tf.serving.unreadable_images import UnreadableImageError
 
 
 class EncodedImageModel:
@@ -55,26 +56,36 @@ class EncodedImageModel:
     """Returns the outputs for one image file, without the batch axis.
 
     Raises:
-      UserError: If the file does not exist or is not an image.
+      UnreadableImageError: If the file does not exist or is not an image.
     """
     copies = self._batch or 1  # a fixed batch is filled with copies of the image
     try:
       outputs = self._signature(**{self._argument: tf.repeat([read_file(image)], copies)})
     except tf.errors.InvalidArgumentError as error:
-      raise UserError(
+      raise UnreadableImageError(
         f"{image} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image. "
-        f"{error.message[:200]}"
+        f"TensorFlow: {_reason(error.message)}"
       ) from error
     return {name: value[0].numpy() for name, value in outputs.items()}
+
+
+def _reason(message: str) -> str:
+  """Returns the line of TensorFlow's message that is not about the graph."""
+  about_graph = ("Graph execution error", "Detected at node", "<stack traces", "[[", "[Op:")
+  lines = [line.strip() for line in message.splitlines()]
+  reasons = [line for line in lines if line and not line.startswith(about_graph)]
+  return reasons[0][:200] if reasons else message[:200]
 
 
 def read_file(image: str) -> bytes:
   """Returns the content of an image file.
 
   Raises:
-    UserError: If the file cannot be read.
+    UnreadableImageError: If the file cannot be read.
   """
   try:
     return pathlib.Path(image).read_bytes()
   except OSError as error:
-    raise UserError(f"{image}: {error.strerror}. Pass the path of an image file.") from error
+    raise UnreadableImageError(
+      f"{image}: {error.strerror}. Pass the path of an image file."
+    ) from error
