@@ -44,6 +44,14 @@ def test_file_name_that_is_not_unicode():
   assert b"a/\xff.png" in example.serialized
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 50), (50, 1)])
+def test_image_without_a_center_crop_raises(height, width):
+  encoded = image_files.png(height, width)
+  with pytest.raises(BrokenImageError, match=f"^{width} x {height} pixels: the center crop"):
+    classification_example(encoded, 0, "a", "a/1.png")
+  classification_example(image_files.png(2, 2), 0, "a", "a/1.png")
+
+
 def test_broken_image_raises():
   with pytest.raises(BrokenImageError):
     classification_example(b"", 0, "a", "a/1.jpg")

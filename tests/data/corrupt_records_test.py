@@ -39,6 +39,10 @@ INVALID = {
   "truncated JPEG": (example(JPEG[: len(JPEG) // 2]), "is not an image"),
   "truncated PNG": (example(PNG[: len(PNG) // 2]), "is not an image"),
   "one byte": (example(b"\xff"), "is not an image"),
+  "one row": (
+    example(tf.io.encode_png(PIXELS[:1]).numpy()),
+    "16 x 1 pixels, is not an image that can be cropped",
+  ),
   "no label": (example(labels=None), "expected one image/class/label; received 0"),
   "bytes": (b"\xff\xfe" * 9, r"not an example with the expected features: .*\\xff\\xfe"),
   "not an example": (b"something else", "not an example with the expected features"),
@@ -62,6 +66,12 @@ def test_decode_all_finds_errors_within_a_jpeg():
   dataset = tf.data.Dataset.from_tensors(example(bytes(broken)))
   assert not list(record_validation.invalid_records(dataset, RecordSchema()))
   assert list(record_validation.invalid_records(dataset, RecordSchema(), decode_all=True))
+
+
+def test_detectors_take_images_of_one_row():
+  record = example(tf.io.encode_png(PIXELS[:1]).numpy(), labels=[1], boxes=1)
+  dataset = tf.data.Dataset.from_tensors(record)
+  assert not list(record_validation.invalid_records(dataset, DETECTION_SCHEMA))
 
 
 def test_number_of_boxes_and_labels_must_match():

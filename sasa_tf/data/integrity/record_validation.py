@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from sasa_tf.data.classification.examples import MIN_SIDE
 from sasa_tf.data.inputs.values import one_line
 from sasa_tf.data.integrity.parse_errors import PARSE_ERRORS, message_of
 
@@ -73,11 +74,17 @@ def _image_problem(encoded: bytes, schema: RecordSchema) -> str | None:
   if not encoded:
     return f"{schema.image_key} is missing or empty"
   try:
-    tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
   except tf.errors.InvalidArgumentError as error:
     return (
       f"{schema.image_key}, {len(encoded)} bytes that start with {encoded[:8]!r}, is not an image: "
       f"{error.message.splitlines()[0]}"
+    )
+  height, width = image.shape[:2]
+  if schema.box_key is None and min(height, width) < MIN_SIDE:
+    return (
+      f"{schema.image_key}, {width} x {height} pixels, is not an image that can be cropped: "
+      f"expected at least {MIN_SIDE} pixels per side"
     )
   return None
 
