@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import errno
 import os
 import signal
 import sys
@@ -11,9 +11,8 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from sasa_tf import extras
+from sasa_tf.bin import process_setup
 from sasa_tf.errors import (
-  KerasBackendError,
-  MissingExtraError,
   PreemptedError,
   UserError,
   WorkerLostError,
@@ -24,27 +23,41 @@ def run(main: Callable[[list[str]], None]) -> None:
   """Runs `main` with absl and reports the errors of `sasa_tf.errors` in one paragraph.
 
   The exit status is that of the error: 2 for `UserError`, and separate ones for preemption, the
-  loss of a worker and SIGINT.
+  loss of a worker, SIGINT, and a reader of the output that is gone (as after `| head -1`).
   """
   # Hides TensorFlow's messages about the CPU and missing GPUs by default.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
-
-  # Names of classes and files may hold characters that the terminal's encoding lacks.
-  for stream in (sys.stdout, sys.stderr):
-    if isinstance(stream, io.TextIOWrapper):
-      stream.reconfigure(errors="backslashreplace")
+  process_setup.use_utf8_file_names()
+  process_setup.open_standard_streams()
 
   def guarded(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
       logging.set_verbosity(logging.WARNING)
     try:
+      process_setup.check_memory_limit()
       main(argv)
+      sys.stdout.flush()
     except PreemptedError as ended:
       print(ended, file=sys.stderr)
       sys.exit(ended.exit_status)
     except (UserError, WorkerLostError) as error:
       print(f"error: {error}", file=sys.stderr)
       sys.exit(error.exit_status)
+    except MemoryError as error:
+      print(f"error: out of memory ({error}). Use less data or smaller batches.", file=sys.stderr)
+      sys.exit(UserError.exit_status)
+    except BrokenPipeError:
+      if not process_setup.is_reader_gone():
+        raise
+      process_setup.discard_output()
+      sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        raise
+      where = error.filename or "a file or standard output"
+      print(f"error: {where} cannot be written: {error.strerror}. Free space.", file=sys.stderr)
+      process_setup.discard_output()
+      sys.exit(UserError.exit_status)
     except KeyboardInterrupt:
       print("interrupted", file=sys.stderr)
       sys.exit(128 + signal.SIGINT)
@@ -61,8 +74,9 @@ def require(*modules: str) -> None:
     *modules: keys of `extras.OPTIONAL`.
   """
   try:
+    process_setup.check_memory_limit()
     extras.require("this program", *modules)
-  except (MissingExtraError, KerasBackendError) as error:
+  except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_status)
 

@@ -28,3 +28,65 @@ def test_names_that_the_encoding_lacks_are_printed_as_escapes(encoding):
   assert result.returncode == 2
   assert expected in result.stdout
   assert result.stderr.startswith(b"error: ") and expected in result.stderr
+
+
+def run(main, *shell, **environment):
+  """Runs a program with this `main` in a shell, as `PROGRAM` in its command."""
+  program = f"from sasa_tf.bin import program\ndef main(argv):\n  {main}\nprogram.run(main)"
+  return subprocess.run(
+    ["bash", "-c", *shell],
+    env={**os.environ, **environment, "PROGRAM": program, "PYTHON": sys.executable},
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=False,
+  )
+
+
+def test_reader_that_is_gone_ends_the_program_as_other_unix_tools():
+  later = "print(1); import time; time.sleep(1); print(2)"
+  for main in ("[print(i) for i in range(10**6)]", later):
+    done = run(main, '"$PYTHON" -uc "$PROGRAM" | head -1; echo ${PIPESTATUS[0]}')
+    assert done.stdout.splitlines()[1:] == ["141"] and done.stderr == "", done.stderr
+
+
+def test_broken_pipe_of_another_process_is_an_internal_error():
+  done = run("raise BrokenPipeError(32, 'a worker')", '"$PYTHON" -c "$PROGRAM"')
+  assert done.returncode == 1 and "BrokenPipeError" in done.stderr
+
+
+def test_closed_streams_are_not_given_to_files(tmp_path):
+  main = f"file = open('{tmp_path}/a', 'w'); print(file.fileno() > 2, file=file); print('lost')"
+  done = run(main, '"$PYTHON" -c "$PROGRAM" <&- >&- 2>&-')
+  assert done.returncode == 0
+  assert (tmp_path / "a").read_text() == "True\n"
+
+
+def test_full_output_is_one_line():
+  for flags in ("-c", "-uc"):
+    done = run("print(1)", f'"$PYTHON" {flags} "$PROGRAM" > /dev/full')
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "standard output cannot be written: No space left on device. Free" in done.stderr
+
+
+def test_small_limit_of_virtual_memory_is_one_line():
+  done = run("print(1)", 'ulimit -v 1000000; "$PYTHON" -c "$PROGRAM"')
+  assert done.returncode == 2 and done.stderr.count("\n") == 1
+  assert done.stderr.startswith("error: the limit of virtual memory is 1000000 kB (ulimit -v)")
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX"])
+def test_file_names_are_utf8_in_every_locale(locale, tmp_path):
+  name = tmp_path / "猫.txt"
+  name.write_text("ü", encoding="utf-8")
+  main = "print(ascii(open(argv[1]).read()), ascii(argv[1]), 'ü')"
+  shell = '"$PYTHON" -c "$PROGRAM" "$1"'
+  strict = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": locale}
+  done = run(main.replace("ü'", "\\xfc'"), shell, "bash", str(name), **strict)
+  assert done.returncode == 0, done.stderr
+  assert "'\\xfc'" in done.stdout and "\\u732b.txt" in done.stdout
+
+
+def test_memory_errors_are_one_line():
+  done = run("raise MemoryError('99 GiB')", '"$PYTHON" -c "$PROGRAM"')
+  assert done.returncode == 2 and done.stderr.startswith("error: out of memory (99 GiB).")

@@ -1,0 +1,51 @@
+"""A disk that fills up during an export: one paragraph, and nothing half-written is left."""
+
+import contextlib
+import resource
+import signal
+
+import pytest
+import tensorflow as tf
+from official.core import task_factory
+
+from sasa_tf.errors import UserError
+from sasa_tf.serving.export import export_model
+from tests.training import tiny_run
+
+
+@contextlib.contextmanager
+def limited_file_size(limit):
+  """Like a quota: a file cannot be larger."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  params = tiny_run.params("unused")
+  model = task_factory.get_task(params.task).build_model()
+  path = tmp_path_factory.mktemp("run") / "ckpt"
+  return params, tf.train.Checkpoint(model=model).write(str(path))
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 17], ids=["nothing", "variables"])
+def test_full_disk_leaves_nothing(trained, limit, tmp_path):
+  params, checkpoint = trained
+  export = lambda **options: export_model(  # noqa: E731
+    params,
+    checkpoint_path=checkpoint,
+    export_dir=str(tmp_path / "saved_model"),
+    class_names=[f"digit {label}" for label in range(10)],
+    **options,
+  )
+  with limited_file_size(limit), pytest.raises(UserError) as caught:
+    export()
+  message = str(caught.value)
+  assert "cannot be written" in message and "Free disk space" in message and "\n" not in message
+  assert list(tmp_path.iterdir()) == []
