@@ -84,6 +84,7 @@ def local_attention_2d(
   "reference" are. There and in the CPU kernels of "fused", a NaN in a key or value makes exactly
   the outputs of the queries NaN whose window holds it. "blocked" and the CUDA kernels multiply
   whole tiles, so it may reach the other queries of the tile.
+  One exception: with border="mask", "blocked" may hide an infinite entry of a position table.
 
   Args:
     query: [B, H, W, N, D].

@@ -6,7 +6,7 @@ import pytest
 
 from sasa_tf import registry_imports  # noqa: F401
 from tests.fuzz import __main__ as program
-from tests.fuzz import workers
+from tests.fuzz import faulty_work, workers
 
 
 @pytest.mark.parametrize("kind", workers.KINDS)
@@ -25,18 +25,8 @@ def test_failures_are_reported_with_the_seed(monkeypatch):
   assert workers.run_problem("records", 7).startswith("AssertionError: wrong for 7 (")
 
 
-def _crash_or_hang(kind, connection):
-  connection.send(None)
-  import os
-  import time
-
-  if connection.recv() == 1:
-    os.abort()
-  time.sleep(60)
-
-
 def test_crashes_and_hangs_are_failures(monkeypatch):
-  monkeypatch.setattr(workers, "_work", _crash_or_hang)
+  monkeypatch.setattr(workers, "_work", faulty_work.crash_or_hang)
   monkeypatch.setattr(workers, "PROBLEM_SECONDS", 0.5)
   worker = workers.Worker("records")
   assert worker.run(1) == "the process ended with status -6"
