@@ -134,12 +134,13 @@ def test_other_files_are_not_replaced(tmp_path):
 def test_report_replaces_its_section_of_a_document(tmp_path):
   pytest.importorskip("matplotlib")
   document = tmp_path / "d.md"
-  document.write_text(f"# Title\n\n{page.BEGIN}\nold\n{page.END}\n\nEnd.\n")
+  title = f"# The text between `{page.BEGIN}` and `{page.END}` is replaced\n"
+  document.write_text(f"{title}\n{page.BEGIN}\nold\n{page.END}\n\nEnd.\n")
   for _ in range(2):
     files = page.check_report(str(document), overwrite=False)
     page.write_report(summarize(example()), files)
   text = document.read_text()
-  assert text.startswith("# Title\n") and text.endswith("\n\nEnd.\n") and "old" not in text
+  assert text.startswith(title) and text.endswith("\n\nEnd.\n") and "old" not in text
   assert text.count("## Results of the study s") == 1
 
 

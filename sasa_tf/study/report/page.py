@@ -20,7 +20,8 @@ from sasa_tf.study.report.summary import StudySummary
 
 # The part of a Markdown document that a report replaces, if the document has it.
 BEGIN, END = "<!-- study-report -->", "<!-- /study-report -->"
-_MARKED = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+# Lines of their own: text may mention the marks.
+_MARKED = re.compile(f"^{re.escape(BEGIN)}$.*?^{re.escape(END)}$", re.DOTALL | re.MULTILINE)
 
 _FINDINGS = "Findings of the paper"
 # Text below the table of a section.
