@@ -41,7 +41,9 @@ PACKAGES = {
   ),
   "registry_imports": Package({"builders", "configs", "extras", "tasks"}, {"official"}),
   "data": Package(
-    {"errors", "extras", "outputs", "reporting"}, {"PIL", "numpy", "sklearn", "tensorflow"}
+    # google.protobuf comes with TensorFlow.
+    {"errors", "extras", "outputs", "reporting"},
+    {"PIL", "google", "numpy", "sklearn", "tensorflow"},
   ),
   "training": Package(
     {

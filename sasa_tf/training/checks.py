@@ -11,6 +11,7 @@ import tensorflow as tf
 from official.core import config_definitions
 from official.vision.configs.retinanet import DataConfig as DetectionData
 
+from sasa_tf.data.integrity import raw_records
 from sasa_tf.data.integrity.record_labels import check_labels
 from sasa_tf.data.labels import read_labels
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
@@ -87,21 +88,10 @@ def _check_tfrecords(name: str, data: config_definitions.DataConfig, converters:
         "Wait until it ends, or run `python -m sasa_tf.bin.make_tfrecords` again, which completes "
         "it."
       )
-  if not _has_record(files, COMPRESSIONS[data.file_type]):
+  if all(raw_records.is_empty(file, COMPRESSIONS[data.file_type]) for file in files):
     raise UserError(
       f"{name}={input_path}: the {len(files)} files have no records. Write them again."
     )
-
-
-def _has_record(files: list[str], compression: str) -> bool:
-  """Returns whether a file has a record, or what is to be reported as a corrupt one."""
-  for file in files:
-    try:
-      if any(True for _ in tf.data.TFRecordDataset(file, compression).take(1)):
-        return True
-    except tf.errors.OpError:
-      return True
-  return False
 
 
 def check_model_dir(

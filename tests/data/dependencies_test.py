@@ -15,7 +15,7 @@ ALLOWED = {
   "conversion_report": {"images", "tfrecord"},
   "images": {"errors"},
   "tfrecord": {"errors", "images", "inputs", "labels"},
-  "integrity": {"inputs", "tfrecord"},
+  "integrity": {"errors", "images", "inputs", "tfrecord"},
   "classification": {"errors", "images", "inputs", "labels", "preview_images", "tfrecord"},
   "detection": {"errors", "images", "inputs", "labels", "preview_images", "tfrecord"},
 }

@@ -1,11 +1,12 @@
 """labels.txt that does not belong to the records is noticed."""
 
-import re
+import pathlib
 
 import pytest
 import tensorflow as tf
 
 from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.integrity import raw_records
 from sasa_tf.data.integrity.record_labels import check_labels
 
 NAMES = ("cat", "dog", "owl")
@@ -56,12 +57,32 @@ def test_truncated_file_is_not_compared(tmp_path):
 
 
 def test_a_sample_of_many_files_is_read(tmp_path, monkeypatch):
-  opened = []
-  dataset = tf.data.TFRecordDataset
+  opened, read = [], raw_records.read
   monkeypatch.setattr(
-    tf.data, "TFRecordDataset", lambda file, *rest: opened.append(file) or dataset(file, *rest)
+    raw_records, "read", lambda file, *rest: opened.append(file) or read(file, *rest)
   )
   files = [write(tmp_path / f"{i:03d}", [record([0], ["cat"])]) for i in range(33)]
   check_labels("labels.txt", NAMES, files)
-  assert 5 <= len(opened) <= 8 and len(set(opened)) == len(opened)
-  assert all(re.search(r"/\d{3}$", file) for file in opened)
+  assert 5 <= len(opened) <= 8 and set(opened) <= set(files)
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+def test_records_are_read_as_tensorflow_does(tmp_path, compression):
+  contents = [b"", b"a", bytes(range(256)) * 9]
+  path = write(tmp_path / "a", contents, compression)
+  dataset = tf.data.TFRecordDataset(path, compression)
+  assert list(raw_records.read(path, compression)) == contents == list(dataset.as_numpy_iterator())
+  assert not raw_records.is_empty(path, compression)
+  assert raw_records.is_empty(write(tmp_path / "b", [], compression), compression)
+
+
+@pytest.mark.parametrize("compression", ["", "GZIP"])
+def test_corrupt_files_end_without_an_error(tmp_path, compression):
+  path = tmp_path / "a"
+  records = [b"first", b"second" * 99]
+  whole = pathlib.Path(write(path, records, compression)).read_bytes()
+  for content in [whole[:-9], whole[:20], b"text, not a record", b"\xff" * 40]:
+    path.write_bytes(content)
+    found = list(raw_records.read(str(path), compression))
+    assert found == records[: len(found)]
+    assert not raw_records.is_empty(str(path), compression)

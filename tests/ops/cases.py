@@ -49,7 +49,8 @@ CASES = {
 # One full block, blocks with halo and padding, and dilation; slow tests run on these alone.
 FEW = ("wide-zero", "primes-mask", "single_block_one_axis-zero", "dilated-mask")
 
-TOLERANCE = {tf.float64: 1e-10, tf.float32: 1e-5, tf.float16: 4e-3, tf.bfloat16: 2e-2}
+# XLA rounds products to the element type on some CPUs: an error of the type's precision in dP.
+TOLERANCE = {tf.float64: 1e-10, tf.float32: 1e-5, tf.float16: 5e-3, tf.bfloat16: 3e-2}
 
 
 def most_precise_dtype(implementation: str) -> tf.DType:

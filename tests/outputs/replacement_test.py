@@ -73,6 +73,7 @@ def test_failing_rename_restores_the_old_directory(tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
+ROOT = pathlib.Path(__file__).parents[2]
 KILLED = """
 import os, pathlib, signal, sys
 from sasa_tf.outputs.replacement import replace_directory
@@ -93,13 +94,11 @@ with replace_directory(pathlib.Path(sys.argv[1], "a"), LAYOUT) as path:
 
 def test_next_run_recovers_from_a_kill_before_any_change(tmp_path):
   """One process per change: creations of directories, both renames, and the removal of the old."""
-  program = tmp_path / "killed.py"
-  program.write_text(KILLED)
   seen = set()
   for change in range(20):
     path = tmp_path / str(change)
     write(path / "a", "old")
-    status = subprocess.run([sys.executable, program, path, str(change)]).returncode
+    status = subprocess.run([sys.executable, "-c", KILLED, path, str(change)], cwd=ROOT).returncode
     if status == 0:
       break
     assert status == -signal.SIGKILL

@@ -1,16 +1,13 @@
 """tf.train.Examples of labelled images, as Model Garden's classification decoder parses them."""
 
 from sasa_tf.data.errors import BrokenImageError
-from sasa_tf.data.images.options import ImageOptions
+from sasa_tf.data.images.options import MIN_CLASSIFIED_SIDE, ImageOptions
 from sasa_tf.data.tfrecord.image_example import (
   EncodedExample,
   image_features,
   load_image,
   serialize,
 )
-
-# The evaluation of a classifier crops 7/8 of the shorter side: of one pixel, nothing.
-MIN_SIDE = 2
 
 
 def classification_example(
@@ -37,10 +34,10 @@ def classification_example(
     BrokenImageError: if training could not decode the image, or a side has one pixel.
   """
   image = load_image(encoded, options)
-  if min(image.height, image.width) < MIN_SIDE:
+  if min(image.height, image.width) < MIN_CLASSIFIED_SIDE:
     raise BrokenImageError(
       f"{image.width:,} x {image.height:,} pixels: the center crop of the evaluation is empty. "
-      f"Expected at least {MIN_SIDE} pixels per side"
+      f"Expected at least {MIN_CLASSIFIED_SIDE} pixels per side"
     )
   features = image_features(image, filename)
   features["image/class/label"] = [label]

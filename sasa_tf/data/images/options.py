@@ -7,6 +7,8 @@ from typing import NamedTuple
 from sasa_tf.data.errors import DatasetError
 
 MAX_PIXELS = 100_000_000  # 300 MB decoded
+# The evaluation of a classifier crops 7/8 of the shorter side: of one pixel, nothing.
+MIN_CLASSIFIED_SIDE = 2
 
 
 class ImageOptions(NamedTuple):

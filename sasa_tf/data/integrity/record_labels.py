@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-
-import tensorflow as tf
 
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.inputs.values import shown
-from sasa_tf.data.integrity.parse_errors import PARSE_ERRORS
+from sasa_tf.data.integrity import raw_records
 
 # A sample, because the check runs before every training. Records are shuffled when they are
 # written, so the sample holds most classes.
 _MAX_FILES, _MAX_RECORDS = 8, 1024
-_PREFIXES = ("image/class", "image/object/class")
-_FEATURES = {
-  f"{prefix}/{name}": tf.io.RaggedFeature(dtype)
-  for prefix in _PREFIXES
-  for name, dtype in (("label", tf.int64), ("text", tf.string))
-}
 
 
 def check_labels(
@@ -48,17 +41,15 @@ def check_labels(
 
 def _named_classes(file: str, compression: str, limit: int) -> Iterator[tuple[int, str]]:
   """Yields (label, class name) of the first records of a file, each once."""
-  batches = tf.data.TFRecordDataset(file, compression).take(limit).batch(limit)
-  try:
-    parsed = [tf.io.parse_example(batch, _FEATURES) for batch in batches]
-  except PARSE_ERRORS:
-    return  # corrupt: reported when the records are read for training
-  for features in parsed:
-    for prefix in _PREFIXES:
-      numbers, names = features[f"{prefix}/label"], features[f"{prefix}/text"]
-      if numbers.row_splits.numpy().tolist() == names.row_splits.numpy().tolist():
-        pairs = zip(
-          numbers.flat_values.numpy().tolist(), names.flat_values.numpy().tolist(), strict=True
-        )
-        for number, name in dict.fromkeys(pairs):
-          yield number, name.decode("utf-8", "backslashreplace")
+  pairs: dict[tuple[int, bytes], None] = {}
+  for record in itertools.islice(raw_records.read(file, compression), limit):
+    example = raw_records.parse(record)
+    features = example.features.feature if example else {}
+    for prefix in ("image/class", "image/object/class"):
+      if f"{prefix}/label" in features and f"{prefix}/text" in features:
+        numbers = features[f"{prefix}/label"].int64_list.value
+        names = features[f"{prefix}/text"].bytes_list.value
+        if len(numbers) == len(names):
+          pairs.update(dict.fromkeys(zip(numbers, names, strict=True)))
+  for number, name in pairs:
+    yield number, name.decode("utf-8", "backslashreplace")

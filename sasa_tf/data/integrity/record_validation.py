@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from sasa_tf.data.classification.examples import MIN_SIDE
+from sasa_tf.data.images.options import MIN_CLASSIFIED_SIDE
 from sasa_tf.data.inputs.values import one_line
 from sasa_tf.data.integrity.parse_errors import PARSE_ERRORS, message_of
 
@@ -81,10 +81,10 @@ def _image_problem(encoded: bytes, schema: RecordSchema) -> str | None:
       f"{error.message.splitlines()[0]}"
     )
   height, width = image.shape[:2]
-  if schema.box_key is None and min(height, width) < MIN_SIDE:
+  if schema.box_key is None and min(height, width) < MIN_CLASSIFIED_SIDE:
     return (
       f"{schema.image_key}, {width} x {height} pixels, is not an image that can be cropped: "
-      f"expected at least {MIN_SIDE} pixels per side"
+      f"expected at least {MIN_CLASSIFIED_SIDE} pixels per side"
     )
   return None
 
