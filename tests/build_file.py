@@ -5,10 +5,11 @@ import pathlib
 
 
 class BuildFile:
-  """The libraries and tests of a BUILD file.
+  """The libraries, programs and tests of a BUILD file.
 
   Attributes:
     libraries: {name: (paths of its sources, its deps)}.
+    programs: names of the programs, in a list.
     tests: paths of the files that have a test target.
     test_packages: {directory of tests: packages that its targets depend on}.
   """
@@ -16,6 +17,7 @@ class BuildFile:
   def __init__(self, text: str, root: pathlib.Path):
     self._root = root
     self.libraries = {}
+    self.programs = []
     self.tests = set()
     self.test_packages = {}
     for statement in ast.parse(text).body:
@@ -24,6 +26,9 @@ class BuildFile:
         self.test_packages = ast.literal_eval(value)
       elif isinstance(value, ast.ListComp) and value.elt.func.id == "py_test":
         self.tests = self._files(value.generators[0].iter)
+      elif isinstance(value, ast.ListComp) and value.elt.func.id == "py_binary":
+        files = self._files(value.generators[0].iter)
+        self.programs += sorted(pathlib.PurePosixPath(file).stem for file in files)
       elif isinstance(value, ast.Call) and value.func.id == "py_library":
         arguments = {keyword.arg: keyword.value for keyword in value.keywords}
         deps = ast.literal_eval(arguments["deps"]) if "deps" in arguments else []

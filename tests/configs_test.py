@@ -184,7 +184,7 @@ def test_files_named_in_messages_and_docstrings_exist():
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_rows_of_studies_load(name):
-  from sasa_tf.study.study_file import read_study
+  from sasa_tf.studies.study_file import read_study
 
   models = {}
   for row in read_study(ROOT / name).rows:

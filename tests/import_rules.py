@@ -62,7 +62,7 @@ PACKAGES = {
     {"absl", "official", "orbit", "tensorflow", "tf_keras", "yaml"},
   ),
   # No TensorFlow: the study's own process must not use the GPUs of its trainings.
-  "study": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "scipy", "yaml"}),
+  "studies": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "scipy", "yaml"}),
   "serving": Package(
     {"builders", "compat", "configs", "data", "errors", "extras", "ops", "outputs", "reporting"},
     {"PIL", "matplotlib", "numpy", "official", "tensorflow", "tf_keras"},
@@ -126,7 +126,7 @@ PACKAGES = {
       "registry_imports",
       "reporting",
       "serving",
-      "study",
+      "studies",
       "tasks",
       "tf_keras",
       "training",

@@ -1,5 +1,6 @@
 """Imports go one way, and BUILD has the same dependencies."""
 
+import ast
 import json
 import pathlib
 import re
@@ -73,6 +74,17 @@ def test_every_test_file_has_a_target():
   assert "tests/imports_test.py" in files
   assert files == BUILD.tests
   assert {str(pathlib.PurePosixPath(path).parent) for path in files} <= set(BUILD.test_packages)
+
+
+def test_programs_of_build_are_those_of_setup_and_no_library_has_their_name():
+  setup = (ROOT / "setup.py").read_text()
+  assigned = {
+    statement.targets[0].id: statement.value
+    for statement in ast.parse(setup).body
+    if isinstance(statement, ast.Assign)
+  }
+  assert BUILD.programs == sorted(ast.literal_eval(assigned["PROGRAMS"]))
+  assert not set(BUILD.programs) & set(BUILD.libraries)
 
 
 def unreachable_packages(path, source, build=BUILD):
@@ -242,6 +254,7 @@ py_library(name = "layers", srcs = glob(["sasa_tf/**/*.py"], exclude = ["sasa_tf
 py_library(name = "sasa_tf", srcs = [])
 TESTS = {"tests/ops": ["ops"]}
 [py_test(name = path) for path in glob(["tests/*_test.py"])]
+[py_binary(name = path) for path in glob(["sasa_tf/ops/*.py"])]
 """,
     tmp_path,
   )
@@ -249,4 +262,5 @@ TESTS = {"tests/ops": ["ops"]}
   assert build.libraries["ops"][0] == {"sasa_tf/ops/a.py"}
   assert build.libraries["layers"][0] == {"sasa_tf/layers/a.py"}
   assert build.tests == set()
+  assert build.programs == ["a", "b"]
   assert build.reachable(build.test_packages["tests/ops"]) == {"ops", "layers", "sasa_tf"}

@@ -66,10 +66,10 @@ def _run_study() -> int:
   program.require("official", "tf_keras")
 
   from sasa_tf.outputs.config_files import find_config_file
-  from sasa_tf.study import gpus
-  from sasa_tf.study.program import StudyProgram, plan_runs
-  from sasa_tf.study.runs import train_command
-  from sasa_tf.study.study_file import read_study
+  from sasa_tf.studies import gpus
+  from sasa_tf.studies.program import StudyProgram, plan_runs
+  from sasa_tf.studies.runs import train_command
+  from sasa_tf.studies.study_file import read_study
 
   if not FLAGS.output:
     raise UserError("--study needs --output, the directory for the runs.")
@@ -108,7 +108,7 @@ def main(argv: list[str]) -> None:
     raise UserError("expected --study to run, or --report to write; received neither.")
   files = None
   if FLAGS.report:
-    from sasa_tf.study.report.page import check_report
+    from sasa_tf.studies.report.page import check_report
 
     files = check_report(FLAGS.report, FLAGS.overwrite)
   failed = _run_study() if FLAGS.study else 0
@@ -119,10 +119,10 @@ def main(argv: list[str]) -> None:
 
 
 def _write_report(files) -> None:
-  from sasa_tf.study.records import read_results
-  from sasa_tf.study.report.page import write_report
-  from sasa_tf.study.report.summary import summarize
-  from sasa_tf.study.runs import RESULTS_FILE
+  from sasa_tf.studies.records import read_results
+  from sasa_tf.studies.report.page import write_report
+  from sasa_tf.studies.report.summary import summarize
+  from sasa_tf.studies.runs import RESULTS_FILE
 
   results = FLAGS.results or ([f"{FLAGS.output}/{RESULTS_FILE}"] if FLAGS.output else [])
   if not results:

@@ -3,8 +3,8 @@
 import pytest
 
 from sasa_tf.errors import UserError
-from sasa_tf.study.study_file import read_study
-from tests.study.stub_study import write_study
+from sasa_tf.studies.study_file import read_study
+from tests.studies.stub_study import write_study
 
 
 def test_rows_inherit_and_override(tmp_path):

@@ -14,9 +14,9 @@ from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import check_file
 from sasa_tf.outputs.replacement import replace_file
 from sasa_tf.reporting import Table
-from sasa_tf.study.report import tables
-from sasa_tf.study.report.statistics import VERDICTS
-from sasa_tf.study.report.summary import StudySummary
+from sasa_tf.studies.report import tables
+from sasa_tf.studies.report.statistics import VERDICTS
+from sasa_tf.studies.report.summary import StudySummary
 
 # The part of a Markdown document that a report replaces, if the document has it.
 BEGIN, END = "<!-- study-report -->", "<!-- /study-report -->"
@@ -72,7 +72,7 @@ def write_report(summary: StudySummary, files: Mapping[str, pathlib.Path]) -> No
     summary: the results.
     files: from `check_report`.
   """
-  from sasa_tf.study.report.plots import make_plots
+  from sasa_tf.studies.report.plots import make_plots
 
   plots = {}
   for name, plot in make_plots(summary).items():

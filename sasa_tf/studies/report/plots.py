@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib import figure
 
-from sasa_tf.study.report.summary import RowSummary, StudySummary
-from sasa_tf.study.report.tables import row_label
+from sasa_tf.studies.report.summary import RowSummary, StudySummary
+from sasa_tf.studies.report.tables import row_label
 
 # Wong's palette, which is safe for color blindness.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")

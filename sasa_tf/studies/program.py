@@ -13,11 +13,11 @@ from typing import Any
 from sasa_tf.errors import PreemptedError, UserError
 from sasa_tf.outputs.json_lines import check_json_lines
 from sasa_tf.reporting import ProgressBar, format_metrics
-from sasa_tf.study import gpus, records, runs
-from sasa_tf.study.gpus import Gpu
-from sasa_tf.study.runs import RESULTS_FILE, Commands, Run
-from sasa_tf.study.scheduler import Job, Outcome, Scheduler
-from sasa_tf.study.study_file import Study
+from sasa_tf.studies import gpus, records, runs
+from sasa_tf.studies.gpus import Gpu
+from sasa_tf.studies.runs import RESULTS_FILE, Commands, Run
+from sasa_tf.studies.scheduler import Job, Outcome, Scheduler
+from sasa_tf.studies.study_file import Study
 
 _STATUS_SECONDS = 10.0
 

@@ -10,10 +10,10 @@ import time
 import pytest
 
 from sasa_tf.errors import PreemptedError, UserError
-from sasa_tf.study import scheduler
-from sasa_tf.study.locks import lock_file
-from tests.study import stub_study
-from tests.study.stub_study import GPUS, by_run, make_program, results
+from sasa_tf.studies import scheduler
+from sasa_tf.studies.locks import lock_file
+from tests.studies import stub_study
+from tests.studies.stub_study import GPUS, by_run, make_program, results
 
 
 def test_finished_runs_are_recorded_and_not_repeated(tmp_path):

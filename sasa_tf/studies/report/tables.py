@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from sasa_tf.reporting import Column, Table
-from sasa_tf.study.report.statistics import Comparison, compare, verdict
-from sasa_tf.study.report.summary import RowSummary, StudySummary
+from sasa_tf.studies.report.statistics import Comparison, compare, verdict
+from sasa_tf.studies.report.summary import RowSummary, StudySummary
 
 
 def results_table(summary: StudySummary) -> Table:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import IO
 
 from sasa_tf.errors import PreemptedError
-from sasa_tf.study import gpus
-from sasa_tf.study.gpus import Gpu
-from sasa_tf.study.locks import lock_file
+from sasa_tf.studies import gpus
+from sasa_tf.studies.gpus import Gpu
+from sasa_tf.studies.locks import lock_file
 
 POLL_SECONDS = 0.2
 GPU_CHECK_SECONDS = 30.0

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sasa_tf.errors import UserError
-from sasa_tf.study.records import FINISHED
-from sasa_tf.study.report.statistics import Comparison, compare, spread
+from sasa_tf.studies.records import FINISHED
+from sasa_tf.studies.report.statistics import Comparison, compare, spread
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ import sys
 
 import yaml
 
-from sasa_tf.study.gpus import Gpu
-from sasa_tf.study.program import StudyProgram, plan_runs
-from sasa_tf.study.study_file import read_study
+from sasa_tf.studies.gpus import Gpu
+from sasa_tf.studies.program import StudyProgram, plan_runs
+from sasa_tf.studies.study_file import read_study
 
 STUB = pathlib.Path(__file__).parent / "stub_train.py"
 GPUS = [Gpu("GPU-0", "GPU 0"), Gpu("GPU-1", "GPU 1")]

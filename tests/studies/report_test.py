@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sasa_tf.errors import UserError
-from sasa_tf.study.records import read_results
-from sasa_tf.study.report import page, statistics
-from sasa_tf.study.report.summary import summarize
+from sasa_tf.studies.records import read_results
+from sasa_tf.studies.report import page, statistics
+from sasa_tf.studies.report.summary import summarize
 
 
 def record(row, seed, value, *, position=0, status="finished", **report):

@@ -12,7 +12,7 @@ from sasa_tf.errors import UserError
 from sasa_tf.outputs import provenance
 from sasa_tf.outputs.json_lines import append_json_lines
 from sasa_tf.outputs.run_log import RunLogSummary
-from sasa_tf.study.runs import Run
+from sasa_tf.studies.runs import Run
 
 FINISHED, FAILED = "finished", "failed"
 

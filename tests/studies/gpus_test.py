@@ -5,7 +5,7 @@ import os
 import pytest
 
 from sasa_tf.errors import UserError
-from sasa_tf.study import gpus
+from sasa_tf.studies import gpus
 
 
 @pytest.fixture

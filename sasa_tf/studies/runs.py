@@ -14,7 +14,7 @@ import yaml
 
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.run_log import RunLogSummary, read_run_log
-from sasa_tf.study.study_file import Row, Study, merge
+from sasa_tf.studies.study_file import Row, Study, merge
 
 RESULTS_FILE = "results.jsonl"
 _OVERRIDES_FILE = "overrides.yaml"
