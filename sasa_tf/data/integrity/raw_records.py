@@ -6,10 +6,12 @@ not happen before a strategy for several workers is created.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -17,6 +19,8 @@ from google.protobuf.message import DecodeError
 # A record: length (8 bytes), checksum of the length (4), data, checksum of the data (4).
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 4
 _MAX_RECORD_BYTES = 1 << 30
+# Reading a corrupt or truncated file.
+_READ_ERRORS = (EOFError, OSError, zlib.error, tf.errors.OpError)
 
 
 def read(file: str, compression: str = "") -> Iterator[bytes]:
@@ -28,28 +32,23 @@ def read(file: str, compression: str = "") -> Iterator[bytes]:
     file: path of the file.
     compression: "" or "GZIP".
   """
-  with tf.io.gfile.GFile(file, "rb") as raw:
-    content = gzip.GzipFile(fileobj=raw) if compression else raw
-    try:
-      while len(header := content.read(_LENGTH_BYTES + _CHECKSUM_BYTES)) > _LENGTH_BYTES:
-        (length,) = struct.unpack_from("<Q", header)
-        if length > _MAX_RECORD_BYTES:
-          return
-        data = content.read(length + _CHECKSUM_BYTES)
-        if len(data) < length + _CHECKSUM_BYTES:
-          return
-        yield data[:length]
-    except (EOFError, OSError, zlib.error, tf.errors.OpError):  # corrupt or truncated
-      return
+  with _open(file, compression) as content, contextlib.suppress(*_READ_ERRORS):
+    while len(header := content.read(_LENGTH_BYTES + _CHECKSUM_BYTES)) > _LENGTH_BYTES:
+      (length,) = struct.unpack_from("<Q", header)
+      if length > _MAX_RECORD_BYTES:
+        return
+      data = content.read(length + _CHECKSUM_BYTES)
+      if len(data) < length + _CHECKSUM_BYTES:
+        return
+      yield data[:length]
 
 
 def is_empty(file: str, compression: str = "") -> bool:
   """Returns whether a file has neither a record nor bytes of a corrupt one."""
-  with tf.io.gfile.GFile(file, "rb") as raw:
-    content = gzip.GzipFile(fileobj=raw) if compression else raw
+  with _open(file, compression) as content:
     try:
       return not content.read(1)
-    except (EOFError, OSError, zlib.error, tf.errors.OpError):  # corrupt
+    except _READ_ERRORS:
       return False
 
 
@@ -59,3 +58,10 @@ def parse(record: bytes) -> tf.train.Example | None:
     return tf.train.Example.FromString(record)
   except DecodeError:
     return None
+
+
+@contextlib.contextmanager
+def _open(file: str, compression: str) -> Iterator[Any]:
+  """Opens the decompressed content of a file."""
+  with tf.io.gfile.GFile(file, "rb") as raw:
+    yield gzip.GzipFile(fileobj=raw) if compression else raw
