@@ -10,7 +10,6 @@ After a kill between them, only the temporary names exist, and the next run rest
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import shutil
@@ -19,6 +18,7 @@ import sys
 from collections.abc import Iterator
 
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.file_locks import try_lock
 from sasa_tf.outputs.layout import DirectoryLayout
 
 
@@ -164,14 +164,10 @@ def _locked(path: pathlib.Path, flags: int, target: pathlib.Path) -> Iterator[in
   """Opens and locks what is being written; the system releases the lock even after a kill."""
   descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o666)
   try:
-    try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not try_lock(descriptor):
       raise UserError(
         f"another process is writing {target}. Wait until it ends, or choose another path."
-      ) from error
-    except OSError:
-      pass  # Some network file systems cannot lock.
+      )
     yield descriptor
   finally:
     os.close(descriptor)

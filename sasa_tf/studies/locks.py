@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import pathlib
 from typing import IO
+
+from sasa_tf.outputs.file_locks import try_lock
 
 
 def lock_file(path: pathlib.Path) -> IO[bytes] | None:
@@ -15,11 +16,7 @@ def lock_file(path: pathlib.Path) -> IO[bytes] | None:
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   file = path.open("ab")
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
+  if not try_lock(file):
     file.close()
     return None
-  except OSError:
-    pass  # Some network file systems cannot lock.
   return file
