@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
   if not images:
     raise UserError("expected paths of images after the flags; received none. See --help.")
 
-  from sasa_tf.serving import client
+  from sasa_tf.serving.clients import client
 
   if not FLAGS["verbosity"].present:
     # An exported model has no gradients, which makes TensorFlow warn when it is loaded.

@@ -15,10 +15,10 @@ from sasa_tf.errors import UserError
 from sasa_tf.modeling.builders.build_errors import model_errors
 from sasa_tf.ops import tracing_for_export
 from sasa_tf.outputs.replacement import replace_directory, replace_file
-from sasa_tf.serving.classification_module import ClassificationModule
-from sasa_tf.serving.detection_module import DetectionModule
 from sasa_tf.serving.export_paths import LABELS, SAVED_MODEL, ExportPaths, check_export_paths
 from sasa_tf.serving.litert import convert_to_litert
+from sasa_tf.serving.modules.classification_module import ClassificationModule
+from sasa_tf.serving.modules.detection_module import DetectionModule
 from sasa_tf.serving.saved_model import save
 
 SIGNATURES = ("image_tensor", "image_bytes", "tf_example")

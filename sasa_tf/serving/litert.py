@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from sasa_tf.errors import UserError
 from sasa_tf.ops import tracing_for_export
-from sasa_tf.serving.classification_module import ClassificationModule
-from sasa_tf.serving.detection_module import DetectionModule
+from sasa_tf.serving.modules.classification_module import ClassificationModule
+from sasa_tf.serving.modules.detection_module import DetectionModule
 from sasa_tf.serving.saved_model import save
 
 
@@ -19,7 +19,7 @@ def convert_to_litert(module: ClassificationModule | DetectionModule) -> bytes:
   The signature `serving_default` takes one image of the model's input size, `images` float32
   [1, H, W, 3], RGB with values from 0 to 255, and returns the outputs of the SavedModel. Detectors
   expect an image that was resized to fit and padded at the bottom and right with the color
-  `sasa_tf.serving.normalization.MEAN`. Their boxes are in pixels of this input.
+  `sasa_tf.serving.modules.normalization.MEAN`. Their boxes are in pixels of this input.
 
   Args:
     module: export module with restored weights.

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from sasa_tf.data.detection import coco
-from sasa_tf.serving import client, export
+from sasa_tf.serving import export
+from sasa_tf.serving.clients import client
 from sasa_tf.training import results
 from sasa_tf.training.run import run_experiment
 from tests.data import odd_data_sets as odd

@@ -160,9 +160,9 @@ def test_predict_prints_names_and_probabilities(exported, data):
 
 def test_serving_errors(exported, tmp_path):
   from sasa_tf.errors import UserError
-  from sasa_tf.serving.classification_client import classify
-  from sasa_tf.serving.client import predict_all
-  from sasa_tf.serving.encoded_image_model import EncodedImageModel
+  from sasa_tf.serving.clients.classification_client import classify
+  from sasa_tf.serving.clients.client import predict_all
+  from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
 
   with pytest.raises(UserError, match="is not a SavedModel"):
     EncodedImageModel(str(tmp_path))

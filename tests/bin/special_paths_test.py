@@ -4,7 +4,8 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving import client, export
+from sasa_tf.serving import export
+from sasa_tf.serving.clients import client
 from sasa_tf.training import results
 from sasa_tf.training.run import run_experiment
 from tests.training import tiny_run

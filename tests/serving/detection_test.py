@@ -9,12 +9,13 @@ import tensorflow as tf
 from sasa_tf.data.detection import annotated_images
 from sasa_tf.data.detection.boxes import AnnotatedImage
 from sasa_tf.errors import UserError
-from sasa_tf.serving import client, detection_client, export
-from sasa_tf.serving.detection_module import DetectionModule
-from sasa_tf.serving.encoded_image_model import EncodedImageModel
+from sasa_tf.serving import export
+from sasa_tf.serving.clients import client, detection_client
+from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
 from sasa_tf.serving.export import export_model
 from sasa_tf.serving.export_paths import check_export_paths
 from sasa_tf.serving.litert import convert_to_litert
+from sasa_tf.serving.modules.detection_module import DetectionModule
 from tests.data import exif_images
 from tests.serving.small_detector import NAMES, SIZE, build, params_of, random_images
 

@@ -14,8 +14,8 @@ from official.vision.serving import export_base
 from sasa_tf.data.images.orientation import decode_upright
 from sasa_tf.errors import UserError
 from sasa_tf.modeling.builders import build_retinanet
-from sasa_tf.serving.non_max_suppression import non_max_suppression
-from sasa_tf.serving.normalization import normalize
+from sasa_tf.serving.modules.non_max_suppression import non_max_suppression
+from sasa_tf.serving.modules.normalization import normalize
 
 Detections = Mapping[str, tf.Tensor]
 

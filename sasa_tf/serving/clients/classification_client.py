@@ -9,8 +9,8 @@ import numpy as np
 
 from sasa_tf.data.inputs.values import one_line
 from sasa_tf.reporting.display_width import padded
-from sasa_tf.serving.encoded_image_model import EncodedImageModel
-from sasa_tf.serving.unreadable_images import UnreadableImages
+from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
+from sasa_tf.serving.clients.unreadable_images import UnreadableImages
 
 
 class Prediction(NamedTuple):

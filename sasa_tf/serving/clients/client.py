@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import check_local_path
-from sasa_tf.serving.classification_client import classification_lines
-from sasa_tf.serving.encoded_image_model import EncodedImageModel
+from sasa_tf.serving.clients.classification_client import classification_lines
+from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
 
 TOP_K = 3
 SCORE_THRESHOLD = 0.5
@@ -42,7 +42,7 @@ def predict_all(
       raise UserError(
         f"--saved_model={saved_model} is a detector: --top_k is for classifiers. Remove the flag."
       )
-    from sasa_tf.serving.detection_client import detection_lines
+    from sasa_tf.serving.clients.detection_client import detection_lines
 
     threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
     yield from detection_lines(model, images, threshold, output)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sasa_tf.serving.label_font import legible_label
+from sasa_tf.serving.clients.label_font import legible_label
 
 # Images whose longer side is smaller are enlarged by an integer factor.
 _MIN_LONGER_SIDE = 640

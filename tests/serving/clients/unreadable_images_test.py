@@ -1,8 +1,8 @@
 import pytest
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving import classification_client
-from sasa_tf.serving.unreadable_images import UnreadableImageError, UnreadableImages
+from sasa_tf.serving.clients import classification_client
+from sasa_tf.serving.clients.unreadable_images import UnreadableImageError, UnreadableImages
 
 
 def test_other_images_come_first(monkeypatch):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sasa_tf.serving import drawing, label_font
+from sasa_tf.serving.clients import drawing, label_font
 
 from .labeled_boxes import LabeledBox, gray
 

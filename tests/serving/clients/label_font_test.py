@@ -9,7 +9,7 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image, ImageDraw
 
-from sasa_tf.serving import drawing, label_font
+from sasa_tf.serving.clients import drawing, label_font
 
 from .labeled_boxes import LabeledBox, gray
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from official.vision.modeling.layers import detection_generator
 
-from sasa_tf.serving.non_max_suppression import non_max_suppression
+from sasa_tf.serving.modules.non_max_suppression import non_max_suppression
 
 ANCHORS, CLASSES, SIZE = 400, 3, (48, 64)
 SETTINGS = {"score_threshold": 0.05, "iou_threshold": 0.5, "max_detections": 50}

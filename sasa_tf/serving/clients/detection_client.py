@@ -10,10 +10,10 @@ import tensorflow as tf
 from sasa_tf.data.images.orientation import decode_upright
 from sasa_tf.data.inputs.values import one_line
 from sasa_tf.reporting.display_width import display_width, padded
-from sasa_tf.serving.drawing import draw_detections
-from sasa_tf.serving.drawn_files import check_drawn_files, save_drawn
-from sasa_tf.serving.encoded_image_model import EncodedImageModel, read_file
-from sasa_tf.serving.unreadable_images import UnreadableImages
+from sasa_tf.serving.clients.drawing import draw_detections
+from sasa_tf.serving.clients.drawn_files import check_drawn_files, save_drawn
+from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel, read_file
+from sasa_tf.serving.clients.unreadable_images import UnreadableImages
 
 
 class Detection(NamedTuple):

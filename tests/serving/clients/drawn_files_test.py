@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving.drawn_files import check_drawn_files, save_drawn
+from sasa_tf.serving.clients.drawn_files import check_drawn_files, save_drawn
 
 
 def test_drawn_images_are_replaced(tmp_path):

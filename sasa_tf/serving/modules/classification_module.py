@@ -10,7 +10,7 @@ from official.vision.dataloaders import classification_input
 from official.vision.serving import image_classification
 
 from sasa_tf.data.images.orientation import decode_upright
-from sasa_tf.serving.normalization import normalize
+from sasa_tf.serving.modules.normalization import normalize
 
 
 class ClassificationModule(image_classification.ClassificationModule):

@@ -1,0 +1,1 @@
+"""Clients of exported models, which run them on image files."""

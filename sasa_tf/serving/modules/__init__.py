@@ -1,0 +1,1 @@
+"""Export modules: preprocessing, model and postprocessing as one graph."""
