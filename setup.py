@@ -18,6 +18,7 @@ PROGRAMS = (
   "tpu_check",
   "scaling",
   "study",
+  "doctor",
 )
 
 # Training, evaluation and export with TF Model Garden, and its data.
@@ -88,6 +89,7 @@ setuptools.setup(
   },
   entry_points={
     "console_scripts": [
+      "sasa=sasa_tf.commandline.__main__:run",
       "sasa-build-kernels=sasa_tf.native.build:main",
       *[f"sasa-{name.replace('_', '-')}=sasa_tf.bin.{name}:run" for name in PROGRAMS],
     ]

@@ -25,7 +25,7 @@ PACKAGES = {
   "outputs": Package({"errors"}, set()),
   "reporting": Package({"errors", "extras", "outputs"}, {"rich", "tqdm"}),
   "compat": Package({"errors"}, {"keras", "numpy", "official", "orbit", "tensorflow", "tf_keras"}),
-  "native": Package({"errors"}, {"tensorflow"}),
+  "native": Package({"compat", "errors"}, {"tensorflow"}),
   "ops": Package({"compat", "native"}, {"tensorflow"}),
   "layers": Package({"compat", "ops"}, {"tensorflow"}),  # no Keras: the bindings add it
   "modeling": Package({"compat", "layers"}, {"tensorflow"}),  # without builders
@@ -109,13 +109,18 @@ PACKAGES = {
     },
     {"keras", "matplotlib", "numpy", "official", "orbit", "rich", "tensorflow", "tf_keras", "tqdm"},
   ),
+  "commandline": Package({"errors"}, set()),  # it runs programs as `python -m` does
+  "diagnostics": Package({"ops"}, {"numpy", "tensorflow"}),
   "bin": Package(
     {
       "analysis",
       "benchmarks",
       "builders",
+      "commandline",
+      "compat",
       "configs",
       "data",
+      "diagnostics",
       "errors",
       "extras",
       "keras",

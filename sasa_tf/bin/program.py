@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import pathlib
 import signal
 import sys
 from collections.abc import Callable
@@ -12,11 +12,12 @@ from absl import app, flags, logging
 
 from sasa_tf import extras
 from sasa_tf.bin import process_setup
-from sasa_tf.errors import (
-  PreemptedError,
-  UserError,
-  WorkerLostError,
-)
+from sasa_tf.commandline.short_help import short_help
+from sasa_tf.compat import startup_messages
+from sasa_tf.errors import PreemptedError, UserError, WorkerLostError
+
+# Here, because programs import this module before those that import TensorFlow.
+startup_messages.silence(sys.argv)
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -25,10 +26,13 @@ def run(main: Callable[[list[str]], None]) -> None:
   The exit status is that of the error: 2 for `UserError`, and separate ones for preemption, the
   loss of a worker, SIGINT, and a reader of the output that is gone (as after `| head -1`).
   """
-  # Hides TensorFlow's messages about the CPU and missing GPUs by default.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
   process_setup.use_utf8_file_names()
   process_setup.open_standard_streams()
+
+  if "--helpshort" in sys.argv[1:]:
+    source = pathlib.Path(sys.modules[main.__module__].__file__ or "")
+    print(short_help(source, f"python -m sasa_tf.bin.{source.stem}"))
+    return
 
   def guarded(argv: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:

@@ -25,6 +25,10 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 
+from sasa_tf.compat import startup_messages
+
+startup_messages.silence()
+
 import tensorflow as tf
 
 from sasa_tf.errors import UserError

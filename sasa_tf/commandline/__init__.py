@@ -1,0 +1,1 @@
+"""The command line as a whole: commands, short help and shell completion. Imports no TensorFlow."""

@@ -1,0 +1,1 @@
+"""What `sasa doctor` reports: packages, the machine, compiled kernels and implementations."""
