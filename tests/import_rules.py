@@ -70,7 +70,10 @@ PACKAGES = {
   "analysis": Package(
     {
       "benchmarks",
+      "builders",
       "compat",
+      "configs",
+      "data",
       "errors",
       "extras",
       "keras",
@@ -78,8 +81,11 @@ PACKAGES = {
       "modeling",
       "ops",
       "outputs",
+      "registry_imports",
       "reporting",
+      "serving",
       "tf_keras",
+      "training",
     },
     {
       "jax",

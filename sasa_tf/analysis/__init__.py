@@ -1,9 +1,10 @@
-"""Cost of models in closed form, the paper's tables, and compilation for TPUs."""
+"""Cost of models, attention maps, the paper's tables, and compilation for TPUs."""
 
 from sasa_tf import extras
 
 extras.require_tensorflow_backend(__name__)
 
+from sasa_tf.analysis.attention import attention_maps, attention_rollout
 from sasa_tf.analysis.cost import (
   CONVENTIONS,
   Convention,
@@ -20,6 +21,8 @@ __all__ = [
   "LayerCost",
   "LayerOps",
   "ModelCost",
+  "attention_maps",
+  "attention_rollout",
   "cost_model",
   "layer_rule",
 ]

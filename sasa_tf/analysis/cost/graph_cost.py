@@ -15,6 +15,7 @@ from sasa_tf.analysis.cost.layer_ops import LayerOps, Shape, elements
 from sasa_tf.analysis.cost.model_cost import LayerCost, ModelCost
 from sasa_tf.analysis.cost.registry import find_rule
 from sasa_tf.analysis.cost.shapes import output_shapes
+from sasa_tf.analysis.model_parts import model_parts
 from sasa_tf.compat.keras import Call, Graph, graph_of
 
 # The paper's image size, for models without a fixed one.
@@ -60,7 +61,7 @@ def cost_model(
     TypeError: the argument is not a functional or built sequential model.
     ValueError: the model does not support the shape, or the convention or dtype is unknown.
   """
-  parts = _parts(model)
+  parts = model_parts(model)
   graphs = list(map(_require_graph, parts))
   if not isinstance(batch_size, int) or batch_size < 1:
     raise ValueError(f"batch_size must be a positive int; received {batch_size!r}.")
@@ -77,15 +78,6 @@ def cost_model(
     dtype=tf.as_dtype(dtype).name,
     layers=tuple(walker.layers),
   )
-
-
-def _parts(model: Any) -> list[Any]:
-  """Returns the parts of a detector in the order of execution, or the model itself."""
-  if graph_of(model) or not all(hasattr(model, part) for part in ("backbone", "decoder", "head")):
-    return [model]
-  # Model Garden wraps the head of this library.
-  head = getattr(model.head, "head", model.head)
-  return [part for part in (model.backbone, model.decoder, head) if part is not None]
 
 
 def _require_graph(model: Any) -> Graph:

@@ -41,7 +41,7 @@ class ClassificationModule(image_classification.ClassificationModule):
       tf_resize_method=data.tf_resize_method,
     ).parse_fn(is_training=False)
 
-  def _prepare(self, image: tf.Tensor) -> tf.Tensor:
+  def prepare(self, image: tf.Tensor) -> tf.Tensor:
     """Maps an image uint8 [H, W, 3] of any size to the model's input float32 [H, W, 3]."""
     prepared, _ = self._parse({self._image_key: image, self._label_key: 0})
     return prepared
@@ -58,7 +58,7 @@ class ClassificationModule(image_classification.ClassificationModule):
     # Decoding and resizing have no GPU kernels.
     with tf.device("cpu:0"):
       images = tf.map_fn(
-        lambda each: self._prepare(decode(each)),
+        lambda each: self.prepare(decode(each)),
         inputs,
         fn_output_signature=tf.TensorSpec([*self._input_image_size, 3], tf.float32),
         parallel_iterations=32,

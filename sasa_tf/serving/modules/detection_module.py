@@ -67,7 +67,7 @@ class DetectionModule(export_base.ExportModule):
       self.params.task.model,
     )
 
-  def _prepare(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+  def prepare(self, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Maps one image uint8 [H, W, 3] to the model's input, its scale (y, x) and size (H, W)."""
     size = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.constant(self._input_image_size, tf.float32) / size
@@ -151,7 +151,7 @@ class DetectionModule(export_base.ExportModule):
     # Decoding and resizing have no GPU kernels.
     with tf.device("cpu:0"):
       images, scales, sizes = tf.map_fn(
-        lambda each: self._prepare(decode(each)),
+        lambda each: self.prepare(decode(each)),
         inputs,
         fn_output_signature=(
           tf.TensorSpec([*self.prepared_size, 3]),

@@ -12,3 +12,8 @@ MEAN = preprocess_ops.MEAN_RGB
 def normalize(images: tf.Tensor) -> tf.Tensor:
   """Normalizes images float32 [..., 3] with values from 0 to 255 to zero mean and unit variance."""
   return (images - MEAN) / preprocess_ops.STDDEV_RGB
+
+
+def denormalize(images: tf.Tensor) -> tf.Tensor:
+  """Inverse of `normalize`."""
+  return images * preprocess_ops.STDDEV_RGB + MEAN

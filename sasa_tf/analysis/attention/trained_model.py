@@ -1,0 +1,170 @@
+"""Trained models from a model directory or a SavedModel, with the preprocessing of the evaluation.
+
+A SavedModel of `export_saved_model` holds the configuration (params.yaml) and the weights in the
+order of the model's variables, so that the Keras model is built again and its weights restored. The
+functions of the SavedModel do not expose the inputs of the attention layers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from sasa_tf import registry_imports  # noqa: F401
+from sasa_tf.compat.glob_free_paths import glob_free_path
+from sasa_tf.configs.retinanet import RetinaNetTask
+from sasa_tf.data import labels
+from sasa_tf.data.images.orientation import decode_upright
+from sasa_tf.errors import UserError
+from sasa_tf.modeling.builders.build_errors import model_errors
+from sasa_tf.serving.export_paths import LABELS
+from sasa_tf.serving.modules.classification_module import ClassificationModule
+from sasa_tf.serving.modules.detection_module import DetectionModule
+from sasa_tf.serving.modules.normalization import denormalize, normalize
+from sasa_tf.training import checks, experiment, results
+
+# The file of a SavedModel that only this library's export writes, and the weights.
+PARAMS_FILE = "params.yaml"
+VARIABLES = "variables/variables"
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedImage:
+  """An image file as the model sees it.
+
+  Attributes:
+    path: of the file.
+    pixels: uint8 [h, w, 3], the resized image, without the padding of detectors.
+    inputs: float32 [1, H, W, 3], the input of the model. The image is at its top left.
+  """
+
+  path: str
+  pixels: np.ndarray
+  inputs: tf.Tensor
+
+
+class TrainedModel:
+  """A trained classifier or detector.
+
+  Attributes:
+    model: the Keras model.
+    is_detector: whether it is a detector.
+    class_names: names by label, or None.
+  """
+
+  def __init__(self, params: Any, class_names: tuple[str, ...] | None):
+    """Builds the model of a configuration, with its initial weights."""
+    self.is_detector = isinstance(params.task, RetinaNetTask)
+    module_class = DetectionModule if self.is_detector else ClassificationModule
+    with model_errors(params.task.model):
+      self._module = module_class(
+        params,
+        batch_size=1,
+        input_image_size=list(params.task.model.input_size[:2]),
+        input_type="image_tensor",
+      )
+    self.model = self._module.model
+    self.class_names = class_names
+
+  @classmethod
+  def from_model_dir(cls, model_dir: str, checkpoint_path: str | None = None) -> TrainedModel:
+    """Restores the best checkpoint of a training, or the given one.
+
+    Raises:
+      UserError: the directory is not that of a training, or has no valid checkpoint.
+    """
+    params = experiment.load_trained_experiment(model_dir, None, mode="export")
+    checkpoint = results.find_checkpoint(checkpoint_path, model_dir, params)
+    try:
+      class_names = checks.read_class_names(params.task.train_data)
+    except UserError:  # the training data was moved
+      class_names = None
+    restored = cls(params, class_names)
+    status = tf.train.Checkpoint(model=restored.model).read(glob_free_path(checkpoint))
+    status.assert_existing_objects_matched().expect_partial()
+    return restored
+
+  @classmethod
+  def from_saved_model(cls, saved_model: str | os.PathLike) -> TrainedModel:
+    """Builds the model of a SavedModel and restores its weights.
+
+    Raises:
+      UserError: the directory is not a SavedModel that `export_saved_model` wrote.
+    """
+    path = pathlib.Path(saved_model)
+    missing = [
+      name
+      for name in ("saved_model.pb", PARAMS_FILE, f"{VARIABLES}.index")
+      if not (path / name).is_file()
+    ]
+    if missing:
+      raise UserError(
+        f"{path} is not a SavedModel of export_saved_model: it has no {missing[0]}. Attention maps "
+        "need the configuration and the weights of the model, which other SavedModels do not hold "
+        "in this form. Pass a SavedModel that `python -m sasa_tf.bin.export_saved_model` wrote."
+      )
+    config = checks.load_model_config(str(path / PARAMS_FILE))
+    name = "retinanet_sasa_coco" if "decoder" in config else "sasa_resnet_imagenet"
+    params = experiment.load_experiment(name, [str(path / PARAMS_FILE)], mode="export")
+    names = labels.read_labels(path / LABELS) if (path / LABELS).is_file() else None
+    restored = cls(params, names)
+    _restore_weights(restored.model, path)
+    return restored
+
+  @staticmethod
+  def normalize(images: Any) -> tf.Tensor:
+    """Returns the model's input for RGB images [B, H, W, 3] with values from 0 to 255."""
+    return normalize(tf.cast(tf.convert_to_tensor(images), tf.float32))
+
+  def read_image(self, path: str) -> PreparedImage:
+    """Reads an image file and preprocesses it as in the evaluation.
+
+    Raises:
+      UserError: the file cannot be read or decoded.
+    """
+    try:
+      decoded = decode_upright(tf.constant(pathlib.Path(path).read_bytes()))
+    except OSError as error:
+      raise UserError(f"{path}: {error.strerror}. Pass the path of an image file.") from error
+    except tf.errors.InvalidArgumentError as error:
+      raise UserError(
+        f"{path} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image."
+      ) from error
+    if not self.is_detector:
+      inputs = self._module.prepare(decoded)
+      size = inputs.shape[:2]
+    else:
+      inputs, scale, original = self._module.prepare(decoded)
+      size = tf.cast(tf.round(scale * original), tf.int32).numpy()
+    shown = denormalize(inputs)[: size[0], : size[1]]
+    pixels = tf.cast(tf.round(tf.clip_by_value(shown, 0, 255)), tf.uint8).numpy()
+    return PreparedImage(path, pixels, inputs[None])
+
+  def predict(self, image: PreparedImage) -> dict[str, np.ndarray]:
+    """Returns the outputs of the export module; boxes are in pixels of the model's input."""
+    outputs = self._module.serve_prepared(denormalize(image.inputs))
+    return {name: value[0].numpy() for name, value in outputs.items()}
+
+  def name_of(self, label: int) -> str:
+    """Returns the name of a class, or its number."""
+    return self.class_names[label] if self.class_names else str(label)
+
+
+def _restore_weights(model: Any, path: pathlib.Path) -> None:
+  """Restores the weights of a SavedModel, which are listed in the order of `model.variables`."""
+  try:
+    status = tf.train.Checkpoint(weights=model.variables).read(
+      glob_free_path(str(path / VARIABLES))
+    )
+    status.assert_existing_objects_matched().expect_partial()
+  except (AssertionError, ValueError, tf.errors.OpError) as error:
+    problem = " ".join(str(error).split())[:200]
+    raise UserError(
+      f"{path}: the weights in {VARIABLES} do not fit the model of {PARAMS_FILE}: {problem}. "
+      "Export the model again with this version of sasa_tf."
+    ) from error
