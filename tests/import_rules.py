@@ -65,7 +65,16 @@ PACKAGES = {
   "studies": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "scipy", "yaml"}),
   "serving": Package(
     {"builders", "compat", "configs", "data", "errors", "extras", "ops", "outputs", "reporting"},
-    {"PIL", "matplotlib", "numpy", "official", "tensorflow", "tf_keras"},
+    {
+      "PIL",
+      "ai_edge_litert",
+      "matplotlib",
+      "numpy",
+      "official",
+      "pycocotools",
+      "tensorflow",
+      "tf_keras",
+    },
   ),
   "analysis": Package(
     {

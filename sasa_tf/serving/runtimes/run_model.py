@@ -1,0 +1,73 @@
+"""Runs an exported model on arrays, in a process that cannot import sasa_tf.
+
+  python -I run_model.py ADAPTER.py MODEL REQUESTS.npz OUTPUTS.npz
+
+Each adapter beside this file loads the models of one format with that format's own runtime. It
+defines `Model(path)` with
+
+  version     name and version of the runtime
+  signatures  {name: fixed batch size, or None if it is dynamic}
+  run(signature, inputs) -> {output: array}
+
+REQUESTS.npz holds SIGNATURE/NUMBER -> inputs [B, ...]. OUTPUTS.npz gets SIGNATURE/NUMBER/OUTPUT ->
+array [B, ...], `version`, and `signatures`, the names of those that the model has. Strings are byte
+arrays whose elements end with a period, because NumPy strips zeros at the end.
+"""
+
+import importlib.util
+import sys
+
+import numpy as np
+
+
+def main(adapter_file, model_path, requests_file, outputs_file):
+  """Runs each request whose signature the model has."""
+  sys.modules["sasa_tf"] = None  # `import sasa_tf` raises ModuleNotFoundError
+  model = _load_adapter(adapter_file).Model(model_path)
+  outputs = {
+    "version": np.asarray(model.version),
+    "signatures": np.asarray(sorted(model.signatures), dtype=str),
+  }
+  with np.load(requests_file) as requests:
+    for key in requests.files:
+      signature = key.rpartition("/")[0]
+      if signature in model.signatures:
+        found = _run_in_batches(model, signature, _decoded(requests[key]))
+        outputs.update({f"{key}/{name}": _encoded(value) for name, value in found.items()})
+  np.savez(outputs_file, **outputs)
+
+
+def _load_adapter(path):
+  # By path: the directory must not be on sys.path, because its files have the runtimes' names.
+  spec = importlib.util.spec_from_file_location("adapter", path)
+  adapter = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(adapter)
+  return adapter
+
+
+def _run_in_batches(model, signature, inputs):
+  """Runs inputs of any number; a last batch below the fixed batch size is filled up."""
+  size = model.signatures[signature] or len(inputs)
+  filled = np.concatenate([inputs, np.repeat(inputs[-1:], -len(inputs) % size, axis=0)])
+  batches = [model.run(signature, filled[i : i + size]) for i in range(0, len(filled), size)]
+  return {
+    name: np.concatenate([np.asarray(batch[name]) for batch in batches])[: len(inputs)]
+    for name in batches[0]
+  }
+
+
+def _decoded(values):
+  if values.dtype.kind != "S":
+    return values
+  return np.array([value[:-1] for value in values.tolist()], dtype=object)
+
+
+def _encoded(values):
+  if values.dtype.kind != "O":
+    return values
+  flat = [value + b"." for value in values.reshape(-1).tolist()]
+  return np.array(flat, dtype=bytes).reshape(values.shape)
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])

@@ -1,0 +1,29 @@
+"""Runs SavedModels with TensorFlow."""
+
+import tensorflow as tf
+
+
+class Model:
+  """A SavedModel directory, see `run_model`."""
+
+  def __init__(self, path):
+    """Loads the model."""
+    self.version = f"TensorFlow {tf.__version__}"
+    self._model = tf.saved_model.load(path)  # owns the variables
+    self._functions = dict(self._model.signatures)
+    self.signatures = {name: _spec(each)[1].shape[0] for name, each in self._functions.items()}
+
+  def run(self, signature, inputs):
+    """Returns the outputs of a signature by name."""
+    function = self._functions[signature]
+    name, spec = _spec(function)
+    outputs = function(
+      **{name: tf.constant(inputs.tolist() if spec.dtype == tf.string else inputs)}
+    )
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _spec(function):
+  """Returns name and TensorSpec of the only input."""
+  ((name, spec),) = function.structured_input_signature[1].items()
+  return name, spec
