@@ -33,33 +33,33 @@ quickstart: env native ## train, evaluate, export and use an attention ResNet on
 	rm -rf $(QUICKSTART)/run
 	$(BIN)/python -m sasa_tf.bin.train --experiment=sasa_resnet_digits --mode=train_and_eval \
 	  --model_dir=$(QUICKSTART)/run --params_override="task.train_data.input_path=$(QUICKSTART)/data/train-*,task.validation_data.input_path=$(QUICKSTART)/data/validation-*"
-	$(BIN)/python -m sasa_tf.bin.export_saved_model --model_dir=$(QUICKSTART)/run \
-	  --export_dir=$(QUICKSTART)/run/saved_model
-	$(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/saved_model --top_k=2 \
+	$(BIN)/python -m sasa_tf.bin.export --model_dir=$(QUICKSTART)/run \
+	  --output_dir=$(QUICKSTART)/run/exported
+	$(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/exported/saved_model --top_k=2 \
 	  $(QUICKSTART)/data/preview_images/*.png
 	@echo
 	@echo "data             $(QUICKSTART)/data"
 	@echo "checkpoint       $(QUICKSTART)/run/best_ckpt"
 	@echo "TensorBoard log  $(BIN)/tensorboard --logdir $(QUICKSTART)/run"
-	@echo "SavedModel       $(QUICKSTART)/run/saved_model"
-	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/saved_model YOUR_IMAGE.png"
+	@echo "SavedModel       $(QUICKSTART)/run/exported/saved_model"
+	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(QUICKSTART)/run/exported/saved_model YOUR_IMAGE.png"
 
 quickstart-detection: env native ## train, evaluate, export and use a detector on scenes of digits
 	$(BIN)/python -m sasa_tf.bin.make_tfrecords scenes --output=$(SCENES) --overwrite
 	rm -rf $(DETECTOR)
 	$(BIN)/python -m sasa_tf.bin.train --experiment=retinanet_sasa_scenes --mode=train_and_eval \
 	  --model_dir=$(DETECTOR) --params_override="task.train_data.input_path=$(SCENES)/train-*,task.validation_data.input_path=$(SCENES)/validation-*,task.annotation_file=$(SCENES)/validation.json"
-	$(BIN)/python -m sasa_tf.bin.export_saved_model --model_dir=$(DETECTOR) \
-	  --export_dir=$(DETECTOR)/saved_model
-	$(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/saved_model \
+	$(BIN)/python -m sasa_tf.bin.export --model_dir=$(DETECTOR) \
+	  --output_dir=$(DETECTOR)/exported
+	$(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/exported/saved_model \
 	  --score_threshold=0.4 --output=$(DETECTOR)/drawn $(SCENES)/preview_images/*.jpg
 	@echo
 	@echo "data             $(SCENES)"
 	@echo "checkpoint       $(DETECTOR)/best_ckpt"
 	@echo "TensorBoard log  $(BIN)/tensorboard --logdir $(DETECTOR)"
-	@echo "SavedModel       $(DETECTOR)/saved_model"
+	@echo "SavedModel       $(DETECTOR)/exported/saved_model"
 	@echo "drawn boxes      $(DETECTOR)/drawn (as they should be: $(SCENES)/preview_images/with_boxes.png)"
-	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/saved_model --output=drawn YOUR_IMAGE.jpg"
+	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/exported/saved_model --output=drawn YOUR_IMAGE.jpg"
 
 test: env native ## all fast tests
 	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder

@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "sasa_tf/__init__.py").read_text())[1]
 PROGRAMS = (
   "train",
+  "export",
   "export_saved_model",
   "predict",
   "make_tfrecords",

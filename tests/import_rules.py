@@ -64,10 +64,22 @@ PACKAGES = {
   # No TensorFlow: the study's own process must not use the GPUs of its trainings.
   "studies": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "scipy", "yaml"}),
   "serving": Package(
-    {"builders", "compat", "configs", "data", "errors", "extras", "ops", "outputs", "reporting"},
+    {
+      "builders",
+      "compat",
+      "configs",
+      "data",
+      "errors",
+      "extras",
+      "keras",
+      "ops",
+      "outputs",
+      "reporting",
+    },
     {
       "PIL",
       "ai_edge_litert",
+      "keras",
       "matplotlib",
       "numpy",
       "official",

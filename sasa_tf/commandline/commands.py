@@ -32,7 +32,7 @@ class Command(NamedTuple):
 COMMANDS = {
   "convert": Command("sasa_tf.bin.make_tfrecords", "convert images to the TFRecords of a training"),
   "train": Command("sasa_tf.bin.train", "train and evaluate a model"),
-  "export": Command("sasa_tf.bin.export_saved_model", "export a trained model"),
+  "export": Command("sasa_tf.bin.export", "export a trained model to one or more formats"),
   "predict": Command("sasa_tf.bin.predict", "run an exported model on image files"),
   "profile": Command("sasa_tf.bin.profile_model", "parameters and FLOPs of a model, by layer"),
   "benchmark": Command("sasa_tf.bin.benchmark", "measure speed and memory of attention"),

@@ -8,8 +8,11 @@ import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Functions of other packages that define flags -> the module that contains the definitions.
-_DEFINED_BY_CALL = {"model_garden_flags.define_flags": "official.common.flags"}
+# Calls that define the flags of another module -> that module.
+_DEFINED_BY_CALL = {
+  "model_garden_flags.define_flags()": "official.common.flags",
+  "flags.adopt_module_key_flags(export_flags)": "sasa_tf.bin.export_flags",
+}
 
 
 class Flag(NamedTuple):
@@ -42,8 +45,8 @@ def flags_of(source: pathlib.Path) -> list[Flag]:
 
 
 def _defined_elsewhere(node: ast.Call | ast.Tuple) -> list[Flag]:
-  """Returns the flags that a call of another package's function defines."""
-  module = _DEFINED_BY_CALL.get(ast.unparse(node.func)) if isinstance(node, ast.Call) else None
+  """Returns the flags of another module that a call defines."""
+  module = _DEFINED_BY_CALL.get(ast.unparse(node)) if isinstance(node, ast.Call) else None
   if not module:
     return []
   package, *names = module.split(".")

@@ -9,7 +9,7 @@ Detected automatically:
     SavedModel format and `tf.lite.TFLiteConverter.from_keras_model`;
   * `Model.export` and `ExportArchive.write_out` of a Keras version whose binding (`sasa_tf.keras`
     or `sasa_tf.tf_keras`) has been imported;
-  * `sasa_tf.serving` and the program `sasa_tf.bin.export_saved_model`.
+  * `sasa_tf.serving` and the program `sasa_tf.bin.export`.
 
 All other exporters trace functions like any other caller: tf2onnx, Model Garden's own export
 programs, and concrete functions that you pass to `tf.saved_model.save` or to

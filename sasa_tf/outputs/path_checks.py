@@ -21,7 +21,7 @@ def check_local_path(path: str | os.PathLike, flag: str) -> pathlib.Path:
 
   Args:
     path: output path; may exist.
-    flag: name of the flag with the path, for the messages.
+    flag: name of the flag with the path, for the messages; "" to name the path alone.
 
   Returns:
     The path with a resolved parent. The last part is not resolved, as it may be a link.
@@ -29,12 +29,12 @@ def check_local_path(path: str | os.PathLike, flag: str) -> pathlib.Path:
   Raises:
     UserError: the path is empty, remote, or below a file or a directory that is not writable.
   """
-  text = os.fspath(path)
+  text, named = os.fspath(path), _named(flag, path)
   if not text:
     raise UserError(f"--{flag} is empty; expected a path.")
   if _REMOTE.match(text):
     raise UserError(
-      f"--{flag}={text}: expected a local path; received a remote one. Write to a local directory, "
+      f"{named}: expected a local path; received a remote one. Write to a local directory, "
       "and copy the result."
     )
   try:
@@ -44,10 +44,9 @@ def check_local_path(path: str | os.PathLike, flag: str) -> pathlib.Path:
         os.lstat(target.parent / name)
   except (OSError, ValueError) as error:  # ValueError: a NUL byte
     problem = getattr(error, "strerror", None) or error
-    raise UserError(f"--{flag}={text!r} cannot be written: {problem}. Choose another path.") from (
-      error
-    )
-  _check_parent(target, f"--{flag}={text}")
+    shown = _named(flag, repr(text))
+    raise UserError(f"{shown} cannot be written: {problem}. Choose another path.") from error
+  _check_parent(target, named)
   return target
 
 
@@ -74,7 +73,7 @@ def check_directory(
     UserError: see `check_local_path`; or the directory exists and may not be replaced.
   """
   target = check_local_path(path, flag)
-  named = f"--{flag}={os.fspath(path)}"
+  named = _named(flag, path)
   _check_unprotected(target, named, inputs)
   replacement.recover_directory(target, layout)
   if target.is_symlink():
@@ -117,7 +116,7 @@ def check_file(
   if replacement.is_device(pathlib.Path(os.fspath(path) or ".")):
     return pathlib.Path(path)
   target = check_local_path(path, flag)
-  named = f"--{flag}={os.fspath(path)}"
+  named = _named(flag, path)
   if target.is_dir():
     raise UserError(f"{named} is a directory; expected a file. Choose another path.")
   if target.is_symlink():
@@ -145,6 +144,11 @@ def begins_with(content: bytes, offset: int = 0) -> Callable[[pathlib.Path], boo
       return file.read(offset + len(content))[offset:] == content
 
   return check
+
+
+def _named(flag: str, path: str | os.PathLike) -> str:
+  """Returns how messages name a path: with its flag, if it is the value of one."""
+  return f"--{flag}={os.fspath(path)}" if flag else os.fspath(path)
 
 
 def _normalized(path: str) -> pathlib.Path:

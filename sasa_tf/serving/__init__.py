@@ -1,4 +1,4 @@
-"""Export of trained models as SavedModel and LiteRT, and clients of the exported models."""
+"""Export of trained models to several formats, and clients of the exported models."""
 
 from sasa_tf import extras
 

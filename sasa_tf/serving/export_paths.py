@@ -5,78 +5,85 @@ Imports no TensorFlow, so that the program checks them before it loads anything.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
-import re
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 from sasa_tf.errors import UserError
-from sasa_tf.outputs.layout import DirectoryLayout
-from sasa_tf.outputs.path_checks import begins_with, check_directory, check_file
-
-# Class names, relative to the SavedModel. Model servers ignore assets.extra.
-LABELS = pathlib.PurePath("assets.extra", "labels.txt")
-
-SAVED_MODEL = DirectoryLayout(
-  "a SavedModel of export_saved_model",
-  # TensorFlow's SavedModels have no params.yaml.
-  required=("saved_model.pb", "params.yaml", "variables/variables.index"),
-  files=rf"saved_model\.pb|fingerprint\.pb|params\.yaml|{re.escape(LABELS.as_posix())}|"
-  r"variables/variables\.(index|data-\d{5}-of-\d{5})",
-  directories=r"variables|assets|assets\.extra",
-  temporary=r"variables/variables_temp(/.*)?|[^/]+\.tmp[^/]*|.*\.tempstate\d+",
-)
-# Identifier in the header of a LiteRT file.
-_is_litert = begins_with(b"TFL3", offset=4)
+from sasa_tf.outputs.path_checks import check_directory, check_file, check_local_path
+from sasa_tf.serving.formats.format import ExportFormat
+from sasa_tf.serving.formats.registry import FORMATS
 
 
-class ExportPaths(NamedTuple):
-  """Checked paths of an export.
+def paths_in(
+  output_dir: str | os.PathLike, formats: Iterable[ExportFormat]
+) -> dict[str, pathlib.Path]:
+  """Returns {name of a format: its path in the directory of --output_dir}.
 
-  Attributes:
-    export_dir: SavedModel directory to create.
-    litert: LiteRT file to create, or None.
+  Args:
+    output_dir: may exist, and hold other files.
+    formats: of the export.
+
+  Raises:
+    UserError: the directory cannot be created, or is a file.
   """
-
-  export_dir: pathlib.Path
-  litert: pathlib.Path | None
+  directory = check_local_path(output_dir, "output_dir")
+  if directory.exists() and not directory.is_dir():
+    raise UserError(
+      f"--output_dir={os.fspath(output_dir)} is a file; expected a directory. Choose another path."
+    )
+  return {each.name: pathlib.Path(output_dir, each.file_name) for each in formats}
 
 
 def check_export_paths(
-  export_dir: str | os.PathLike,
-  litert: str | os.PathLike | None = None,
+  outputs: Mapping[str, str | os.PathLike],
   *,
+  flags: Mapping[str, str] | None = None,
   overwrite: bool = False,
   inputs: Mapping[str, str | None] | None = None,
-) -> ExportPaths:
+) -> dict[str, pathlib.Path]:
   """Checks that the outputs of an export can be written and are no loss.
 
-  An existing directory is replaced only if it holds a SavedModel of this program and nothing else,
-  an existing file only if it is a LiteRT file.
+  An existing directory is replaced only if it holds an export of its format and nothing else, an
+  existing file only if it is of its format.
 
   Args:
-    export_dir: SavedModel directory to create.
-    litert: LiteRT file to create. None for none.
+    outputs: {name of a format: file or directory to create}.
+    flags: {name of a format: flag with the path, for messages}.
     overwrite: whether to replace existing outputs.
     inputs: {flag: path} of what the export reads.
+
+  Returns:
+    {name of a format: resolved path}.
 
   Raises:
     UserError: an output cannot be written, or may not be replaced.
   """
-  inputs = inputs or {}
-  directory = check_directory(
-    export_dir, "export_dir", SAVED_MODEL, overwrite=overwrite, inputs=inputs
-  )
-  if not litert:
-    return ExportPaths(directory, None)
-  file = check_file(
-    litert, "litert", overwrite=overwrite, is_own=_is_litert, kind="a LiteRT (.tflite) file"
-  )
-  if directory == file or directory in file.parents or file in directory.parents:
-    raise UserError(
-      f"--litert={os.fspath(litert)} and --export_dir={os.fspath(export_dir)} overlap, but the "
-      "directory is written as a whole. Choose a file beside it, for example "
-      f"{directory.with_suffix('.tflite')}."
-    )
-  return ExportPaths(directory, file)
+  flags = flags or {}
+  checked = {}
+  for name, path in outputs.items():
+    export_format, flag = FORMATS[name], flags.get(name, "")
+    if export_format.layout is not None:
+      checked[name] = check_directory(
+        path, flag, export_format.layout, overwrite=overwrite, inputs=inputs or {}
+      )
+    else:
+      checked[name] = check_file(
+        path,
+        flag,
+        overwrite=overwrite,
+        is_own=export_format.is_own,
+        kind=f"a file of the format {name}",
+      )
+  for first, second in itertools.combinations(checked, 2):
+    if _overlap(checked[first], checked[second]):
+      raise UserError(
+        f"the outputs {os.fspath(outputs[first])} ({first}) and {os.fspath(outputs[second])} "
+        f"({second}) overlap, but each is written as a whole. Choose paths beside each other."
+      )
+  return checked
+
+
+def _overlap(first: pathlib.Path, second: pathlib.Path) -> bool:
+  return first == second or first in second.parents or second in first.parents

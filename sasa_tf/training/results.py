@@ -77,7 +77,7 @@ def print_summary(model_dir: str, params: config_definitions.ExperimentConfig) -
     f"TensorBoard log       {shlex.join(['tensorboard', '--logdir', model_dir])}",
   ]
   if isinstance(params.task, (ImageClassificationTask, RetinaNetTask)):
-    flags = [f"--model_dir={model_dir}", f"--export_dir={os.path.join(model_dir, 'saved_model')}"]
-    command = shlex.join(["python", "-m", "sasa_tf.bin.export_saved_model", *flags])
+    flags = [f"--model_dir={model_dir}", f"--output_dir={os.path.join(model_dir, 'exported')}"]
+    command = shlex.join(["python", "-m", "sasa_tf.bin.export", *flags])
     lines.append(f"next                  {command}")
   print("", *lines, sep="\n", flush=True)

@@ -7,6 +7,8 @@ from PIL import Image
 from sasa_tf.data.detection import coco
 from sasa_tf.serving import export
 from sasa_tf.serving.clients import client
+from sasa_tf.serving.formats import saved_model
+from sasa_tf.serving.formats.format import SavedModelOptions
 from sasa_tf.training import results
 from sasa_tf.training.run import run_experiment
 from tests.data import odd_data_sets as odd
@@ -47,7 +49,7 @@ def _write_images(folder):
 
 @pytest.mark.slow  # a minute
 def test_training_export_and_drawing(tmp_path, monkeypatch, capfd):
-  monkeypatch.setattr(export, "SIGNATURES", ("image_bytes",))  # each takes seconds to trace
+  monkeypatch.setattr(saved_model, "SIGNATURES", ("image_bytes",))  # each takes seconds to trace
   root = tmp_path / odd.DIRECTORY
   file = odd.write_coco(root / "coco") / "instances.json"
   records, model_dir = root / "records", tmp_path / "runs/exp [lr=1e-3] v1"
@@ -55,17 +57,17 @@ def test_training_export_and_drawing(tmp_path, monkeypatch, capfd):
   coco.convert(file.parent / "images", file, records, **options)
   params = _params(records)
   run_experiment(EXPERIMENT, params, mode="train_and_eval", model_dir=str(model_dir))
-  saved_model = model_dir / "saved [model]"
+  directory = model_dir / "saved [model]"
   export.export_model(
     params,
     checkpoint_path=results.find_checkpoint(None, str(model_dir), params),
-    export_dir=str(saved_model),
+    outputs={"saved_model": directory},
     class_names=["background", *odd.CLASSES],
-    input_type="image_bytes",
+    saved_model=SavedModelOptions(input_type="image_bytes"),
   )
   images = _write_images(root / "serve")
   drawn = root / "drawn"
-  lines = list(client.predict_all(str(saved_model), images, score_threshold=0.0, output=str(drawn)))
+  lines = list(client.predict_all(str(directory), images, score_threshold=0.0, output=str(drawn)))
   found = "\n".join(lines)
   assert all(found.count(f"{image}") == 1 for image in images), found
   assert "Traceback" not in "".join(capfd.readouterr())

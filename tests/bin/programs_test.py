@@ -68,14 +68,19 @@ def trained(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
   model_dir, _ = trained
-  export_dir = tmp_path_factory.mktemp("export") / "saved_model"
-  program(
-    "export_saved_model",
+  output_dir = tmp_path_factory.mktemp("export")
+  _, output = program(
+    "export",
     f"--model_dir={model_dir}",
-    f"--export_dir={export_dir}",
-    f"--litert={export_dir.parent}/model.tflite",
+    f"--output_dir={output_dir}",
+    "--format=saved_model,litert",
   )
-  return export_dir
+  lines = output.splitlines()
+  assert lines[0].startswith(f"exported {model_dir}/best_ckpt/")
+  assert [line.split()[0] for line in lines[2:5]] == ["format", "saved_model", "litert"]
+  assert lines[-1].startswith("next  python -m sasa_tf.bin.predict --saved_model=")
+  assert len(lines) == 7, output  # the converters print nothing
+  return output_dir / "saved_model"
 
 
 def test_training_reports_topology_progress_and_results(trained):

@@ -6,6 +6,8 @@ import tensorflow as tf
 from sasa_tf.errors import UserError
 from sasa_tf.serving import export
 from sasa_tf.serving.clients import client
+from sasa_tf.serving.formats import saved_model
+from sasa_tf.serving.formats.format import SavedModelOptions
 from sasa_tf.training import results
 from sasa_tf.training.run import run_experiment
 from tests.training import tiny_run
@@ -79,17 +81,17 @@ def test_training_starts_from_a_checkpoint_there(trained, folder, capfd):
 
 
 def test_export_and_prediction(trained, folder, monkeypatch):
-  monkeypatch.setattr(export, "SIGNATURES", ("image_bytes",))  # each takes seconds to trace
+  monkeypatch.setattr(saved_model, "SIGNATURES", ("image_bytes",))  # each takes seconds to trace
   params = params_of(folder)
-  saved_model = trained / "saved [model]"
+  directory = trained / "saved [model]"
   export.export_model(
     params,
     checkpoint_path=results.find_checkpoint(None, str(trained), params),
-    export_dir=str(saved_model),
+    outputs={"saved_model": directory},
     class_names=None,
-    input_type="image_bytes",
+    saved_model=SavedModelOptions(input_type="image_bytes"),
   )
   image = folder / "[image]*.png"
   image.write_bytes(tf.io.encode_png(tf.zeros([8, 8, 3], tf.uint8)).numpy())
-  lines = list(client.predict_all(str(saved_model), [str(image)]))
+  lines = list(client.predict_all(str(directory), [str(image)]))
   assert lines[0] == str(image) and len(lines) == 4

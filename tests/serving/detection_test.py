@@ -9,12 +9,12 @@ import tensorflow as tf
 from sasa_tf.data.detection import annotated_images
 from sasa_tf.data.detection.boxes import AnnotatedImage
 from sasa_tf.errors import UserError
-from sasa_tf.serving import export
 from sasa_tf.serving.clients import client, detection_client
 from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
 from sasa_tf.serving.export import export_model
 from sasa_tf.serving.export_paths import check_export_paths
-from sasa_tf.serving.litert import convert_to_litert
+from sasa_tf.serving.formats import litert, saved_model
+from sasa_tf.serving.formats.format import SavedModelOptions
 from sasa_tf.serving.modules.detection_module import DetectionModule
 from tests.data import exif_images
 from tests.serving.small_detector import NAMES, SIZE, build, params_of, random_images
@@ -75,13 +75,12 @@ def exported(evaluated, tmp_path_factory):
   params, checkpoint, _ = evaluated
   folder = tmp_path_factory.mktemp("exported")
   arguments = {"checkpoint_path": checkpoint, "class_names": NAMES}
-  export_model(params, export_dir=str(folder / "any"), **arguments)
+  export_model(params, outputs={"saved_model": folder / "any"}, **arguments)
   export_model(
     params,
-    export_dir=str(folder / "three"),
-    input_type="image_bytes",
+    outputs={"saved_model": folder / "three", "litert": folder / "a.tflite"},
+    saved_model=SavedModelOptions(input_type="image_bytes"),
     batch_size=3,
-    litert=str(folder / "a.tflite"),
     **arguments,
   )
   assert sorted(path.name for path in folder.iterdir()) == ["a.tflite", "any", "three"]
@@ -224,7 +223,7 @@ def test_litert_with_full_attention_matches_saved_model():
   )
   _, model = build(params)
   module = DetectionModule(params, batch_size=1, input_image_size=[SIZE, SIZE], model=model)
-  content = convert_to_litert(module)
+  content = litert.convert(module)
   runner = interpreter.Interpreter(model_content=content).get_signature_runner()
   (image,) = random_images([(SIZE, SIZE)])
   expected = {name: value.numpy() for name, value in module.serve(image[None]).items()}
@@ -237,24 +236,23 @@ def test_export_recognizes_what_it_wrote(exported, evaluated):
   """Otherwise --overwrite would reject it."""
   for name in ("any", "three"):
     check_export_paths(
-      exported / name,
-      exported / "a.tflite",
+      {"saved_model": exported / name, "litert": exported / "a.tflite"},
       overwrite=True,
       inputs={"checkpoint_path": evaluated[1]},
     )
   (exported / "any" / "notes.txt").write_text("")
   try:
     with pytest.raises(UserError, match=r"it also holds notes\.txt"):
-      check_export_paths(exported / "any", overwrite=True)
+      check_export_paths({"saved_model": exported / "any"}, overwrite=True)
   finally:
     (exported / "any" / "notes.txt").unlink()
 
 
 def test_failed_export_leaves_no_files(evaluated, tmp_path, monkeypatch):
-  monkeypatch.setattr(export, "SIGNATURES", ("image_tensor",))  # each takes seconds to trace
+  monkeypatch.setattr(saved_model, "SIGNATURES", ("image_tensor",))  # each takes seconds to trace
   params, checkpoint, _ = evaluated
   target = tmp_path / "exported" / "a"
-  arguments = {"class_names": NAMES, "export_dir": str(target)}
+  arguments = {"class_names": NAMES, "outputs": {"saved_model": target}}
   with pytest.raises(UserError, match="4 classes, but there are 2 class names"):
     export_model(params, checkpoint_path=checkpoint, **{**arguments, "class_names": ["a", "b"]})
   other = tf.train.Checkpoint(model=tf.train.Checkpoint(weight=tf.Variable(1.0)))
@@ -265,11 +263,11 @@ def test_failed_export_leaves_no_files(evaluated, tmp_path, monkeypatch):
   converter.convert.side_effect = ValueError("an unsupported operation.")
   monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", lambda _: converter)
   with pytest.raises(UserError, match=r"LiteRT: an unsupported operation.*implementation=blocked"):
-    litert = str(tmp_path / "exported" / "b")
-    export_model(params, checkpoint_path=checkpoint, litert=litert, **arguments)
+    outputs = {"saved_model": target, "litert": target.with_name("b")}
+    export_model(params, checkpoint_path=checkpoint, **{**arguments, "outputs": outputs})
   assert not target.parent.exists() or not list(target.parent.iterdir())
   target.mkdir(parents=True)
-  with pytest.raises(UserError, match=r"--export_dir=.* exists.*--overwrite"):
+  with pytest.raises(UserError, match=r"exported/a exists.*--overwrite"):
     export_model(params, checkpoint_path=checkpoint, **arguments)
 
 
@@ -287,6 +285,6 @@ def test_unsupported_nms_configuration_raises(evaluated, tmp_path, change, messa
     export_model(
       params,
       checkpoint_path=evaluated[1],
-      export_dir=str(tmp_path / "a"),
+      outputs={"saved_model": tmp_path / "a"},
       class_names=None,
     )

@@ -1,12 +1,16 @@
 """An export replaces earlier exports and nothing else."""
 
+import dataclasses
+import importlib.util
 import subprocess
 import sys
 
 import pytest
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving.export_paths import check_export_paths
+from sasa_tf.serving.export_paths import check_export_paths, paths_in
+from sasa_tf.serving.formats import registry
+from sasa_tf.serving.formats.registry import find_formats
 
 
 def write_export(directory):
@@ -38,8 +42,7 @@ def training(tmp_path):
 
 def test_earlier_exports_are_replaced(training):
   check_export_paths(
-    training / "saved_model",
-    training / "model.tflite",
+    {"saved_model": training / "saved_model", "litert": training / "model.tflite"},
     overwrite=True,
     inputs={"model_dir": str(training), "checkpoint_path": f"{training}/best_ckpt"},
   )
@@ -50,43 +53,72 @@ def test_earlier_exports_are_replaced(training):
 def test_training_is_never_replaced(training, name, known):
   inputs = {"model_dir": str(training)} if known else {}
   with pytest.raises(UserError, match="--model_dir" if known and name != "best_ckpt" else "holds"):
-    check_export_paths(training / name, overwrite=True, inputs=inputs)
+    check_export_paths({"saved_model": training / name}, overwrite=True, inputs=inputs)
 
 
-def test_other_models_and_files_are_not_replaced(training, tmp_path):
+def test_other_models_are_not_replaced(training, tmp_path):
   keras = tmp_path / "keras"
   write_export(keras)
   (keras / "params.yaml").unlink()
-  with pytest.raises(UserError, match=r"not a SavedModel of export_saved_model: it has no params"):
-    check_export_paths(keras, overwrite=True)
+  with pytest.raises(UserError, match=r"not an exported SavedModel of sasa_tf: it has no par"):
+    check_export_paths({"saved_model": keras}, overwrite=True)
   (training / "saved_model/README.md").write_text("x")
   with pytest.raises(UserError, match=r"it also holds README\.md"):
-    check_export_paths(training / "saved_model", overwrite=True)
-  with pytest.raises(UserError, match="checkpoint exists and is not a LiteRT"):
-    check_export_paths(tmp_path / "new", training / "checkpoint", overwrite=True)
+    check_export_paths({"saved_model": training / "saved_model"}, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["litert", "keras"])
+def test_other_files_are_not_replaced(name, training):
+  with pytest.raises(UserError, match="checkpoint exists and is not a file of the format"):
+    check_export_paths({name: training / "checkpoint"}, overwrite=True)
   with pytest.raises(UserError, match="run is a directory; expected a file"):
-    check_export_paths(tmp_path / "new", training, overwrite=True)
+    check_export_paths({name: training}, overwrite=True)
 
 
 @pytest.mark.parametrize("litert", ["new/m.tflite", "new", "a.tflite"])
 def test_outputs_must_not_overlap(tmp_path, litert):
   export_dir = "a.tflite/b" if litert == "a.tflite" else "new"
-  with pytest.raises(UserError, match=r"overlap.* for example .*\.tflite"):
-    check_export_paths(tmp_path / export_dir, tmp_path / litert, overwrite=True)
+  with pytest.raises(UserError, match="overlap"):
+    check_export_paths({"saved_model": tmp_path / export_dir, "litert": tmp_path / litert})
+
+
+def test_formats_have_fixed_names_in_the_output_directory(tmp_path):
+  names = {"saved_model": "saved_model", "litert": "model.tflite", "keras": "model.keras"}
+  found = paths_in(tmp_path / "new", find_formats(["keras", "litert", "saved_model", "keras"]))
+  assert found == {name: tmp_path / "new" / file for name, file in names.items()}
+  (tmp_path / "file").write_text("x")
+  with pytest.raises(UserError, match=r"--output_dir=.*file is a file; expected a directory"):
+    paths_in(tmp_path / "file", find_formats(["keras"]))
+
+
+def test_unknown_format_is_rejected():
+  with pytest.raises(UserError, match=r"--format=savedmodel: no such .* mean 'saved_model'\?"):
+    find_formats(["litert", "savedmodel"])
+  with pytest.raises(UserError, match="--format is empty"):
+    find_formats([])
+
+
+def test_format_whose_package_is_missing_is_rejected(monkeypatch):
+  needs_rich = dataclasses.replace(registry.FORMATS["litert"], requires=("rich",))
+  monkeypatch.setitem(registry.FORMATS, "litert", needs_rich)
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(UserError, match=r"^--format=litert needs rich\. Install .*\[report\]'$"):
+    find_formats(["saved_model", "litert"])
 
 
 def test_program_rejects_paths_before_it_loads_anything(training):
   """Without the import of TensorFlow the program takes much less than ten seconds."""
   before = sorted(training.rglob("*"))
-  for export_dir, message in (
-    (training, f"--export_dir={training} is --model_dir ({training})"),
-    ("gs://bucket/model", "expected a local path"),
-    (training / "params.yaml/x", "params.yaml is a file; expected a directory"),
+  for program, path, message in (
+    ("export_saved_model --export_dir", training, f"--export_dir={training} is --model_dir"),
+    ("export_saved_model --export_dir", "gs://bucket/model", "expected a local path"),
+    ("export --output_dir", training / "params.yaml/x", "params.yaml is a file; expected a dir"),
+    ("export --format=pb --output_dir", training, "--format=pb: no such format"),
   ):
     done = subprocess.run(
       [
-        *(sys.executable, "-m", "sasa_tf.bin.export_saved_model", "--overwrite"),
-        *(f"--model_dir={training}", f"--export_dir={export_dir}"),
+        *(sys.executable, "-m", *f"sasa_tf.bin.{program}={path}".split()),
+        *(f"--model_dir={training}", "--overwrite"),
       ],
       capture_output=True,
       text=True,

@@ -40,7 +40,7 @@ def test_full_disk_leaves_nothing(trained, limit, tmp_path):
   export = lambda **options: export_model(  # noqa: E731
     params,
     checkpoint_path=checkpoint,
-    export_dir=str(tmp_path / "saved_model"),
+    outputs={"saved_model": tmp_path / "saved_model"},
     class_names=[f"digit {label}" for label in range(10)],
     **options,
   )

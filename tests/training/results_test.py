@@ -12,6 +12,5 @@ def test_summary_ends_with_the_export_command(name, tmp_path, capsys):
   *_, last = capsys.readouterr().out.splitlines()
   assert last.split(maxsplit=1) == [
     "next",
-    f"python -m sasa_tf.bin.export_saved_model --model_dir={tmp_path} "
-    f"--export_dir={tmp_path}/saved_model",
+    f"python -m sasa_tf.bin.export --model_dir={tmp_path} --output_dir={tmp_path}/exported",
   ]

@@ -10,6 +10,7 @@ from official.vision.modeling.backbones import factory
 
 from sasa_tf.modeling.builders.build_errors import MODEL, section_errors
 from sasa_tf.modeling.builders.data_format import require_channels_last
+from sasa_tf.modeling.builders.norm_arguments import norm_arguments
 from sasa_tf.tf_keras import SASAResNet
 
 
@@ -38,15 +39,18 @@ def build_sasa_resnet(
   """
   require_channels_last()
   config: Any = backbone_config.get()
-  arguments = config.as_dict()
   shape: Any = input_specs.shape
-  with section_errors(f"{MODEL}.backbone.{backbone_config.type}", arguments):
+  with section_errors(f"{MODEL}.backbone.{backbone_config.type}", config.as_dict()):
     return SASAResNet(
-      **arguments,
+      **sasa_resnet_arguments(backbone_config, norm_activation_config),
       input_shape=tuple(shape[1:]),
-      activation=norm_activation_config.activation,
-      use_sync_bn=norm_activation_config.use_sync_bn,
-      norm_momentum=norm_activation_config.norm_momentum,
-      norm_epsilon=norm_activation_config.norm_epsilon,
       kernel_regularizer=l2_regularizer,
     )
+
+
+def sasa_resnet_arguments(
+  backbone_config: hyperparams.OneOfConfig, norm_activation_config: hyperparams.Config
+) -> dict[str, Any]:
+  """Returns the arguments of `SASAResNet` that a configuration of type `sasa_resnet` sets."""
+  config: Any = backbone_config.get()
+  return {**config.as_dict(), **norm_arguments(norm_activation_config)}

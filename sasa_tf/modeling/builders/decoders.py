@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -11,6 +12,7 @@ from official.vision.modeling.decoders import factory
 
 from sasa_tf.modeling.builders.build_errors import MODEL, section_errors
 from sasa_tf.modeling.builders.data_format import require_channels_last
+from sasa_tf.modeling.builders.norm_arguments import norm_arguments
 from sasa_tf.tf_keras import SASAFPN
 
 
@@ -37,17 +39,18 @@ def build_sasa_fpn(
     ConfigError: the model cannot be built. The message names the keys of the configuration.
   """
   require_channels_last()
-  norm_activation = model_config.norm_activation
-  arguments = model_config.decoder.get().as_dict()
-  with section_errors(f"{MODEL}.decoder.{model_config.decoder.type}", arguments):
+  config = model_config.decoder.get().as_dict()
+  with section_errors(f"{MODEL}.decoder.{model_config.decoder.type}", config):
     return SASAFPN(
-      input_specs,
-      **arguments,
-      min_level=model_config.min_level,
-      max_level=model_config.max_level,
-      activation=norm_activation.activation,
-      use_sync_bn=norm_activation.use_sync_bn,
-      norm_momentum=norm_activation.norm_momentum,
-      norm_epsilon=norm_activation.norm_epsilon,
-      kernel_regularizer=l2_regularizer,
+      input_specs, **sasa_fpn_arguments(model_config), kernel_regularizer=l2_regularizer
     )
+
+
+def sasa_fpn_arguments(model_config: Any) -> dict[str, Any]:
+  """Returns the arguments of `SASAFPN` that the configuration of a detector sets."""
+  return {
+    **model_config.decoder.get().as_dict(),
+    "min_level": model_config.min_level,
+    "max_level": model_config.max_level,
+    **norm_arguments(model_config.norm_activation),
+  }

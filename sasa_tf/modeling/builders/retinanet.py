@@ -14,6 +14,7 @@ from official.vision.modeling.layers import detection_generator
 
 from sasa_tf.configs.retinanet import RetinaNet, RetinaNetHead
 from sasa_tf.modeling.builders.build_errors import MODEL, section_errors
+from sasa_tf.modeling.builders.norm_arguments import norm_arguments
 from sasa_tf.tf_keras import RetinaNetHead as Head
 
 # Logit of the background class: its loss is zero and it is never detected. Finite in float16.
@@ -115,6 +116,18 @@ def _build_head(
   model_config: RetinaNet,
   l2_regularizer: tf_keras.regularizers.Regularizer | None,
 ) -> ModelGardenHead:
+  arguments = head_arguments(model_config)
+  with section_errors(f"{MODEL}.head", model_config.head.as_dict()):
+    head = Head(input_specs, **arguments, kernel_regularizer=l2_regularizer)
+  return ModelGardenHead(head, arguments["num_classes"], arguments["num_anchors"], name="head")
+
+
+def head_arguments(model_config: RetinaNet) -> dict[str, Any]:
+  """Returns the arguments of sasa_tf's `RetinaNetHead` that the configuration of a detector sets.
+
+  Raises:
+    ValueError: the head does not support an option.
+  """
   arguments = model_config.head.as_dict()
   for name, default in _UNSUPPORTED.items():
     value = arguments.pop(name)
@@ -123,23 +136,14 @@ def _build_head(
         f"task.model.head.{name} must be {default!r}, because {RetinaNetHead.__name__} of sasa_tf "
         f"supports no other value; received {value!r}."
       )
-  norm_activation = model_config.norm_activation
-  num_classes = model_config.num_classes - 1
-  num_anchors = len(model_config.anchor.aspect_ratios) * model_config.anchor.num_scales
-  with section_errors(f"{MODEL}.head", dict(arguments)):
-    head = Head(
-      input_specs,
-      num_classes=num_classes,
-      num_anchors=num_anchors,
-      num_layers=arguments.pop("num_convs"),
-      **arguments,
-      activation=norm_activation.activation,
-      use_sync_bn=norm_activation.use_sync_bn,
-      norm_momentum=norm_activation.norm_momentum,
-      norm_epsilon=norm_activation.norm_epsilon,
-      kernel_regularizer=l2_regularizer,
-    )
-  return ModelGardenHead(head, num_classes, num_anchors, name="head")
+  anchor = model_config.anchor
+  return {
+    "num_classes": model_config.num_classes - 1,
+    "num_anchors": len(anchor.aspect_ratios) * anchor.num_scales,
+    "num_layers": arguments.pop("num_convs"),
+    **arguments,
+    **norm_arguments(model_config.norm_activation),
+  }
 
 
 def _generator_arguments(model_config: RetinaNet, image_size: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.data import labels
 from sasa_tf.errors import UserError
 from sasa_tf.serving.clients.unreadable_images import UnreadableImageError
-from sasa_tf.serving.export_paths import LABELS
+from sasa_tf.serving.formats.saved_model import LABELS
 
 
 class EncodedImageModel:

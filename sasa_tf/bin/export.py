@@ -1,0 +1,63 @@
+"""Exports a trained model to one or more formats.
+
+  python -m sasa_tf.bin.export --model_dir=runs/digits --output_dir=runs/digits/exported \
+    --format=saved_model,litert
+
+Each format has a fixed name in --output_dir:
+
+  saved_model  saved_model/   TensorFlow Serving, Triton, Python; for `sasa_tf.bin.predict`
+  litert       model.tflite   LiteRT (TensorFlow Lite) on phones and boards
+  keras        model.keras    Keras 3, after `import sasa_tf.keras`
+
+Class names and preprocessing are stored in each of them. The outputs appear when all are complete.
+
+The experiment and its configuration are read from --model_dir. Pass --experiment, --config_file
+and --params_override to replace them.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from absl import flags
+
+from sasa_tf.bin import export_flags, program
+
+FLAGS = flags.FLAGS
+
+flags.adopt_module_key_flags(export_flags)
+flags.DEFINE_list("format", ["saved_model"], "Formats, separated by commas.")
+flags.DEFINE_string(
+  "output_dir", None, "Directory of the outputs, on a local file system.", required=True
+)
+
+
+def main(argv: list[str]) -> None:
+  """Exports the model that the flags specify."""
+  program.check_no_positional_args(argv)
+
+  from sasa_tf.reporting.table import Column, Table
+  from sasa_tf.serving.export_paths import paths_in
+  from sasa_tf.serving.formats.registry import find_formats
+
+  outputs = paths_in(FLAGS.output_dir, find_formats(FLAGS.format))
+  export_flags.check_paths(outputs)
+  checkpoint, is_detector = export_flags.export(outputs)
+
+  table = Table([Column("format", "left"), Column("output", "left"), "MB"])
+  for name, path in outputs.items():
+    table.add_row(name, str(path), f"{export_flags.size_of(path) / 1e6:.2f}")
+  print(f"exported {checkpoint}", "", table.to_text(), sep="\n")
+  if "saved_model" in outputs:
+    drawing = " --output=DIR" if is_detector else ""
+    flag = shlex.quote(f"--saved_model={outputs['saved_model']}")
+    print("", f"next  python -m sasa_tf.bin.predict {flag}{drawing} IMAGE...", sep="\n")
+
+
+def run() -> None:
+  """Console script."""
+  program.run(main)
+
+
+if __name__ == "__main__":
+  run()

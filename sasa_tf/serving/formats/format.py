@@ -1,0 +1,67 @@
+"""What an export format is. Imports no TensorFlow, so that programs check formats at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from sasa_tf.outputs.layout import DirectoryLayout
+from sasa_tf.serving.metadata import ModelMetadata
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModelOptions:
+  """Options of the SavedModel format.
+
+  Attributes:
+    input_type: input of `serving_default`: "image_tensor", "image_bytes" or "tf_example". The
+      other types get signatures with these names.
+  """
+
+  input_type: str = "image_tensor"
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+  """Options that a format's `write` receives.
+
+  Attributes:
+    metadata: class names, preprocessing and outputs, to be stored in the file or directory.
+    saved_model: options of the SavedModel format.
+  """
+
+  metadata: ModelMetadata
+  saved_model: SavedModelOptions = SavedModelOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportFormat:
+  """A format of exported models.
+
+  Attributes:
+    name: value of --format.
+    file_name: name of the file or directory in --output_dir.
+    write: `write(module, path, options)` writes an export module with restored weights. `path` is
+      temporary and gets its name when all is written: an existing, empty directory, or a file to
+      create. Raises `UserError` if the model cannot be exported. It imports what it needs when
+      it is called, because the registry must load fast.
+    description: what the format is, for messages and the model card.
+    layout: of directories: what an existing one must hold to be replaced. None for files.
+    is_own: of files: whether an existing file is of this format and may be replaced.
+    requires: modules that the format needs, keys of `sasa_tf.extras.OPTIONAL`.
+  """
+
+  name: str
+  file_name: str
+  write: Callable[[Any, pathlib.Path, ExportOptions], None]
+  description: str
+  layout: DirectoryLayout | None = None
+  is_own: Callable[[pathlib.Path], bool] | None = None
+  requires: tuple[str, ...] = ()
+
+  @property
+  def is_directory(self) -> bool:
+    """Whether the format is a directory, not a file."""
+    return self.layout is not None

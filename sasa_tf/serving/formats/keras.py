@@ -1,0 +1,82 @@
+"""Keras 3's own format: a .keras file of the classes of sasa_tf.keras."""
+
+from __future__ import annotations
+
+import pathlib
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+from sasa_tf.errors import UserError
+from sasa_tf.serving.formats.associated_files import append_associated_files
+from sasa_tf.serving.formats.format import ExportFormat, ExportOptions
+
+if TYPE_CHECKING:
+  from official.vision.serving import export_base
+
+# Largest difference of the outputs to those of the trained model, relative to the largest output.
+_TOLERANCE = 1e-4
+
+
+def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportOptions) -> None:
+  """Writes the trained model as a Keras 3 model, see `keras_model.build_keras_model`.
+
+  The archive also holds labels.txt and model_metadata.json, which Keras ignores.
+
+  Args:
+    module: export module with restored weights.
+    path: file to create.
+    options: of the export.
+
+  Raises:
+    UserError: the model has parts that are not of this library.
+  """
+  from sasa_tf.serving.keras_model import build_keras_model
+
+  size = tuple(module.prepared_size)
+  model = build_keras_model(module.params, module.model, size)
+  # Keras requires the suffix.
+  named = path.with_name(f"{path.name}.keras")
+  try:
+    model.save(named)
+    _check_equal(named, module, size)
+    named.replace(path)
+  finally:
+    named.unlink(missing_ok=True)
+  append_associated_files(path, options.metadata)
+
+
+def _check_equal(file: pathlib.Path, module: export_base.ExportModule, size: Any) -> None:
+  """Raises a `UserError` if the saved model differs from the trained one."""
+  import keras
+  import tensorflow as tf
+
+  from sasa_tf.serving.keras_model import raw_outputs
+
+  images = tf.random.stateless_normal([2, *size, 3], seed=[0, 0])
+  received = tf.nest.flatten(keras.models.load_model(file, compile=False)(images, training=False))
+  for ours, expected in zip(
+    received, tf.nest.flatten(raw_outputs(module.model, images)), strict=True
+  ):
+    difference = float(tf.reduce_max(tf.abs(ours - expected)))
+    if not difference <= _TOLERANCE * max(1.0, float(tf.reduce_max(tf.abs(expected)))):
+      raise UserError(
+        f"the Keras model differs from the trained model by {difference:.2g} in outputs up to "
+        f"{float(tf.reduce_max(tf.abs(expected))):.2g}. Export another format, and report this."
+      )
+
+
+def _is_keras_archive(path: pathlib.Path) -> bool:
+  try:
+    with zipfile.ZipFile(path) as archive:
+      return {"config.json", "model.weights.h5"} <= set(archive.namelist())
+  except (OSError, zipfile.BadZipFile):
+    return False
+
+
+FORMAT = ExportFormat(
+  name="keras",
+  file_name="model.keras",
+  write=write,
+  description="Keras 3 model, to be loaded after `import sasa_tf.keras`",
+  is_own=_is_keras_archive,
+)

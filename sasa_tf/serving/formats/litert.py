@@ -1,0 +1,82 @@
+"""LiteRT (TensorFlow Lite) files that use built-in operations only."""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+from typing import TYPE_CHECKING
+
+from sasa_tf.errors import UserError
+from sasa_tf.outputs.path_checks import begins_with
+from sasa_tf.serving.formats.associated_files import append_associated_files
+from sasa_tf.serving.formats.format import ExportFormat, ExportOptions
+from sasa_tf.serving.formats.saved_model import save
+
+if TYPE_CHECKING:
+  from official.vision.serving import export_base
+
+
+def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportOptions) -> None:
+  """Writes an export module as a LiteRT file, see `convert`.
+
+  The file ends with a ZIP archive of labels.txt and model_metadata.json, LiteRT's associated files.
+
+  Args:
+    module: export module with restored weights.
+    path: file to create.
+    options: of the export.
+
+  Raises:
+    UserError: the model contains operations that LiteRT does not support.
+  """
+  path.write_bytes(convert(module))
+  append_associated_files(path, options.metadata)
+
+
+def convert(module: export_base.ExportModule) -> bytes:
+  """Converts the model of an export module to LiteRT.
+
+  The signature `serving_default` takes one image of the model's input size, `images` float32
+  [1, H, W, 3], RGB with values from 0 to 255, and returns the outputs of the SavedModel. Detectors
+  expect an image that was resized to fit and padded at the bottom and right with the color
+  `sasa_tf.serving.modules.normalization.MEAN`. Their boxes are in pixels of this input.
+
+  Args:
+    module: export module with restored weights.
+
+  Returns:
+    The content of the LiteRT file.
+
+  Raises:
+    UserError: the model contains operations that LiteRT does not support.
+  """
+  import tensorflow as tf
+
+  from sasa_tf.ops import tracing_for_export
+
+  images = tf.TensorSpec([1, *module.prepared_size, 3], name="images")
+  with tracing_for_export():
+    function = tf.function(module.serve_prepared).get_concrete_function(images)
+  with tempfile.TemporaryDirectory() as directory:
+    # Given concrete functions, the converter saves them with gradients, which takes minutes.
+    save(pathlib.Path(directory), module, {"serving_default": function})
+    converter = tf.lite.TFLiteConverter.from_saved_model(directory)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    try:
+      return converter.convert()
+    except Exception as error:  # the converter's exception class is not public
+      raise UserError(
+        f"the model cannot be converted to LiteRT: {str(error).splitlines()[0]} The attention "
+        "implementation must be 'auto' or 'blocked', for example --params_override="
+        "task.model.backbone.sasa_resnet.implementation=blocked."
+      ) from error
+
+
+FORMAT = ExportFormat(
+  name="litert",
+  file_name="model.tflite",
+  write=write,
+  description="LiteRT (TensorFlow Lite) file with built-in operations only, for batches of 1",
+  # Identifier in the header of a LiteRT file.
+  is_own=begins_with(b"TFL3", offset=4),
+)

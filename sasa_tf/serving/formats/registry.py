@@ -1,0 +1,37 @@
+"""The export formats by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sasa_tf import extras
+from sasa_tf.errors import UserError, did_you_mean
+from sasa_tf.serving.formats import keras, litert, saved_model
+from sasa_tf.serving.formats.format import ExportFormat
+
+FORMATS = {each.name: each for each in (saved_model.FORMAT, litert.FORMAT, keras.FORMAT)}
+
+
+def find_formats(names: Sequence[str]) -> list[ExportFormat]:
+  """Returns the formats of --format, after a check that their packages are installed.
+
+  Args:
+    names: keys of `FORMATS`; repetitions are ignored.
+
+  Raises:
+    UserError: a format is unknown, or none is given.
+    MissingExtraError: a package is missing; the message names the extras that install it.
+  """
+  names = list(dict.fromkeys(names))
+  if not names:
+    raise UserError(f"--format is empty; expected some of {', '.join(FORMATS)}.")
+  for name in names:
+    if name not in FORMATS:
+      raise UserError(
+        f"--format={name}: no such format; expected some of {', '.join(FORMATS)}. "
+        f"{did_you_mean(name, FORMATS)}"
+      )
+  found = [FORMATS[name] for name in names]
+  for each in found:
+    extras.require(f"--format={each.name}", *each.requires)
+  return found

@@ -1,0 +1,89 @@
+"""The SavedModel format of TensorFlow: one signature per input type, preprocessing included."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sasa_tf.outputs.layout import DirectoryLayout
+from sasa_tf.serving.formats.format import ExportFormat, ExportOptions
+
+if TYPE_CHECKING:
+  from official.vision.serving import export_base
+
+SIGNATURES = ("image_tensor", "image_bytes", "tf_example")
+
+# Relative to the SavedModel. Model servers ignore assets.extra.
+LABELS = pathlib.PurePath("assets.extra", "labels.txt")
+METADATA = pathlib.PurePath("assets.extra", "model_metadata.json")
+
+_EXTRA = "|".join(re.escape(path.as_posix()) for path in (LABELS, METADATA))
+LAYOUT = DirectoryLayout(
+  "an exported SavedModel of sasa_tf",
+  # TensorFlow's SavedModels have no params.yaml.
+  required=("saved_model.pb", "params.yaml", "variables/variables.index"),
+  files=rf"saved_model\.pb|fingerprint\.pb|params\.yaml|{_EXTRA}|"
+  r"variables/variables\.(index|data-\d{5}-of-\d{5})",
+  directories=r"variables|assets|assets\.extra",
+  temporary=r"variables/variables_temp(/.*)?|[^/]+\.tmp[^/]*|.*\.tempstate\d+",
+)
+
+
+def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportOptions) -> None:
+  """Writes an export module as a SavedModel, with one signature per input type.
+
+  Args:
+    module: export module with restored weights.
+    path: existing, empty directory.
+    options: of the export.
+  """
+  from official.core import train_utils
+
+  from sasa_tf.data import labels
+  from sasa_tf.ops import tracing_for_export
+
+  default = options.saved_model.input_type
+  signatures = {name: "serving_default" if name == default else name for name in SIGNATURES}
+  with tracing_for_export():
+    functions = module.get_inference_signatures(signatures)
+  save(path, module, functions)
+  train_utils.serialize_config(module.params, str(path))
+  (path / METADATA).parent.mkdir()
+  (path / METADATA).write_text(options.metadata.to_json(), encoding="utf-8")
+  if options.metadata.class_names is not None:
+    labels.write_labels(path / LABELS, options.metadata.class_names)
+
+
+def save(
+  path: pathlib.Path, module: export_base.ExportModule, signatures: Mapping[str, Any]
+) -> None:
+  """Writes the weights and signatures of an export module, without gradients.
+
+  Args:
+    path: directory to create; may exist and be empty.
+    module: export module that owns the weights of the signatures.
+    signatures: concrete functions by name.
+  """
+  import tensorflow as tf
+
+  # Saving the Keras model itself would also write the functions of each layer.
+  servable = tf.Module()
+  servable.weights = module.model.variables
+  tf.saved_model.save(
+    servable,
+    str(path),
+    signatures=dict(signatures),
+    # Saved gradients would double the size of the graph.
+    options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+  )
+
+
+FORMAT = ExportFormat(
+  name="saved_model",
+  file_name="saved_model",
+  write=write,
+  description="TensorFlow SavedModel for TensorFlow Serving, Triton and Python",
+  layout=LAYOUT,
+)
