@@ -19,6 +19,7 @@ PROGRAMS = (
   "tpu_check",
   "scaling",
   "study",
+  "report",
   "doctor",
 )
 
@@ -36,7 +37,14 @@ GARDEN = [
   "tqdm>=4.66",
 ]
 # Tables, plots, drawings and the statistics of studies.
-REPORT = ["matplotlib>=3.8", "pillow>=10.1", "rich>=13", "scipy>=1.13", "tqdm>=4.66"]
+REPORT = [
+  "matplotlib>=3.8",
+  "pillow>=10.1",
+  "pyyaml>=6.0",
+  "rich>=13",
+  "scipy>=1.13",
+  "tqdm>=4.66",
+]
 TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.8"]
 
 setuptools.setup(

@@ -12,12 +12,14 @@ from sasa_tf.errors import KerasBackendError, MissingExtraError
 
 # Module -> (distribution, the extra that installs it).
 OPTIONAL = {
+  "matplotlib": ("matplotlib", "report"),
   "official": ("tf-models-official", "garden"),
   "PIL": ("pillow", "garden"),
   "rich": ("rich", "report"),
   "scipy": ("scipy", "report"),
   "sklearn": ("scikit-learn", "garden"),
   "tf_keras": ("tf-keras", "garden"),
+  "yaml": ("pyyaml", "report"),
 }
 
 

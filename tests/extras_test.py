@@ -73,6 +73,14 @@ def test_every_optional_package_is_required_by_name():
   ]
   names = {argument.value for call in calls for argument in call.args if hasattr(argument, "value")}
   assert extras.OPTIONAL.keys() <= names
+  modules = [
+    argument.value
+    for call in calls
+    if ast.unparse(call.func) in ("extras.require", "program.require")
+    for argument in call.args[ast.unparse(call.func) == "extras.require" :]
+    if isinstance(argument, ast.Constant)
+  ]
+  assert len(modules) > 10 and set(modules) <= extras.OPTIONAL.keys()
 
 
 def test_conversion_needs_no_extra_to_start():

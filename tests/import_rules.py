@@ -63,6 +63,7 @@ PACKAGES = {
   ),
   # No TensorFlow: the study's own process must not use the GPUs of its trainings.
   "studies": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "scipy", "yaml"}),
+  "run_reports": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "yaml"}),
   "serving": Package(
     {
       "builders",
@@ -157,6 +158,7 @@ PACKAGES = {
       "outputs",
       "registry_imports",
       "reporting",
+      "run_reports",
       "serving",
       "studies",
       "tasks",

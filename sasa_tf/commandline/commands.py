@@ -39,6 +39,7 @@ COMMANDS = {
   "benchmark-input": Command("sasa_tf.bin.benchmark_input", "measure the input pipeline"),
   "scaling": Command("sasa_tf.bin.scaling", "measure training on several GPUs"),
   "study": Command("sasa_tf.bin.study", "compare configurations over several seeds"),
+  "report": Command("sasa_tf.bin.report", "curves and a table of trainings"),
   "tpu-check": Command("sasa_tf.bin.tpu_check", "compile a training step for a TPU"),
   "build-kernels": Command("sasa_tf.native.build", "build the compiled kernels"),
   "doctor": Command("sasa_tf.bin.doctor", "check the installation, the kernels and the machine"),

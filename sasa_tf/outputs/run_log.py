@@ -23,10 +23,11 @@ _WARMUP_LOOPS = 1
 def read_run_log(model_dir: str | os.PathLike) -> RunLogSummary:
   """Returns the log of a training; without events if there is none.
 
-  Lines that a killed process did not finish are skipped.
+  Lines that a killed process did not finish, and other invalid ones, are skipped.
   """
   try:
-    lines = pathlib.Path(model_dir, RUN_LOG_FILE).read_text(encoding="utf-8").splitlines()
+    path = pathlib.Path(model_dir, RUN_LOG_FILE)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
   except (FileNotFoundError, NotADirectoryError):
     return RunLogSummary([])
   events = []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import pathlib
 import re
 from collections.abc import Mapping
@@ -14,6 +12,8 @@ from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import check_file
 from sasa_tf.outputs.replacement import replace_file
 from sasa_tf.reporting import Table
+from sasa_tf.reporting.html_page import embedded_png, html_page
+from sasa_tf.reporting.plot_style import png_bytes
 from sasa_tf.studies.report import tables
 from sasa_tf.studies.report.statistics import VERDICTS
 from sasa_tf.studies.report.summary import StudySummary
@@ -31,14 +31,6 @@ _PLOT_TITLES = {
   "cost": "Metric over parameters, FLOPs and training speed",
   "time": "Evaluations during the training",
 }
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid #8885; padding: .3rem .6rem; text-align: right; }
-th.left, td.left { text-align: left; }
-img { background: #fff; max-width: 100%; }
-:root { color-scheme: light dark; }
-"""
 
 
 def check_report(path: str, overwrite: bool) -> dict[str, pathlib.Path]:
@@ -76,9 +68,7 @@ def write_report(summary: StudySummary, files: Mapping[str, pathlib.Path]) -> No
 
   plots = {}
   for name, plot in make_plots(summary).items():
-    stream = io.BytesIO()
-    plot.savefig(stream, format="png")
-    plots[name] = stream.getvalue()
+    plots[name] = png_bytes(plot)
     with replace_file(files[name]) as path:
       path.write_bytes(plots[name])
   _write(files["markdown"], _markdown(summary, plots, files))
@@ -130,16 +120,9 @@ def _html(summary: StudySummary, plots: Mapping[str, bytes]) -> str:
     for title, table in _sections(summary)
   ]
   images = [
-    f'<h3>{_PLOT_TITLES[name]}</h3>\n<img alt="{_PLOT_TITLES[name]}" '
-    f'src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+    f"<h3>{_PLOT_TITLES[name]}</h3>\n{embedded_png(content, _PLOT_TITLES[name])}"
     for name, content in plots.items()
   ]
   notes = "".join(f"<li>{html.escape(line)}</li>\n" for line in tables.describe(summary))
   body = "\n".join([parts[0], f"<ul>\n{notes}</ul>", *images, *parts[1:]])
-  title = html.escape(f"Study {summary.name}")
-  return (
-    '<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width">'
-    f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n{body}\n"
-    "</body>\n</html>\n"
-  )
+  return html_page(f"Study {summary.name}", body)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from matplotlib import figure
 
+from sasa_tf.reporting.plot_style import BASELINE_COLOR, COLORS, INK, finish_axes
 from sasa_tf.studies.report.summary import RowSummary, StudySummary
 from sasa_tf.studies.report.tables import row_label
-
-# Wong's palette, which is safe for color blindness.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-_BASELINE_COLOR = "#777777"
-_INK = "#333333"
 
 
 def make_plots(summary: StudySummary) -> dict[str, figure.Figure]:
@@ -26,9 +21,9 @@ def make_plots(summary: StudySummary) -> dict[str, figure.Figure]:
 
 def _color(summary: StudySummary, row: RowSummary) -> str:
   if row is summary.baseline:
-    return _BASELINE_COLOR
+    return BASELINE_COLOR
   others = [other.name for other in summary.rows if other is not summary.baseline]
-  return _COLORS[others.index(row.name) % len(_COLORS)]
+  return COLORS[others.index(row.name) % len(COLORS)]
 
 
 def _plot_metric(summary: StudySummary) -> figure.Figure:
@@ -43,10 +38,10 @@ def _plot_metric(summary: StudySummary) -> figure.Figure:
     error = None if math.isnan(row.spread) else 100 * row.spread
     axes.errorbar(100 * row.mean, position, xerr=error, fmt="|", color=color, capsize=4, ms=14)
   if summary.baseline is not None:
-    axes.axvline(100 * summary.baseline.mean, color=_BASELINE_COLOR, linewidth=0.8, linestyle="--")
+    axes.axvline(100 * summary.baseline.mean, color=BASELINE_COLOR, linewidth=0.8, linestyle="--")
   axes.set_yticks(range(len(rows)), [row_label(row) for row in rows])
   axes.set_xlabel(f"{summary.metric}, % (points: seeds; bars: mean and standard deviation)")
-  _finish(axes, "x")
+  finish_axes(axes, "x")
   return image
 
 
@@ -69,11 +64,11 @@ def _plot_cost(summary: StudySummary) -> figure.Figure:
           xytext=(4, 3),
           textcoords="offset points",
           fontsize=7,
-          color=_INK,
+          color=INK,
         )
     axes.set_xlabel(label)
     axes.margins(x=0.18)
-    _finish(axes, "both")
+    finish_axes(axes, "both")
   image.axes[0].set_ylabel(f"{summary.metric}, %")
   return image
 
@@ -95,11 +90,5 @@ def _plot_time(summary: StudySummary) -> figure.Figure:
   axes.set_xlabel("minutes of training")
   axes.set_ylabel(f"{summary.metric}, %")
   axes.legend(frameon=False, fontsize=7, loc="lower right", ncols=2)
-  _finish(axes, "both")
+  finish_axes(axes, "both")
   return image
-
-
-def _finish(axes: Any, grid: str) -> None:
-  axes.grid(axis=grid, color="#e0e0e0")
-  axes.set_axisbelow(True)
-  axes.spines[["top", "right"]].set_visible(False)

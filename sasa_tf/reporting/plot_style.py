@@ -1,0 +1,30 @@
+"""Colors and axes of plots. Imports no matplotlib."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+# Wong's palette, which is safe for color blindness.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+BASELINE_COLOR = "#777777"
+INK = "#333333"
+
+
+def finish_axes(axes: Any, grid: str = "both") -> None:
+  """Adds a light grid below the data, and removes the frame at the top and at the right.
+
+  Args:
+    axes: matplotlib axes.
+    grid: the axis with grid lines, "x", "y" or "both".
+  """
+  axes.grid(axis=grid, color="#e0e0e0")
+  axes.set_axisbelow(True)
+  axes.spines[["top", "right"]].set_visible(False)
+
+
+def png_bytes(plot: Any) -> bytes:
+  """Returns a matplotlib figure as a PNG file."""
+  stream = io.BytesIO()
+  plot.savefig(stream, format="png")
+  return stream.getvalue()
