@@ -122,6 +122,51 @@ def test_all_logits_minus_infinity():
       assert not (_nonfinite(other) & ~_nonfinite(one)).any(), implementation
 
 
+WITHOUT_KEYS = {  # shape, kernel size, dilation rate; full blocks, padding, small images
+  "full_blocks": ((1, 16, 16, 2, 4), (3, 3), (1, 1)),
+  "padding": ((2, 7, 18, 1, 4), (3, 5), (1, 1)),
+  "dilated": ((1, 9, 13, 2, 4), (3, 3), (2, 3)),
+  "kernel_1": ((1, 5, 6, 1, 2), (1, 1), (1, 1)),
+}
+
+
+def _without_keys(case, argument):
+  """Inputs whose keys, or table of rows, are minus infinity in all windows of some queries."""
+  query, key, value, rows, columns, upstream = inputs(case, tf.float32)
+  query = tf.abs(query) + 0.1
+  if argument == "rows":
+    rows = tf.fill(rows.shape, -np.inf)
+  else:
+    array = key.numpy()
+    array[0, :5, :7, 0] = -np.inf
+    key = tf.constant(array)
+  return [query, key, value, rows, columns, upstream]
+
+
+@pytest.mark.parametrize("argument", ["rows", "key"])
+@pytest.mark.parametrize("border", ["zero", "mask"])
+@pytest.mark.parametrize("name", WITHOUT_KEYS)
+def test_queries_without_a_key(name, border, argument):
+  """All logits of a window are minus infinity, those of the rest of its tile are masked."""
+  case = Case(*WITHOUT_KEYS[name], border)
+  tensors = _without_keys(case, argument)
+  expected = _run(case, "reference", tensors)
+  assert _nonfinite(expected[0]).any()
+  found = {f"{i}, eager": _run(case, i, tensors) for i in IMPLEMENTATIONS[1:]}
+  if name == "padding":
+    found["blocked, jit"] = _run(case, "blocked", tensors, "jit")
+  with ops.tracing_for_export():
+    found["export"] = [tf.function(attention(case, "blocked"), autograph=False)(*tensors[:-1])]
+  for which, results in found.items():
+    for like, result in zip(expected, results, strict=which != "export"):
+      assert not (_nonfinite(like) & ~_nonfinite(result)).any(), which
+  output = found["blocked, eager"][0]
+  both = tf.math.is_finite(output) & tf.math.is_finite(expected[0])
+  if argument == "key" and name == "full_blocks":
+    assert tf.reduce_any(both)
+  assert tf.reduce_max(tf.abs(tf.where(both, output - expected[0], 0.0))) < 1e-5
+
+
 @pytest.mark.parametrize("implementation", ["auto", "blocked"], ids=["compiled", "stock"])
 def test_stem(implementation):
   """A pixel touches its block of 4 x 4, and the gradients of all weights."""

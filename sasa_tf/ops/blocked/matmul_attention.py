@@ -6,12 +6,14 @@ operate on vectors of queries, and the products of the backward pass need no lar
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from sasa_tf.ops.checks import static_size
 from sasa_tf.ops.precision import product
+from sasa_tf.ops.reference import MASKED_LOGIT
 from sasa_tf.ops.xla_barriers import compiled_for_gpu, fusion_barrier
 
 
@@ -71,6 +73,8 @@ def forward(operands: Operands) -> tuple[tf.Tensor, tf.Tensor]:
   total = tf.reduce_sum(tf.cast(weights, max_logit.dtype), axis=1, keepdims=True)
   if operands.outside_lse is not None:
     total += tf.exp(operands.outside_lse - max_logit)
+  # The softmax of a window whose logits are all minus infinity, whatever the rest of the tile has.
+  total = tf.where(max_logit < MASKED_LOGIT / 2, tf.constant(math.nan, total.dtype), total)
   outputs = product(operands.values, weights, adjoint_a=True) / total
   return tf.linalg.matrix_transpose(outputs), max_logit + tf.math.log(total)
 

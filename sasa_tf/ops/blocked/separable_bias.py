@@ -115,6 +115,23 @@ def outside_image(tiling: HaloTiling, axis: int, batch: tf.Tensor | int) -> tf.T
   return tf.reshape(outside, [-1, tiling.tile[axis], 1])
 
 
+def _border_mask(
+  tiling: HaloTiling, axis: int, batch: tf.Tensor | int, dtype: tf.DType
+) -> tf.Tensor:
+  """Returns the border mask of one axis over the tile, [G, tile, queries or 1].
+
+  Padded queries see keys outside the image, so that every query of a block has a key.
+  """
+  outside, block, size = outside_image(tiling, axis, batch), tiling.block, tiling.image[axis]
+  if not isinstance(size, int) or size % (block[axis] * tiling.rates[axis]):
+    first = 0 if tiling.single[axis] else tiling.halo[axis]
+    inside = ~outside[:, first : first + block[axis]]  # the block's queries
+    inside = inside if axis == 0 else tf.linalg.matrix_transpose(inside)
+    inside = tf.broadcast_to(inside, [tf.shape(inside)[0], *block])
+    outside &= tf.reshape(inside, [-1, 1, math.prod(block)])
+  return tf.cast(outside, dtype) * MASKED_LOGIT
+
+
 def _lse(*logits: tf.Tensor) -> tf.Tensor:
   """Returns the log-sum-exp of finite logits [G, any, queries] over axis 1: [G, 1, queries]."""
   joined = tf.concat(logits, axis=1)
@@ -210,7 +227,7 @@ def separable_bias(
   for axis, (term, margin) in enumerate(zip(full, tiling.margin, strict=True)):
     term = term[:, margin : margin + tiling.tile[axis]]
     if tiling.geometry.border == "mask":
-      term += tf.cast(outside_image(tiling, axis, batch), queries.dtype) * MASKED_LOGIT
+      term += _border_mask(tiling, axis, batch, queries.dtype)
     terms.append(term)
   outside_lse = None
   if tiling.geometry.border == "zero":
