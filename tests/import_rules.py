@@ -33,7 +33,7 @@ PACKAGES = {
   "tf_keras": Package({"extras", "layers", "modeling"}, {"tf_keras"}),
   "configs": Package({"extras"}, {"official"}),
   "builders": Package(
-    {"configs", "errors", "extras", "tf_keras"}, {"official", "tensorflow", "tf_keras"}
+    {"configs", "errors", "extras", "tf_keras"}, {"absl", "official", "tensorflow", "tf_keras"}
   ),
   "tasks": Package(
     {"builders", "compat", "configs", "errors", "extras"},

@@ -18,9 +18,9 @@ from official.vision.utils import summary_manager
 
 import sasa_tf
 from sasa_tf.compat.glob_free_paths import original_paths_in_errors
-from sasa_tf.modeling.builders.build_errors import without_gin_frames
 from sasa_tf.training import checks, input_files, results, strategy
 from sasa_tf.training.config_validation.experiment_check import check_experiment
+from sasa_tf.training.creation import create_trainer, translate_step_errors
 from sasa_tf.training.experiment import RUN_FILE
 from sasa_tf.training.multi_worker import config_sync, process_role
 from sasa_tf.training.multi_worker import strategy as multi_worker_strategy
@@ -36,7 +36,6 @@ from sasa_tf.training.resilience.data_errors import translate_data_errors
 from sasa_tf.training.resilience.preemption import StopRequest
 from sasa_tf.training.resilience.run_lock import run_lock
 from sasa_tf.training.run_log import RunLog
-from sasa_tf.training.trainer import Trainer
 
 
 class _Options(NamedTuple):
@@ -167,14 +166,18 @@ def _run_process(
       parameters=sum(w.shape.num_elements() for w in runner.trainer.model.trainable_variables),
     )
     try:
-      with process.stop.on_sigterm(), translate_data_errors(params.task, mode):
+      with (
+        process.stop.on_sigterm(),
+        translate_data_errors(params.task, mode),
+        translate_step_errors(params),
+      ):
         if mode == "continuous_eval":
           evaluate_checkpoints(runner, watcher)
         else:
           train_or_evaluate(runner, mode)
           if process.saves and mode == "train_and_eval" and not log.is_evaluated():
             # An earlier process was ended between the last step and its evaluation.
-            runner.controller.evaluate(steps=params.trainer.validation_steps)
+            train_or_evaluate(runner, "eval")
     finally:
       progress.close()
   if process.saves:
@@ -267,14 +270,14 @@ def _create_runner(
   options: _Options,
 ) -> train_lib.OrbitExperimentRunner:
   mode, cluster = process.role.mode, process.role.cluster
-  with distribution.scope(), without_gin_frames():
-    trainer = train_utils.create_trainer(
+  with distribution.scope():
+    trainer = create_trainer(
       params,
       task,
       train=process.trains,
       evaluate="eval" in mode,
       checkpoint_exporter=train_lib.maybe_create_best_ckpt_exporter(params, process.output_dir),
-      trainer_cls=functools.partial(Trainer, on_nonfinite=options.on_nonfinite),
+      on_nonfinite=options.on_nonfinite,
     )
   return train_lib.OrbitExperimentRunner(
     distribution_strategy=distribution,

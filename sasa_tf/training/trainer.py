@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task, base_trainer, config_definitions
 
+from sasa_tf.modeling.builders.build_errors import section_errors
 from sasa_tf.training.step.int32_transport import Int32Transport
 from sasa_tf.training.step.nonfinite_guard import NonfiniteGuard
 from sasa_tf.training.step.replica_step import ReplicaStep
@@ -71,7 +72,10 @@ class Trainer(base_trainer.Trainer):
     on_tpu = isinstance(self.strategy, tf.distribute.TPUStrategy)
     if is_train_data and self.config.runtime.enable_xla and not on_tpu:
       dataset_or_fn = self._int32_transport.wrap_dataset_fn(dataset_or_fn)
-    return super().distribute_dataset(dataset_or_fn, *args, **kwargs)
+    data = self.config.task.train_data if is_train_data else self.config.task.validation_data
+    name = "train_data" if is_train_data else "validation_data"
+    with section_errors(f"task.{name}", data.as_dict(), "the dataset"):
+      return super().distribute_dataset(dataset_or_fn, *args, **kwargs)
 
   def train_loop_begin(self) -> None:
     """Records the step at which the loop begins."""

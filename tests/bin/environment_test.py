@@ -85,3 +85,48 @@ def test_checks_work_without_assertions(tmp_path):
     *(f"--model_dir={tmp_path}", f"--export_dir={tmp_path}"),
   )
   assert done.returncode == 2 and done.stderr.startswith("error: --export_dir=")
+
+
+@pytest.fixture(scope="module")
+def train_arguments(tmp_path_factory):
+  from tests.training import tiny_run  # imports Model Garden
+
+  data = tiny_run.write_data(tmp_path_factory.mktemp("data"))
+  return [
+    *("-m", "sasa_tf.bin.train", "--experiment=sasa_resnet_digits", "--mode=train"),
+    f"--params_override={tiny_run.overrides(data, steps=2)}",
+  ]
+
+
+def run_in_shell(setup, arguments):
+  """Runs Python in a shell, after a command that sets it up."""
+  return subprocess.run(
+    ["bash", "-c", f'{setup}; exec "$0" "$@"', sys.executable, *arguments],
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gibibytes", [4, 6, 12])
+def test_training_within_a_limit_of_virtual_memory(gibibytes, train_arguments, tmp_path):
+  """It trains, or ends with one paragraph."""
+  arguments = [*train_arguments, f"--model_dir={tmp_path}"]
+  done = run_in_shell(f"ulimit -v {gibibytes << 20}", arguments)
+  assert done.returncode in (0, 2), done.stderr
+  assert "Traceback" not in done.stderr
+  if done.returncode == 2:
+    assert "memory" in done.stderr.splitlines()[-1]
+  else:
+    assert (tmp_path / "ckpt-2.index").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "setup", ["unset HOME", "export HOME=/proc/none XDG_CACHE_HOME=/proc/none"]
+)
+def test_training_without_a_home_directory(setup, train_arguments, tmp_path):
+  done = run_in_shell(setup, [*train_arguments, f"--model_dir={tmp_path}"])
+  assert done.returncode == 0, done.stderr
+  assert (tmp_path / "ckpt-2.index").exists()

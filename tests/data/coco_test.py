@@ -232,6 +232,17 @@ def test_invalid_settings_raise(tmp_path, options, message):
     _convert(_write(tmp_path), tmp_path / "out", **options)
 
 
+def test_folder_without_the_images_is_named(tmp_path):
+  root = _write(tmp_path)
+  with pytest.raises(DatasetError, match=r"--input .* has none of the .* images .*--input="):
+    coco.convert(root, root / "instances.json", tmp_path / "a")
+  (root / "empty").mkdir()
+  with pytest.raises(DatasetError, match=r"Pass the folder that the names in the file are"):
+    coco.convert(root / "empty", root / "instances.json", tmp_path / "a")
+  with pytest.raises(DatasetError, match="nowhere is not a folder"):
+    coco.convert(tmp_path / "nowhere", root / "instances.json", tmp_path / "a")
+
+
 def test_instances_file_is_not_overwritten(tmp_path):
   root = _write(tmp_path)
   (root / "instances.json").rename(root / "train.json")

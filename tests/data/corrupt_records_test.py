@@ -11,6 +11,8 @@ from sasa_tf.errors import UserError
 PIXELS = np.random.default_rng(0).integers(0, 255, [12, 16, 3], np.uint8)
 JPEG = tf.io.encode_jpeg(PIXELS).numpy()
 PNG = tf.io.encode_png(PIXELS).numpy()
+# Has a valid header, but a baseline scan in place of a progressive one.
+UNDECODABLE = JPEG.replace(b"\xff\xc0", b"\xff\xc2")
 
 
 def example(encoded=JPEG, labels=(3,), boxes=None, source_id=None):
@@ -60,12 +62,18 @@ def test_invalid_records_are_found(record, problem):
 
 
 def test_decode_all_finds_errors_within_a_jpeg():
+  dataset = tf.data.Dataset.from_tensors(example(UNDECODABLE))
+  assert not list(record_validation.invalid_records(dataset, RecordSchema()))
+  assert list(record_validation.invalid_records(dataset, RecordSchema(), decode_all=True))
+
+
+def test_header_of_a_jpeg_is_checked():
   broken = bytearray(JPEG)
   start = broken.index(b"\xff\xc0")  # The frame header, with the size.
   broken[start + 5 : start + 9] = b"\0\0\0\0"
-  dataset = tf.data.Dataset.from_tensors(example(bytes(broken)))
-  assert not list(record_validation.invalid_records(dataset, RecordSchema()))
-  assert list(record_validation.invalid_records(dataset, RecordSchema(), decode_all=True))
+  dataset = tf.data.Dataset.from_tensor_slices([example(), example(bytes(broken))])
+  ((index, problem),) = record_validation.invalid_records(dataset, RecordSchema())
+  assert index == 1 and "is not an image: jpeg::Uncompress failed" in problem
 
 
 def test_detectors_take_images_of_one_row():
@@ -118,9 +126,27 @@ def test_records_are_skipped_up_to_the_limit(files, tmp_path, capsys):
     corrupt_records.skip_corrupt_records(
       paths, compression, RecordSchema(), limit=1, scratch=str(tmp_path / "b")
     )
-  first = corrupt_records.find_corruption(paths, compression, RecordSchema())
-  assert (first.file, first.record) == (paths[1], 1)
+  first, can_be_skipped = corrupt_records.find_corruption(paths, compression, RecordSchema())
+  assert (first.file, first.record, can_be_skipped) == (paths[1], 1, True)
   assert corrupt_records.find_corruption(paths[:1], compression, RecordSchema()) is None
+
+
+def test_jpeg_images_of_one_pixel_are_skipped(tmp_path):
+  """And what only decoding finds is not reported as such."""
+  path = str(tmp_path / "train-0")
+  narrow = tf.io.encode_jpeg(np.zeros([1, 9, 3], np.uint8)).numpy()
+  with tf.io.TFRecordWriter(path) as writer:
+    for number, image in enumerate((JPEG, narrow, JPEG)):
+      writer.write(example(image, labels=[number]))
+  usable = corrupt_records.skip_corrupt_records(
+    [path], "", RecordSchema(), limit=1, scratch=str(tmp_path / "scratch")
+  )
+  assert labels(usable, "") == [0, 2]
+  assert corrupt_records.find_corruption([path], "", RecordSchema())[1]
+  with tf.io.TFRecordWriter(path) as writer:
+    writer.write(example(UNDECODABLE, labels=[0]))
+  corruption, can_be_skipped = corrupt_records.find_corruption([path], "", RecordSchema())
+  assert "is not an image" in corruption.problem and not can_be_skipped
 
 
 def test_corrupt_bytes_and_invalid_image_in_one_file(files, tmp_path):

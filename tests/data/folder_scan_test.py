@@ -87,6 +87,7 @@ def test_broken_links_are_images_and_pipes_are_not(tmp_path):
     (["train/cat/1.jpg", "Val/cat/2.jpg"], "are splits, not classes"),
     (["train/a/1.jpg", "test/a/2.jpg", "__MACOSX/1.jpg", "@eaDir/1.jpg"], "are splits"),
     (["__MACOSX/1.jpg", "lost+found/1.jpg"], "contains no folders"),
+    (["a/train/cat/1.jpg", "a/test/cat/2.jpg", "b/val/dog/1.jpg"], "data sets .*input=.*/a/test"),
   ],
 )
 def test_other_layouts_raise(tmp_path, names, message):
@@ -100,6 +101,18 @@ def test_folder_around_the_classes_is_reported(tmp_path):
   assert folder.class_names == ("my data",)
   assert folder.warnings[1].endswith(f"are the classes, pass --input='{tmp_path}/my data'.")
   assert len(scan_image_folder(tmp_path / "my data").class_names) == 2
+
+
+def test_parent_of_data_sets_is_reported(tmp_path):
+  _touch(tmp_path, "animals/cat/1.jpg", "animals/dog/2.jpg", "digits/0/3.png", "digits/1/4.png")
+  folder = scan_image_folder(tmp_path)
+  assert "in folders of the class folders" in folder.warnings[0]
+  assert folder.warnings[0].endswith(f"pass --input={tmp_path}/animals.")
+
+
+def test_parts_of_classes_can_be_named_train(tmp_path):
+  folder = scan_image_folder(_touch(tmp_path, "cat/train/1.jpg", "cat/test/2.jpg", "dog/3.jpg"))
+  assert folder.class_names == ("cat", "dog") and not folder.warnings
 
 
 def test_class_can_be_named_train(tmp_path):

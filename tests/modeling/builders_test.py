@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("official", reason="needs the extra garden")
 
 import gin
+import tensorflow as tf
 import tf_keras
 from official.vision.configs import common
 
@@ -86,3 +87,32 @@ def test_errors_have_no_frames_of_keras_and_gin():
   with pytest.raises(ConfigError) as caught, build_errors.section_errors("m", {"kernel_size": 2}):
     raise keras
   assert str(caught.value) == "m.kernel_size=2: the model cannot be built: kernel_size is bad."
+
+
+@pytest.mark.parametrize(
+  ("error", "message"),
+  [
+    (KeyError("vit-x"), "b.c.vit.name='vit-x': the model cannot be built: KeyError: 'vit-x'."),
+    (IndexError("end"), "b.c.type='vit': the model cannot be built: IndexError: end. Correct the"),
+    (
+      ValueError(
+        'in user code:\n\n    File "a.py", line 1, in b  *\n        c\n\n    TypeError: d'
+      ),
+      "b.c.type='vit': the model cannot be built: TypeError: d.",
+    ),
+    (
+      ValueError("size for '{{node c/Conv2D}} = Conv2D[T=DT_FLOAT](x, y)' is odd"),
+      "b.c.type='vit': the model cannot be built: size for Conv2D is odd.",
+    ),
+  ],
+)
+def test_errors_name_values_and_sections_in_use(error, message):
+  config = {"type": "vit", "vit": {"name": "vit-x"}, "resnet": {"name": "vit-x"}}
+  with pytest.raises(ConfigError) as caught, build_errors.section_errors("b.c", config):
+    raise error
+  assert str(caught.value).startswith(message)
+
+
+def test_errors_of_the_machine_are_not_changed():
+  with pytest.raises(tf.errors.UnavailableError), build_errors.section_errors("b", {}):
+    raise tf.errors.UnavailableError(None, None, "worker lost")

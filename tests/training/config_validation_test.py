@@ -144,6 +144,12 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ("task.train_data.aug_type={type: ssd_random_crop}", "aug_type.type=ssd_random_crop"),
     ("task.train_data.aug_type.randaug.num_layers=1", "aug_type.type=null.*This run needs it"),
     ("task.train_data.mixup_and_cutmix.prob=0.5", "one_hot=false and soft_labels=true"),
+    (
+      "task.train_data.aug_type={type: autoaug, autoaug: {augmentation_name: detection_v0}}",
+      "augmentation_name=detection_v0: expected a policy for classification",
+    ),
+    ("task.losses.use_binary_cross_entropy=true", "expected task.train_data.mixup_and_cutmix"),
+    ("task.train_data.is_multilabel=true", r"metric='accuracy': .*\(globalPR-AUC, meanPR-AUC, "),
     ("task.train_data.crop_area_range=[1.0,0.5]", "the smaller value first"),
     ("task.train_data.is_training=false", "expected true"),
     ("task.validation_data.is_training=true", "never ends"),

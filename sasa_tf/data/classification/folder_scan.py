@@ -62,11 +62,12 @@ def scan_image_folder(root: str | os.PathLike) -> ImageFolder:
       f"the {len(folder.class_names)} folders of {root} contain no images. {_LAYOUT}."
     )
   _check_folders_are_classes(folder)
-  if len(folder.class_names) == 1 and _all_nested(folder):
-    only = os.path.join(root, folder.files[0].name.partition("/")[0])
+  if _all_nested(folder):
+    first = os.path.join(root, folder.files[0].name.partition("/")[0])
+    which = "the only class folder" if len(folder.class_names) == 1 else "the class folders"
     folder.warnings.append(
-      "all images are in folders of the only class folder. If these are the classes, pass "
-      f"--input={shlex.quote(only)}."
+      f"all images are in folders of {which}. If these are the classes, pass "
+      f"--input={shlex.quote(first)}."
     )
   return folder
 
@@ -153,3 +154,23 @@ def _check_folders_are_classes(folder: ImageFolder) -> None:
       f"the folders of {folder.root} are splits, not classes. Convert them separately ({inputs}), "
       "with --split=train or --split=validation."
     )
+  if split := _split_of_data_sets(folder):
+    raise DatasetError(
+      f"the folders of {folder.root} are data sets with splits, not classes. Convert each split "
+      f"separately (--input={shlex.quote(os.path.join(folder.root, split))}), with --split=train "
+      "or --split=validation, each data set to an --output of its own."
+    )
+
+
+def _split_of_data_sets(folder: ImageFolder) -> str | None:
+  """Returns the first folder of a split, if the folders are data sets of <split>/<class>/<image>.
+
+  A folder <split> of images, without classes, is a part of a class.
+  """
+  splits = {}
+  for file in folder.files:
+    data_set, *parents, _ = file.name.split("/")
+    if len(parents) < 2 or parents[0].lower() not in _SPLIT_NAMES:
+      return None
+    splits[f"{data_set}/{parents[0]}"] = True
+  return next(iter(splits))

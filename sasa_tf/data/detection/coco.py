@@ -7,7 +7,12 @@ from typing import Any
 
 from sasa_tf.data.detection.annotated_images import hold_out_images, write_annotated_images
 from sasa_tf.data.detection.boxes import classes_of_categories, parse_classes
-from sasa_tf.data.detection.coco_files import CocoFile, join_annotations, read_coco
+from sasa_tf.data.detection.coco_files import (
+  CocoFile,
+  check_images_exist,
+  join_annotations,
+  read_coco,
+)
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.images.options import MAX_PIXELS, ImageOptions
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary
@@ -72,6 +77,7 @@ def convert(
   categories = _categories(file, selected, category_ids == "contiguous")
   labels = {category.get("original_id", category["id"]): category["id"] for category in categories}
   images, problems = join_annotations(file, input, labels)
+  check_images_exist(images, input, file.path)
   members = {split: images}
   if validation_fraction:
     members = hold_out_images(images, validation_fraction, seed, split)

@@ -2,6 +2,7 @@
 
 import collections
 import os
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -208,6 +209,32 @@ def _image(
     size if all(size) else None,
     tuple(boxes[image_id]),
     tuple(found),
+  )
+
+
+def check_images_exist(
+  images: Sequence[AnnotatedImage], folder: str | os.PathLike, path: str
+) -> None:
+  """Raises a `DatasetError` if the folder has none of the images.
+
+  Args:
+    images: the images of `join_annotations`.
+    folder: folder of the images.
+    path: the instances file.
+  """
+  named = [image for image in images if image.error is None]
+  if not named or any(os.path.lexists(image.path) for image in named):
+    return
+  folder, first = os.fspath(folder), named[0].name
+  if not os.path.isdir(folder):
+    raise DatasetError(f"--input {folder} is not a folder. Pass the folder of the images.")
+  with os.scandir(folder) as entries:
+    parents = sorted(entry.path for entry in entries if entry.is_dir())
+  found = [parent for parent in parents if os.path.exists(os.path.join(parent, first))]
+  fix = "the folder that the names in the file are relative to"
+  raise DatasetError(
+    f"--input {folder} has none of the {len(named)} images of {path}; the first is {shown(first)}. "
+    f"Pass {f'--input={shlex.quote(found[0])}' if found else fix}."
   )
 
 

@@ -49,13 +49,16 @@ def find_corrupt_records(
 
 def find_corruption(
   files: Sequence[str], compression: str, schema: RecordSchema
-) -> Corruption | None:
-  """Returns the first corruption of a data set, or None."""
+) -> tuple[Corruption, bool] | None:
+  """Returns the first corruption of a data set and whether it can be skipped, or None.
+
+  A corruption that is only found by decoding all images is not skipped by `skip_corrupt_records`.
+  """
   # Decoding all images of a large data set takes hours; most corruptions are found without it.
   for decode_all in (False, True):
     for _, corruptions in _find_in_files(files, compression, schema, decode_all=decode_all):
       if corruptions:
-        return corruptions[0]
+        return corruptions[0], not decode_all
   return None
 
 

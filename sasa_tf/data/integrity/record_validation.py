@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,6 +13,10 @@ from sasa_tf.data.inputs.values import one_line
 from sasa_tf.data.integrity.parse_errors import PARSE_ERRORS, message_of
 
 _BATCH_SIZE = 64
+# What TensorFlow adds to the messages of its operations.
+_NODE = re.compile(r"^\{\{.*?\}\} | \[Op:\w*\]")
+# A JPEG image of more bytes has no side of one pixel, unless its metadata is larger.
+_MAX_NARROW_BYTES = 1 << 16
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 
@@ -43,7 +48,7 @@ def invalid_records(
     records: data set of serialized `tf.train.Example`s.
     schema: the expected features.
     decode_all: whether to decode every image. By default, JPEG data with valid start and end
-      markers counts as valid, because libjpeg tolerates most errors in between.
+      markers and a header counts as valid, because libjpeg tolerates most errors in between.
   """
   try:
     suspects = list(_suspect_records(records, schema, decode_all))
@@ -78,7 +83,7 @@ def _image_problem(encoded: bytes, schema: RecordSchema) -> str | None:
   except tf.errors.InvalidArgumentError as error:
     return (
       f"{schema.image_key}, {len(encoded)} bytes that start with {encoded[:8]!r}, is not an image: "
-      f"{error.message.splitlines()[0]}"
+      f"{_NODE.sub('', error.message.splitlines()[0])}"
     )
   height, width = image.shape[:2]
   if schema.box_key is None and min(height, width) < MIN_CLASSIFIED_SIDE:
@@ -117,6 +122,8 @@ def _suspect_records(
       labels = parsed[schema.label_key].row_lengths()
       required = parsed[schema.box_key].row_lengths() if schema.box_key else 1
       valid &= labels == tf.cast(required, labels.dtype)
+    if schema.box_key is None:
+      valid &= ~_is_narrow(encoded, valid)
     suspect = tf.ones_like(valid) if decode_all else ~valid
     return tf.where(suspect)[:, 0], tf.boolean_mask(batch, suspect)
 
@@ -124,6 +131,20 @@ def _suspect_records(
   for batch_index, (indices, suspects) in enumerate(batches.as_numpy_iterator()):
     for index, record in zip(indices, suspects, strict=True):
       yield batch_index * _BATCH_SIZE + int(index), record
+
+
+def _is_narrow(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
+  """Returns which JPEG images have a side that is too small to crop, by their headers.
+
+  Raises an error of `PARSE_ERRORS` if a header is invalid.
+  """
+  small = tf.where(is_jpeg & (tf.strings.length(encoded) <= _MAX_NARROW_BYTES))
+  sides = tf.map_fn(
+    lambda image: tf.reduce_min(tf.io.extract_jpeg_shape(image)[:2]),
+    tf.gather_nd(encoded, small),
+    fn_output_signature=tf.int32,
+  )
+  return tf.scatter_nd(small, sides < MIN_CLASSIFIED_SIDE, tf.shape(encoded, out_type=tf.int64))
 
 
 def _features(schema: RecordSchema) -> dict[str, object]:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.data import labels
+from sasa_tf.data.images.options import MIN_CLASSIFIED_SIDE
 from sasa_tf.errors import UserError
 from sasa_tf.serving.clients.unreadable_images import UnreadableImageError
 from sasa_tf.serving.formats.saved_model import LABELS
@@ -59,14 +60,29 @@ class EncodedImageModel:
       UnreadableImageError: If the file does not exist or is not an image.
     """
     copies = self._batch or 1  # a fixed batch is filled with copies of the image
+    encoded = read_file(image)
     try:
-      outputs = self._signature(**{self._argument: tf.repeat([read_file(image)], copies)})
+      outputs = self._signature(**{self._argument: tf.repeat([encoded], copies)})
     except tf.errors.InvalidArgumentError as error:
+      if size := _size(encoded):
+        raise UnreadableImageError(
+          f"{image} has {size[1]} x {size[0]} pixels, and the model's center crop leaves none of "
+          f"them. Pass an image with at least {MIN_CLASSIFIED_SIDE} pixels per side."
+        ) from error
       raise UnreadableImageError(
         f"{image} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image. "
         f"TensorFlow: {_reason(error.message)}"
       ) from error
     return {name: value[0].numpy() for name, value in outputs.items()}
+
+
+def _size(encoded: bytes) -> tuple[int, int] | None:
+  """Returns the (height, width) of an image with a side that is too small to crop, else None."""
+  try:
+    height, width, _ = tf.io.decode_image(encoded, expand_animations=False).shape
+  except tf.errors.InvalidArgumentError:
+    return None
+  return (height, width) if min(height, width) < MIN_CLASSIFIED_SIDE else None
 
 
 def _reason(message: str) -> str:

@@ -85,6 +85,20 @@ def _augmentation(use: Use) -> Iterator[Problem]:
       )
 
 
+def _boxes_policy(use: Use) -> Iterator[Problem]:
+  for key, data in use.data.items():
+    chosen = getattr(data, "aug_type", None)
+    if not use.is_classification or chosen is None or chosen.type != "autoaug":
+      continue
+    if chosen.autoaug.augmentation_name == "detection_v0":
+      path = f"{key}.aug_type.autoaug.augmentation_name"
+      yield Problem(
+        f"{path}=detection_v0: expected a policy for classification, such as v0; this one moves "
+        "boxes.",
+        (path,),
+      )
+
+
 def _pad_crop(use: Use) -> Iterator[Problem]:
   padding = getattr(use.params.task.train_data, "pad_crop", 0)
   size = use.model.input_size if padding else ()
@@ -129,6 +143,13 @@ def _losses(use: Use) -> Iterator[Problem]:
       "task.train_data.mixup_and_cutmix, which mixes the labels of two images.",
       paths,
     )
+  if not mixup and losses.use_binary_cross_entropy:
+    yield Problem(
+      "task.losses.use_binary_cross_entropy=true: expected task.train_data.mixup_and_cutmix, "
+      "because Model Garden computes this loss of mixed labels only. Set it, or "
+      "use_binary_cross_entropy to false.",
+      ("task.losses.use_binary_cross_entropy", *paths[2:]),
+    )
   if not mixup and losses.soft_labels and not losses.one_hot:
     yield Problem(
       "task.losses.soft_labels=true: expected task.train_data.mixup_and_cutmix, which creates soft "
@@ -154,6 +175,7 @@ RELATIONS = (
   _is_training,
   _data_service,
   _augmentation,
+  _boxes_policy,
   _pad_crop,
   _order,
   _losses,

@@ -10,10 +10,9 @@ from sasa_tf.training.config_validation.use import Use
 
 _OPTIMIZER = "trainer.optimizer_config"
 # Metrics whose names do not depend on the configuration; * is any text.
-_CLASSIFICATION_METRICS = (
-  *("accuracy", "validation_loss", "globalPR-AUC", "meanPR-AUC", "loss"),
-  *("precision_at_threshold_*", "recall_at_threshold_*"),
-)
+_CLASSIFICATION_METRICS = ("accuracy", "precision_at_threshold_*", "recall_at_threshold_*")
+_MULTILABEL_METRICS = ("globalPR-AUC", "meanPR-AUC")
+_CLASSIFICATION_LOSSES = ("validation_loss", "loss")
 _LOSS_METRICS = ("total_loss", "cls_loss", "box_loss", "model_loss", "validation_loss")
 _COCO_METRICS = ("AP*", "AR*")
 
@@ -78,8 +77,11 @@ def _best_checkpoint(use: Use) -> Iterator[Problem]:
     return
   patterns: tuple[str, ...] = ()
   if use.is_classification:
-    top_k = use.params.task.evaluation.top_k
-    patterns = (*_CLASSIFICATION_METRICS, f"top_{top_k}_accuracy")
+    task = use.params.task
+    patterns = (*_CLASSIFICATION_METRICS, f"top_{task.evaluation.top_k}_accuracy")
+    if task.train_data.is_multilabel:
+      patterns = _MULTILABEL_METRICS
+    patterns += _CLASSIFICATION_LOSSES
   elif use.is_detection:
     patterns = _LOSS_METRICS + (_COCO_METRICS if use.params.task.use_coco_metrics else ())
   if not metric or (patterns and not _matches(metric, patterns)):
@@ -87,7 +89,7 @@ def _best_checkpoint(use: Use) -> Iterator[Problem]:
     yield Problem(
       f"{key}={show(metric)}: expected a metric of the evaluation ({known}). Set one, or set "
       "trainer.best_checkpoint_export_subdir to ''.",
-      (key, "task.evaluation.top_k"),
+      (key, "task.evaluation.top_k", "task.train_data.is_multilabel"),
     )
 
 

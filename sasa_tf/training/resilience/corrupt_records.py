@@ -71,13 +71,33 @@ def find_cause(message: str, task: config_definitions.TaskConfig, mode: str) -> 
       continue
     files = find_input_files(data.input_path)
     compression = COMPRESSIONS[data.file_type]
-    corruption = corrupt_records.find_corruption(files, compression, _record_schema(task))
-    if corruption is not None:
+    found = corrupt_records.find_corruption(files, compression, _record_schema(task))
+    if found is not None:
+      corruption, can_be_skipped = found
+      skip = (
+        ", or set --max_corrupt_records=N to skip up to N such records."
+        if can_be_skipped
+        else " without this image. --max_corrupt_records does not skip it, because it decodes no "
+        "JPEG images."
+      )
       return UserError(
-        f"task.{name} has a corrupt record: {corruption}. Write the TFRecords again, or set "
-        "--max_corrupt_records=N to skip up to N such records."
+        f"task.{name} has a corrupt record: {corruption}. Write the TFRecords again{skip}"
+        f"{_check_keys(task, corruption.problem)}"
       )
   return None
+
+
+def _check_keys(task: config_definitions.TaskConfig, problem: str) -> str:
+  """Returns a sentence about the configured features that a problem of a record names, or ""."""
+  fields = {
+    field: getattr(task.train_data, field, None) for field in ("image_field_key", "label_field_key")
+  }
+  named = [
+    f"task.train_data.{field}={key}"
+    for field, key in fields.items()
+    if key and key in problem and key != getattr(type(task.train_data)(), field)
+  ]
+  return f" Check {' and '.join(named)}." if named else ""
 
 
 def _datasets(
