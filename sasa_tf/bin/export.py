@@ -37,6 +37,7 @@ def main(argv: list[str]) -> None:
   program.check_no_positional_args(argv)
 
   from sasa_tf.reporting.table import Column, Table
+  from sasa_tf.serving.compiled_kernels import library_file
   from sasa_tf.serving.export_paths import paths_in
   from sasa_tf.serving.formats.registry import find_formats
 
@@ -49,6 +50,9 @@ def main(argv: list[str]) -> None:
     table.add_row(name, str(path), f"{export_flags.size_of(path) / 1e6:.2f}")
   print(f"exported {checkpoint}", "", table.to_text(), sep="\n")
   if "saved_model" in outputs:
+    if FLAGS.cpu_kernels:
+      library = outputs["saved_model"] / library_file.LIBRARY
+      print("", f"load  tf.load_library({str(library)!r}) before the first call", sep="\n")
     drawing = " --output=DIR" if is_detector else ""
     flag = shlex.quote(f"--saved_model={outputs['saved_model']}")
     print("", f"next  python -m sasa_tf.bin.predict {flag}{drawing} IMAGE...", sep="\n")

@@ -32,6 +32,12 @@ flags.DEFINE_enum(
   ["image_tensor", "image_bytes", "tf_example"],
   "SavedModel: input of serving_default. The other types get signatures with their names.",
 )
+flags.DEFINE_bool(
+  "cpu_kernels",
+  False,
+  "SavedModel: copy the compiled kernels to assets.extra, from where libsasa_tf.so must be loaded "
+  "before the signatures are called. Signatures without kernels are added as NAME_stock.",
+)
 flags.DEFINE_integer("batch_size", None, "Fixed batch size. Default: dynamic.", lower_bound=1)
 flags.DEFINE_list(
   "input_image_size", None, "height,width of the model input. Default: that of the training."
@@ -55,6 +61,11 @@ def check_paths(
   """
   from sasa_tf.serving.export_paths import check_export_paths
 
+  if FLAGS.cpu_kernels and "saved_model" not in outputs:
+    raise UserError(
+      "--cpu_kernels is an option of --format=saved_model, which is not among the formats. Add it, "
+      "or remove the flag."
+    )
   inputs = {name: FLAGS[name].value for name in ("model_dir", "checkpoint_path", "labels")}
   inputs |= {f"config_file={file}": file for file in FLAGS.config_file or ()}
   check_export_paths(outputs, flags=flag_names, overwrite=FLAGS.overwrite, inputs=inputs)
@@ -72,6 +83,7 @@ def export(outputs: Mapping[str, str | os.PathLike]) -> tuple[str, bool]:
   from sasa_tf import registry_imports  # noqa: F401
   from sasa_tf.configs.retinanet import RetinaNetTask
   from sasa_tf.data.labels import read_labels
+  from sasa_tf.serving.compiled_kernels.library_file import require_kernels
   from sasa_tf.serving.export import export_model
   from sasa_tf.training import checks, experiment, results
 
@@ -79,6 +91,8 @@ def export(outputs: Mapping[str, str | os.PathLike]) -> tuple[str, bool]:
     # Converters load a model without gradients, which makes TensorFlow warn.
     logging.set_verbosity(logging.ERROR)
   image_size = _image_size(FLAGS.input_image_size or ())
+  if FLAGS.cpu_kernels:
+    require_kernels()
   params = experiment.load_trained_experiment(
     FLAGS.model_dir,
     FLAGS.experiment,
@@ -97,7 +111,7 @@ def export(outputs: Mapping[str, str | os.PathLike]) -> tuple[str, bool]:
     class_names=class_names,
     batch_size=FLAGS.batch_size,
     input_image_size=image_size,
-    saved_model=SavedModelOptions(input_type=FLAGS.input_type),
+    saved_model=SavedModelOptions(input_type=FLAGS.input_type, cpu_kernels=FLAGS.cpu_kernels),
     overwrite=FLAGS.overwrite,
   )
   return checkpoint, isinstance(params.task, RetinaNetTask)

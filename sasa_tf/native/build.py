@@ -64,6 +64,9 @@ CXX_FLAGS = (
 )
 NVCC_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden")
 
+# Nothing else, because a preloaded library replaces the symbols of the whole process.
+EXPORTED_SYMBOLS = "{ global: sasa_tf_*; local: *; };\n"
+
 # GPU architectures are written as nvcc does: 80 is compute capability 8.0.
 OLDEST_ARCHITECTURE = 80
 
@@ -247,12 +250,13 @@ def _compile(compilers: Compilers, folder: pathlib.Path, report: Callable[[str],
     list(pool.map(_run, commands.values()))
   runtime = []
   if compilers.nvcc:
-    # Before TensorFlow's libraries, because these export stubs of an older CUDA.
-    runtime = [*_cuda_library_flags(compilers), "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
-  hidden = ["-Wl,--exclude-libs,ALL", "-Wl,-Bsymbolic"]
+    runtime = [*_cuda_library_flags(compilers), "-lcudart_static", "-lrt", "-lpthread"]
+  symbols = folder / "exported_symbols.map"
+  symbols.write_text(EXPORTED_SYMBOLS, encoding="utf-8")
   command = [compilers.cxx, "-shared", "-o", str(folder / cache.LIBRARY), *map(str, commands)]
-  command += [*runtime, *tf.sysconfig.get_link_flags(), *hidden]
+  command += [*runtime, *_portable_flags(compilers), f"-Wl,--version-script={symbols}", "-ldl"]
   _run(command)
+  symbols.unlink()
   if not (folder / cache.LIBRARY).is_file():
     raise UserError(
       "the compiled kernels cannot be built: the compiler reported success, but wrote no library\n"
@@ -260,6 +264,16 @@ def _compile(compilers: Compilers, folder: pathlib.Path, report: Callable[[str],
     )
   for path in commands:
     path.unlink(missing_ok=True)
+
+
+def _portable_flags(compilers: Compilers) -> list[str]:
+  """Returns the flags for other machines, to which the library is copied with exported models.
+
+  The C++ runtime is linked statically if it is installed as an archive, and without what would need
+  a later C library.
+  """
+  found = _output([compilers.cxx, "-print-file-name=libstdc++.a"])[1].strip()
+  return ["-Wl,--gc-sections", *(["-static-libstdc++"] if os.path.isabs(found) else [])]
 
 
 def _put_in_place(staged: pathlib.Path, target: pathlib.Path) -> None:

@@ -16,7 +16,7 @@ from sasa_tf.native import library
 from sasa_tf.ops import reference
 from sasa_tf.ops.blocked import local_attention as blocked
 from sasa_tf.ops.compiled import fused
-from sasa_tf.ops.export_context import is_tracing_for_export
+from sasa_tf.ops.export_context import exports_stock_operations, is_tracing_for_export
 from sasa_tf.ops.qkv_packing import PackedAttention, split_and_attend
 from sasa_tf.ops.types import IMPLEMENTATION_NAMES, ImplementationName
 from sasa_tf.ops.window import WindowGeometry
@@ -150,7 +150,7 @@ def _override() -> tuple[str, str] | None:
 def auto_may_use_compiled_kernels() -> bool:
   """Returns whether "auto" may select compiled kernels, also for other operations."""
   override = _override()
-  return override[0] == "fused" if override else not is_tracing_for_export()
+  return override[0] == "fused" if override else not exports_stock_operations()
 
 
 def _unsupported_reason(name: str, request: AttentionRequest) -> str | None:
@@ -161,7 +161,7 @@ def _unsupported_reason(name: str, request: AttentionRequest) -> str | None:
 
 def _fused_rejection(request: AttentionRequest) -> str | None:
   """Returns why "auto" does not select "fused", or None if it does."""
-  if is_tracing_for_export():
+  if exports_stock_operations():
     return "exported models use TensorFlow's own operations"
   return _unsupported_reason("fused", request)
 

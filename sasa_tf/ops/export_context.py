@@ -2,7 +2,8 @@
 
 An exported model must not hold the custom calls of the compiled kernels, because a stock runtime
 (TensorFlow Serving, LiteRT, ONNX Runtime) cannot load them. So implementation="auto" does not
-select "fused" while functions are traced for export.
+select "fused" while functions are traced for export, unless the export brings the kernels along
+(`tracing_for_export(compiled_kernels=True)`).
 
 Detected automatically:
   * everything that `tf.saved_model.save` traces, which includes `tf_keras.Model.save` in the
@@ -33,27 +34,40 @@ import tensorflow as tf
 from sasa_tf.compat import tensorflow as compat
 
 _tracing: contextvars.ContextVar[bool] = contextvars.ContextVar("tracing_for_export", default=False)
+_with_kernels: contextvars.ContextVar[bool] = contextvars.ContextVar(
+  "exported_with_compiled_kernels", default=False
+)
 
 
 @contextlib.contextmanager
-def tracing_for_export() -> Iterator[None]:
+def tracing_for_export(*, compiled_kernels: bool = False) -> Iterator[None]:
   """Context manager in which implementation="auto" traces TensorFlow's own operations only.
 
   Use it around exporters that are not detected automatically, such as tf2onnx, and around
   `get_concrete_function` of functions to export. It does not affect eager operations, nor an
   implementation requested by name or by `use_implementation`.
 
+  Args:
+    compiled_kernels: whether "auto" may select the compiled kernels all the same. The exported
+      function then needs the library `libsasa_tf.so` where it runs.
+
   Example:
     >>> with sasa_tf.ops.tracing_for_export():
     ...   onnx_model, _ = tf2onnx.convert.from_keras(model)
   """
-  token = _tracing.set(True)
+  token, kernels_token = _tracing.set(True), _with_kernels.set(compiled_kernels)
   try:
     yield
   finally:
+    _with_kernels.reset(kernels_token)
     _tracing.reset(token)
 
 
 def is_tracing_for_export() -> bool:
   """Returns whether a function is being traced for export."""
   return not tf.executing_eagerly() and (_tracing.get() or compat.in_save_context())
+
+
+def exports_stock_operations() -> bool:
+  """Returns whether a function is being traced for export without the compiled kernels."""
+  return is_tracing_for_export() and not _with_kernels.get()

@@ -56,11 +56,13 @@ def test_saved_model_save_traces_for_export(tmp_path, with_signature):
   assert all(seen)
 
 
-def test_auto_does_not_select_compiled_kernels_in_the_context():
+@pytest.mark.parametrize("compiled_kernels", [False, True])
+def test_auto_selects_compiled_kernels_only_if_the_export_has_them(compiled_kernels):
   def attend(x):
     return ops.local_attention_2d(x, x, x)
 
   spec = tf.TensorSpec([None, 16, 16, 2, 8])
-  with ops.tracing_for_export():
+  with ops.tracing_for_export(compiled_kernels=compiled_kernels):
     exported = tf.function(attend).get_concrete_function(spec)
-  assert "XlaCallModule" not in {node.op for node in exported.graph.as_graph_def().node}
+  calls_kernels = "XlaCallModule" in {node.op for node in exported.graph.as_graph_def().node}
+  assert calls_kernels == (compiled_kernels and bool(ops.kernel_status().usable))

@@ -11,6 +11,11 @@ namespace sasa {
 // Registers handlers with XLA and saves the first error.
 class Registrar {
  public:
+  Registrar();
+
+  // Returns whether there is a TensorFlow with XLA FFI in this process.
+  bool has_api() const { return api_ != nullptr; }
+
   void RegisterCpu(const char* name, XLA_FFI_Handler* handler);
   void RegisterCuda(const char* name, XLA_FFI_Handler* handler);
 
@@ -24,6 +29,7 @@ class Registrar {
   void Register(const char* name, const char* platform, XLA_FFI_Handler* handler,
                 XLA_FFI_Handler_Traits traits);
 
+  const XLA_FFI_Api* api_;
   std::string error_, handlers_;
 };
 

@@ -11,7 +11,9 @@ from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.data import labels
 from sasa_tf.data.images.options import MIN_CLASSIFIED_SIDE
 from sasa_tf.errors import UserError
+from sasa_tf.ops import kernel_status
 from sasa_tf.serving.clients.unreadable_images import UnreadableImageError
+from sasa_tf.serving.compiled_kernels.library_file import STOCK_SUFFIX
 from sasa_tf.serving.formats.saved_model import LABELS
 
 
@@ -37,6 +39,10 @@ class EncodedImageModel:
     self._model = tf.saved_model.load(glob_free_path(saved_model))
     signatures = self._model.signatures
     name = "image_bytes" if "image_bytes" in signatures else "serving_default"
+    # Asking for the status loads this library's kernels. The copy in assets.extra is not loaded,
+    # because a client may not trust who exported the model.
+    if name + STOCK_SUFFIX in signatures and "CPU" not in kernel_status().usable:
+      name += STOCK_SUFFIX
     self._signature = signatures[name]
     ((self._argument, spec),) = self._signature.structured_input_signature[1].items()
     self.outputs = frozenset(self._signature.structured_outputs)

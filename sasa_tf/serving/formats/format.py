@@ -18,9 +18,12 @@ class SavedModelOptions:
   Attributes:
     input_type: input of `serving_default`: "image_tensor", "image_bytes" or "tf_example". The
       other types get signatures with these names.
+    cpu_kernels: whether the signatures call the compiled kernels, which are then copied to
+      assets.extra. Signatures in TensorFlow's own operations are added.
   """
 
   input_type: str = "image_tensor"
+  cpu_kernels: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sasa_tf.outputs.layout import DirectoryLayout
+from sasa_tf.serving.compiled_kernels import library_file
 from sasa_tf.serving.formats.format import ExportFormat, ExportOptions
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ SIGNATURES = ("image_tensor", "image_bytes", "tf_example")
 LABELS = pathlib.PurePath("assets.extra", "labels.txt")
 METADATA = pathlib.PurePath("assets.extra", "model_metadata.json")
 
-_EXTRA = "|".join(re.escape(path.as_posix()) for path in (LABELS, METADATA))
+_EXTRA = "|".join(
+  re.escape(path.as_posix())
+  for path in (LABELS, METADATA, library_file.LIBRARY, library_file.README)
+)
 LAYOUT = DirectoryLayout(
   "an exported SavedModel of sasa_tf",
   # TensorFlow's SavedModels have no params.yaml.
@@ -46,11 +50,18 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
 
   default = options.saved_model.input_type
   signatures = {name: "serving_default" if name == default else name for name in SIGNATURES}
-  with tracing_for_export():
-    functions = module.get_inference_signatures(signatures)
+  if options.saved_model.cpu_kernels:
+    from sasa_tf.serving.compiled_kernels.signatures import trace_with_kernels
+
+    functions = trace_with_kernels(module, signatures)
+  else:
+    with tracing_for_export():
+      functions = module.get_inference_signatures(signatures)
   save(path, module, functions)
   train_utils.serialize_config(module.params, str(path))
   (path / METADATA).parent.mkdir()
+  if options.saved_model.cpu_kernels:
+    library_file.copy_library(path)
   (path / METADATA).write_text(options.metadata.to_json(), encoding="utf-8")
   if options.metadata.class_names is not None:
     labels.write_labels(path / LABELS, options.metadata.class_names)

@@ -1,5 +1,7 @@
 """Runs SavedModels with TensorFlow."""
 
+import pathlib
+
 import tensorflow as tf
 
 
@@ -9,6 +11,9 @@ class Model:
   def __init__(self, path):
     """Loads the model."""
     self.version = f"TensorFlow {tf.__version__}"
+    kernels = pathlib.Path(path, "assets.extra", "libsasa_tf.so")
+    if kernels.exists():
+      tf.load_library(str(kernels))
     self._model = tf.saved_model.load(path)  # owns the variables
     self._functions = dict(self._model.signatures)
     self.signatures = {name: _spec(each)[1].shape[0] for name, each in self._functions.items()}

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sasa_tf.errors import UserError
+from sasa_tf.serving.compiled_kernels.library_file import STOCK_SUFFIX
 from sasa_tf.serving.runtimes.registry import find_runtime
 from sasa_tf.serving.verification.classification import (
   ClassificationComparison,
@@ -113,6 +114,7 @@ class Verifier:
     """
     runtime, path = find_runtime(format_name), pathlib.Path(path)
     kinds = {kind: kind for kind in KINDS} | {"serving_default": self._input_type}
+    kinds |= {f"{name}{STOCK_SUFFIX}": kind for name, kind in kinds.items()}
     if format_name != "saved_model":
       kinds = {"prepared": "prepared"}
     batches = {name: self.trained.inputs(kind) for name, kind in kinds.items()}

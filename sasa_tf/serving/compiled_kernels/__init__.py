@@ -1,0 +1,1 @@
+"""The compiled CPU kernels beside exported models, for processes without this library."""
