@@ -12,6 +12,7 @@ PROGRAMS = (
   "export",
   "export_saved_model",
   "predict",
+  "attention_maps",
   "make_tfrecords",
   "profile_model",
   "benchmark",
@@ -77,6 +78,7 @@ setuptools.setup(
   package_dir={"sasa_tf.official_configs": "official_configs"},
   package_data={
     "sasa_tf": ["py.typed"],
+    "sasa_tf.analysis.explorer": ["page/*"],
     "sasa_tf.native": [
       "**/*.cc",
       "**/*.cu",
@@ -93,6 +95,7 @@ setuptools.setup(
     "all": [*GARDEN, *REPORT],
     "test": TEST,
     "dev": [*GARDEN, *REPORT, *TEST, "mypy>=1.18", "ruff>=0.14"],
+    "browser": ["playwright>=1.50"],  # tests of the attention explorer, with an installed Chromium
     # Exact versions, because tpu_check calls internal functions of jax.
     "tpu": ["jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52"],
   },

@@ -85,16 +85,30 @@ def restored_module(
   Raises:
     UserError: the model cannot be built, or the checkpoint does not hold its weights.
   """
+  module = build_module(params, batch_size, input_image_size, input_type)
+  _restore(module.model, checkpoint_path)
+  return module
+
+
+def build_module(
+  params: config_definitions.ExperimentConfig,
+  batch_size: int | None = None,
+  input_image_size: Sequence[int] | None = None,
+  input_type: str = "image_tensor",
+) -> ClassificationModule | DetectionModule:
+  """Returns the export module of a configuration, with initial weights; see `export_model`.
+
+  Raises:
+    UserError: the model cannot be built.
+  """
   module_class = DetectionModule if isinstance(params.task, RetinaNetTask) else ClassificationModule
   with model_errors(params.task.model):
-    module = module_class(
+    return module_class(
       params,
       batch_size=batch_size,
       input_image_size=list(input_image_size or params.task.model.input_size[:2]),
       input_type=input_type,
     )
-  _restore(module.model, checkpoint_path)
-  return module
 
 
 def _replacement(

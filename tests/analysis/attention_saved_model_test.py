@@ -28,7 +28,7 @@ def exported(tmp_path_factory):
   export_model(
     params,
     checkpoint_path=tf.train.Checkpoint(model=model).write(str(folder / "checkpoint")),
-    export_dir=str(folder / "saved_model"),
+    outputs={"saved_model": folder / "saved_model"},
     class_names=[f"digit {i}" for i in range(10)],
   )
   return model, folder / "saved_model"
@@ -60,7 +60,7 @@ def test_images_and_predictions_are_those_of_the_saved_model(exported, tmp_path)
 
 def test_foreign_saved_model_is_explained(tmp_path):
   tf.saved_model.save(tf.Module(), str(tmp_path))
-  with pytest.raises(UserError, match=r"not a SavedModel of export_saved_model.* no params\.yaml"):
+  with pytest.raises(UserError, match=r"not a SavedModel of sasa_tf.* no params\.yaml"):
     attention_maps(str(tmp_path), np.zeros((1, SIZE, SIZE, 3)))
 
 

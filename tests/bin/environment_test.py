@@ -14,6 +14,7 @@ ARGUMENTS = {
   "train": ["--experiment=sasa_resnet_digits", "--mode=train", "--model_dir=unused"],
   "export_saved_model": ["--model_dir=unused", "--export_dir=unused/saved_model"],
   "predict": ["--saved_model=unused", "image.png"],
+  "attention_maps": ["--saved_model=unused", "--output=unused.html", "image.png"],
   "profile_model": ["--model_id=26"],
   "benchmark_input": ["--experiment=sasa_resnet_digits"],
   "scaling": [],

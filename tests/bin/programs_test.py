@@ -163,6 +163,16 @@ def test_predict_prints_names_and_probabilities(exported, data):
     assert abs(sum(probabilities) - 100) < 1
 
 
+def test_attention_maps_of_a_training(trained, data, tmp_path):
+  images = sorted((data / "preview_images").glob("*.png"))[:2]
+  page = tmp_path / "report.html"
+  _, output = program("attention_maps", f"--model_dir={trained[0]}", f"--output={page}", *images)
+  assert output.splitlines()[-1] == f"wrote {page}"
+  text = page.read_text()
+  assert all(image.name in text for image in images)
+  assert text.count('"label":"Stage ') == 8 and len(text) < 1e6
+
+
 def test_serving_errors(exported, tmp_path):
   from sasa_tf.errors import UserError
   from sasa_tf.serving.clients.classification_client import classify

@@ -115,7 +115,7 @@ def test_short_help_of_a_program_imports_no_tensorflow():
 
 
 def test_completion_of_commands_and_flags():
-  assert completion.candidates(["ex"]) == ["export"]
+  assert completion.candidates(["ex"]) == ["export", "explain"]
   assert completion.candidates([]) == [*commands.COMMANDS, "completion"]
   assert "--model_dir=" in completion.candidates(["train", "--mo"])
   assert completion.candidates(["no_command", ""]) == []

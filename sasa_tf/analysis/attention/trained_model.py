@@ -7,7 +7,6 @@ functions of the SavedModel do not expose the inputs of the attention layers.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 from typing import Any
@@ -16,36 +15,20 @@ import numpy as np
 import tensorflow as tf
 
 from sasa_tf import registry_imports  # noqa: F401
+from sasa_tf.analysis.attention.prepared_image import PreparedImage
 from sasa_tf.compat.glob_free_paths import glob_free_path
-from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data import labels
 from sasa_tf.data.images.orientation import decode_upright
 from sasa_tf.errors import UserError
-from sasa_tf.modeling.builders.build_errors import model_errors
-from sasa_tf.serving.export_paths import LABELS
-from sasa_tf.serving.modules.classification_module import ClassificationModule
+from sasa_tf.serving.export import build_module, restored_module
+from sasa_tf.serving.formats.saved_model import LABELS, LAYOUT
 from sasa_tf.serving.modules.detection_module import DetectionModule
 from sasa_tf.serving.modules.normalization import denormalize, normalize
 from sasa_tf.training import checks, experiment, results
 
-# The file of a SavedModel that only this library's export writes, and the weights.
+# Files of a SavedModel: the configuration, and the weights.
 PARAMS_FILE = "params.yaml"
 VARIABLES = "variables/variables"
-
-
-@dataclasses.dataclass(frozen=True)
-class PreparedImage:
-  """An image file as the model sees it.
-
-  Attributes:
-    path: of the file.
-    pixels: uint8 [h, w, 3], the resized image, without the padding of detectors.
-    inputs: float32 [1, H, W, 3], the input of the model. The image is at its top left.
-  """
-
-  path: str
-  pixels: np.ndarray
-  inputs: tf.Tensor
 
 
 class TrainedModel:
@@ -57,18 +40,11 @@ class TrainedModel:
     class_names: names by label, or None.
   """
 
-  def __init__(self, params: Any, class_names: tuple[str, ...] | None):
-    """Builds the model of a configuration, with its initial weights."""
-    self.is_detector = isinstance(params.task, RetinaNetTask)
-    module_class = DetectionModule if self.is_detector else ClassificationModule
-    with model_errors(params.task.model):
-      self._module = module_class(
-        params,
-        batch_size=1,
-        input_image_size=list(params.task.model.input_size[:2]),
-        input_type="image_tensor",
-      )
-    self.model = self._module.model
+  def __init__(self, module: Any, class_names: tuple[str, ...] | None):
+    """Wraps an export module of a batch of one image."""
+    self._module = module
+    self.model = module.model
+    self.is_detector = isinstance(module, DetectionModule)
     self.class_names = class_names
 
   @classmethod
@@ -84,10 +60,7 @@ class TrainedModel:
       class_names = checks.read_class_names(params.task.train_data)
     except UserError:  # the training data was moved
       class_names = None
-    restored = cls(params, class_names)
-    status = tf.train.Checkpoint(model=restored.model).read(glob_free_path(checkpoint))
-    status.assert_existing_objects_matched().expect_partial()
-    return restored
+    return cls(restored_module(params, checkpoint, batch_size=1), class_names)
 
   @classmethod
   def from_saved_model(cls, saved_model: str | os.PathLike) -> TrainedModel:
@@ -97,24 +70,20 @@ class TrainedModel:
       UserError: the directory is not a SavedModel that `export_saved_model` wrote.
     """
     path = pathlib.Path(saved_model)
-    missing = [
-      name
-      for name in ("saved_model.pb", PARAMS_FILE, f"{VARIABLES}.index")
-      if not (path / name).is_file()
-    ]
+    missing = [name for name in LAYOUT.required if not (path / name).is_file()]
     if missing:
       raise UserError(
-        f"{path} is not a SavedModel of export_saved_model: it has no {missing[0]}. Attention maps "
-        "need the configuration and the weights of the model, which other SavedModels do not hold "
-        "in this form. Pass a SavedModel that `python -m sasa_tf.bin.export_saved_model` wrote."
+        f"{path} is not a SavedModel of sasa_tf: it has no {missing[0]}. Attention maps need the "
+        "configuration and the weights of the model, which other SavedModels do not hold in this "
+        "form. Pass one that `python -m sasa_tf.bin.export_saved_model` wrote."
       )
     config = checks.load_model_config(str(path / PARAMS_FILE))
     name = "retinanet_sasa_coco" if "decoder" in config else "sasa_resnet_imagenet"
     params = experiment.load_experiment(name, [str(path / PARAMS_FILE)], mode="export")
     names = labels.read_labels(path / LABELS) if (path / LABELS).is_file() else None
-    restored = cls(params, names)
-    _restore_weights(restored.model, path)
-    return restored
+    module = build_module(params, batch_size=1)
+    _restore_weights(module.model, path)
+    return cls(module, names)
 
   @staticmethod
   def normalize(images: Any) -> tf.Tensor:
