@@ -38,6 +38,14 @@ flags.DEFINE_bool(
   "SavedModel: copy the compiled kernels to assets.extra, from where libsasa_tf.so must be loaded "
   "before the signatures are called. Signatures without kernels are added as NAME_stock.",
 )
+flags.DEFINE_enum(
+  "gpu_kernels",
+  "none",
+  ["auto", "ptx", "triton", "none"],
+  "SavedModel: adds the signature `gpu`, compiled by XLA, with attention kernels as text inside: "
+  "ptx for TensorFlow 2.21 and later, triton for 2.20 and later. They need nvcc here, but neither "
+  "nvcc nor sasa_tf where the model is served. auto: as this TensorFlow has, if nvcc is installed.",
+)
 flags.DEFINE_integer("batch_size", None, "Fixed batch size. Default: dynamic.", lower_bound=1)
 flags.DEFINE_list(
   "input_image_size", None, "height,width of the model input. Default: that of the training."
@@ -111,7 +119,11 @@ def export(outputs: Mapping[str, str | os.PathLike]) -> tuple[str, bool]:
     class_names=class_names,
     batch_size=FLAGS.batch_size,
     input_image_size=image_size,
-    saved_model=SavedModelOptions(input_type=FLAGS.input_type, cpu_kernels=FLAGS.cpu_kernels),
+    saved_model=SavedModelOptions(
+      input_type=FLAGS.input_type,
+      cpu_kernels=FLAGS.cpu_kernels,
+      gpu_kernels=FLAGS.gpu_kernels,
+    ),
     overwrite=FLAGS.overwrite,
   )
   return checkpoint, isinstance(params.task, RetinaNetTask)

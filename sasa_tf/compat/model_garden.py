@@ -55,3 +55,17 @@ class HookedCOCOEvaluator(coco_evaluator.COCOEvaluator):
     self, coco_eval: Any, prefix: str = ""
   ) -> Mapping[str, np.float32]:
     return self.per_category_metrics(coco_eval, prefix)
+
+
+def rebuild_export_module(module: Any) -> Any:
+  """Returns an export module like the given one, with a new model in the current precision.
+
+  Args:
+    module: a `official.vision.serving.export_base.ExportModule`.
+  """
+  return type(module)(
+    module.params,
+    batch_size=module._batch_size,
+    input_image_size=module._input_image_size,
+    input_type=module._input_type,
+  )

@@ -92,6 +92,35 @@ def graph_with_constant_variables(function: tf.types.experimental.ConcreteFuncti
   return converted.graph
 
 
+def replace_captured_variables(
+  function: tf.types.experimental.ConcreteFunction,
+  old: Iterable[tf.Variable],
+  new: Iterable[tf.Variable],
+) -> None:
+  """Makes a traced function read other variables, of equal shapes and dtypes, in the same order.
+
+  The function still requires that the old variables exist.
+
+  Args:
+    function: concrete function that captured the old variables.
+    old: the variables that it reads now.
+    new: those that it shall read.
+
+  Raises:
+    ValueError: the variables do not correspond to each other.
+  """
+  replacements = {}
+  for before, after in zip(old, new, strict=True):
+    if (before.shape, before.dtype) != (after.shape, after.dtype):
+      raise ValueError(
+        f"expected a variable like {before.name}, {before.dtype.name} {before.shape}; received "
+        f"{after.name}, {after.dtype.name} {after.shape}."
+      )
+    replacements[id(before.handle)] = after.handle
+  captures = [replacements.get(id(capture), capture) for capture in function.captured_inputs]
+  function.set_external_captures(captures)
+
+
 def raise_async_checkpoint_error(checkpoint: tf.train.Checkpoint) -> None:
   """Raises the error of the last asynchronous save of a checkpoint, if it failed.
 

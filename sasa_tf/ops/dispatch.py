@@ -16,7 +16,12 @@ from sasa_tf.native import library
 from sasa_tf.ops import reference
 from sasa_tf.ops.blocked import local_attention as blocked
 from sasa_tf.ops.compiled import fused
-from sasa_tf.ops.export_context import exports_stock_operations, is_tracing_for_export
+from sasa_tf.ops.export_context import (
+  exported_gpu_kernels,
+  exports_stock_operations,
+  is_tracing_for_export,
+)
+from sasa_tf.ops.portable import portable_attention
 from sasa_tf.ops.qkv_packing import PackedAttention, split_and_attend
 from sasa_tf.ops.types import IMPLEMENTATION_NAMES, ImplementationName
 from sasa_tf.ops.window import WindowGeometry
@@ -203,6 +208,28 @@ def choose(request: AttentionRequest) -> tuple[str, str]:
   return name, reason
 
 
+def _portable(request: AttentionRequest) -> Implementation | None:
+  """Returns the kernels that travel inside of the exported model, where they are requested."""
+  kernels = exported_gpu_kernels()
+  if kernels is None or _override():
+    return None
+  reason = portable_attention.unsupported_reason(
+    request.query, request.geometry, request.window_mask, request.qkv_parts
+  )
+  if reason is not None:
+    kernels.stock.append(reason)
+    return None
+  kernels.layers += 1
+  return Implementation(
+    f"portable ({kernels.kernel_format})",
+    portable_attention.unsupported_reason,
+    functools.partial(portable_attention.local_attention, kernel_format=kernels.kernel_format),
+    functools.partial(
+      portable_attention.local_attention_packed, kernel_format=kernels.kernel_format
+    ),
+  )
+
+
 def select(implementation: ImplementationName, request: AttentionRequest) -> Implementation:
   """Returns the implementation to use.
 
@@ -216,6 +243,8 @@ def select(implementation: ImplementationName, request: AttentionRequest) -> Imp
   check_implementation(implementation)
   name: str = implementation
   if implementation == "auto":
+    if portable := _portable(request):
+      return portable
     name, reason = choose(request)
     _log_selection(name, reason)
   unsupported = _unsupported_reason(name, request)

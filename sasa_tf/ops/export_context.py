@@ -21,18 +21,42 @@ programs, and concrete functions that you pass to `tf.saved_model.save` or to
 
 A function that was traced before, outside the context, is exported as it is. An exported graph
 holds compiled kernels if it has operations of the type XlaCallModule.
+
+GPU kernels may travel inside of an exported model as text, see `gpu_kernels_for_export`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import dataclasses
 from collections.abc import Iterator
+from typing import Literal
 
 import tensorflow as tf
 
 from sasa_tf.compat import tensorflow as compat
 
+
+@dataclasses.dataclass
+class ExportedGpuKernels:
+  """The format of the kernels of an exported function, and which layers have them.
+
+  Attributes:
+    kernel_format: "ptx", which TensorFlow 2.21 and later load, or "triton", which 2.20 and later
+      compile.
+    layers: number of calls of local attention with a kernel.
+    stock: why other calls have none, one reason per call.
+  """
+
+  kernel_format: Literal["ptx", "triton"]
+  layers: int = 0
+  stock: list[str] = dataclasses.field(default_factory=list)
+
+
+_gpu_kernels: contextvars.ContextVar[ExportedGpuKernels | None] = contextvars.ContextVar(
+  "gpu_kernels_for_export", default=None
+)
 _tracing: contextvars.ContextVar[bool] = contextvars.ContextVar("tracing_for_export", default=False)
 _with_kernels: contextvars.ContextVar[bool] = contextvars.ContextVar(
   "exported_with_compiled_kernels", default=False
@@ -61,6 +85,31 @@ def tracing_for_export(*, compiled_kernels: bool = False) -> Iterator[None]:
   finally:
     _with_kernels.reset(kernels_token)
     _tracing.reset(token)
+
+
+@contextlib.contextmanager
+def gpu_kernels_for_export(kernels: ExportedGpuKernels) -> Iterator[None]:
+  """Context manager in which implementation="auto" traces GPU kernels as text, for export.
+
+  The functions run on NVIDIA GPUs of compute capability 8.0 and later only, without this library,
+  inside of `tf.function(jit_compile=True)`. They have no gradient. Attention that the kernels do
+  not support is traced in TensorFlow's own operations. The kernels are compiled by nvcc while the
+  function is traced.
+
+  Args:
+    kernels: the format; the counts of layers are updated.
+  """
+  token = _gpu_kernels.set(kernels)
+  try:
+    with tracing_for_export():
+      yield
+  finally:
+    _gpu_kernels.reset(token)
+
+
+def exported_gpu_kernels() -> ExportedGpuKernels | None:
+  """Returns the argument of the `gpu_kernels_for_export` that a function is traced in, or None."""
+  return None if tf.executing_eagerly() else _gpu_kernels.get()
 
 
 def is_tracing_for_export() -> bool:

@@ -35,9 +35,10 @@ class ModelMetadata:
       "outputs": self.outputs,
     }
 
-  def to_json(self) -> str:
-    """Returns the metadata as the text of a JSON file."""
-    return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+  def to_json(self, **more: Any) -> str:
+    """Returns the metadata, and more values that are not None, as the text of a JSON file."""
+    present = {key: value for key, value in more.items() if value is not None}
+    return json.dumps(self.to_dict() | present, indent=2, ensure_ascii=False) + "\n"
 
   def to_properties(self) -> dict[str, str]:
     """Returns the metadata for formats that hold strings only, such as ONNX's metadata_props."""

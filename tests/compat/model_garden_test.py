@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from official.core import config_definitions, exp_factory
+from official.vision.serving import export_base
 
 from sasa_tf.compat import model_garden
 
@@ -75,3 +76,23 @@ def test_annotated_image_ids(tmp_path):
   evaluator = model_garden.HookedCOCOEvaluator(annotation_file=str(file), include_mask=False)
   assert evaluator.annotation_file == str(file)
   assert evaluator.annotated_image_ids() == {3}
+
+
+def test_export_module_is_rebuilt_with_a_new_model():
+  class Model(tf.Module):
+    def __call__(self, images, training):
+      return images
+
+  class Module(export_base.ExportModule):
+    def _build_model(self):
+      return Model()
+
+    def serve(self, images):
+      return images
+
+  module = Module({"a": 1}, batch_size=2, input_image_size=[3, 4], input_type="tf_example")
+  twin = model_garden.rebuild_export_module(module)
+  assert type(twin) is Module
+  assert twin.model is not module.model
+  for name in ("params", "_batch_size", "_input_image_size", "_input_type"):
+    assert getattr(twin, name) == getattr(module, name), name

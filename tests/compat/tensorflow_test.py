@@ -139,3 +139,12 @@ def test_carries_tangents():
     assert compat.carries_tangents([y, 2.0 * x])
     assert not compat.carries_tangents([y])
   assert not compat.carries_tangents([x])
+
+
+def test_captured_variables_are_replaced():
+  old, new = tf.Variable([1.0]), tf.Variable([2.0])
+  function = tf.function(lambda: 3.0 * old).get_concrete_function()
+  compat.replace_captured_variables(function, [old], [new])
+  assert function().numpy() == [6.0]
+  with pytest.raises(ValueError, match="expected a variable like"):
+    compat.replace_captured_variables(function, [new], [tf.Variable([1, 2])])

@@ -40,7 +40,21 @@ def compile_checks(names, folder: pathlib.Path, flags) -> list[pathlib.Path]:
   return _compile([HERE / f"{name}.cc" for name in names], cache.sources(".cu"), folder, flags)
 
 
-def _compile(mains, kernels, folder, flags):
+def compile_portable_checks(
+  macros: dict[str, dict[str, str | int]], folder: pathlib.Path, flags
+) -> dict[str, pathlib.Path]:
+  """Compiles `check_portable_kernel` with the macros of each case, and returns {case: path}."""
+  source = HERE / "check_portable_kernel.cc"
+  defined = {
+    folder / case: [f"-D{name}={value}" for name, value in of_case.items()]
+    for case, of_case in macros.items()
+  }
+  programs = _compile([source] * len(defined), [], folder, flags, defined)
+  return dict(zip(macros, programs, strict=True))
+
+
+def _compile(mains, kernels, folder, flags, defined=None):
+  """Compiles programs: their sources, or one source as {program: its definitions}."""
   compiler = build.find_compilers(architectures=()).cxx
   include = f"-I{cache.SOURCE_ROOT}"
   # Always optimized, as it takes most of the run time.
@@ -51,18 +65,20 @@ def _compile(mains, kernels, folder, flags):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
-  def compile_one(source):
+  def compile_one(source, program=None, definitions=()):
     name = source.stem if source.is_relative_to(HERE) else build.object_name(source)
-    target = str(folder / f"{name}.o")
+    target = f"{program or folder / name}.o"
     optimization = "-O3" if source in emulator else flags[0]
-    command = [compiler, *FLAGS, include, *flags, optimization]
+    command = [compiler, *FLAGS, include, *flags, optimization, *definitions]
     run([*command, "-x", "c++", "-c", str(source), "-o", target])
     return target
 
   shared = [*sorted(kernels, key=lambda path: -path.stat().st_size), *emulator]
+  programs = list(defined or (folder / source.stem for source in mains))
+  definitions = list((defined or dict.fromkeys(programs, ())).values())
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    objects = list(pool.map(compile_one, [*shared, *mains]))
-  programs = [folder / source.stem for source in mains]
+    objects = list(pool.map(compile_one, shared))
+    objects += pool.map(compile_one, mains, programs, definitions)
   for program, main in zip(programs, objects[len(shared) :], strict=True):
     run([compiler, *flags, *objects[: len(shared)], main, "-o", str(program)])
   return programs

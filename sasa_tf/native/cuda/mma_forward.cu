@@ -1,55 +1,16 @@
-// Forward pass on tensor cores: the output O and the log-sum-exp (LSE) of the logits.
-//
-// A CTA computes tiles of queries of one head, or two narrow ones (see mma_traits.cuh). It is
-// persistent and goes down the image tile by tile (see PersistentTileRange). For each tile:
-//   1. Load K and V of the tile and its halo into shared memory, by TMA on sm_90, else by cp.async.
-//      Rows that the tile above has already loaded stay in the ring buffer.
-//   2. Each warp goes along its row of MMA tiles, with a software pipeline of one stage: the
-//      queries of the next MMA tile are loaded into registers while one is computed. For an MMA
-//      tile:
-//      a. Compute the position bias q.r with its masks.
-//      b. For two halo columns at a time: S = bias + QK^T, P = exp2(S), O += PV, and the row sums
-//         of P by a product with ones. K and V come from shared memory by ldmatrix.
-//      c. Epilogue: O / row sum, and LSE = max + log(row sum).
-//
-// The softmax is not online: all logits of a query are of one MMA tile. In bf16, P is computed
-// without subtracting the row maximum first; if a row sum is then out of range, the MMA tile is
-// computed again with the maximum, as it always is in fp16.
-//
-// Shared memory: QuerySmemLayout. Saved for the backward pass: O and LSE.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+// Launches the forward pass on tensor cores, see mma_forward.cuh.
 #include <cuda_runtime.h>
 
-#include <cstdint>
-#include <type_traits>
-
-#include "cuda/element_types.cuh"
 #include "cuda/launch.h"
-#include "cuda/mma_epilogue.cuh"
+#include "cuda/mma_forward.cuh"
 #include "cuda/mma_launch.cuh"
-#include "cuda/mma_position_bias.cuh"
-#include "cuda/mma_relative_tables.cuh"
-#include "cuda/mma_smem_load.cuh"
-#include "cuda/mma_traits.cuh"
-#include "cuda/mma_warp_tile.cuh"
-#include "cuda/ptx.cuh"
-#include "cuda/tile_scheduler.cuh"
-#include "cuda/tma.cuh"
 #include "local_attention.h"
 
 namespace sasa {
 namespace {
 
-// Whether a row sum of exponentials without the row maximum is accurate: far from overflow and from
-// underflow.
-__device__ inline bool SumInRange(float row_sum) {
-  return row_sum > 0x1p-100f && row_sum < 0x1p100f;
-}
-
-// kPooled: whether to store the pooled output. A template argument, as it takes registers. The
-// arrays are separate parameters, as nvcc ignores __restrict__ on the members of a struct.
-template <typename Traits, bool kPooled>
+// The arrays are separate parameters, as nvcc ignores __restrict__ on the members of a struct.
+template <typename Traits, typename Stores>
 __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     MmaForwardKernel(TileGrid g, const __grid_constant__ TileTensorMaps maps,
                      const typename Traits::Element* __restrict__ query,
@@ -59,151 +20,15 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
                      const float* __restrict__ relative_columns,
                      typename Traits::Element* __restrict__ output, float* __restrict__ lse,
                      typename Traits::Element* __restrict__ pooled_output) {
-  using Element = typename Traits::Element;
-  using Layout = QuerySmemLayout<Traits>;
   extern __shared__ __align__(1024) char memory[];
-  const RelativeTables<Traits> tables(memory + Layout::kTables);
-  const MmaLane lane;
-  const uint32_t keys = SmemAddress(memory), values = keys + Traits::kBufferBytes;
-  maps.Prefetch();
-  GridDependencyWait();  // the previous kernel may have written any of the arguments
-  tables.Fill(g, relative_rows, relative_columns);
-  PositionBias<Traits> bias(tables, lane, WarpTileIterator<Traits>(g, CtaTile(), lane));
-  char* staging = memory + Layout::kStaging + threadIdx.x / kWarpSize * Layout::kStagingBytes;
-  const float scale_log2 = g.scale * kLog2E;
-  // The exponentials of fp16 overflow where those of bf16 do not.
-  constexpr bool kAlwaysSubtractMax = std::is_same_v<Element, __half>;
-  AFragment<Traits> q(lane, kTagForwardQuery);
-  const uint32_t ones[2] = {OpaqueRegister(PackX2<Element>(1.f, 1.f), lane, kTagForwardOnes),
-                            OpaqueRegister(PackX2<Element>(1.f, 1.f), lane, kTagForwardOnes + 1)};
-
-  TmaBarrier barrier(memory + Layout::kBarrier);
-
-  const PersistentTileRange range(g);
-  SmemRowBuffer<Traits> buffer;
-  for (int tile_index = range.begin; tile_index < range.end; tile_index += range.step) {
-    const CtaTile tile(g, tile_index, Traits::kTileRows, Traits::kTileColumns, Traits::kTileHeads);
-    const WarpTileIterator<Traits> mma_tiles(g, tile, lane);
-    buffer.AdvanceTile(tile_index > range.begin && tile.y > 0);
-    // The first tile arrives sooner by cp.async of all threads than by TMA.
-    const bool use_tma = maps.use_tma && tile_index > range.begin;
-    __syncthreads();
-    if (use_tma) {
-      if (threadIdx.x == 0) TmaLoadTiles<Traits>(tile, buffer, maps, keys, barrier);
-    } else {
-      CpAsyncLoadTile<Traits>(g, tile, buffer, lane, {key, g.qkv_parts, g.has_key}, keys);
-      CpAsyncLoadTile<Traits>(g, tile, buffer, lane, {value, g.qkv_parts, true}, values);
-    }
-    const SkewTranspose skew(staging, mma_tiles.column);
-    uint32_t q_offset = mma_tiles.FirstOffset(tile, g.qkv_parts, lane);
-    uint32_t output_offset = mma_tiles.FirstOffset(tile, 1, lane);
-    RowFragment<Traits> next_q;
-    TileStore<Traits> store(g, tile, lane, 1);
-    LoadRowFragment<Traits>(query + q_offset, mma_tiles.HalfStride(g.qkv_parts),
-                            mma_tiles.Valid(mma_tiles.begin), next_q);
-    if (g.mask_border) bias.MaskRows(tile, lane, mma_tiles);
-    CpAsyncWaitAll();
-    if (use_tma) barrier.Wait();
-    __syncthreads();
-    if (!mma_tiles.active) continue;
-    const int slot = buffer.Slot(mma_tiles.top + lane.ldmatrix_row);
-    LdmatrixAddresses<Traits, false> k_addresses(keys, lane, slot, mma_tiles.begin);
-    LdmatrixAddresses<Traits, true> v_addresses(values, lane, slot, mma_tiles.begin);
-#pragma unroll 1
-    for (int left = mma_tiles.begin; left < mma_tiles.end && left < tile.columns_left;
-         left += Traits::kMmaTileColumns) {
-      const RowPredicate valid = mma_tiles.Valid(left);
-      float row_bias[4];
-      uint32_t column_bias[4];
-      if (g.mask_border) bias.MaskColumns(tile, lane, mma_tiles, left);
-      q.Set(next_q);
-      bias.Compute(q, lane, mma_tiles, skew, row_bias, column_bias);
-      // The branch keeps the compiler from issuing these loads before the previous ones have
-      // arrived, which would wait for both.
-      if (left + Traits::kMmaTileColumns < mma_tiles.end) {
-        q_offset += mma_tiles.Step(g.qkv_parts);
-        LoadRowFragment<Traits>(query + q_offset, mma_tiles.HalfStride(g.qkv_parts),
-                                mma_tiles.Valid(left + Traits::kMmaTileColumns), next_q);
-      }
-      float row_max[2] = {0.f, 0.f}, row_sum[4];
-      Accumulator<Traits> acc;
-      for (bool subtract_max = kAlwaysSubtractMax;; subtract_max = true) {
-        if (subtract_max) {
-          row_max[0] = row_max[1] = kMaskedLogit;
-#pragma unroll
-          for (int step = 0; step < Traits::kSteps; ++step) {
-            KvFragment<Traits, false> k;
-            k.Load(k_addresses, step);
-#pragma unroll
-            for (int column = 0; column < 2; ++column) {
-              float s[4];
-              bias.InitLogits(2 * step + column, row_bias, column_bias, s);
-              MmaQK<Traits>(q, k.b[column], s, s);
-#pragma unroll
-              for (int i = 0; i < 4; ++i) row_max[i / 2] = fmaxf(row_max[i / 2], s[i]);
-            }
-          }
-          row_max[0] = QuadMax(row_max[0]) * scale_log2;
-          row_max[1] = QuadMax(row_max[1]) * scale_log2;
-        }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          row_sum[i] = 0.f;
-#pragma unroll
-          for (int chunk = 0; chunk < Traits::kChunks; ++chunk) {
-            acc[chunk / Traits::kHeadChunks][chunk % Traits::kHeadChunks][i] = 0.f;
-          }
-        }
-#pragma unroll
-        for (int step = 0; step < Traits::kSteps; ++step) {
-          KvFragment<Traits, false> k;
-          KvFragment<Traits, true> v;
-          float s[2][4];  // then P
-          k.Load(k_addresses, step);
-          v.Load(v_addresses, step);
-#pragma unroll
-          for (int column = 0; column < 2; ++column) {
-            bias.InitLogits(2 * step + column, row_bias, column_bias, s[column]);
-            MmaQK<Traits>(q, k.b[column], s[column], s[column]);
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-              s[column][i] = Exp2Approx(fmaf(s[column][i], scale_log2, -row_max[i / 2]));
-            }
-          }
-          uint32_t p[4];
-          PackAFragment<Element>(s[0], s[1], p);
-          MmaPV<Traits>(p, v, acc);
-          MmaM16N8K16<Element>(row_sum, p[0], p[1], p[2], p[3], ones[0], ones[1]);
-        }
-        const bool in_range = SumInRange(row_sum[0]) && SumInRange(row_sum[2]);
-        if (subtract_max || __all_sync(kFullMask, in_range || !valid.any())) break;
-      }
-      ScaleAccumulator<Traits>(RcpApprox(row_sum[0]), RcpApprox(row_sum[2]), acc);
-      store.Store(acc, lane, staging, output);
-      if constexpr (kPooled) {
-        const int64_t pixel =
-            tile.PooledOffset(g, mma_tiles.top + mma_tiles.row[0], left + mma_tiles.column);
-        StorePooledOutput<Traits>(acc, lane, valid,
-                                  pooled_output + pixel * Traits::kHeadDim + 2 * lane.pair);
-      }
-      store.Advance();
-      const float quad_sum = lane.pair ? row_sum[2] : row_sum[0];
-      const float quad_max = lane.pair ? row_max[1] : row_max[0];
-      const float query_lse = kLn2 * (quad_max + Log2Approx(quad_sum));
-      if (valid.ForQuadLane(lane)) {
-        lse[output_offset / Traits::kHeadDim + lane.pair * mma_tiles.HalfStride(1)] = query_lse;
-      }
-      output_offset += mma_tiles.Step(1);
-      k_addresses.Advance();
-      v_addresses.Advance();
-    }
-  }
+  MmaForwardCta<Traits, Stores>(g, maps, memory, query, key, value, relative_rows,
+                                relative_columns, output, lse, pooled_output);
 }
 
-template <typename Traits, bool kPooled>
+template <typename Traits, typename Stores>
 void LaunchForward(const LocalAttentionProblem& p, const ForwardArrays& a, cudaStream_t stream) {
   using Element = typename Traits::Element;
-  const auto kernel = MmaForwardKernel<Traits, kPooled>;
+  const auto kernel = MmaForwardKernel<Traits, Stores>;
   const TileGrid g = MakeMmaTileGrid<Traits>(p);
   const TileTensorMaps maps =
       EncodeTileTensorMaps<Traits>(kernel, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
@@ -259,7 +84,8 @@ void MmaForward(const LocalAttentionProblem& p, const ForwardArrays& arrays, cud
     DispatchForwardTraits(p, zero, [&](auto traits) {
       using Traits = decltype(traits);
       const auto launch =
-          p.pool_size == 1 ? LaunchForward<Traits, false> : LaunchForward<Traits, true>;
+          p.pool_size == 1 ? LaunchForward<Traits, StoreForTraining>
+                           : LaunchForward<Traits, StorePooledForTraining>;
       launch(p, arrays, stream);
     });
   });

@@ -41,9 +41,10 @@ constexpr float kMaskedBias = -60000.f;
 //   kHeadDim, kWarps, kTileColumns (of the CTA tile, in pixels), kMinCtasPerSm
 // and may override
 //   kStagedStore: results are stored by way of shared memory, see StagedStore;
-//   kSplitRows: warps share rows of MMA tiles at the lower end of an image, see WarpWork.
+//   kSplitRows: warps share rows of MMA tiles at the lower end of an image, see WarpWork;
+//   kCompactBuffer: the ring buffer has as few rows as possible, for kernels without TMA.
 struct MmaTileConfig {
-  static constexpr bool kStagedStore = false, kSplitRows = false;
+  static constexpr bool kStagedStore = false, kSplitRows = false, kCompactBuffer = false;
 };
 
 template <typename Element_, typename Config>
@@ -73,8 +74,9 @@ struct MmaKernelTraits {
   static constexpr int kOverlapRows = kKernel - 1;  // that consecutive tiles share
 
   // The ring buffer of rows, see SmemRowBuffer. A multiple of 8 rows, so that 8 consecutive rows
-  // lie in different banks, also where the buffer wraps around.
-  static constexpr int kBufferRows = (kSmemRows + 7) / 8 * 8;
+  // lie in different banks, also where the buffer wraps around. A compact one has conflicts there.
+  static constexpr bool kCompactBuffer = Config::kCompactBuffer;
+  static constexpr int kBufferRows = kCompactBuffer ? kSmemRows : (kSmemRows + 7) / 8 * 8;
   static constexpr int kSmemPitch =
       kSmemColumns | 1;  // pixels from row to row; odd for the swizzle
   static constexpr int kBufferBytes = (kBufferRows * kSmemPitch * kPixelBytes + 1023) / 1024 * 1024;
@@ -84,9 +86,11 @@ struct MmaKernelTraits {
   static constexpr int kTmaBoxBytes = kTmaBoxRows * kSmemPitch * kPixelBytes;
   static_assert(kTmaBoxBytes % 128 == 0);
   // Unused rows before an image's first tile, which align the boxes of its other tiles.
-  static constexpr int kLeadRows = (kTmaBoxRows - kOverlapRows % kTmaBoxRows) % kTmaBoxRows;
+  static constexpr int kLeadRows =
+      kCompactBuffer ? 0 : (kTmaBoxRows - kOverlapRows % kTmaBoxRows) % kTmaBoxRows;
   static_assert(kLeadRows + kSmemRows <= kBufferRows);
-  static_assert(kBufferRows % kTmaBoxRows == 0 && kTileRows % kTmaBoxRows == 0);
+  static_assert(kCompactBuffer ||
+                (kBufferRows % kTmaBoxRows == 0 && kTileRows % kTmaBoxRows == 0));
 
   // The relative tables: half of the head's channels are of the row table, half of the column
   // table. Heads 8 wide have both in one chunk.

@@ -107,7 +107,7 @@ __device__ void LoadRelativeTables(const SimtGrid& g, const float* rows, const f
 }
 
 template <typename Traits>
-int RelativeTableBytes(const SimtGrid& g) {
+constexpr int RelativeTableBytes(const SimtGrid& g) {
   return static_cast<int>(sizeof(float)) * (g.window_rows + Traits::kWindowColumns) *
          Traits::kPaddedHeadDim;
 }

@@ -88,7 +88,7 @@ struct SimtLaunchPlan {
 
 // Chooses the CTA tile: few idle threads, and near to square, so that windows overlap.
 template <typename Traits>
-SimtLaunchPlan PlanSimtLaunch(const LocalAttentionProblem& p) {
+constexpr SimtLaunchPlan PlanSimtLaunch(const LocalAttentionProblem& p) {
   SimtGrid g = {};
   g.height = static_cast<int>(p.height);
   g.width = static_cast<int>(p.width);

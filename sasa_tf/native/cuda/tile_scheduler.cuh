@@ -20,7 +20,7 @@ struct FastDivmod {
   uint32_t divisor, multiplier, shift;
 
   FastDivmod() = default;
-  explicit FastDivmod(uint32_t divisor) : divisor(divisor), shift(0) {
+  constexpr explicit FastDivmod(uint32_t divisor) : divisor(divisor), multiplier(0), shift(0) {
     while ((uint64_t{1} << shift) < divisor) ++shift;
     multiplier = static_cast<uint32_t>(
         ((uint64_t{1} << 32) * ((uint64_t{1} << shift) - divisor)) / divisor + 1);
@@ -55,7 +55,7 @@ __host__ __device__ inline float PoolWeight(const TileGrid& g) {
   return g.pool_shift ? kPoolWeight : 1.f;
 }
 
-inline TileGrid MakeTileGrid(const LocalAttentionProblem& p, int tile_rows, int tile_columns,
+constexpr TileGrid MakeTileGrid(const LocalAttentionProblem& p, int tile_rows, int tile_columns,
                              int tile_heads) {
   TileGrid g = {};
   g.height = p.height;

@@ -41,16 +41,21 @@ def module(
   attributes: Mapping[str, str],
   platforms: Sequence[str],
   sizes: Sequence[str] = (),
+  *,
+  target: str | None = None,
+  size_operands: Sequence[str] = (),
 ) -> str:
   """Returns a module whose main function passes its arguments to a kernel.
 
   Args:
-    kernel: name of the XLA FFI handler in sasa_tf/native/ffi, without "sasa_tf_".
+    kernel: name of the module, and of the XLA FFI handler in sasa_tf/native/ffi without "sasa_tf_".
     arguments: types of the arguments; the leading axes of the first are `SIZES`.
     results: types of the results, whose sizes are those of the arguments.
     attributes: the handler's attributes, each with its type.
     platforms: platforms that have the kernel, of "CPU" and "CUDA".
     sizes: lines that compute further sizes.
+    target: of the custom call, if it is not that handler.
+    size_operands: sizes that the kernel takes after its arguments, as arrays of one int32.
   """
   operands = [f"%argument{i}" for i in range(len(arguments))]
   # A module for several platforms gets the platform's index as its first argument.
@@ -75,13 +80,16 @@ def module(
       f"({', '.join(['tensor<1xi32>'] * rank)}) -> tensor<{rank}xi32>"
     )
     shapes.append((shape, f"tensor<{rank}xi32>"))
-  types = ", ".join(itertools.chain(map(str, arguments), (kind for _, kind in shapes)))
-  indices = list(range(len(arguments), len(arguments) + len(results)))
-  layouts = ", ".join([a.layout for a in arguments] + [_SHAPE_LAYOUT] * len(results))
+  kernel_types = [*map(str, arguments), *["tensor<1xi32>"] * len(size_operands)]
+  operands += size_operands
+  types = ", ".join(itertools.chain(kernel_types, (kind for _, kind in shapes)))
+  indices = list(range(len(operands), len(operands) + len(results)))
+  vectors = len(size_operands) + len(results)
+  layouts = ", ".join([a.layout for a in arguments] + [_SHAPE_LAYOUT] * vectors)
   returned = ", ".join(map(str, results))
   settings = ", ".join(f"{name} = {value}" for name, value in attributes.items())
   lines.append(
-    f"%results:{len(results)} = stablehlo.custom_call @sasa_tf_{kernel}"
+    f'%results:{len(results)} = stablehlo.custom_call @"{target or f"sasa_tf_{kernel}"}"'
     f"({', '.join(operands + [shape for shape, _ in shapes])}) {{api_version = 4 : i32, "
     f"backend_config = {{{settings}}}, "
     f"indices_of_shape_operands = dense<{indices}> : tensor<{len(indices)}xi64>, "

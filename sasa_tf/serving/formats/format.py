@@ -20,10 +20,14 @@ class SavedModelOptions:
       other types get signatures with these names.
     cpu_kernels: whether the signatures call the compiled kernels, which are then copied to
       assets.extra. Signatures in TensorFlow's own operations are added.
+    gpu_kernels: "auto", "ptx", "triton" or "none", see `sasa_tf.serving.gpu_signature`.
+    report: called with lines for the user.
   """
 
   input_type: str = "image_tensor"
   cpu_kernels: bool = False
+  gpu_kernels: str = "none"
+  report: Callable[[str], None] = print
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,7 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
 
   from sasa_tf.data import labels
   from sasa_tf.ops import tracing_for_export
+  from sasa_tf.serving import gpu_signature
 
   default = options.saved_model.input_type
   signatures = {name: "serving_default" if name == default else name for name in SIGNATURES}
@@ -57,14 +58,33 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
   else:
     with tracing_for_export():
       functions = module.get_inference_signatures(signatures)
+  gpu = _gpu_signature(module, options)
+  if gpu is not None:
+    functions = {**functions, gpu_signature.NAME: gpu.function}
   save(path, module, functions)
   train_utils.serialize_config(module.params, str(path))
   (path / METADATA).parent.mkdir()
   if options.saved_model.cpu_kernels:
     library_file.copy_library(path)
-  (path / METADATA).write_text(options.metadata.to_json(), encoding="utf-8")
+  metadata = options.metadata.to_json(gpu=None if gpu is None else gpu.describe())
+  (path / METADATA).write_text(metadata, encoding="utf-8")
   if options.metadata.class_names is not None:
     labels.write_labels(path / LABELS, options.metadata.class_names)
+
+
+def _gpu_signature(module: export_base.ExportModule, options: ExportOptions) -> Any:
+  """Returns the `GpuSignature`, or None; reports which."""
+  from sasa_tf.serving.gpu_signature import choose_kernels, gpu_signature
+
+  requested, report = options.saved_model.gpu_kernels, options.saved_model.report
+  kernel_format, reason = choose_kernels(requested)
+  if kernel_format is None:
+    if requested != "none":
+      report(f"no signature 'gpu': {reason}")
+    return None
+  signature = gpu_signature(module, kernel_format)
+  report(str(signature))
+  return signature
 
 
 def save(

@@ -1,0 +1,1 @@
+"""GPU kernels as text, for exported models that run without this library."""
