@@ -77,7 +77,7 @@ setuptools.setup(
   ],
   package_dir={"sasa_tf.official_configs": "official_configs"},
   package_data={
-    "sasa_tf": ["py.typed"],
+    "sasa_tf": ["py.typed", "presets/*/*"],
     "sasa_tf.analysis.explorer": ["page/*"],
     "sasa_tf.native": [
       "**/*.cc",

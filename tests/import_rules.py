@@ -28,7 +28,7 @@ PACKAGES = {
   "native": Package({"compat", "errors"}, {"tensorflow"}),
   "ops": Package({"compat", "native"}, {"tensorflow"}),
   "layers": Package({"compat", "ops"}, {"tensorflow"}),  # no Keras: the bindings add it
-  "modeling": Package({"compat", "layers"}, {"tensorflow"}),  # without builders
+  "modeling": Package({"compat", "errors", "layers"}, {"numpy", "tensorflow"}),  # without builders
   "keras": Package({"extras", "layers", "modeling"}, {"keras"}),
   "tf_keras": Package({"extras", "layers", "modeling"}, {"tf_keras"}),
   "configs": Package({"extras"}, {"official"}),

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
-from sasa_tf.modeling.serializable import SerializableModel
+from sasa_tf.modeling.presets import PresetMixin
 
 Pooling = Literal["avg", "max"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
@@ -19,7 +19,7 @@ MEAN_RGB = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 STDDEV_RGB = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
-class SASAResNetClassifierBase(SerializableModel):
+class SASAResNetClassifierBase(PresetMixin):
   """Classifies images with a `SASAResNet`, global pooling and a dense layer.
 
   Input: images [B, H, W, 3], RGB values in the range 0 to 255, normalized by `preprocess`: minus
@@ -79,6 +79,7 @@ class SASAResNetClassifierBase(SerializableModel):
         `kernel_size` and `positions`.
 
     Raises:
+      TypeError: there is no such argument.
       ValueError: an argument is out of range.
     """
     if not isinstance(num_classes, int) or num_classes < 1:

@@ -84,8 +84,10 @@ class SASAFPNBase(SerializableModel):
       **kwargs: Keras arguments (`name`, `trainable`).
 
     Raises:
+      TypeError: there is no such argument.
       ValueError: an argument is out of range.
     """
+    self._check_kwargs(kwargs)
     levels = sorted_levels(input_specs)
     if min_level not in levels or max_level < min_level:
       raise ValueError(

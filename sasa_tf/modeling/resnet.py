@@ -22,7 +22,7 @@ from sasa_tf.modeling.blocks import (
   bottleneck_block,
   build_stem,
 )
-from sasa_tf.modeling.serializable import SerializableModel
+from sasa_tf.modeling.presets import PresetMixin
 
 # Bottleneck blocks of the four stages (paper Sec. 4.1).
 BLOCKS = {26: (1, 2, 4, 1), 38: (2, 3, 5, 2), 50: (3, 4, 6, 3)}
@@ -67,7 +67,7 @@ def _check_arguments(
     raise ValueError(f"width_multiplier must be positive; received {width_multiplier!r}.")
 
 
-class SASAResNetBase(SerializableModel):
+class SASAResNetBase(PresetMixin):
   """ResNet v1.5 with attention in place of the 3x3 convolutions of selected stages.
 
   `attention_groups=()` gives the convolutional baseline, (1, 2, 3, 4) the paper's fully attentional
@@ -162,8 +162,10 @@ class SASAResNetBase(SerializableModel):
       **kwargs: Keras arguments (`name`, `trainable`).
 
     Raises:
+      TypeError: there is no such argument.
       ValueError: an argument is out of range.
     """
+    self._check_kwargs(kwargs)
     group_strides = tuple(group_strides)
     _check_arguments(
       model_id, stem, attention_groups, group_strides, width_multiplier, num_heads, stem_num_heads
@@ -248,6 +250,10 @@ class SASAResNetBase(SerializableModel):
       norm_epsilon=norm_epsilon,
       **kernel,
     )
+
+  @classmethod
+  def _preset_classes(cls) -> tuple[str, ...]:
+    return (cls.__name__, "SASAResNetClassifier")
 
 
 def _build_stage(

@@ -87,8 +87,10 @@ class RetinaNetHeadBase(SerializableModel):
       **kwargs: Keras arguments (`name`, `trainable`).
 
     Raises:
+      TypeError: there is no such argument.
       ValueError: an argument is out of range.
     """
+    self._check_kwargs(kwargs)
     levels = sorted_levels(input_specs)
     channels = {tuple(shape)[-1] for shape in input_specs.values()}
     if len(channels) != 1 or None in channels:

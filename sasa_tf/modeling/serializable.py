@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import types
+from collections.abc import Collection
 from typing import Any
 
+from sasa_tf.errors import did_you_mean
 from sasa_tf.layers import KerasMixin
+
+# Arguments of Keras's models that the constructors pass on.
+_KERAS_ARGUMENTS = ("name", "trainable")
 
 
 class SerializableModel(KerasMixin):
@@ -13,6 +19,17 @@ class SerializableModel(KerasMixin):
 
   The constructor calls `_save_init_args` after `super().__init__`.
   """
+
+  @classmethod
+  def _check_kwargs(cls, kwargs: Collection[str]) -> None:
+    """Raises a TypeError for an argument that no model has. Keras 3 would ignore it."""
+    for name in kwargs:
+      if name not in _KERAS_ARGUMENTS:
+        known = inspect.signature(cls.__init__).parameters
+        names = [known_name for known_name in known if known_name not in ("self", "kwargs")]
+        raise TypeError(
+          f"{cls.__name__} got an unexpected keyword argument {name!r}. {did_you_mean(name, names)}"
+        )
 
   def _save_init_args(self, **arguments: Any) -> None:
     """Saves the arguments of the constructor, serialized."""

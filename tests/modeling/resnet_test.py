@@ -243,6 +243,22 @@ def test_bad_arguments(keras_api, arguments, message):
 
 
 @needs_tf_keras
+@both_bindings
+@pytest.mark.parametrize(
+  "model", ["SASAResNet", "SASAResNetClassifier", "SASAFPN", "RetinaNetHead"]
+)
+def test_unknown_argument_is_an_error(keras_api, model):
+  levels = {str(level): (None, size, size, 16) for level, size in ((3, 8), (4, 4), (5, 2))}
+  arguments = {
+    "SASAFPN": {"input_specs": levels},
+    "RetinaNetHead": {"input_specs": levels, "num_classes": 2, "num_anchors": 1},
+  }
+  with pytest.raises(
+    TypeError, match=r"keyword argument 'kernel_siz'\. Did you mean 'kernel_size'"
+  ):
+    getattr(BINDINGS[keras_api][1], model)(**arguments.get(model, {}), kernel_siz=3)
+
+
 def test_zero_init_residual_prevents_exploding_gradients():
   """Without it the gradients of ResNet-50 are 10,000 times larger."""
   tf_keras, binding = BINDINGS["tf_keras"]
