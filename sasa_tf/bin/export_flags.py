@@ -69,11 +69,12 @@ def check_paths(
   """
   from sasa_tf.serving.export_paths import check_export_paths
 
-  if FLAGS.cpu_kernels and "saved_model" not in outputs:
-    raise UserError(
-      "--cpu_kernels is an option of --format=saved_model, which is not among the formats. Add it, "
-      "or remove the flag."
-    )
+  for flag, off in (("cpu_kernels", False), ("gpu_kernels", "none")):
+    if FLAGS[flag].value != off and "saved_model" not in outputs:
+      raise UserError(
+        f"--{flag} is an option of --format=saved_model, which is not among the formats. Add it, "
+        "or remove the flag."
+      )
   inputs = {name: FLAGS[name].value for name in ("model_dir", "checkpoint_path", "labels")}
   inputs |= {f"config_file={file}": file for file in FLAGS.config_file or ()}
   check_export_paths(outputs, flags=flag_names, overwrite=FLAGS.overwrite, inputs=inputs)
@@ -93,6 +94,7 @@ def export(outputs: Mapping[str, str | os.PathLike]) -> tuple[str, bool]:
   from sasa_tf.data.labels import read_labels
   from sasa_tf.serving.compiled_kernels.library_file import require_kernels
   from sasa_tf.serving.export import export_model
+  from sasa_tf.serving.gpu_signature import choose_kernels
   from sasa_tf.training import checks, experiment, results
 
   if not FLAGS["verbosity"].present:
@@ -101,6 +103,7 @@ def export(outputs: Mapping[str, str | os.PathLike]) -> tuple[str, bool]:
   image_size = _image_size(FLAGS.input_image_size or ())
   if FLAGS.cpu_kernels:
     require_kernels()
+  choose_kernels(FLAGS.gpu_kernels)
   params = experiment.load_trained_experiment(
     FLAGS.model_dir,
     FLAGS.experiment,

@@ -91,18 +91,50 @@ def test_saved_classifier_in_bfloat16_shares_the_weights(no_kernels, tmp_path, m
   assert record["gpu"]["dtype"] == "bfloat16"
 
 
-def test_detector(no_kernels):
+def detector(precision=None):
+  """Returns a detector with detections, and an image for it."""
   params = small_detector.params_of()
   _, model = small_detector.build(params)
+  params.runtime.mixed_precision_dtype = precision
   size = small_detector.SIZE
   module = DetectionModule(params, batch_size=None, input_image_size=[size, size])
   module.model.set_weights(model.get_weights())
-  images = tf.cast(small_detector.random_images([(size, size)]), tf.float32)
+  return module, tf.cast(small_detector.random_images([(size, size)]), tf.float32)
+
+
+def test_detector(no_kernels):
+  module, images = detector()
   found = gpu_signature.gpu_signature(module, "ptx").function(images)
   expected = module.serve_prepared(images)
   assert expected["num_detections"][0] > 0
   for name, values in expected.items():
     np.testing.assert_allclose(found[name], values, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(portable.find_nvcc() is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("precision", [None, "bfloat16"])
+def test_kernels_on_a_gpu(precision):
+  """The kernels of this TensorFlow, against the module's own operations."""
+  kernel_format, _ = gpu_signature.choose_kernels("auto")
+  module = classifier(precision)
+  images = images_of(small_classifier.SIZE)
+  found = gpu_signature.gpu_signature(module, kernel_format).function(images)
+  tolerance = 5e-2 if precision else 1e-3
+  for name, values in module.serve_prepared(images).items():
+    np.testing.assert_allclose(found[name], values, atol=tolerance * np.abs(values).max())
+
+  module, images = detector(precision)
+  found = gpu_signature.gpu_signature(module, kernel_format).function(images)
+  expected = module.serve_prepared(images)
+  assert expected["num_detections"][0] > 0
+  # In bfloat16, boxes with nearly equal scores may change places.
+  scores = [detections["detection_scores"] for detections in (found, expected)]
+  np.testing.assert_allclose(*scores, atol=tolerance)
+  if precision is None:
+    np.testing.assert_allclose(
+      found["detection_boxes"], expected["detection_boxes"], rtol=1e-2, atol=0.1
+    )
 
 
 def test_no_signature_without_kernels(tmp_path, monkeypatch):
@@ -126,7 +158,9 @@ def test_choice_of_the_kernels(monkeypatch):
     gpu_signature.choose_kernels("triton")
 
 
-def test_model_without_attention_is_an_error(no_kernels):
+def test_model_without_attention(no_kernels, tmp_path):
   module = small_classifier.build_module(small_classifier.params_of(attention_groups=[]))
   with pytest.raises(UserError, match="the model has no local attention"):
-    gpu_signature.gpu_signature(module, "ptx")
+    export(module, tmp_path / "ptx", small_classifier.NAMES, gpu_kernels="ptx")
+  (line,) = export(module, tmp_path / "auto", small_classifier.NAMES, gpu_kernels="auto")
+  assert line.startswith("no signature 'gpu': no attention layer of this model can have")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sasa_tf.errors import UserError
 from sasa_tf.outputs.layout import DirectoryLayout
 from sasa_tf.serving.compiled_kernels import library_file
 from sasa_tf.serving.formats.format import ExportFormat, ExportOptions
@@ -82,7 +83,13 @@ def _gpu_signature(module: export_base.ExportModule, options: ExportOptions) -> 
     if requested != "none":
       report(f"no signature 'gpu': {reason}")
     return None
-  signature = gpu_signature(module, kernel_format)
+  try:
+    signature = gpu_signature(module, kernel_format)
+  except UserError as error:
+    if requested != "auto":
+      raise
+    report(f"no signature 'gpu': {error}")
+    return None
   report(str(signature))
   return signature
 
