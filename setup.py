@@ -46,6 +46,10 @@ REPORT = [
   "scipy>=1.13",
   "tqdm>=4.66",
 ]
+# Export to ONNX, and ONNX Runtime to verify it.
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"]
+# Export to OpenVINO, and its runtime to verify it.
+OPENVINO = ["openvino>=2025.0"]
 TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.8"]
 
 setuptools.setup(
@@ -86,15 +90,18 @@ setuptools.setup(
       "**/*.h",
     ],  # built where they are installed
     "sasa_tf.official_configs": ["**/*.yaml", "**/*.md"],
+    "sasa_tf.serving.runtimes": ["*.js"],
   },
   # Supported ranges; constraints.txt has the versions that are tested.
   install_requires=["absl-py>=1.4", "keras>=3.10", "numpy>=2.0", "tensorflow>=2.20,<2.22"],
   extras_require={
     "garden": GARDEN,
     "report": REPORT,
-    "all": [*GARDEN, *REPORT],
+    "onnx": ONNX,
+    "openvino": OPENVINO,
+    "all": [*GARDEN, *REPORT, *ONNX, *OPENVINO],
     "test": TEST,
-    "dev": [*GARDEN, *REPORT, *TEST, "mypy>=1.18", "ruff>=0.14"],
+    "dev": [*GARDEN, *REPORT, *ONNX, *OPENVINO, *TEST, "mypy>=1.18", "ruff>=0.14"],
     "browser": ["playwright>=1.50"],  # tests of the attention explorer, with an installed Chromium
     # Exact versions, because tpu_check calls internal functions of jax.
     "tpu": ["jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52"],

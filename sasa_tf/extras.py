@@ -12,15 +12,23 @@ from sasa_tf.errors import KerasBackendError, MissingExtraError
 
 # Module -> (distribution, the extra that installs it).
 OPTIONAL = {
+  "PIL": ("pillow", "garden"),
   "matplotlib": ("matplotlib", "report"),
   "official": ("tf-models-official", "garden"),
-  "PIL": ("pillow", "garden"),
+  "onnx": ("onnx", "onnx"),
+  "onnxruntime": ("onnxruntime", "onnx"),
+  "openvino": ("openvino", "openvino"),
   "rich": ("rich", "report"),
   "scipy": ("scipy", "report"),
   "sklearn": ("scikit-learn", "garden"),
+  "tf2onnx": ("tf2onnx", "onnx"),
   "tf_keras": ("tf-keras", "garden"),
   "yaml": ("pyyaml", "report"),
 }
+
+# Module -> requirement that must be installed without its dependencies, because they conflict with
+# those of sasa_tf, while the parts that are used do not need them.
+WITHOUT_DEPENDENCIES = {"tensorflowjs": "tensorflowjs>=4.22,<5"}
 
 
 def require(user: str, *modules: str) -> None:
@@ -28,20 +36,22 @@ def require(user: str, *modules: str) -> None:
 
   Args:
     user: what needs the packages, for the message.
-    *modules: keys of `OPTIONAL`.
+    *modules: keys of `OPTIONAL` or `WITHOUT_DEPENDENCIES`.
 
   Raises:
     MissingExtraError: a package is missing; the message names the extras that install it.
     KerasBackendError: Model Garden is among them, which imports Keras 3, and its backend is another
       one than TensorFlow.
   """
-  missing = [OPTIONAL[module] for module in modules if importlib.util.find_spec(module) is None]
+  missing = [module for module in modules if importlib.util.find_spec(module) is None]
   if missing:
-    distributions = ", ".join(sorted({distribution for distribution, _ in missing}))
-    extras = ",".join(sorted({extra for _, extra in missing}))
-    raise MissingExtraError(
-      f"{user} needs {distributions}. Install with: pip install 'sasa_tf[{extras}]'"
-    )
+    names = sorted({OPTIONAL.get(module, (module,))[0] for module in missing})
+    extras = sorted({OPTIONAL[module][1] for module in missing if module in OPTIONAL})
+    commands = [f"pip install 'sasa_tf[{','.join(extras)}]'"] if extras else []
+    for module in missing:
+      if module in WITHOUT_DEPENDENCIES:
+        commands.append(f"pip install --no-deps '{WITHOUT_DEPENDENCIES[module]}'")
+    raise MissingExtraError(f"{user} needs {', '.join(names)}. Install with: {'; '.join(commands)}")
   if "official" in modules:
     require_tensorflow_backend(user)
 

@@ -10,6 +10,8 @@ import pytest
 
 from sasa_tf import extras
 from sasa_tf.errors import MissingExtraError
+from sasa_tf.serving.formats.registry import FORMATS
+from sasa_tf.serving.runtimes.registry import RUNTIMES
 
 from .import_rules import sources
 
@@ -46,6 +48,15 @@ def test_missing_packages_are_named_with_their_extras(monkeypatch):
   )
 
 
+def test_packages_without_their_dependencies_are_named(monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(MissingExtraError) as caught:
+    extras.require("--format=tfjs", "tensorflowjs")
+  assert str(caught.value) == (
+    "--format=tfjs needs tensorflowjs. Install with: pip install --no-deps 'tensorflowjs>=4.22,<5'"
+  )
+
+
 @pytest.mark.parametrize(
   ("module", "hidden"),
   [
@@ -72,6 +83,9 @@ def test_every_optional_package_is_required_by_name():
     if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "require"
   ]
   names = {argument.value for call in calls for argument in call.args if hasattr(argument, "value")}
+  # Formats and runtimes list theirs, and are checked when they are selected.
+  for each in (*FORMATS.values(), *RUNTIMES.values()):
+    names.update(each.requires)
   assert extras.OPTIONAL.keys() <= names
   modules = [
     argument.value

@@ -7,6 +7,9 @@ Each format has a fixed name in --output_dir:
 
   saved_model  saved_model/   TensorFlow Serving, Triton, Python; for `sasa_tf.bin.predict`
   litert       model.tflite   LiteRT (TensorFlow Lite) on phones and boards
+  onnx         model.onnx     ONNX Runtime, Triton and others
+  openvino     openvino/      OpenVINO on Intel's processors
+  tfjs         tfjs/          TensorFlow.js in browsers
   keras        model.keras    Keras 3, after `import sasa_tf.keras`
 
 Class names and preprocessing are stored in each of them. The outputs appear when all are complete.

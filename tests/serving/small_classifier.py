@@ -1,11 +1,13 @@
 """A small attention classifier whose random weights separate images, for export."""
 
 import numpy as np
+import tensorflow as tf
 import tf_keras
 from official.core import exp_factory
 
 from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.serving.modules.classification_module import ClassificationModule
+from tests.serving.small_detector import random_images
 
 NAMES = tuple(f"class {label}" for label in range(10))
 SIZE = 32  # of the model's input
@@ -37,6 +39,13 @@ def build_module(params, *, batch_size=None, seed=1):
   for weight in module.model.weights:
     if "gamma" in weight.name:  # zero in the last normalization of a block
       weight.assign(random.uniform(0.5, 1, weight.shape))
-  *_, kernel = [weight for weight in module.model.weights if "kernel" in weight.name]
-  kernel.assign(random.normal(0, 3 / kernel.shape[0] ** 0.5, kernel.shape))
+  kernel, bias = module.model.layers[-1].weights
+  kernel.assign(random.normal(size=kernel.shape))
+  # Logits of several images have a mean of 0 and a standard deviation of 3.
+  images = tf.cast(tf.stack(random_images([(SIZE, SIZE)] * 4)), tf.float32)
+  logits = module.serve_prepared(images)["logits"]
+  centered = logits - tf.reduce_mean(logits, axis=0)
+  scale = 3 / tf.math.reduce_std(centered)
+  kernel.assign(kernel * scale)
+  bias.assign(-scale * tf.reduce_mean(logits, axis=0))
   return module

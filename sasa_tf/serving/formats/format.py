@@ -31,16 +31,29 @@ class SavedModelOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class OnnxOptions:
+  """Options of the ONNX format.
+
+  Attributes:
+    opset: version of ONNX's operations.
+  """
+
+  opset: int = 17
+
+
+@dataclasses.dataclass(frozen=True)
 class ExportOptions:
   """Options that a format's `write` receives.
 
   Attributes:
     metadata: class names, preprocessing and outputs, to be stored in the file or directory.
     saved_model: options of the SavedModel format.
+    onnx: options of the ONNX format.
   """
 
   metadata: ModelMetadata
   saved_model: SavedModelOptions = SavedModelOptions()
+  onnx: OnnxOptions = OnnxOptions()
 
 
 @dataclasses.dataclass(frozen=True)

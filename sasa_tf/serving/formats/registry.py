@@ -6,10 +6,20 @@ from collections.abc import Sequence
 
 from sasa_tf import extras
 from sasa_tf.errors import UserError, did_you_mean
-from sasa_tf.serving.formats import keras, litert, saved_model
+from sasa_tf.serving.formats import keras, litert, onnx, openvino, saved_model, tfjs
 from sasa_tf.serving.formats.format import ExportFormat
 
-FORMATS = {each.name: each for each in (saved_model.FORMAT, litert.FORMAT, keras.FORMAT)}
+FORMATS = {
+  each.name: each
+  for each in (
+    saved_model.FORMAT,
+    litert.FORMAT,
+    onnx.FORMAT,
+    openvino.FORMAT,
+    tfjs.FORMAT,
+    keras.FORMAT,
+  )
+}
 
 
 def find_formats(names: Sequence[str]) -> list[ExportFormat]:

@@ -24,16 +24,14 @@ def main(adapter_file, model_path, requests_file, outputs_file):
   """Runs each request whose signature the model has."""
   sys.modules["sasa_tf"] = None  # `import sasa_tf` raises ModuleNotFoundError
   model = _load_adapter(adapter_file).Model(model_path)
-  outputs = {
-    "version": np.asarray(model.version),
-    "signatures": np.asarray(sorted(model.signatures), dtype=str),
-  }
+  outputs = {"signatures": np.asarray(sorted(model.signatures), dtype=str)}
   with np.load(requests_file) as requests:
     for key in requests.files:
       signature = key.rpartition("/")[0]
       if signature in model.signatures:
         found = _run_in_batches(model, signature, _decoded(requests[key]))
         outputs.update({f"{key}/{name}": _encoded(value) for name, value in found.items()})
+  outputs["version"] = np.asarray(model.version)  # some know it only after a run
   np.savez(outputs_file, **outputs)
 
 

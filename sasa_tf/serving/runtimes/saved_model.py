@@ -17,6 +17,8 @@ class Model:
     self._model = tf.saved_model.load(path)  # owns the variables
     self._functions = dict(self._model.signatures)
     self.signatures = {name: _spec(each)[1].shape[0] for name, each in self._functions.items()}
+    if not tf.config.list_physical_devices("GPU"):
+      self.signatures.pop("gpu", None)  # it holds kernels for GPUs only
 
   def run(self, signature, inputs):
     """Returns the outputs of a signature by name."""

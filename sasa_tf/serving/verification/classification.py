@@ -18,7 +18,7 @@ class ClassificationComparison:
     signature: of the exported model.
     num_images: number of images.
     probs_difference: largest absolute difference of probabilities.
-    logits_difference: largest absolute difference of logits.
+    logits_difference: largest absolute difference of logits; 0 if the signature has none.
     logits_scale: largest absolute logit of the trained model, at least 1.
     same_top_classes: number of images with the same top class.
     equal_top_classes: the same, and those whose two classes are equally probable within the limit.
@@ -67,7 +67,7 @@ def compare_classifiers(
   exported: Mapping[str, np.ndarray],
   limits: Limits,
 ) -> ClassificationComparison:
-  """Compares `logits` and `probs` [B, classes].
+  """Compares `probs` and, if there are any, `logits` [B, classes].
 
   Args:
     signature: of the exported model.
@@ -78,13 +78,14 @@ def compare_classifiers(
   probs = trained["probs"]
   rows, before = np.arange(len(probs)), probs.argmax(axis=1)
   after = exported["probs"].argmax(axis=1)
+  has_logits, logits = "logits" in trained, trained.get("logits")
   margin = probs[rows, before] - probs[rows, after]
   return ClassificationComparison(
     signature,
     len(probs),
     probs_difference=float(np.abs(exported["probs"] - probs).max()),
-    logits_difference=float(np.abs(exported["logits"] - trained["logits"]).max()),
-    logits_scale=max(1.0, float(np.abs(trained["logits"]).max())),
+    logits_difference=float(np.abs(exported["logits"] - logits).max()) if has_logits else 0.0,
+    logits_scale=max(1.0, float(np.abs(logits).max())) if has_logits else 1.0,
     same_top_classes=int((before == after).sum()),
     equal_top_classes=int(((before == after) | (margin <= min(limits.probs, 1e-3))).sum()),
     limits=limits,

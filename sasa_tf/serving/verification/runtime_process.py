@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -13,11 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sasa_tf.errors import UserError
+from sasa_tf.serving.child_process import run_child_process
 from sasa_tf.serving.runtimes.registry import RUN_MODEL, Runtime
-
-_LAST_LINES = 4
-_MAX_CHARACTERS = 600
 
 
 class RuntimeOutputs(NamedTuple):
@@ -60,59 +54,18 @@ def run_in_fresh_process(
     link = folder / f"model{model.suffix}"
     link.symlink_to(model.absolute())
     np.savez(folder / "requests.npz", **{key: _encoded(value) for key, value in requests.items()})
-    command = [sys.executable, "-I", RUN_MODEL, runtime.adapter, link]
-    command += [folder / "requests.npz", folder / "outputs.npz"]
-    _run(
-      [*map(str, command)],
-      folder,
-      f"{runtime.name} cannot run {model.name}",
-      time_limit_seconds,
-      use_gpu,
+    files = [folder / "requests.npz", folder / "outputs.npz"]
+    run_child_process(
+      [sys.executable, "-I", RUN_MODEL, runtime.adapter, link, *files],
+      failure=f"{runtime.name} cannot run {model.name}",
+      time_limit_seconds=time_limit_seconds,
+      environment={
+        **({} if use_gpu else {"CUDA_VISIBLE_DEVICES": "-1"}),
+        **runtime.find_environment(),
+      },
     )
     with np.load(folder / "outputs.npz") as found:
       return _parsed(dict(found))
-
-
-def _run(
-  command: list[str], folder: pathlib.Path, failure: str, time_limit_seconds: float, use_gpu: bool
-) -> None:
-  environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-  if not use_gpu:
-    environment["CUDA_VISIBLE_DEVICES"] = "-1"
-  with open(folder / "log", "wb") as log:
-    try:
-      status = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        timeout=time_limit_seconds,
-      ).returncode
-    except subprocess.TimeoutExpired as error:
-      raise UserError(
-        f"{failure}: it took more than the limit of {time_limit_seconds:g} seconds."
-        f"{_last_lines(folder / 'log')}"
-      ) from error
-  if status:
-    raise UserError(f"{failure}: its process {_ending(status)}.{_last_lines(folder / 'log')}")
-
-
-def _ending(status: int) -> str:
-  if status >= 0:
-    return f"ended with status {status}"
-  ending = f"was killed by {signal.Signals(-status).name}"
-  if status == -signal.SIGKILL:
-    ending += ", probably because memory ran out"
-  return ending
-
-
-def _last_lines(log: pathlib.Path) -> str:
-  lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-  if not lines:
-    return " It printed nothing."
-  return f" Its last lines: {' | '.join(lines[-_LAST_LINES:])[-_MAX_CHARACTERS:]}"
 
 
 def _encoded(values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -14,8 +14,9 @@ from sasa_tf.data.images.orientation import decode_upright
 from sasa_tf.errors import UserError
 from sasa_tf.serving.modules.normalization import denormalize
 
-# What a signature of an exported model takes. A SavedModel may have all four.
-KINDS = ("image_tensor", "image_bytes", "tf_example", "prepared")
+# What a signature of an exported model takes: the four kinds of SavedModels, and the images of
+# Keras models.
+Kind = Literal["image_tensor", "image_bytes", "tf_example", "prepared", "normalized"]
 
 Outputs = dict[str, np.ndarray]
 
@@ -54,18 +55,25 @@ class TrainedModel:
     self.prepared_size = tuple(map(int, module.prepared_size))
 
   @functools.cached_property
-  def _prepared(self) -> np.ndarray:
-    """The model's inputs float32 [B, H, W, 3], values from 0 to 255."""
+  def _normalized(self) -> np.ndarray:
+    """The model's inputs float32 [B, H, W, 3]."""
     prepared = [tf.nest.flatten(self._module.prepare(tf.constant(i)))[0] for i in self.images]
-    return denormalize(tf.stack(prepared)).numpy()
+    return tf.stack(prepared).numpy()
 
-  def inputs(self, kind: str) -> list[tuple[list[int], np.ndarray]]:
+  @functools.cached_property
+  def _prepared(self) -> np.ndarray:
+    """The same before the normalization, values from 0 to 255."""
+    return denormalize(tf.constant(self._normalized)).numpy()
+
+  def inputs(self, kind: Kind) -> list[tuple[list[int], np.ndarray]]:
     """Returns the batches of a signature, each with the indices of its images.
 
     Args:
-      kind: one of `KINDS`. For "image_tensor", a batch holds the images of one size.
+      kind: of the signature. For "image_tensor", a batch holds the images of one size.
     """
     every = list(range(len(self.images)))
+    if kind == "normalized":
+      return [(every, self._normalized)]
     if kind == "prepared":
       return [(every, self._prepared)]
     if kind == "image_bytes":
@@ -83,15 +91,27 @@ class TrainedModel:
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
     return tf.train.Example(features=tf.train.Features(feature={key: feature})).SerializeToString()
 
-  def outputs(self, kind: str) -> Outputs:
+  def outputs(self, kind: Kind) -> Outputs:
     """Returns the outputs [B, ...] of all images by name.
 
     Encoded images have the same outputs as decoded ones, so these are computed once.
 
     Args:
-      kind: one of `KINDS`.
+      kind: of the signature.
     """
+    if kind == "normalized":
+      return self._of_normalized
     return self._of_prepared if kind == "prepared" else self._of_decoded
+
+  @functools.cached_property
+  def _of_normalized(self) -> Outputs:
+    from sasa_tf.serving.keras_model import raw_outputs
+
+    def run(images: tf.Tensor) -> dict[str, tf.Tensor]:
+      found = tf.nest.flatten(raw_outputs(self._module.model, images))
+      return {f"output_{i}": output for i, output in enumerate(found)}
+
+    return self._run(run, self._normalized)
 
   @functools.cached_property
   def _of_prepared(self) -> Outputs:

@@ -9,20 +9,27 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sasa_tf.data.labels import read_labels
 from sasa_tf.errors import UserError
 from sasa_tf.serving.compiled_kernels.library_file import STOCK_SUFFIX
+from sasa_tf.serving.formats.saved_model import LABELS
 from sasa_tf.serving.runtimes.registry import find_runtime
+from sasa_tf.serving.verification.class_names import without_class_names
 from sasa_tf.serving.verification.classification import (
   ClassificationComparison,
   compare_classifiers,
 )
 from sasa_tf.serving.verification.detection import DetectionComparison, compare_detectors
 from sasa_tf.serving.verification.limits import LIMITS, Limits
+from sasa_tf.serving.verification.raw_outputs import RawComparison, compare_outputs
 from sasa_tf.serving.verification.runtime_process import RuntimeOutputs, run_in_fresh_process
-from sasa_tf.serving.verification.trained_model import KINDS, Outputs, TrainedModel
+from sasa_tf.serving.verification.trained_model import Kind, Outputs, TrainedModel
 
-Comparison = ClassificationComparison | DetectionComparison
+Comparison = ClassificationComparison | DetectionComparison | RawComparison
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
+
+# Signature of kernels for GPUs, which the runtime runs where there is a GPU.
+_GPU = "gpu"
 
 
 class VerificationError(UserError):
@@ -72,7 +79,7 @@ class Verifier:
     images: Sequence[bytes | np.ndarray],
     *,
     batch_size: int | None = None,
-    input_type: str = "image_tensor",
+    input_type: Kind = "image_tensor",
     time_limit_seconds: float = 600,
     use_gpu: bool = False,
   ):
@@ -113,10 +120,7 @@ class Verifier:
       UserError: the runtime cannot run the model, crashes or exceeds the time limit.
     """
     runtime, path = find_runtime(format_name), pathlib.Path(path)
-    kinds = {kind: kind for kind in KINDS} | {"serving_default": self._input_type}
-    kinds |= {f"{name}{STOCK_SUFFIX}": kind for name, kind in kinds.items()}
-    if format_name != "saved_model":
-      kinds = {"prepared": "prepared"}
+    kinds = self._kinds(format_name)
     batches = {name: self.trained.inputs(kind) for name, kind in kinds.items()}
     found = run_in_fresh_process(
       runtime,
@@ -134,28 +138,58 @@ class Verifier:
         f"{path.name} has the signatures {sorted(found.signatures)}; expected some of "
         f"{sorted(kinds)}. It is not an export of this model."
       )
-    limits = LIMITS[precision]
+    limits, names = LIMITS[precision], _class_names(path)
     comparisons = tuple(
-      self._compare(name, kinds[name], batches[name], found, limits)
+      self._compare(name, kinds[name], batches[name], found, names, limits)
       for name in kinds
       if name in found.signatures
     )
     _raise_failures(path.name, found.version, precision, comparisons)
     return Verification(format_name, found.version, precision, comparisons)
 
+  def _kinds(self, format_name: str) -> dict[str, Kind]:
+    """Returns {possible signature: what it takes} of a format."""
+    if format_name == "keras":
+      return {"normalized": "normalized"}
+    if format_name != "saved_model":
+      return {"prepared": "prepared"}
+    kinds: dict[str, Kind] = {
+      "image_tensor": "image_tensor",
+      "image_bytes": "image_bytes",
+      "tf_example": "tf_example",
+      "prepared": "prepared",
+      "serving_default": self._input_type,
+      # With class names.
+      "classify": "tf_example",
+      "detect": "image_bytes",
+    }
+    stock = {f"{name}{STOCK_SUFFIX}": kind for name, kind in kinds.items()}
+    return {**kinds, **stock, _GPU: "prepared"}
+
   def _compare(
     self,
     signature: str,
-    kind: str,
+    kind: Kind,
     batches: list[tuple[list[int], np.ndarray]],
     found: RuntimeOutputs,
+    names: Sequence[str],
     limits: Limits,
   ) -> Comparison:
     trained = self.trained.outputs(kind)
     order = np.argsort([row for rows, _ in batches for row in rows])
     parts = [found.outputs[f"{signature}/{number}"] for number in range(len(batches))]
     exported = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+    try:
+      exported = without_class_names(exported, names)
+    except ValueError as error:
+      raise VerificationError(f"signature {signature} of the exported model: {error}.") from error
+    if exported.keys() == {"probs"}:
+      trained = {"probs": trained["probs"]}
     _check_outputs(signature, trained, exported)
+    if signature == _GPU:  # in the precision of the training
+      limits = LIMITS["bfloat16"]
+    if kind == "normalized":
+      return compare_outputs(signature, trained, exported, limits)
     if "detection_boxes" not in trained:
       return compare_classifiers(signature, trained, exported, limits)
     sides = [max(self.trained.prepared_size)] * len(order)
@@ -164,6 +198,12 @@ class Verifier:
     if self._is_normalized:
       sides = [1] * len(order)
     return compare_detectors(signature, trained, exported, sides, limits)
+
+
+def _class_names(path: pathlib.Path) -> Sequence[str]:
+  """Returns the class names of an exported SavedModel; none if it has none."""
+  file = path / LABELS
+  return read_labels(file) if file.is_file() else ()
 
 
 def _check_outputs(signature: str, trained: Outputs, exported: Outputs) -> None:

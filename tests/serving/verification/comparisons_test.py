@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from sasa_tf.serving.verification.average_precision import Detections, average_precision
+from sasa_tf.serving.verification.class_names import without_class_names
 from sasa_tf.serving.verification.classification import compare_classifiers
 from sasa_tf.serving.verification.detection import compare_detectors
 from sasa_tf.serving.verification.limits import LIMITS
+from sasa_tf.serving.verification.raw_outputs import compare_outputs
 
 FLOAT32 = LIMITS["float32"]
 
@@ -139,3 +141,37 @@ def test_average_precision():
   # Of class 2 only the first is found: precision 1 up to a recall of 0.5, that is at 51 of 101.
   part = [Detections(*(values[:2] for values in both[0]))]
   assert average_precision(both, part) == pytest.approx((1 + 51 / 101) / 2)
+
+
+def test_raw_outputs():
+  trained = {"output_0": np.array([[1, -4]]), "output_1": np.array([[0.5]])}
+  found = compare_outputs("normalized", trained, trained, FLOAT32)
+  assert (found.num_images, found.difference, found.scale, found.failures()) == (1, 0, 4, [])
+  other = {**trained, "output_1": np.array([[0.25]])}
+  (failure,) = compare_outputs("normalized", trained, other, FLOAT32).failures()
+  assert failure == "outputs differ by up to 0.25 (limit 0.004)"
+  broken = {**trained, "output_0": np.array([[1, np.nan]])}
+  assert "nan" in compare_outputs("normalized", trained, broken, FLOAT32).failures()[0]
+
+
+def test_sorted_class_names_become_probabilities():
+  outputs = {
+    "classes": np.array([[b"cat", b"ant", b"bee"], [b"bee", b"cat", b"ant"]], object),
+    "scores": np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]], np.float32),
+  }
+  found = without_class_names(outputs, ["ant", "bee", "cat"])
+  assert found.keys() == {"probs"}
+  np.testing.assert_array_equal(
+    found["probs"], np.array([[0.2, 0.1, 0.7], [0.2, 0.5, 0.3]], np.float32)
+  )
+  with pytest.raises(ValueError, match=r"classes .*bee.* are not those of the model"):
+    without_class_names(outputs, ["ant", "dog", "cat"])
+
+
+def test_names_of_detections_are_compared():
+  names = ["background", "wasp", "fly"]
+  texts = np.array([[b"wasp", b"fly", b"fly", b""]], object)
+  found = without_class_names({**FOUND, "detection_class_names": texts}, names)
+  assert found.keys() == FOUND.keys()
+  with pytest.raises(ValueError, match="detection_class_names are not those"):
+    without_class_names({**FOUND, "detection_class_names": texts[:, ::-1]}, names)

@@ -94,7 +94,7 @@ def test_errors_and_crashes_are_reported_in_one_paragraph(run):
 
 def test_time_limit(run):
   message = failure(run, "import time\ntime.sleep(60)", time_limit_seconds=1)
-  assert message.endswith("it took more than the limit of 1 seconds. It printed nothing.")
+  assert message.endswith("its process took more than the limit of 1 seconds. It printed nothing.")
 
 
 def test_missing_runtime(monkeypatch):
@@ -105,5 +105,5 @@ def test_missing_runtime(monkeypatch):
   monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
   with pytest.raises(MissingExtraError, match=r"format=tables needs rich.*sasa_tf\[report\]"):
     registry.find_runtime("tables")
-  with pytest.raises(UserError, match="format paper cannot be verified: expected one of litert, "):
+  with pytest.raises(UserError, match="format paper cannot be verified: expected one of keras, "):
     registry.find_runtime("paper")

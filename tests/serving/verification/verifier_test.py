@@ -87,7 +87,7 @@ def test_images_are_required(classifier):
 @pytest.mark.parametrize(
   ("signatures", "outputs", "message"),
   [
-    (["predict"], {}, r"has the signatures \['predict'\]; expected some of \['image_bytes'"),
+    (["predict"], {}, r"has the signatures \['predict'\]; expected some of \['classify'"),
     ([], {}, r"has the signatures \[\]; expected some of"),
     (["image_bytes"], {"probs": (1, 9)}, r"outputs of .* image_bytes are {'probs': \(1, 9\)}; exp"),
   ],

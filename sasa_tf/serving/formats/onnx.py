@@ -1,0 +1,118 @@
+"""ONNX files for ONNX Runtime and others, converted by tf2onnx."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from sasa_tf.errors import UserError
+from sasa_tf.outputs.path_checks import begins_with
+from sasa_tf.serving.formats.format import ExportFormat, ExportOptions
+from sasa_tf.serving.formats.prepared_signature import IMPLEMENTATION_HINT, prepared_signature
+
+if TYPE_CHECKING:
+  from official.vision.serving import export_base
+
+# Below, slices and suppression have no operations with inputs that are computed.
+MIN_OPSET = 11
+# Above, tf2onnx has not defined how it converts the operations.
+MAX_OPSET = 18
+_PRODUCER = "sasa_tf"
+
+
+def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportOptions) -> None:
+  """Writes an export module as an ONNX file, see `convert`.
+
+  Class names, preprocessing and outputs are stored in `metadata_props`.
+
+  Args:
+    module: export module with restored weights.
+    path: file to create.
+    options: of the export.
+
+  Raises:
+    UserError: the opset is not supported, or lacks operations of the model.
+  """
+  import onnx
+
+  model = convert(module, options.onnx.opset)
+  onnx.helper.set_model_props(model, options.metadata.to_properties())
+  path.write_bytes(model.SerializeToString())
+
+
+def convert(module: export_base.ExportModule, opset: int) -> Any:
+  """Converts the model of an export module to ONNX.
+
+  The input is `images` float32 [B, H, W, 3], RGB with values from 0 to 255, of the model's input
+  size. The outputs are those of the SavedModel's signature `prepared`, by name.
+
+  Args:
+    module: export module with restored weights.
+    opset: version of ONNX's operations, from `MIN_OPSET` to `MAX_OPSET`.
+
+  Returns:
+    An `onnx.ModelProto` with standard operations only.
+
+  Raises:
+    UserError: the opset is not supported, or lacks operations of the model.
+  """
+  check_opset(opset)
+  import tf2onnx
+
+  from sasa_tf.ops import tracing_for_export
+
+  function, images = prepared_signature(module)
+  logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+  with tracing_for_export():
+    model, _ = tf2onnx.convert.from_function(function, [images], opset=opset)
+  _check_operations(model, opset)
+  _name_batch(model, module._batch_size)
+  model.producer_name = _PRODUCER
+  return model
+
+
+def check_opset(opset: int) -> None:
+  """Raises a `UserError` if the opset is not supported."""
+  if not MIN_OPSET <= opset <= MAX_OPSET:
+    raise UserError(
+      f"--onnx_opset={opset} is not supported: expected {MIN_OPSET} to {MAX_OPSET}. Older opsets "
+      "lack operations of these models; runtimes for later ones also run earlier ones."
+    )
+
+
+def _check_operations(model: Any, opset: int) -> None:
+  """Raises a `UserError` if operations of TensorFlow remained, which tf2onnx only logs."""
+  import onnx
+
+  unknown = sorted(
+    {
+      node.op_type
+      for node in model.graph.node
+      if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type)
+    }
+  )
+  if unknown:
+    raise UserError(
+      f"the model cannot be converted to ONNX opset {opset}, which lacks the operations "
+      f"{', '.join(unknown)}. {IMPLEMENTATION_HINT}"
+    )
+  onnx.checker.check_model(model)
+
+
+def _name_batch(model: Any, batch_size: int | None) -> None:
+  """Gives the dynamic batch one name in all inputs and outputs."""
+  if batch_size is None:
+    for value in (*model.graph.input, *model.graph.output):
+      value.type.tensor_type.shape.dim[0].dim_param = "batch"
+
+
+FORMAT = ExportFormat(
+  name="onnx",
+  file_name="model.onnx",
+  write=write,
+  description="ONNX file for ONNX Runtime, Triton and others",
+  # Field 2 of an ONNX file, after the two bytes of the version, is its producer.
+  is_own=begins_with(bytes([0x12, len(_PRODUCER)]) + _PRODUCER.encode(), offset=2),
+  requires=("onnx", "tf2onnx"),
+)

@@ -1,0 +1,138 @@
+"""Exports to other runtimes: classifiers and detectors equal the trained model in each of them."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sasa_tf.errors import UserError
+from sasa_tf.serving.formats import onnx
+from sasa_tf.serving.formats.format import ExportOptions
+from sasa_tf.serving.formats.registry import FORMATS
+from sasa_tf.serving.metadata import ModelMetadata
+from sasa_tf.serving.model_description import describe_model
+from sasa_tf.serving.modules.detection_module import DetectionModule
+from sasa_tf.serving.verification import Verifier
+from tests.serving import small_classifier, small_detector
+from tests.serving.formats.exports import export, requires_runtime
+
+NAMES = ("onnx", "openvino", "tfjs")
+
+
+@pytest.fixture(scope="module")
+def classifier_verifier(classifier, images):
+  return Verifier(classifier, images)
+
+
+@pytest.fixture(scope="module")
+def detector():
+  params = small_detector.params_of()
+  _, model = small_detector.build(params)
+  size = [small_detector.SIZE] * 2
+  return DetectionModule(params, batch_size=1, input_image_size=size, model=model)
+
+
+@pytest.fixture(scope="module")
+def detector_verifier(detector, images):
+  return Verifier(detector, images, batch_size=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_classifier(name, exported_classifier, classifier_verifier):
+  path = exported_classifier(name)
+  (found,) = classifier_verifier.verify(name, path).comparisons
+  assert found.signature == "prepared"
+  assert found.num_images == found.same_top_classes == 3
+  assert found.logits_scale > 1  # the model is not constant
+  assert found.logits_difference < 1e-5 * found.logits_scale and found.probs_difference < 1e-5
+  is_own = (
+    FORMATS[name].layout.mismatch(path) is None if path.is_dir() else FORMATS[name].is_own(path)
+  )
+  assert is_own  # --overwrite replaces it
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_detector(name, detector, detector_verifier, tmp_path):
+  path = export(name, detector, small_detector.NAMES, tmp_path)
+  (found,) = detector_verifier.verify(name, path).comparisons
+  assert found.num_trained == found.num_exported == found.num_matched > 100
+  assert found.score_difference < 1e-5 and found.relative_box_difference < 1e-5
+  assert found.average_precision == pytest.approx(1)
+
+
+def test_detectors_are_not_converted_to_tfjs(detector, tmp_path):
+  options = ExportOptions(describe_model(detector, small_detector.NAMES))
+  with pytest.raises(UserError, match="--format=tfjs supports classifiers only"):
+    FORMATS["tfjs"].write(detector, tmp_path, options)
+
+
+def test_onnx_files_describe_themselves(exported_classifier):
+  path = exported_classifier("onnx")
+  import onnx as onnx_package
+
+  model = onnx_package.load(path)
+  assert [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")] == [17]
+  properties = {each.key: each.value for each in model.metadata_props}
+  assert json.loads(properties["labels"]) == [*small_classifier.NAMES]
+  assert json.loads(properties["preprocessing"])["image_size"] == [small_classifier.SIZE] * 2
+  shapes = {
+    value.name: [each.dim_param or each.dim_value for each in value.type.tensor_type.shape.dim]
+    for value in (*model.graph.input, *model.graph.output)
+  }
+  assert shapes == {
+    "images": ["batch", 32, 32, 3],
+    "logits": ["batch", 10],
+    "probs": ["batch", 10],
+  }
+
+
+def test_openvino_models_describe_themselves(classifier, exported_classifier):
+  path = exported_classifier("openvino")
+  import openvino
+
+  model = openvino.Core().read_model(path / "model.xml")
+  labels = model.get_rt_info(["model_info", "labels"]).astype(str)
+  assert json.loads(labels) == [*small_classifier.NAMES]
+  assert json.loads((path / "model_metadata.json").read_text())["task"] == "classification"
+  # In float32, without the normalizations that are merged with convolutions.
+  assert (path / "model.bin").stat().st_size > 3 * classifier.model.count_params()
+
+
+@pytest.mark.parametrize("opset", [10, 19])
+def test_unsupported_opset(opset):
+  with pytest.raises(UserError, match=f"--onnx_opset={opset} is not supported: expected 11 to 18"):
+    onnx.check_opset(opset)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_operations_without_an_equivalent_are_named(name, tmp_path):
+  """Such as the compiled kernels of --params_override=...implementation=fused."""
+  requires_runtime(name)
+
+  class Module(tf.Module):
+    _batch_size, prepared_size = None, (4, 4)
+
+    def __init__(self):
+      super().__init__()
+      self.model = tf.Module()
+      self.model.variables = ()
+
+    def serve_prepared(self, images):
+      return {"probs": tf.numpy_function(np.abs, [images], tf.float32)}
+
+  path = tmp_path / FORMATS[name].file_name
+  if FORMATS[name].is_directory:
+    path.mkdir()
+  with pytest.raises(UserError, match=r"cannot be converted to .*PyFunc.* must be 'auto' or "):
+    FORMATS[name].write(
+      Module(), path, ExportOptions(ModelMetadata("classification", None, {}, {}))
+    )
+
+
+def test_keras_classifier(exported_classifier, classifier_verifier):
+  verification = classifier_verifier.verify("keras", exported_classifier("keras"))
+  (found,) = verification.comparisons
+  assert verification.runtime.startswith("Keras 3.")
+  assert found.signature == "normalized" and found.num_images == 3
+  assert found.scale > 1 and found.difference < 1e-5 * found.scale
