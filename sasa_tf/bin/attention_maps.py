@@ -11,7 +11,7 @@ each layer, learned relative positions, attention rollout, and the predictions o
 
 from __future__ import annotations
 
-import os
+import pathlib
 
 from absl import flags, logging
 
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     trained,
     images,
     FLAGS.output,
-    title=os.path.basename((FLAGS.saved_model or FLAGS.model_dir).rstrip("/")),
+    title="/".join(pathlib.Path(FLAGS.saved_model or FLAGS.model_dir).parts[-2:]),
     score_threshold=FLAGS.score_threshold,
     on_image=lambda path: print(f"analyzing {path}", flush=True),
   )
