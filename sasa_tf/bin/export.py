@@ -21,15 +21,19 @@ and --params_override to replace them.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 
 from absl import flags
 
 from sasa_tf.bin import export_flags, program
+from sasa_tf.errors import UserError
+from sasa_tf.serving.formats.format import OnnxOptions
 
 FLAGS = flags.FLAGS
 
 flags.adopt_module_key_flags(export_flags)
 flags.DEFINE_list("format", ["saved_model"], "Formats, separated by commas.")
+flags.DEFINE_integer("onnx_opset", 17, "Version of the operations of --format=onnx, 11 to 18.")
 flags.DEFINE_string(
   "output_dir", None, "Directory of the outputs, on a local file system.", required=True
 )
@@ -45,8 +49,9 @@ def main(argv: list[str]) -> None:
   from sasa_tf.serving.formats.registry import find_formats
 
   outputs = paths_in(FLAGS.output_dir, find_formats(FLAGS.format))
+  onnx = _onnx_options(outputs)
   export_flags.check_paths(outputs)
-  checkpoint, is_detector = export_flags.export(outputs)
+  checkpoint, is_detector = export_flags.export(outputs, onnx=onnx)
 
   table = Table([Column("format", "left"), Column("output", "left"), "MB"])
   for name, path in outputs.items():
@@ -59,6 +64,18 @@ def main(argv: list[str]) -> None:
     drawing = " --output=DIR" if is_detector else ""
     flag = shlex.quote(f"--saved_model={outputs['saved_model']}")
     print("", f"next  python -m sasa_tf.bin.predict {flag}{drawing} IMAGE...", sep="\n")
+
+
+def _onnx_options(outputs: Mapping[str, object]) -> OnnxOptions:
+  from sasa_tf.serving.formats.onnx import check_opset
+
+  if FLAGS["onnx_opset"].present and "onnx" not in outputs:
+    raise UserError(
+      "--onnx_opset is an option of --format=onnx, which is not among the formats. Add it, or "
+      "remove the flag."
+    )
+  check_opset(FLAGS.onnx_opset)
+  return OnnxOptions(FLAGS.onnx_opset)
 
 
 def run() -> None:

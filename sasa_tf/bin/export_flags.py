@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags, logging
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving.formats.format import SavedModelOptions
+from sasa_tf.serving.formats.format import OnnxOptions, SavedModelOptions
 
 FLAGS = flags.FLAGS
 
@@ -80,11 +80,14 @@ def check_paths(
   check_export_paths(outputs, flags=flag_names, overwrite=FLAGS.overwrite, inputs=inputs)
 
 
-def export(outputs: Mapping[str, str | os.PathLike]) -> tuple[str, bool]:
+def export(
+  outputs: Mapping[str, str | os.PathLike], *, onnx: OnnxOptions | None = None
+) -> tuple[str, bool]:
   """Exports the model that the flags specify.
 
   Args:
     outputs: {name of a format: path}, checked by `check_paths`.
+    onnx: options of the ONNX format.
 
   Returns:
     The checkpoint, and whether the model is a detector.
@@ -127,6 +130,7 @@ def export(outputs: Mapping[str, str | os.PathLike]) -> tuple[str, bool]:
       cpu_kernels=FLAGS.cpu_kernels,
       gpu_kernels=FLAGS.gpu_kernels,
     ),
+    onnx=onnx,
     overwrite=FLAGS.overwrite,
   )
   return checkpoint, isinstance(params.task, RetinaNetTask)

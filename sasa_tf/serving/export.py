@@ -16,7 +16,12 @@ from sasa_tf.errors import UserError
 from sasa_tf.modeling.builders.build_errors import model_errors
 from sasa_tf.outputs.replacement import replace_directory, replace_file
 from sasa_tf.serving.export_paths import check_export_paths
-from sasa_tf.serving.formats.format import ExportFormat, ExportOptions, SavedModelOptions
+from sasa_tf.serving.formats.format import (
+  ExportFormat,
+  ExportOptions,
+  OnnxOptions,
+  SavedModelOptions,
+)
 from sasa_tf.serving.formats.registry import FORMATS
 from sasa_tf.serving.model_description import describe_model
 from sasa_tf.serving.modules.classification_module import ClassificationModule
@@ -32,6 +37,7 @@ def export_model(
   batch_size: int | None = None,
   input_image_size: Sequence[int] | None = None,
   saved_model: SavedModelOptions | None = None,
+  onnx: OnnxOptions | None = None,
   overwrite: bool = False,
 ) -> None:
   """Exports the checkpoint of a classifier or detector.
@@ -48,6 +54,7 @@ def export_model(
     batch_size: fixed batch size. None exports a dynamic batch size.
     input_image_size: (H, W) of the model's input. Defaults to that of the training.
     saved_model: options of the SavedModel format.
+    onnx: options of the ONNX format.
     overwrite: whether to replace outputs of an earlier export, see `check_export_paths`.
 
   Raises:
@@ -64,7 +71,7 @@ def export_model(
     input_image_size=input_image_size,
     input_type=saved_model.input_type,
   )
-  options = ExportOptions(describe_model(module, class_names), saved_model)
+  options = ExportOptions(describe_model(module, class_names), saved_model, onnx or OnnxOptions())
   with contextlib.ExitStack() as stack:
     for name, target in paths.items():
       with _write_errors(target):

@@ -55,8 +55,11 @@ class ModelGardenHead(tf_keras.layers.Layer):
     anchors = tf.reshape(logits, [batch, height * width, self._num_anchors, self._num_classes])
     padded = tf.pad(anchors, [[0, 0], [0, 0], [0, 0], [1, 0]], constant_values=_BACKGROUND_LOGIT)
     channels = self._num_anchors * (1 + self._num_classes)
-    logits_shape = [*logits.shape[:3], channels]
-    return tf.ensure_shape(tf.reshape(padded, [batch, height, width, channels]), logits_shape)
+    result = tf.reshape(padded, [batch, height, width, channels])
+    if not tf.executing_eagerly():
+      # Not `tf.ensure_shape`, an operation that TensorFlow.js cannot run.
+      result.set_shape([*logits.shape[:3], channels])
+    return result
 
 
 def build_retinanet(
