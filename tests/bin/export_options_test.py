@@ -1,9 +1,27 @@
-"""Options of export that are rejected before anything is loaded."""
+"""Options of one format are rejected, before anything is loaded, if that format is not written."""
 
 import subprocess
 import sys
 
 import pytest
+
+
+@pytest.mark.parametrize("option", ["--cpu_kernels", "--gpu_kernels=auto"])
+def test_options_of_saved_models_need_that_format(tmp_path, option):
+  output = tmp_path / "exported"
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "sasa_tf.bin.export", "--model_dir=.", "--format=litert"),
+      *(f"--output_dir={output}", option),
+    ],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2, done.stderr
+  name = option.partition("=")[0]
+  assert f"{name} is an option of --format=saved_model, which is not among" in done.stderr
+  assert not output.exists()
 
 
 @pytest.mark.parametrize(
