@@ -1,11 +1,15 @@
 """SavedModels with the compiled kernels: with their library, without it, and in a client."""
 
+import os
+import pathlib
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from sasa_tf.errors import UserError
 from sasa_tf.ops import KernelStatus, kernel_status
@@ -95,6 +99,42 @@ def test_the_library_is_needed_and_loaded_as_the_readme_says(exported):
   assert "No FFI handler registered for sasa_tf_" in result.stdout
   assert float(re.search(r"difference (\S+)", result.stdout)[1]) < 1e-4
   assert "not registered" not in result.stderr
+
+
+@pytest.fixture(scope="module")
+def model_server(tmp_path_factory):
+  """A program without Python that links TensorFlow."""
+  program = tmp_path_factory.mktemp("model_server") / "model_server"
+  folder = tf.sysconfig.get_lib()
+  libraries = [f"-l:libtensorflow_{name}.so.2" for name in ("cc", "framework")]
+  source = pathlib.Path(__file__).with_name("model_server.cc")
+  include = f"-I{tf.sysconfig.get_include()}"
+  command = ["g++", source, "-o", program, include, f"-L{folder}", f"-Wl,-rpath,{folder}"]
+  subprocess.run([*command, *libraries], check=True)
+  return program
+
+
+@needs_kernels
+def test_model_server_preloads_the_library(exported, model_server):
+  _, path = exported
+  signatures = tf.saved_model.load(str(path)).signatures
+  images = (np.arange(2 * 32 * 32 * 3) * 37 % 256).reshape(2, 32, 32, 3)
+  expected = signatures["serving_default_stock"](tf.constant(images, tf.uint8))["logits"]
+  names = _operation_names(path, "serving_default")
+  library = str(path / library_file.LIBRARY)
+  environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "LD_PRELOAD": library}
+  command = [model_server, path, *names]
+  result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+  received = np.array(result.stdout.split(), np.float32).reshape(expected.shape)
+  np.testing.assert_allclose(received, expected, atol=1e-4 * float(tf.reduce_max(abs(expected))))
+
+
+def _operation_names(path, signature):
+  """Returns the operations of the input and of the logits in the graph of a SavedModel."""
+  model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+  definition = model.meta_graphs[0].signature_def[signature]
+  tensors = [definition.inputs["inputs"].name, definition.outputs["logits"].name]
+  return [name.removesuffix(":0") for name in tensors]
 
 
 @needs_kernels

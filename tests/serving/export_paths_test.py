@@ -114,6 +114,7 @@ def test_program_rejects_paths_before_it_loads_anything(training):
     ("export_saved_model --export_dir", "gs://bucket/model", "expected a local path"),
     ("export --output_dir", training / "params.yaml/x", "params.yaml is a file; expected a dir"),
     ("export --format=pb --output_dir", training, "--format=pb: no such format"),
+    ("export --format=litert --cpu_kernels --output_dir", training / "x", "--cpu_kernels is an op"),
   ):
     done = subprocess.run(
       [
