@@ -12,7 +12,8 @@ Each format has a fixed name in --output_dir:
   tfjs         tfjs/          TensorFlow.js in browsers
   keras        model.keras    Keras 3, after `import sasa_tf.keras`
 
-Class names and preprocessing are stored in each of them. The outputs appear when all are complete.
+Class names and preprocessing are stored in each of them, and model_card.md describes the model.
+Each output is compared with the trained model; they appear when all of them are complete.
 
 The experiment and its configuration are read from --model_dir. Pass --experiment, --config_file
 and --params_override to replace them.
@@ -31,9 +32,21 @@ from sasa_tf.serving.formats.format import OnnxOptions
 
 FLAGS = flags.FLAGS
 
+# The columns are not dropped on narrow terminals.
+_TABLE_WIDTH = 1000
+
 flags.adopt_module_key_flags(export_flags)
 flags.DEFINE_list("format", ["saved_model"], "Formats, separated by commas.")
 flags.DEFINE_integer("onnx_opset", 17, "Version of the operations of --format=onnx, 11 to 18.")
+flags.DEFINE_enum(
+  "quantize",
+  "none",
+  ["none", "float16", "int8"],
+  "Precision of formats that can be quantized: litert. int8 is calibrated on the training data.",
+)
+flags.DEFINE_integer(
+  "calibration_images", 128, "Number of images for --quantize=int8.", lower_bound=1
+)
 flags.DEFINE_string(
   "output_dir", None, "Directory of the outputs, on a local file system.", required=True
 )
@@ -45,25 +58,36 @@ def main(argv: list[str]) -> None:
 
   from sasa_tf.reporting.table import Column, Table
   from sasa_tf.serving.compiled_kernels import library_file
-  from sasa_tf.serving.export_paths import paths_in
+  from sasa_tf.serving.export_paths import check_card, paths_in
   from sasa_tf.serving.formats.registry import find_formats
 
-  outputs = paths_in(FLAGS.output_dir, find_formats(FLAGS.format))
-  onnx = _onnx_options(outputs)
+  outputs = paths_in(FLAGS.output_dir, find_formats(FLAGS.format, FLAGS.quantize))
+  outputs = export_flags.versioned(outputs)
   export_flags.check_paths(outputs)
-  checkpoint, is_detector = export_flags.export(outputs, onnx=onnx)
-
-  table = Table([Column("format", "left"), Column("output", "left"), "MB"])
-  for name, path in outputs.items():
-    table.add_row(name, str(path), f"{export_flags.size_of(path) / 1e6:.2f}")
-  print(f"exported {checkpoint}", "", table.to_text(), sep="\n")
+  export_flags.check_verification(outputs)
+  onnx = _onnx_options(outputs)
+  card = check_card(FLAGS.output_dir)
+  exported, heading, is_detector = export_flags.export(
+    outputs,
+    quantize=FLAGS.quantize,
+    num_calibration_images=FLAGS.calibration_images,
+    model_card=card,
+    onnx=onnx,
+  )
+  left = [Column(title, "left") for title in ("format", "output")]
+  table = Table([*left, "MB", Column("compared with the trained model", "left")])
+  for each in exported:
+    table.add_row(each.format_name, str(each.path), f"{each.num_bytes / 1e6:.2f}", each.summary)
+  print(heading, "", table.to_text(_TABLE_WIDTH), sep="\n")
+  print(*(f"{each.format_name}: {each.accuracy}" for each in exported if each.accuracy), sep="\n")
+  print(f"model card  {card}")
   if "saved_model" in outputs:
     if FLAGS.cpu_kernels:
       library = outputs["saved_model"] / library_file.LIBRARY
-      print("", f"load  tf.load_library({str(library)!r}) before the first call", sep="\n")
+      print(f"load        tf.load_library({str(library)!r}) before the first call")
     drawing = " --output=DIR" if is_detector else ""
     flag = shlex.quote(f"--saved_model={outputs['saved_model']}")
-    print("", f"next  python -m sasa_tf.bin.predict {flag}{drawing} IMAGE...", sep="\n")
+    print(f"next        python -m sasa_tf.bin.predict {flag}{drawing} IMAGE...")
 
 
 def _onnx_options(outputs: Mapping[str, object]) -> OnnxOptions:

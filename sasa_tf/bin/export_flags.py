@@ -6,13 +6,16 @@ Imports no TensorFlow, so that the programs check paths and formats at once.
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving.formats.format import OnnxOptions, SavedModelOptions
+from sasa_tf.serving.formats.format import OnnxOptions, Quantization, SavedModelOptions
+
+if TYPE_CHECKING:
+  from sasa_tf.serving.exported import Exported
 
 FLAGS = flags.FLAGS
 
@@ -51,6 +54,22 @@ flags.DEFINE_list(
   "input_image_size", None, "height,width of the model input. Default: that of the training."
 )
 flags.DEFINE_bool(
+  "verify",
+  True,
+  "Run each export in a fresh process with its own runtime, and compare it with the trained model. "
+  "If it differs, nothing is written.",
+)
+flags.DEFINE_string(
+  "verification_images",
+  None,
+  "Pattern of image files for the verification. Default: images of the validation data.",
+)
+flags.DEFINE_bool(
+  "versioned",
+  False,
+  "Write the SavedModel to the next free number below its directory, as TensorFlow Serving polls.",
+)
+flags.DEFINE_bool(
   "overwrite",
   False,
   "Replace existing outputs if this program wrote them and they hold no other files. Nothing else "
@@ -80,27 +99,45 @@ def check_paths(
   check_export_paths(outputs, flags=flag_names, overwrite=FLAGS.overwrite, inputs=inputs)
 
 
+def check_verification(outputs: Mapping[str, str | os.PathLike]) -> None:
+  """Raises a `UserError` if the exports cannot be verified, because a package is missing."""
+  from sasa_tf.serving.runtimes.registry import RUNTIMES, find_runtime
+
+  for name in RUNTIMES.keys() & outputs.keys() if FLAGS.verify else ():
+    find_runtime(name)
+
+
 def export(
-  outputs: Mapping[str, str | os.PathLike], *, onnx: OnnxOptions | None = None
-) -> tuple[str, bool]:
+  outputs: Mapping[str, str | os.PathLike],
+  *,
+  quantize: Quantization = "none",
+  num_calibration_images: int = 0,
+  model_card: str | os.PathLike | None = None,
+  onnx: OnnxOptions | None = None,
+) -> tuple[list[Exported], str, bool]:
   """Exports the model that the flags specify.
 
   Args:
     outputs: {name of a format: path}, checked by `check_paths`.
+    quantize: see `ExportOptions`.
+    num_calibration_images: maximum number of images of the training data.
+    model_card: file to write, or None.
     onnx: options of the ONNX format.
 
   Returns:
-    The checkpoint, and whether the model is a detector.
+    The exports, a line about the images of the verification, and whether the model is a detector.
   """
   from sasa_tf import registry_imports  # noqa: F401
+  from sasa_tf.bin.export_images import find_images
   from sasa_tf.configs.retinanet import RetinaNetTask
-  from sasa_tf.data.labels import read_labels
   from sasa_tf.serving.compiled_kernels.library_file import require_kernels
   from sasa_tf.serving.export import export_model
   from sasa_tf.serving.gpu_signature import choose_kernels
-  from sasa_tf.training import checks, experiment, results
+  from sasa_tf.training import experiment, results
+  from sasa_tf.training.model_differences import check_exported_model
 
-  if not FLAGS["verbosity"].present:
+  is_verbose = FLAGS["verbosity"].present
+  if not is_verbose:
     # Converters load a model without gradients, which makes TensorFlow warn.
     logging.set_verbosity(logging.ERROR)
   image_size = _image_size(FLAGS.input_image_size or ())
@@ -115,32 +152,58 @@ def export(
     mode="export",
   )
   checkpoint = results.find_checkpoint(FLAGS.checkpoint_path, FLAGS.model_dir, params)
-  class_names = (
-    read_labels(FLAGS.labels) if FLAGS.labels else checks.read_class_names(params.task.train_data)
+  check_exported_model(params, checkpoint, FLAGS.model_dir)
+  images = find_images(
+    params,
+    verify=FLAGS.verify,
+    pattern=FLAGS.verification_images,
+    quantize=quantize,
+    num_calibration_images=num_calibration_images,
   )
-  export_model(
+  notes: list[str] = []
+  exported = export_model(
     params,
     checkpoint_path=checkpoint,
     outputs=outputs,
-    class_names=class_names,
+    class_names=_class_names(params),
     batch_size=FLAGS.batch_size,
     input_image_size=image_size,
     saved_model=SavedModelOptions(
       input_type=FLAGS.input_type,
       cpu_kernels=FLAGS.cpu_kernels,
       gpu_kernels=FLAGS.gpu_kernels,
+      report=notes.append,  # printed at the end, as the output of converters is hidden
     ),
     onnx=onnx,
+    quantize=quantize,
+    images=images,
+    model_card=model_card,
     overwrite=FLAGS.overwrite,
+    progress=logging.info,
+    hide_output=not is_verbose,
   )
-  return checkpoint, isinstance(params.task, RetinaNetTask)
+  lines = [f"exported {checkpoint}"]
+  lines += [f"verified on {images.source}" if FLAGS.verify else "not verified", *notes]
+  return exported, "\n".join(lines), isinstance(params.task, RetinaNetTask)
 
 
-def size_of(path: str | os.PathLike) -> int:
-  """Returns the bytes of a file, or of all files in a directory."""
-  root = pathlib.Path(path)
-  files = root.rglob("*") if root.is_dir() else [root]
-  return sum(file.stat().st_size for file in files if file.is_file())
+def _class_names(params: Any) -> tuple[str, ...] | None:
+  """Returns the names of --labels, else those of --model_dir, else those of the training data."""
+  from sasa_tf.data.labels import read_labels
+  from sasa_tf.training import checks, model_labels
+
+  if FLAGS.labels:
+    return read_labels(FLAGS.labels)
+  return model_labels.read(FLAGS.model_dir) or checks.read_class_names(params.task.train_data)
+
+
+def versioned(outputs: Mapping[str, str | os.PathLike]) -> dict[str, str | os.PathLike]:
+  """Returns the outputs, with the SavedModel's next version if --versioned."""
+  from sasa_tf.serving.export_paths import next_version
+
+  if not FLAGS.versioned or "saved_model" not in outputs:
+    return dict(outputs)
+  return {**outputs, "saved_model": next_version(outputs["saved_model"])}
 
 
 def _image_size(flag: Sequence[str]) -> list[int]:

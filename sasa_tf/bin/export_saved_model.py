@@ -38,13 +38,15 @@ def main(argv: list[str]) -> None:
   outputs = {"saved_model": FLAGS.export_dir}
   if FLAGS.litert:
     outputs["litert"] = FLAGS.litert
+  outputs = export_flags.versioned(outputs)
   export_flags.check_paths(outputs, {"saved_model": "export_dir", "litert": "litert"})
-  checkpoint, is_detector = export_flags.export(outputs)
-  lines = [f"exported {checkpoint}", f"to       {FLAGS.export_dir}"]
+  export_flags.check_verification(outputs)
+  exported, heading, is_detector = export_flags.export(outputs)
+  lines = [heading, f"to       {exported[0].path}"]
   if FLAGS.litert:
     lines.append(f"and      {FLAGS.litert}")
   drawing = " --output=DIR" if is_detector else ""
-  saved_model = shlex.quote(f"--saved_model={FLAGS.export_dir}")
+  saved_model = shlex.quote(f"--saved_model={exported[0].path}")
   lines.append(f"next     python -m sasa_tf.bin.predict {saved_model}{drawing} IMAGE...")
   print(*lines, sep="\n")
 

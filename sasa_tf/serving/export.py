@@ -5,27 +5,33 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 from official.core import config_definitions
 
-from sasa_tf.compat.glob_free_paths import glob_free_path, original_paths
-from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.errors import UserError
-from sasa_tf.modeling.builders.build_errors import model_errors
 from sasa_tf.outputs.replacement import replace_directory, replace_file
+from sasa_tf.reporting.captured_output import hidden_output
+from sasa_tf.serving.accuracy import measure_accuracy
+from sasa_tf.serving.example_images import ExampleImages, prepared_images
 from sasa_tf.serving.export_paths import check_export_paths
+from sasa_tf.serving.exported import Exported, size_of, summary
 from sasa_tf.serving.formats.format import (
   ExportFormat,
   ExportOptions,
   OnnxOptions,
+  Quantization,
   SavedModelOptions,
 )
 from sasa_tf.serving.formats.registry import FORMATS
-from sasa_tf.serving.model_description import describe_model
-from sasa_tf.serving.modules.classification_module import ClassificationModule
-from sasa_tf.serving.modules.detection_module import DetectionModule
+from sasa_tf.serving.model_card import write_model_card
+from sasa_tf.serving.model_description import check_class_names, describe_model
+from sasa_tf.serving.restored_module import restored_module
+from sasa_tf.serving.runtimes.registry import RUNTIMES
+from sasa_tf.serving.verification import Verifier
+from sasa_tf.serving.verification.trained_model import TrainedModel
 
 
 def export_model(
@@ -38,12 +44,17 @@ def export_model(
   input_image_size: Sequence[int] | None = None,
   saved_model: SavedModelOptions | None = None,
   onnx: OnnxOptions | None = None,
+  quantize: Quantization = "none",
+  images: ExampleImages | None = None,
+  model_card: str | os.PathLike | None = None,
   overwrite: bool = False,
-) -> None:
+  progress: Callable[[str], None] = lambda _: None,
+  hide_output: bool = False,
+) -> list[Exported]:
   """Exports the checkpoint of a classifier or detector.
 
-  The outputs get their names when all of them are written: after an error, none is changed, and no
-  partial files remain.
+  The outputs get their names when all of them are written and verified: after an error, none is
+  changed, and no partial files remain.
 
   Args:
     params: experiment configuration of the training. Its task selects the export module.
@@ -54,16 +65,28 @@ def export_model(
     batch_size: fixed batch size. None exports a dynamic batch size.
     input_image_size: (H, W) of the model's input. Defaults to that of the training.
     saved_model: options of the SavedModel format.
+    quantize: see `ExportOptions`; the formats must support it.
+    images: for verification, calibration and evaluation. Without images for the verification,
+      nothing is verified.
+    model_card: Markdown file to write that describes the model and its exports, or None.
     onnx: options of the ONNX format.
     overwrite: whether to replace outputs of an earlier export, see `check_export_paths`.
+    progress: called with one line before each step.
+    hide_output: whether to hide what converters print.
+
+  Returns:
+    The exports, in the order of `outputs`.
 
   Raises:
     UserError: the model cannot be exported. Nothing is written.
+    VerificationError: an exported model differs from the trained one. Nothing is written.
   """
-  saved_model = saved_model or SavedModelOptions()
+  check_class_names(params, class_names)
+  saved_model, images = saved_model or SavedModelOptions(), images or ExampleImages()
   paths = check_export_paths(
     outputs, overwrite=overwrite, inputs={"checkpoint_path": checkpoint_path}
   )
+  progress("building and restoring the model")
   module = restored_module(
     params,
     checkpoint_path,
@@ -71,81 +94,114 @@ def export_model(
     input_image_size=input_image_size,
     input_type=saved_model.input_type,
   )
-  options = ExportOptions(describe_model(module, class_names), saved_model, onnx or OnnxOptions())
+  options = ExportOptions(
+    describe_model(module, class_names),
+    saved_model,
+    onnx or OnnxOptions(),
+    quantize=quantize,
+    calibration_images=(
+      prepared_images(module, images.calibration) if images.calibration else None
+    ),
+  )
+  check = _Check(module, images, batch_size, saved_model.input_type, quantize)
+  exported = []
   with contextlib.ExitStack() as stack:
+    if model_card is not None:
+      card = stack.enter_context(_output(pathlib.Path(model_card), None))
     for name, target in paths.items():
-      with _write_errors(target):
-        temporary = stack.enter_context(_replacement(FORMATS[name], target))
-        FORMATS[name].write(module, temporary, options)
+      progress(f"{name}: writing")
+      temporary = stack.enter_context(_output(target, FORMATS[name], overwrite))
+      with hidden_output(hide_output):
+        compared = FORMATS[name].write(module, temporary, options)
+      progress(f"{name}: verifying")
+      exported.append(check.exported(name, pathlib.Path(outputs[name]), temporary, compared))
+    if model_card is not None:
+      write_model_card(
+        card,
+        pathlib.Path(model_card),
+        module,
+        options,
+        exported,
+        checkpoint=checkpoint_path,
+        image_source=images.source,
+      )
+  return exported
 
 
-def restored_module(
-  params: config_definitions.ExperimentConfig,
-  checkpoint_path: str,
-  *,
-  batch_size: int | None = None,
-  input_image_size: Sequence[int] | None = None,
-  input_type: str = "image_tensor",
-) -> ClassificationModule | DetectionModule:
-  """Returns the export module of a trained model; for arguments see `export_model`.
+class _Check:
+  """Verifies exports, and measures the accuracy of quantized ones."""
 
-  Raises:
-    UserError: the model cannot be built, or the checkpoint does not hold its weights.
-  """
-  module = build_module(params, batch_size, input_image_size, input_type)
-  _restore(module.model, checkpoint_path)
-  return module
+  def __init__(
+    self,
+    module: Any,
+    images: ExampleImages,
+    batch_size: int | None,
+    input_type: str,
+    quantize: Quantization,
+  ):
+    self._images, self._quantize = images, quantize
+    self._verifier = self._evaluated = None
+    if images.verification:
+      self._verifier = Verifier(
+        module, images.verification, batch_size=batch_size, input_type=input_type
+      )
+    if quantize != "none" and images.evaluation:
+      self._evaluated = TrainedModel(module, images.evaluation, batch_size)
 
+  def exported(
+    self, name: str, target: pathlib.Path, written: pathlib.Path, compared: str | None
+  ) -> Exported:
+    """Returns the record of an export that lies at a temporary path.
 
-def build_module(
-  params: config_definitions.ExperimentConfig,
-  batch_size: int | None = None,
-  input_image_size: Sequence[int] | None = None,
-  input_type: str = "image_tensor",
-) -> ClassificationModule | DetectionModule:
-  """Returns the export module of a configuration, with initial weights; see `export_model`.
+    Args:
+      name: of the format.
+      target: final path.
+      written: temporary path.
+      compared: what the format's `write` says about the comparison with the trained model.
 
-  Raises:
-    UserError: the model cannot be built.
-  """
-  module_class = DetectionModule if isinstance(params.task, RetinaNetTask) else ClassificationModule
-  with model_errors(params.task.model):
-    return module_class(
-      params,
-      batch_size=batch_size,
-      input_image_size=list(input_image_size or params.task.model.input_size[:2]),
-      input_type=input_type,
+    Raises:
+      VerificationError: it differs from the trained model.
+    """
+    precision = "float32" if self._quantize == "none" else self._quantize
+    verification = accuracy = None
+    try:
+      if self._verifier is not None and name in RUNTIMES:
+        verification = self._verifier.verify(name, written, precision)
+        if self._evaluated is not None:
+          accuracy = measure_accuracy(self._evaluated, self._images.labels, name, written)
+    except tf.errors.OpError as error:
+      raise UserError(
+        f"{name} cannot be verified: {error.message.splitlines()[0]}. Pass other images with "
+        "--verification_images, or --noverify."
+      ) from error
+    return Exported(
+      name,
+      target,
+      size_of(written),
+      self._quantize,
+      (*(verification.lines() if verification else ()), *filter(None, [compared])),
+      "; ".join(filter(None, [summary(verification) if verification else "", compared])),
+      str(accuracy) if accuracy else "",
     )
 
 
-def _replacement(
-  export_format: ExportFormat, target: pathlib.Path
-) -> contextlib.AbstractContextManager[pathlib.Path]:
-  """Yields the path to write to, which replaces `target` on success."""
-  if export_format.layout is not None:
-    return replace_directory(target, export_format.layout)
-  return replace_file(target)
-
-
 @contextlib.contextmanager
-def _write_errors(target: pathlib.Path) -> Iterator[None]:
+def _output(
+  target: pathlib.Path, export_format: ExportFormat | None, overwrite: bool = True
+) -> Iterator[pathlib.Path]:
+  """Yields the path to write to, which replaces `target` on success."""
+  if export_format is not None and export_format.layout is not None:
+    replacement = replace_directory(target, export_format.layout)
+  else:
+    replacement = replace_file(target)
   try:
-    yield
+    with replacement as temporary:
+      if not overwrite and target.exists():
+        raise UserError(f"{target} was created by another process. Choose another path.")
+      yield temporary
   except (OSError, tf.errors.OpError) as error:
     problem = getattr(error, "message", None) or str(error)
     raise UserError(
       f"the export cannot be written to {target}: {problem.splitlines()[0]}. Earlier exports are "
       "unchanged. Free disk space, or choose another directory."
-    ) from error
-
-
-def _restore(model: tf.Module, checkpoint_path: str) -> None:
-  """Restores all weights of the model. Raises `UserError` if the checkpoint lacks one."""
-  try:
-    status = tf.train.Checkpoint(model=model).read(glob_free_path(checkpoint_path))
-    status.expect_partial().assert_existing_objects_matched()
-  except (AssertionError, ValueError, tf.errors.OpError) as error:
-    raise UserError(
-      f"the checkpoint {checkpoint_path} does not hold the weights of this model: "
-      f"{original_paths(str(error)).splitlines()[0]}. Use the configuration of its training."
     ) from error

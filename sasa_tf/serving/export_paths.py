@@ -11,9 +11,13 @@ import pathlib
 from collections.abc import Iterable, Mapping
 
 from sasa_tf.errors import UserError
-from sasa_tf.outputs.path_checks import check_directory, check_file, check_local_path
+from sasa_tf.outputs.path_checks import begins_with, check_directory, check_file, check_local_path
 from sasa_tf.serving.formats.format import ExportFormat
 from sasa_tf.serving.formats.registry import FORMATS
+
+CARD_NAME = "model_card.md"
+# First lines of a card: front matter as that of model cards elsewhere.
+CARD_HEADER = b"---\nlibrary_name: sasa_tf\n"
 
 
 def paths_in(
@@ -34,6 +38,38 @@ def paths_in(
       f"--output_dir={os.fspath(output_dir)} is a file; expected a directory. Choose another path."
     )
   return {each.name: pathlib.Path(output_dir, each.file_name) for each in formats}
+
+
+def check_card(output_dir: str | os.PathLike) -> pathlib.Path:
+  """Returns the path of the model card, which replaces an earlier one.
+
+  Raises:
+    UserError: there is another file of its name.
+  """
+  path = pathlib.Path(output_dir, CARD_NAME)
+  check_file(
+    path, "", overwrite=True, is_own=begins_with(CARD_HEADER), kind="a model card of sasa_tf"
+  )
+  return path
+
+
+def next_version(directory: str | os.PathLike) -> pathlib.Path:
+  """Returns the path of the next version of a SavedModel: DIRECTORY/1, DIRECTORY/2, ...
+
+  Args:
+    directory: of all versions; may be missing.
+
+  Raises:
+    UserError: the directory is itself a SavedModel.
+  """
+  path = pathlib.Path(directory)
+  if (path / "saved_model.pb").exists():
+    raise UserError(
+      f"{path} is a SavedModel, not a directory of versions, which --versioned needs. Choose "
+      "another directory, or move the SavedModel to a number below it."
+    )
+  numbers = [int(each.name) for each in path.glob("*") if each.name.isdecimal()]
+  return path / str(max(numbers, default=0) + 1)
 
 
 def check_export_paths(

@@ -18,6 +18,16 @@ _CLASSIFIER_OUTPUTS = {
 }
 
 
+def check_class_names(params: Any, class_names: Sequence[str] | None) -> None:
+  """Raises a `UserError` if the number of names is not that of the model's classes."""
+  classes = params.task.model.num_classes
+  if class_names is not None and len(class_names) != classes:
+    raise UserError(
+      f"the model has {classes} classes, but there are {len(class_names)} class names. Pass the "
+      "label file of the training data with --labels."
+    )
+
+
 def describe_model(
   module: ClassificationModule | DetectionModule, class_names: Sequence[str] | None
 ) -> ModelMetadata:
@@ -26,16 +36,7 @@ def describe_model(
   Args:
     module: export module.
     class_names: in label order, with the background first for detectors; None if unknown.
-
-  Raises:
-    UserError: the number of names is not that of the model's classes.
   """
-  classes = module.params.task.model.num_classes
-  if class_names is not None and len(class_names) != classes:
-    raise UserError(
-      f"the model has {classes} classes, but there are {len(class_names)} class names. Pass the "
-      "label file of the training data with --labels."
-    )
   is_detector = isinstance(module, DetectionModule)
   return ModelMetadata(
     task="detection" if is_detector else "classification",

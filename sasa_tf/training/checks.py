@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -15,20 +15,21 @@ from sasa_tf.data.integrity import raw_records
 from sasa_tf.data.integrity.record_labels import check_labels
 from sasa_tf.data.labels import read_labels
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
-from sasa_tf.errors import ConfigError, UserError
+from sasa_tf.errors import UserError
 from sasa_tf.tasks.init_checkpoint import find_init_checkpoint
-from sasa_tf.training.config_validation import strict_yaml
-from sasa_tf.training.config_validation.problems import show
 from sasa_tf.training.input_files import (
   COMPRESSIONS,
   find_input_files,
   is_files,
   match_patterns,
 )
+from sasa_tf.training.model_differences import (
+  PARAMS_FILE,
+  differences,
+  load_model_config,
+  without_tuples,
+)
 from sasa_tf.training.resilience import checkpoints
-
-# Model Garden's file in model_dir with the configuration of the run.
-PARAMS_FILE = "params.yaml"
 
 # Subcommands of make_tfrecords for each task.
 _CLASSIFICATION_CONVERTERS = "digits for scikit-learn's digits, image_folder for a folder of images"
@@ -134,7 +135,7 @@ def check_model_dir(
       "configuration of its model. Use another directory, or restore params.yaml."
     )
   saved_model = load_model_config(saved)
-  changes = list(_differences(saved_model, _without_tuples(params.task.model.as_dict())))
+  changes = _describe(saved_model, without_tuples(params.task.model.as_dict()))
   if changes:
     raise UserError(
       f"--model_dir={model_dir} holds a checkpoint of another model ({checkpoint}). It differs "
@@ -189,8 +190,8 @@ def _check_saved_model(
   task: config_definitions.TaskConfig, saved: Mapping[str, Any], source: str
 ) -> None:
   """Raises a `UserError` if the weights of a saved model do not fit this one."""
-  model = _without_tuples(task.model.as_dict())
-  changes = list(_differences(_backbone(saved), _backbone(model), "task.model.backbone"))
+  model = without_tuples(task.model.as_dict())
+  changes = _describe(_backbone(saved), _backbone(model), "task.model.backbone")
   if changes:
     raise UserError(
       f"task.init_checkpoint={task.init_checkpoint} is of another backbone ({source}). It differs "
@@ -213,42 +214,12 @@ def _backbone(model: Mapping[str, Any]) -> dict[str, Any]:
   return {"type": kind, kind: settings}
 
 
-def load_model_config(path: str) -> dict[str, Any]:
-  """Returns the configuration of the model in params.yaml, with lists for tuples.
-
-  Args:
-    path: the file in the directory of a training.
-
-  Raises:
-    UserError: the file is not what Model Garden writes.
-  """
-  try:
-    params, _ = strict_yaml.read_file(path)
-    problem = _missing_section(params)
-  except ConfigError as error:
-    problem = str(error).removeprefix(f"{path}: ")
-  if problem:
-    raise UserError(
-      f"{path}: expected the configuration of a training with task.model.backbone, as "
-      f"`sasa_tf.bin.train` writes it; received something else ({problem.rstrip('.')}). Restore "
-      "the file from a backup, or use another directory."
-    )
-  return _without_tuples(params["task"]["model"])
-
-
-def _missing_section(params: Any) -> str | None:
-  """Returns what lacks of the configuration of a backbone, or None."""
-  path, value = "the file", params
-  for key in ("task", "model", "backbone", "type"):
-    if not isinstance(value, Mapping):
-      return f"{path} has no keys, but is {show(value)}"
-    if key not in value:
-      return f"{path} has no key {key!r}"
-    path, value = (key if value is params else f"{path}.{key}"), value[key]
-  settings = params["task"]["model"]["backbone"]
-  if not isinstance(value, str) or not isinstance(settings.get(value), Mapping):
-    return f"{path} is {show(value)}, and task.model.backbone has no section of that name"
-  return None
+def _describe(saved: Any, current: Any, path: str = "task.model") -> list[str]:
+  """Returns a description of every setting that differs."""
+  return [
+    f"{key}: {before!r} in the checkpoint, {now!r} in this run"
+    for key, before, now in differences(saved, current, path)
+  ]
 
 
 def _check_writable(model_dir: str) -> None:
@@ -263,22 +234,6 @@ def _check_writable(model_dir: str) -> None:
       f"--model_dir={model_dir} cannot be written: {getattr(error, 'message', error)}. Choose a "
       "writable directory."
     ) from error
-
-
-def _without_tuples(value: Any) -> Any:
-  """Returns nested mappings and sequences as dicts and lists, as params.yaml has them."""
-  if isinstance(value, Mapping):
-    return {key: _without_tuples(v) for key, v in value.items()}
-  return [_without_tuples(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _differences(saved: Any, current: Any, path: str = "task.model") -> Iterator[str]:
-  """Yields a description of every leaf that differs."""
-  if isinstance(saved, Mapping) and isinstance(current, Mapping):
-    for key in sorted({*saved, *current}):
-      yield from _differences(saved.get(key), current.get(key), f"{path}.{key}")
-  elif saved != current:
-    yield f"{path}: {saved!r} in the checkpoint, {current!r} in this run"
 
 
 def read_class_names(data: config_definitions.DataConfig) -> tuple[str, ...] | None:

@@ -14,10 +14,10 @@ from official.core import config_definitions, exp_factory
 from sasa_tf.compat import model_garden
 from sasa_tf.errors import UserError, did_you_mean
 from sasa_tf.outputs.config_files import find_config_file
-from sasa_tf.training.checks import PARAMS_FILE, load_model_config
 from sasa_tf.training.config_validation import override_text, strict_yaml
 from sasa_tf.training.config_validation.experiment_check import check_experiment
 from sasa_tf.training.config_validation.overrides import Overrides
+from sasa_tf.training.model_differences import PARAMS_FILE, load_model_config
 
 # File in model_dir that holds the name of the experiment, which params.yaml does not.
 RUN_FILE = "run.json"

@@ -18,7 +18,7 @@ from official.vision.utils import summary_manager
 
 import sasa_tf
 from sasa_tf.compat.glob_free_paths import original_paths_in_errors
-from sasa_tf.training import checks, input_files, results, strategy
+from sasa_tf.training import checks, input_files, model_labels, results, strategy
 from sasa_tf.training.config_validation.experiment_check import check_experiment
 from sasa_tf.training.creation import create_trainer, translate_step_errors
 from sasa_tf.training.experiment import RUN_FILE
@@ -257,6 +257,7 @@ def _initialize_model_dir(
   if params.trainer.best_checkpoint_export_subdir:
     checkpoints.repair_best(os.path.join(model_dir, params.trainer.best_checkpoint_export_subdir))
   train_utils.serialize_config(params, model_dir)
+  model_labels.copy(params.task.train_data, model_dir)
   with tf.io.gfile.GFile(os.path.join(model_dir, RUN_FILE), "w") as file:
     json.dump({"experiment": experiment, "sasa_tf": sasa_tf.__version__}, file)
 

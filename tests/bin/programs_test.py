@@ -73,13 +73,20 @@ def exported(trained, tmp_path_factory):
     "export",
     f"--model_dir={model_dir}",
     f"--output_dir={output_dir}",
-    "--format=saved_model,litert",
+    "--format=saved_model,litert,keras",
   )
-  lines = output.splitlines()
+  lines = output[output.index("exported ") :].splitlines()
   assert lines[0].startswith(f"exported {model_dir}/best_ckpt/")
-  assert [line.split()[0] for line in lines[2:5]] == ["format", "saved_model", "litert"]
-  assert lines[-1].startswith("next  python -m sasa_tf.bin.predict --saved_model=")
-  assert len(lines) == 7, output  # the converters print nothing
+  assert lines[1] == "verified on 8 images of task.validation_data"
+  rows = {line.split()[0]: line for line in lines[3:7]}
+  assert list(rows) == ["format", "saved_model", "litert", "keras"]
+  assert all("8/8 top classes" in rows[name] for name in ("saved_model", "litert"))
+  assert "outputs within" in rows["keras"] and rows["keras"].endswith("8 images")
+  assert lines[8] == f"model card  {output_dir}/model_card.md"
+  assert lines[9].startswith("next        python -m sasa_tf.bin.predict --saved_model=")
+  assert len(lines) == 10, output  # the converters print nothing
+  card = (output_dir / "model_card.md").read_text()
+  assert "saved_model verified with TensorFlow" in card and "* classes: 10: 0, 1, 2" in card
   return output_dir / "saved_model"
 
 

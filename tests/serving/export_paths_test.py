@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving.export_paths import check_export_paths, paths_in
+from sasa_tf.serving.export_paths import check_card, check_export_paths, next_version, paths_in
 from sasa_tf.serving.formats import registry
 from sasa_tf.serving.formats.registry import find_formats
 
@@ -89,6 +89,30 @@ def test_formats_have_fixed_names_in_the_output_directory(tmp_path):
   (tmp_path / "file").write_text("x")
   with pytest.raises(UserError, match=r"--output_dir=.*file is a file; expected a directory"):
     paths_in(tmp_path / "file", find_formats(["keras"]))
+
+
+def test_versions_have_the_next_free_number(training, tmp_path):
+  assert next_version(tmp_path / "models") == tmp_path / "models/1"
+  for name in ("1", "9", "10", "README", "v11", ".incomplete.12"):
+    (tmp_path / "models" / name).mkdir(parents=True)
+  assert next_version(tmp_path / "models") == tmp_path / "models/11"
+  with pytest.raises(UserError, match="saved_model is a SavedModel, not a directory of versions"):
+    next_version(training / "saved_model")
+
+
+def test_model_card_replaces_only_a_card(tmp_path):
+  assert check_card(tmp_path) == tmp_path / "model_card.md"
+  (tmp_path / "model_card.md").write_text("---\nlibrary_name: sasa_tf\npipeline_tag: x\n")
+  check_card(tmp_path)
+  (tmp_path / "model_card.md").write_text("# Mine\n")
+  with pytest.raises(UserError, match=r"exists and is not a model card of sasa_tf"):
+    check_card(tmp_path)
+
+
+def test_quantization_names_the_formats_that_support_it():
+  assert [each.name for each in find_formats(["litert"], "int8")] == ["litert"]
+  with pytest.raises(UserError, match=r"--quantize=int8 .* --format=saved_model,keras; .* litert"):
+    find_formats(["saved_model", "litert", "keras"], "int8")
 
 
 def test_unknown_format_is_rejected():

@@ -57,7 +57,7 @@ def test_full_disk_leaves_nothing(trained, limit, tmp_path):
 
 def test_full_disk_leaves_no_litert_file(trained, tmp_path, monkeypatch):
   """The file is larger than what is left."""
-  monkeypatch.setattr(litert, "convert", lambda module: bytes(1 << 24))
+  monkeypatch.setattr(litert, "convert", lambda *_: bytes(1 << 24))
   earlier = b"\x1c\0\0\0TFL3 earlier"  # begins like a LiteRT file
   (tmp_path / "model.tflite").write_bytes(earlier)
   outputs = {"litert": tmp_path / "model.tflite"}

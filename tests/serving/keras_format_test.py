@@ -11,8 +11,9 @@ import tensorflow as tf
 
 import sasa_tf.keras
 from sasa_tf.errors import UserError
-from sasa_tf.serving.export import export_model, restored_module
+from sasa_tf.serving.export import export_model
 from sasa_tf.serving.modules.normalization import normalize
+from sasa_tf.serving.restored_module import restored_module
 from tests.serving.small_detector import NAMES, SIZE, build, params_of
 from tests.training import tiny_run
 

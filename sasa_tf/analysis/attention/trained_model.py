@@ -20,10 +20,10 @@ from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.data import labels
 from sasa_tf.data.images.orientation import decode_upright
 from sasa_tf.errors import UserError
-from sasa_tf.serving.export import build_module, restored_module
 from sasa_tf.serving.formats.saved_model import LABELS, LAYOUT
 from sasa_tf.serving.modules.detection_module import DetectionModule
 from sasa_tf.serving.modules.normalization import denormalize, normalize
+from sasa_tf.serving.restored_module import build_module, restored_module
 from sasa_tf.training import checks, experiment, results
 
 # Files of a SavedModel: the configuration, and the weights.

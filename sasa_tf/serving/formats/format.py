@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sasa_tf.outputs.layout import DirectoryLayout
 from sasa_tf.serving.metadata import ModelMetadata
+
+if TYPE_CHECKING:
+  import numpy as np
+
+Quantization = Literal["none", "float16", "int8"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +54,16 @@ class ExportOptions:
     metadata: class names, preprocessing and outputs, to be stored in the file or directory.
     saved_model: options of the SavedModel format.
     onnx: options of the ONNX format.
+    quantize: "float16" for float16 weights, "int8" for 8-bit integer weights and operations; one
+      of the format's `quantizations`.
+    calibration_images: for "int8", images of the data: float32 [B, H, W, 3], values from 0 to 255.
   """
 
   metadata: ModelMetadata
   saved_model: SavedModelOptions = SavedModelOptions()
   onnx: OnnxOptions = OnnxOptions()
+  quantize: Quantization = "none"
+  calibration_images: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,22 +73,25 @@ class ExportFormat:
   Attributes:
     name: value of --format.
     file_name: name of the file or directory in --output_dir.
-    write: `write(module, path, options)` writes an export module with restored weights. `path` is
+    write: `write(module, path, options)` writes an export module with restored weights, and may
+      return a few words about its comparison with the trained model, for the report. `path` is
       temporary and gets its name when all is written: an existing, empty directory, or a file to
       create. Raises `UserError` if the model cannot be exported. It imports what it needs when
       it is called, because the registry must load fast.
     description: what the format is, for messages and the model card.
     layout: of directories: what an existing one must hold to be replaced. None for files.
     is_own: of files: whether an existing file is of this format and may be replaced.
+    quantizations: the values of --quantize that the format supports.
     requires: modules that the format needs, keys of `sasa_tf.extras.OPTIONAL`.
   """
 
   name: str
   file_name: str
-  write: Callable[[Any, pathlib.Path, ExportOptions], None]
+  write: Callable[[Any, pathlib.Path, ExportOptions], str | None]
   description: str
   layout: DirectoryLayout | None = None
   is_own: Callable[[pathlib.Path], bool] | None = None
+  quantizations: tuple[Quantization, ...] = ("none",)
   requires: tuple[str, ...] = ()
 
   @property

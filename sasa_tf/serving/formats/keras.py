@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import shutil
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
   try:
     model.save(named)
     _check_equal(named, module, size)
-    named.replace(path)
+    shutil.copyfile(named, path)  # a rename would take away the file that is locked
   finally:
     named.unlink(missing_ok=True)
   append_associated_files(path, options.metadata)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pathlib
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import begins_with
 from sasa_tf.serving.formats.associated_files import append_associated_files
-from sasa_tf.serving.formats.format import ExportFormat, ExportOptions
+from sasa_tf.serving.formats.format import ExportFormat, ExportOptions, Quantization
 from sasa_tf.serving.formats.saved_model import save
 
 if TYPE_CHECKING:
+  import numpy as np
   from official.vision.serving import export_base
 
 
@@ -29,11 +30,15 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
   Raises:
     UserError: the model contains operations that LiteRT does not support.
   """
-  path.write_bytes(convert(module))
+  path.write_bytes(convert(module, options.quantize, options.calibration_images))
   append_associated_files(path, options.metadata)
 
 
-def convert(module: export_base.ExportModule) -> bytes:
+def convert(
+  module: export_base.ExportModule,
+  quantize: Quantization = "none",
+  calibration_images: np.ndarray | None = None,
+) -> bytes:
   """Converts the model of an export module to LiteRT.
 
   The signature `serving_default` takes one image of the model's input size, `images` float32
@@ -43,6 +48,9 @@ def convert(module: export_base.ExportModule) -> bytes:
 
   Args:
     module: export module with restored weights.
+    quantize: "float16" stores the weights in float16. "int8" computes a classifier in 8-bit
+      integers, and of a detector all but the suppression; inputs and outputs stay float32.
+    calibration_images: for "int8", at least one: float32 [B, H, W, 3], values from 0 to 255.
 
   Returns:
     The content of the LiteRT file.
@@ -53,6 +61,7 @@ def convert(module: export_base.ExportModule) -> bytes:
   import tensorflow as tf
 
   from sasa_tf.ops import tracing_for_export
+  from sasa_tf.serving.modules.detection_module import DetectionModule
 
   images = tf.TensorSpec([1, *module.prepared_size, 3], name="images")
   with tracing_for_export():
@@ -62,6 +71,9 @@ def convert(module: export_base.ExportModule) -> bytes:
     save(pathlib.Path(directory), module, {"serving_default": function})
     converter = tf.lite.TFLiteConverter.from_saved_model(directory)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    _quantize(
+      converter, quantize, calibration_images, is_detector=isinstance(module, DetectionModule)
+    )
     try:
       return converter.convert()
     except Exception as error:  # the converter's exception class is not public
@@ -72,11 +84,40 @@ def convert(module: export_base.ExportModule) -> bytes:
       ) from error
 
 
+def _quantize(
+  converter: Any,
+  quantize: Quantization,
+  calibration_images: np.ndarray | None,
+  *,
+  is_detector: bool,
+) -> None:
+  """Sets the options of a converter."""
+  import tensorflow as tf
+
+  if quantize == "none":
+    return
+  converter.optimizations = [tf.lite.Optimize.DEFAULT]
+  if quantize == "float16":
+    converter.target_spec.supported_types = [tf.float16]
+    return
+  if calibration_images is None or not len(calibration_images):
+    raise UserError(
+      "--quantize=int8 needs images of the data for calibration: no training record can be read. "
+      "Set task.train_data.input_path with --params_override, or pass --verification_images."
+    )
+  converter.representative_dataset = lambda: ([image[None]] for image in calibration_images)
+  integers = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+  # Non-maximum suppression exists in float32 only.
+  rest = [tf.lite.OpsSet.TFLITE_BUILTINS] if is_detector else []
+  converter.target_spec.supported_ops = [*integers, *rest]
+
+
 FORMAT = ExportFormat(
   name="litert",
   file_name="model.tflite",
   write=write,
   description="LiteRT (TensorFlow Lite) file with built-in operations only, for batches of 1",
+  quantizations=("none", "float16", "int8"),
   # Identifier in the header of a LiteRT file.
   is_own=begins_with(b"TFL3", offset=4),
 )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sasa_tf import extras
 from sasa_tf.errors import UserError, did_you_mean
 from sasa_tf.serving.formats import keras, litert, onnx, openvino, saved_model, tfjs
-from sasa_tf.serving.formats.format import ExportFormat
+from sasa_tf.serving.formats.format import ExportFormat, Quantization
 
 FORMATS = {
   each.name: each
@@ -22,14 +22,15 @@ FORMATS = {
 }
 
 
-def find_formats(names: Sequence[str]) -> list[ExportFormat]:
+def find_formats(names: Sequence[str], quantize: Quantization = "none") -> list[ExportFormat]:
   """Returns the formats of --format, after a check that their packages are installed.
 
   Args:
     names: keys of `FORMATS`; repetitions are ignored.
+    quantize: value of --quantize.
 
   Raises:
-    UserError: a format is unknown, or none is given.
+    UserError: a format is unknown or cannot be quantized so, or none is given.
     MissingExtraError: a package is missing; the message names the extras that install it.
   """
   names = list(dict.fromkeys(names))
@@ -42,6 +43,13 @@ def find_formats(names: Sequence[str]) -> list[ExportFormat]:
         f"{did_you_mean(name, FORMATS)}"
       )
   found = [FORMATS[name] for name in names]
+  unsupported = [each.name for each in found if quantize not in each.quantizations]
+  if unsupported:
+    able = [each.name for each in FORMATS.values() if quantize in each.quantizations]
+    raise UserError(
+      f"--quantize={quantize} is not available for --format={','.join(unsupported)}; expected some "
+      f"of {', '.join(able)}. Export the other formats without it."
+    )
   for each in found:
     extras.require(f"--format={each.name}", *each.requires)
   return found

@@ -36,13 +36,18 @@ LAYOUT = DirectoryLayout(
 )
 
 
-def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportOptions) -> None:
+def write(
+  module: export_base.ExportModule, path: pathlib.Path, options: ExportOptions
+) -> str | None:
   """Writes an export module as a SavedModel, with one signature per input type.
 
   Args:
     module: export module with restored weights.
     path: existing, empty directory.
     options: of the export.
+
+  Returns:
+    What a verification on a CPU does not compare, if anything.
   """
   from official.core import train_utils
 
@@ -71,6 +76,7 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
   (path / METADATA).write_text(metadata, encoding="utf-8")
   if options.metadata.class_names is not None:
     labels.write_labels(path / LABELS, options.metadata.class_names)
+  return None if gpu is None else f"signature {gpu_signature.NAME!r} needs a GPU: not compared"
 
 
 def _gpu_signature(module: export_base.ExportModule, options: ExportOptions) -> Any:

@@ -120,6 +120,7 @@ class Verifier:
       UserError: the runtime cannot run the model, crashes or exceeds the time limit.
     """
     runtime, path = find_runtime(format_name), pathlib.Path(path)
+    file_name = path.name.removeprefix(".incomplete.")  # while it is being written
     kinds = self._kinds(format_name)
     batches = {name: self.trained.inputs(kind) for name, kind in kinds.items()}
     found = run_in_fresh_process(
@@ -135,7 +136,7 @@ class Verifier:
     unknown = found.signatures - kinds.keys()
     if unknown or not found.signatures:
       raise VerificationError(
-        f"{path.name} has the signatures {sorted(found.signatures)}; expected some of "
+        f"{file_name} has the signatures {sorted(found.signatures)}; expected some of "
         f"{sorted(kinds)}. It is not an export of this model."
       )
     limits, names = LIMITS[precision], _class_names(path)
@@ -144,7 +145,7 @@ class Verifier:
       for name in kinds
       if name in found.signatures
     )
-    _raise_failures(path.name, found.version, precision, comparisons)
+    _raise_failures(file_name, found.version, precision, comparisons)
     return Verification(format_name, found.version, precision, comparisons)
 
   def _kinds(self, format_name: str) -> dict[str, Kind]:
