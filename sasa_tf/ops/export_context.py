@@ -61,10 +61,17 @@ _tracing: contextvars.ContextVar[bool] = contextvars.ContextVar("tracing_for_exp
 _with_kernels: contextvars.ContextVar[bool] = contextvars.ContextVar(
   "exported_with_compiled_kernels", default=False
 )
+_quantizable: contextvars.ContextVar[bool] = contextvars.ContextVar("quantizable", default=True)
+_batch_loop: contextvars.ContextVar[bool] = contextvars.ContextVar("batch_loop", default=False)
 
 
 @contextlib.contextmanager
-def tracing_for_export(*, compiled_kernels: bool = False) -> Iterator[None]:
+def tracing_for_export(
+  *,
+  compiled_kernels: bool = False,
+  quantizable: bool | None = None,
+  batch_loop: bool | None = None,
+) -> Iterator[None]:
   """Context manager in which implementation="auto" traces TensorFlow's own operations only.
 
   Use it around exporters that are not detected automatically, such as tf2onnx, and around
@@ -74,17 +81,29 @@ def tracing_for_export(*, compiled_kernels: bool = False) -> Iterator[None]:
   Args:
     compiled_kernels: whether "auto" may select the compiled kernels all the same. The exported
       function then needs the library `libsasa_tf.so` where it runs.
+    quantizable: whether the activations may be quantized to integers later. Masked logits are then
+      only as low as the softmax needs, because a quantized tensor has one range for all of its
+      elements. False adds a large negative constant instead, which takes fewer operations. The
+      results are equal. None keeps what an outer context specifies, and is True without one.
+    batch_loop: whether attention of a batch whose size is unknown may be a loop over a few images
+      at a time. It bounds the memory and is faster, but converters from TensorFlow to other
+      formats may not support it. None keeps what an outer context specifies, and is False without
+      one.
 
   Example:
     >>> with sasa_tf.ops.tracing_for_export():
     ...   onnx_model, _ = tf2onnx.convert.from_keras(model)
   """
-  token, kernels_token = _tracing.set(True), _with_kernels.set(compiled_kernels)
+  tracing, with_kernels = _tracing.set(True), _with_kernels.set(compiled_kernels)
+  bounded = _quantizable.set(_quantizable.get() if quantizable is None else quantizable)
+  loop = _batch_loop.set(_batch_loop.get() if batch_loop is None else batch_loop)
   try:
     yield
   finally:
-    _with_kernels.reset(kernels_token)
-    _tracing.reset(token)
+    _batch_loop.reset(loop)
+    _quantizable.reset(bounded)
+    _with_kernels.reset(with_kernels)
+    _tracing.reset(tracing)
 
 
 @contextlib.contextmanager
@@ -120,3 +139,13 @@ def is_tracing_for_export() -> bool:
 def exports_stock_operations() -> bool:
   """Returns whether a function is being traced for export without the compiled kernels."""
   return is_tracing_for_export() and not _with_kernels.get()
+
+
+def is_quantizable() -> bool:
+  """Returns whether the activations of the function being exported may be quantized later."""
+  return _quantizable.get()
+
+
+def may_loop_over_batch() -> bool:
+  """Returns whether attention of a batch of unknown size may be a loop over its images."""
+  return _batch_loop.get()

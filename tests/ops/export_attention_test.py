@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
+from sasa_tf.ops.blocked import chunked_map
 from sasa_tf.ops.blocked.block_sizes import export_block_size
 from sasa_tf.ops.bounded_masks import mask_logits
 from sasa_tf.ops.checks import window_geometry
@@ -15,6 +16,13 @@ from tests.ops import oracle
 from tests.ops.cases import CASES, FEW, TOLERANCE, Case, assert_close, attention, inputs
 
 both_borders = pytest.mark.parametrize("border", ["zero", "mask"])
+
+
+@pytest.fixture(params=[True, False], ids=["quantizable", "float"], autouse=True)
+def quantizable(request):
+  """Both forms of the masks; `_exported` and `_constants` trace the form of the test."""
+  with ops.tracing_for_export(quantizable=request.param):
+    yield request.param
 
 
 def _exported(function, tensors, unknown=False):
@@ -113,14 +121,35 @@ def test_chunks_of_images_give_the_same_result():
   assert_close([received], [attention(case, "reference")(*tensors)], 1e-5)
 
 
+@pytest.mark.parametrize("batch", [0, 1, 5])
+@pytest.mark.parametrize("size", [16, None])
+def test_loop_over_a_batch_of_unknown_size(size, batch, monkeypatch):
+  monkeypatch.setattr(chunked_map, "_CPU_LOGITS", 2 * 2 * 16 * 16 * 100)  # two images
+  case = Case((5, 16, 16, 2, 4), (7, 7))
+  *tensors, _ = inputs(case, tf.float32)
+  images = tf.TensorSpec([None, size, size, 2, 4])
+  with use_target_device("CPU"), ops.tracing_for_export(batch_loop=True):
+    function = tf.function(attention(case, "auto"))
+    exported = function.get_concrete_function(*[images] * 3, *tensors[3:])
+  assert "While" in {
+    node.op.removeprefix("Stateless") for node in exported.graph.as_graph_def().node
+  }
+  expected = attention(case, "reference")(*tensors)[:batch]
+  received = exported(*[t[:batch] for t in tensors[:3]], *tensors[3:])
+  assert received.shape == expected.shape
+  if batch:
+    assert_close([received], [expected], 1e-5)
+
+
 @both_borders
 @pytest.mark.parametrize("size", [5, 14, 28, None])
-def test_masks_are_bounded(size, border):
+def test_masks_are_bounded(size, border, quantizable):
   case = Case((1, 1, 1, 2, 4), (7, 7), border=border)
   image = tf.TensorSpec([None, size, size, 2, 4])
   table = tf.TensorSpec([7, 2])
   function = attention(case, "auto")
-  assert _constants(function, image, image, image, table, table) < 100
+  largest = _constants(function, image, image, image, table, table)
+  assert largest < 100 if quantizable else largest == 1e9
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (None, None)])

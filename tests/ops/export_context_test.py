@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.ops.export_context import is_tracing_for_export
+from sasa_tf.ops.export_context import is_quantizable, is_tracing_for_export
 
 
 def _recorder():
@@ -36,6 +36,17 @@ def test_tracing_in_the_context_is_for_export():
 def test_eager_operations_in_the_context_are_not_for_export():
   with ops.tracing_for_export():
     assert not is_tracing_for_export()
+
+
+def test_activations_are_quantizable_unless_an_exporter_excludes_it():
+  assert is_quantizable()
+  with ops.tracing_for_export(quantizable=False):
+    with ops.tracing_for_export():  # as the exporters of Keras
+      assert not is_quantizable()
+    with ops.tracing_for_export(quantizable=True):
+      assert is_quantizable()
+    assert not is_quantizable()
+  assert is_quantizable()
 
 
 def test_context_exits_on_exceptions():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -17,6 +17,19 @@ _ACCELERATOR_LOGITS = 2**28
 _TPU_LOGITS = 2**22
 
 
+def parts_per_chunk(logits: int | tf.Tensor) -> int | tf.Tensor:
+  """Returns the number of parts to process at once, for parts with this number of logits each."""
+  limit = _limit()
+  if isinstance(logits, int):
+    return max(1, limit // max(1, logits))
+  return tf.maximum(1, limit // tf.maximum(1, logits))
+
+
+def _limit() -> int:
+  limits = {"CPU": _CPU_LOGITS, "GPU": _ACCELERATOR_LOGITS, "TPU": _TPU_LOGITS}
+  return limits[target_device()]
+
+
 def chunk_count(parts: int | tf.Tensor, logits: int | tf.Tensor) -> int:
   """Returns the number of equal chunks to process one after another.
 
@@ -27,8 +40,7 @@ def chunk_count(parts: int | tf.Tensor, logits: int | tf.Tensor) -> int:
   """
   if not (isinstance(parts, int) and isinstance(logits, int)):
     return 1
-  limits = {"CPU": _CPU_LOGITS, "GPU": _ACCELERATOR_LOGITS, "TPU": _TPU_LOGITS}
-  wanted = -(-parts * logits // limits[target_device()])
+  wanted = -(-parts * logits // _limit())
   if wanted <= 1:
     return 1
   divisors = [n for n in range(1, min(4 * wanted, parts) + 1) if parts % n == 0]
@@ -86,3 +98,33 @@ def chunked_map(function: Callable[..., Any], arguments: Any, like: Any, chunks:
   computed = iter(computed)
   joined = [None if leaf is None else tf.reshape(next(computed), leaf.shape) for leaf in results]
   return tf.nest.pack_sequence_as(like, joined)
+
+
+def chunked_loop(
+  function: Callable[..., tf.Tensor], arguments: Sequence[tf.Tensor | None], size: int | tf.Tensor
+) -> tf.Tensor:
+  """`chunked_map` for a number of parts that is unknown when the graph is built.
+
+  The loop has no efficient gradient, and few converters support it.
+
+  Args:
+    function: processes each part independently. Its result has the shape of the last argument.
+    arguments: tensors [parts, ...], or None; the last is a tensor.
+    size: parts of a chunk; the last chunk may be smaller.
+  """
+  like: Any = arguments[-1]
+  # At least one chunk, because no results cannot be concatenated if their shape is unknown.
+  count = tf.maximum((tf.shape(like)[0] + size - 1) // size, 1)
+
+  def process(index, results):
+    start = index * size
+    chunk = [None if x is None else x[start : start + size] for x in arguments]
+    return index + 1, results.write(index, function(*chunk))
+
+  results = tf.TensorArray(
+    like.dtype, count, infer_shape=False, element_shape=[None, *like.shape[1:]]
+  )
+  _, results = tf.while_loop(
+    lambda index, _: index < count, process, (tf.constant(0), results), parallel_iterations=1
+  )
+  return results.concat()

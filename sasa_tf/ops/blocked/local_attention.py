@@ -22,7 +22,7 @@ from sasa_tf.ops.blocked.block_sizes import block_size, export_block_size
 from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
 from sasa_tf.ops.blocked.halo_tiling import HaloTiling
 from sasa_tf.ops.blocked.matmul_attention import Operands
-from sasa_tf.ops.blocked.separable_bias import separable_bias, unmasked_bias
+from sasa_tf.ops.blocked.separable_bias import separable_bias
 from sasa_tf.ops.checks import sizes, softmax_dtype, static_size
 from sasa_tf.ops.derivatives import recorded, vector_jacobian_product
 from sasa_tf.ops.export_context import is_tracing_for_export
@@ -106,36 +106,6 @@ class _BlockedAttention:
       lse = tf.reshape(lse, [batch, heads * self.tiling.blocks, 1, queries])
       return tf.cast(self.tiling.join_queries(outputs, heads), value.dtype), lse
 
-    return chunked_map(attend_images, [query, key, value], like, chunks)
-
-  def forward_for_export(
-    self,
-    query: tf.Tensor,
-    key: tf.Tensor | None,
-    value: tf.Tensor,
-    rows: tf.Tensor | None,
-    columns: tf.Tensor | None,
-  ) -> tf.Tensor:
-    """Returns the output [B, H, W, N, D], computed by `export_attention`."""
-    tiling, dtype = self.tiling, product_dtype(value.dtype)
-    geometry = tiling.geometry
-
-    def attend_images(query, key, value):
-      batch, _, _, heads, _ = sizes(value)
-      queries = self._queries(query)
-      outputs = export_attention.forward(
-        None if key is None else tf.cast(queries, dtype),
-        None if key is None else tf.cast(tiling.split_keys(key), dtype),
-        tf.cast(tiling.split_keys(value), dtype),
-        *unmasked_bias(queries, rows, columns, tiling, self.window_mask),
-        export_attention.attended_keys(tiling, batch * heads, self.window_mask),
-        # An image with a border mask may be smaller than the window.
-        attended=geometry.size if geometry.border == "zero" else 1,
-      )
-      return tf.cast(tiling.join_queries(outputs, heads), value.dtype)
-
-    chunks = self._image_chunks(value)
-    like = None if chunks == 1 else tf.TensorSpec(value.shape, value.dtype)
     return chunked_map(attend_images, [query, key, value], like, chunks)
 
   def backward(
@@ -301,15 +271,19 @@ def local_attention(
     block = geometry.kernel_size
   elif block is None:
     block = (export_block_size if exported else block_size)(static, geometry)
-  # Exported models compute zero neighbors outside of the image like all others.
-  may_be_single = window_mask and not (exported and geometry.border == "zero")
+  if exported:
+    return export_attention.local_attention(
+      *(query, key, value, relative_rows, relative_columns),
+      geometry,
+      scale,
+      window_mask=window_mask,
+      block=block,
+    )
   single_rows, single_columns = (
-    may_be_single and size is not None and -(-size // rate) == length
+    window_mask and size is not None and -(-size // rate) == length
     for size, rate, length in zip(static, geometry.dilation_rate, block, strict=True)
   )
   tiling = HaloTiling(geometry, (height, width), block, (single_rows, single_columns))
   attention = _BlockedAttention(tiling, scale, window_mask)
   inputs = (query, key, value, relative_rows, relative_columns)
-  if exported:
-    return attention.forward_for_export(*inputs)
   return _differentiable(attention, inputs, recompute)

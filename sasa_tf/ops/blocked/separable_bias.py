@@ -182,24 +182,6 @@ def _reach_bias(
   ]
 
 
-def unmasked_bias(
-  queries: tf.Tensor,
-  rows: tf.Tensor | None,
-  columns: tf.Tensor | None,
-  tiling: HaloTiling,
-  window_mask: bool,
-) -> list[tf.Tensor]:
-  """Returns the row term and the column term of q.r without masks, each [G, tile, queries].
-
-  The arguments are those of `separable_bias`.
-  """
-  full = _reach_bias(queries, rows, columns, tiling, window_mask)
-  return [
-    term[:, margin : margin + size]
-    for term, margin, size in zip(full, tiling.margin, tiling.tile, strict=True)
-  ]
-
-
 def separable_bias(
   queries: tf.Tensor,
   rows: tf.Tensor | None,

@@ -27,7 +27,7 @@ def trace_with_kernels(module: Any, signatures: Mapping[str, str]) -> dict[str, 
     UserError: there are no kernels, or the model has no operation that uses them.
   """
   require_kernels()
-  with tracing_for_export():
+  with tracing_for_export(quantizable=False, batch_loop=True):
     stock = module.get_inference_signatures(signatures)
   with (
     tf.device("/device:CPU:0"),

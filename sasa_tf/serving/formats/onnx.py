@@ -64,7 +64,7 @@ def convert(module: export_base.ExportModule, opset: int) -> Any:
 
   function, images = prepared_signature(module)
   logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-  with tracing_for_export():
+  with tracing_for_export(quantizable=False):
     model, _ = tf2onnx.convert.from_function(function, [images], opset=opset)
   _check_operations(model, opset)
   _name_batch(model, module._batch_size)

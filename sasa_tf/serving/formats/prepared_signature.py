@@ -34,7 +34,7 @@ def write_prepared(module: export_base.ExportModule, path: Any) -> None:
   from sasa_tf.serving.formats.saved_model import save
 
   function, images = prepared_signature(module)
-  with tracing_for_export():
+  with tracing_for_export(quantizable=False):
     concrete = function.get_concrete_function(images)
   save(path, module, {"serving_default": concrete})
 

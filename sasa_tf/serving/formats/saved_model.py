@@ -62,7 +62,7 @@ def write(
 
     functions = trace_with_kernels(module, signatures)
   else:
-    with tracing_for_export():
+    with tracing_for_export(quantizable=False, batch_loop=True):
       functions = module.get_inference_signatures(signatures)
   gpu = _gpu_signature(module, options)
   if gpu is not None:
