@@ -37,8 +37,9 @@ THREADS = 2
 def operations(size: int, channels: int) -> dict[str, tuple[Callable, np.ndarray]]:
   """Returns a 3x3 convolution and attention with 8 heads, with their inputs."""
   draw = np.random.default_rng(0).normal
-  kernel = tf.constant(draw(size=(3, 3, channels, channels)) * 0.02, tf.float32)
-  tables = [tf.constant(draw(size=(7, channels // 16)) * 0.5, tf.float32) for _ in range(2)]
+  # Arrays, because tf2onnx makes inputs of captured tensors.
+  kernel = (draw(size=(3, 3, channels, channels)) * 0.02).astype(np.float32)
+  tables = [(draw(size=(7, channels // 16)) * 0.5).astype(np.float32) for _ in range(2)]
   images = draw(size=(1, size, size, channels)).astype(np.float32)
   packed = draw(size=(1, size, size, 3, 8, channels // 8)).astype(np.float32)
   return {
