@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
+from sasa_tf.bin import program
 from sasa_tf.errors import UserError
+
+program.require("PIL", "official", "tf_keras")
+
 from sasa_tf.serving.formats.format import OnnxOptions, Quantization, SavedModelOptions
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ class Command(NamedTuple):
   def source(self) -> pathlib.Path:
     """The file of the module."""
     spec = importlib.util.find_spec(self.module)
-    assert spec and spec.origin, self.module
+    if spec is None or spec.origin is None:
+      raise ModuleNotFoundError(f"{self.module} is not part of this installation.")
     return pathlib.Path(spec.origin)
 
 

@@ -120,7 +120,8 @@ def test_kernels_on_a_gpu(precision):
   module = classifier(precision)
   images = images_of(small_classifier.SIZE)
   found = gpu_signature.gpu_signature(module, kernel_format).function(images)
-  tolerance = 5e-2 if precision else 1e-3
+  # Convolutions in float32 have TF32 products, in another order in each program.
+  tolerance = 5e-2 if precision else 5e-3
   for name, values in module.serve_prepared(images).items():
     np.testing.assert_allclose(found[name], values, atol=tolerance * np.abs(values).max())
 

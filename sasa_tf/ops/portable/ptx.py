@@ -28,7 +28,8 @@ def normalize(text: str) -> str:
 def threads(text: str) -> int:
   """Returns the number of threads of a CTA."""
   found = re.search(r"^\.maxntid (\d+)", text, flags=re.MULTILINE)
-  assert found, text[:500]
+  if not found:
+    raise ValueError(f"the kernel has no directive .maxntid: {text[:500]}")
   return int(found[1])
 
 
