@@ -50,6 +50,8 @@ REPORT = [
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"]
 # Export to OpenVINO, and its runtime to verify it.
 OPENVINO = ["openvino>=2025.0"]
+# Messages of TensorFlow Serving, for its gRPC clients.
+TF_SERVING = ["tensorflow-serving-api>=2.20,<2.22"]
 TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.8"]
 
 setuptools.setup(
@@ -99,9 +101,10 @@ setuptools.setup(
     "report": REPORT,
     "onnx": ONNX,
     "openvino": OPENVINO,
+    "tf_serving": TF_SERVING,
     "all": [*GARDEN, *REPORT, *ONNX, *OPENVINO],
     "test": TEST,
-    "dev": [*GARDEN, *REPORT, *ONNX, *OPENVINO, *TEST, "mypy>=1.18", "ruff>=0.14"],
+    "dev": [*GARDEN, *REPORT, *ONNX, *OPENVINO, *TF_SERVING, *TEST, "mypy>=1.18", "ruff>=0.14"],
     "browser": ["playwright>=1.50"],  # tests of the attention explorer, with an installed Chromium
     # Exact versions, because tpu_check calls internal functions of jax.
     "tpu": ["jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52"],

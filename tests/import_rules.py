@@ -80,6 +80,7 @@ PACKAGES = {
     {
       "PIL",
       "ai_edge_litert",
+      "google",
       "keras",
       "matplotlib",
       "numpy",

@@ -37,7 +37,19 @@ flags.DEFINE_enum(
   "input_type",
   "image_tensor",
   ["image_tensor", "image_bytes", "tf_example"],
-  "SavedModel: input of serving_default. The other types get signatures with their names.",
+  "SavedModel: the signature that is also serving_default.",
+)
+flags.DEFINE_list(
+  "signatures",
+  None,
+  "SavedModel: signatures to write, of image_tensor, image_bytes, tf_example, prepared, and with "
+  "class names classify or detect. Default: all.",
+)
+flags.DEFINE_integer(
+  "warmup_requests",
+  1,
+  "SavedModel: warm-up requests for TensorFlow Serving, for each signature.",
+  lower_bound=0,
 )
 flags.DEFINE_bool(
   "cpu_kernels",
@@ -174,6 +186,8 @@ def export(
     input_image_size=image_size,
     saved_model=SavedModelOptions(
       input_type=FLAGS.input_type,
+      signatures=tuple(FLAGS.signatures) if FLAGS.signatures else None,
+      warmup_requests=FLAGS.warmup_requests,
       cpu_kernels=FLAGS.cpu_kernels,
       gpu_kernels=FLAGS.gpu_kernels,
       report=notes.append,  # printed at the end, as the output of converters is hidden

@@ -48,10 +48,23 @@ class RetinaNet(retinanet.RetinaNet):
 
 
 @dataclasses.dataclass
+class ExportConfig(retinanet.ExportConfig):
+  """Model Garden's fields, and the suppression of exported models.
+
+  Attributes:
+    batched_nms: whether exported models replace `detection_generator.nms_version` v1 and v2 by one
+      operation with the same results, which takes less than half of the time on a CPU.
+  """
+
+  batched_nms: bool = True
+
+
+@dataclasses.dataclass
 class RetinaNetTask(retinanet.RetinaNetTask):
   """Model Garden's task config, subclassed because tasks are registered by exact class."""
 
   model: RetinaNet = dataclasses.field(default_factory=RetinaNet)
+  export_config: ExportConfig = dataclasses.field(default_factory=ExportConfig)
 
 
 def _trainer(

@@ -123,10 +123,10 @@ def test_saved_model_matches_the_evaluated_probabilities(exported, data, trained
   examples = [tf.train.Example.FromString(record.numpy()) for record in records]
   encoded = [e.features.feature["image/encoded"].bytes_list.value[0] for e in examples]
   served = tf.saved_model.load(str(exported)).signatures
-  by_bytes = served["image_bytes"](inputs=tf.constant(encoded))["probs"].numpy()
-  by_example = served["tf_example"](inputs=tf.stack(records))["probs"].numpy()
+  by_bytes = served["image_bytes"](image_bytes=tf.constant(encoded))["probs"].numpy()
+  by_example = served["tf_example"](example_bytes=tf.stack(records))["probs"].numpy()
   decoded = tf.stack([tf.io.decode_image(e, channels=3) for e in encoded])
-  by_tensor = served["serving_default"](inputs=decoded)["probs"].numpy()
+  by_tensor = served["serving_default"](images=decoded)["probs"].numpy()
   np.testing.assert_allclose(by_bytes, by_example, atol=1e-6)
   np.testing.assert_allclose(by_bytes, by_tensor, atol=1e-6)
   interpreter = pytest.importorskip("ai_edge_litert.interpreter")
@@ -150,10 +150,10 @@ def test_encoded_images_are_decoded_as_they_are_displayed(exported, data):
   digit.save(content, "GIF", save_all=True, append_images=[digit.rotate(180)])
   files["gif"] = content.getvalue()
   served = tf.saved_model.load(str(exported)).signatures["image_bytes"]
-  probs = dict(zip(files, served(inputs=[*files.values()])["probs"].numpy(), strict=True))
+  probs = dict(zip(files, served(image_bytes=[*files.values()])["probs"].numpy(), strict=True))
   for name in files:
     np.testing.assert_allclose(probs[name], probs["png"], atol=1e-6, err_msg=name)
-  stored = served(inputs=[exif_images.encode(np.rot90(pixels), 1, "PNG")])["probs"].numpy()
+  stored = served(image_bytes=[exif_images.encode(np.rot90(pixels), 1, "PNG")])["probs"].numpy()
   assert np.abs(stored - probs["png"]).max() > 1e-4
 
 
@@ -192,11 +192,14 @@ def test_serving_errors(exported, tmp_path):
   with pytest.raises(UserError, match="No such file"):
     classify(model, str(tmp_path / "missing.png"), top_k=3)
   (tmp_path / "text.png").write_text("not an image")
-  with pytest.raises(UserError, match=r"cannot be decoded.* TensorFlow: Unknown image [^\n]*$"):
+  with pytest.raises(UserError, match=r"cannot be decoded: .* or WebP image\.$"):
     classify(model, str(tmp_path / "text.png"), top_k=3)
   (tmp_path / "narrow.png").write_bytes(tf.io.encode_png(np.zeros([1, 9, 3], np.uint8)).numpy())
   with pytest.raises(UserError, match=r"9 x 1 pixels.*at least 2 pixels per side\.$"):
     classify(model, str(tmp_path / "narrow.png"), top_k=3)
+  (tmp_path / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+  with pytest.raises(UserError, match=r"cannot be decoded.* TensorFlow: .*PNG[^\n]*$"):
+    classify(model, str(tmp_path / "corrupt.png"), top_k=3)
   with pytest.raises(UserError, match="--output is for detectors"):
     list(predict_all(str(exported), ["a.png"], output=str(tmp_path)))
 

@@ -24,7 +24,7 @@ from sasa_tf.serving.verification import Verifier
 from tests.serving import small_classifier
 from tests.serving.small_detector import random_images
 
-NAMES = {"serving_default", "image_bytes", "tf_example"}
+NAMES = {"serving_default", "image_tensor", "image_bytes", "tf_example", "prepared"}
 STOCK = {f"{name}_stock" for name in NAMES}
 
 needs_kernels = pytest.mark.skipif(
@@ -133,7 +133,7 @@ def _operation_names(path, signature):
   """Returns the operations of the input and of the logits in the graph of a SavedModel."""
   model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
   definition = model.meta_graphs[0].signature_def[signature]
-  tensors = [definition.inputs["inputs"].name, definition.outputs["logits"].name]
+  tensors = [definition.inputs["images"].name, definition.outputs["logits"].name]
   return [name.removesuffix(":0") for name in tensors]
 
 

@@ -11,12 +11,13 @@ from sasa_tf.data.detection.boxes import AnnotatedImage
 from sasa_tf.errors import UserError
 from sasa_tf.serving.clients import client, detection_client
 from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
-from sasa_tf.serving.export import export_model
+from sasa_tf.serving.export import export_model, restored_module
 from sasa_tf.serving.export_paths import check_export_paths
-from sasa_tf.serving.formats import litert, saved_model
+from sasa_tf.serving.formats import litert
 from sasa_tf.serving.formats.format import SavedModelOptions
 from sasa_tf.serving.modules.detection_module import DetectionModule
 from tests.data import exif_images
+from tests.serving.example_protos import image_example
 from tests.serving.small_detector import NAMES, SIZE, build, params_of, random_images
 
 # (H, W): equal to the model's input, larger, smaller and wide, tall.
@@ -107,13 +108,13 @@ def assert_found(outputs, expected, rows=slice(None)):
 
 
 def test_encoded_images_of_different_sizes_in_one_batch(served, encoded, evaluated):
-  assert_found(served["image_bytes"](inputs=tf.constant(encoded)), evaluated[2])
+  assert_found(served["image_bytes"](image_bytes=tf.constant(encoded)), evaluated[2])
 
 
 def test_encoded_images_are_turned_upright(served, images):
   """The boxes are those of the displayed image, which is stored turned, and in other formats."""
   (upright,) = (image for image in images if image.shape[:2] == (150, 200))
-  expected = served["image_bytes"](inputs=[tf.io.encode_png(upright).numpy()])
+  expected = served["image_bytes"](image_bytes=[tf.io.encode_png(upright).numpy()])
   assert expected["num_detections"][0] > 5
   turned = np.rot90(upright)  # orientation 6 says to turn it back
   encoded = [
@@ -121,16 +122,9 @@ def test_encoded_images_are_turned_upright(served, images):
     exif_images.encode(turned, 6, "WEBP"),
     exif_images.encode(upright[::-1], 4, "PNG"),
   ]
-  wrapped = [
-    tf.train.Example(
-      features=tf.train.Features(
-        feature={"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[each]))}
-      )
-    ).SerializeToString()
-    for each in encoded
-  ]
+  wrapped = [image_example(each) for each in encoded]
   for signature, inputs in (("image_bytes", encoded), ("tf_example", wrapped)):
-    found = served[signature](inputs=inputs)
+    found = served[signature](tf.constant(inputs))
     for name in OUTPUTS:
       np.testing.assert_allclose(
         found[name], np.repeat(expected[name], 3, axis=0), atol=1e-4, err_msg=name
@@ -138,12 +132,12 @@ def test_encoded_images_are_turned_upright(served, images):
 
 
 def test_serialized_examples(served, examples, evaluated):
-  assert_found(served["tf_example"](inputs=tf.constant(examples)), evaluated[2])
+  assert_found(served["tf_example"](example_bytes=tf.constant(examples)), evaluated[2])
 
 
 @pytest.mark.parametrize("index", range(len(SIZES)))
 def test_decoded_images(served, images, evaluated, index):
-  outputs = served["serving_default"](inputs=tf.constant(images[index])[None])
+  outputs = served["serving_default"](images=tf.constant(images[index])[None])
   assert_found(outputs, evaluated[2], slice(index, index + 1))
 
 
@@ -151,7 +145,7 @@ def test_decoded_images(served, images, evaluated, index):
 @pytest.mark.parametrize("size", [(2500, 4000), (1, 500)])
 def test_boxes_are_inside_images_of_extreme_sizes(served, size):
   (image,) = random_images([size])
-  outputs = served["serving_default"](inputs=tf.constant(image)[None])
+  outputs = served["serving_default"](images=tf.constant(image)[None])
   boxes = outputs["detection_boxes"][0, : outputs["num_detections"][0]].numpy()
   assert (boxes >= 0).all() and (boxes <= [*size, *size]).all()
   assert size[0] == 1 or boxes[:, 3].max() > size[1] / 2
@@ -159,8 +153,8 @@ def test_boxes_are_inside_images_of_extreme_sizes(served, size):
 
 def test_fixed_batch_size(exported, encoded, evaluated):
   served = tf.saved_model.load(str(exported / "three")).signatures
-  assert served["image_tensor"].structured_input_signature[1]["inputs"].shape[0] == 3
-  outputs = served["serving_default"](inputs=tf.constant(encoded[:3]))
+  assert served["image_tensor"].structured_input_signature[1]["images"].shape[0] == 3
+  outputs = served["serving_default"](image_bytes=tf.constant(encoded[:3]))
   assert_found(outputs, evaluated[2], slice(3))
 
 
@@ -249,10 +243,13 @@ def test_export_recognizes_what_it_wrote(exported, evaluated):
 
 
 def test_failed_export_leaves_no_files(evaluated, tmp_path, monkeypatch):
-  monkeypatch.setattr(saved_model, "SIGNATURES", ("image_tensor",))  # each takes seconds to trace
   params, checkpoint, _ = evaluated
   target = tmp_path / "exported" / "a"
-  arguments = {"class_names": NAMES, "outputs": {"saved_model": target}}
+  arguments = {
+    "class_names": NAMES,
+    "outputs": {"saved_model": target},
+    "saved_model": SavedModelOptions(signatures=("image_tensor",)),  # each takes seconds to trace
+  }
   with pytest.raises(UserError, match="4 classes, but there are 2 class names"):
     export_model(params, checkpoint_path=checkpoint, **{**arguments, "class_names": ["a", "b"]})
   other = tf.train.Checkpoint(model=tf.train.Checkpoint(weight=tf.Variable(1.0)))
@@ -281,6 +278,7 @@ def test_failed_export_leaves_no_files(evaluated, tmp_path, monkeypatch):
 )
 def test_unsupported_nms_configuration_raises(evaluated, tmp_path, change, message):
   params = params_of(detection_generator=change)
+  params.task.export_config.batched_nms = False
   with pytest.raises(UserError, match=message):
     export_model(
       params,
@@ -288,3 +286,60 @@ def test_unsupported_nms_configuration_raises(evaluated, tmp_path, change, messa
       outputs={"saved_model": tmp_path / "a"},
       class_names=None,
     )
+
+
+@pytest.mark.parametrize("nms_version", ["v1", "v2", "v3", "batched"])
+def test_configured_suppression_is_possible(evaluated, images, nms_version):
+  """For v1 and v2, the default is the batched operation, with the same detections."""
+  params, checkpoint, expected = evaluated
+  params = params_of(detection_generator={"nms_version": nms_version})
+  params.task.export_config.batched_nms = False
+  module = restored_module(params, checkpoint, batch_size=1)
+  found = tf.function(module.serve)(images[0][None])
+  operations = {
+    op.type
+    for op in tf.function(module.serve)
+    .get_concrete_function(tf.TensorSpec([1, None, None, 3], tf.uint8))
+    .graph.get_operations()
+  }
+  assert ("CombinedNonMaxSuppression" in operations) == (nms_version == "batched")
+  if nms_version == "v3":  # an approximation
+    assert found["num_detections"][0] > 5
+  else:
+    assert_found(found, expected, slice(1))
+
+
+def test_prepared_images_of_any_number(evaluated, images, served):
+  """The formats without TensorFlow have the detections of the signature."""
+  params, checkpoint, expected = evaluated
+  module = restored_module(params, checkpoint)
+  (own,) = (image for image in images if image.shape[0] == SIZE)
+  other = random_images([(SIZE, SIZE)], seed=3)[0]
+  batch = np.stack([own, other, own]).astype(np.float32)
+  prepared = tf.function(
+    module.serve_prepared, input_signature=[tf.TensorSpec([None, SIZE, SIZE, 3])]
+  )
+  assert_found(served["prepared"](images=batch[:1]), expected, slice(1))
+  for number in (1, 3):
+    found = prepared(batch[:number])
+    named = served["prepared"](images=batch[:number])
+    assert_found(found, {name: values.numpy() for name, values in named.items()})
+
+
+def test_names_of_classes(served, encoded, evaluated):
+  found = served["detect"](image_bytes=tf.constant(encoded))
+  expected = np.array(["", *NAMES[1:]])[evaluated[2]["detection_classes"]]
+  names = found.pop("detection_class_names").numpy().astype(str)
+  np.testing.assert_array_equal(names, expected)
+  assert_found(found, evaluated[2])
+
+
+def test_empty_batch_has_no_detections(served):
+  for name, inputs in {
+    "image_tensor": tf.zeros([0, 40, 50, 3], tf.uint8),
+    "image_bytes": tf.zeros([0], tf.string),
+    "prepared": tf.zeros([0, SIZE, SIZE, 3]),
+  }.items():
+    found = served[name](inputs)
+    assert found["detection_boxes"].shape == (0, 100, 4)
+    assert found["num_detections"].shape == (0,)

@@ -31,7 +31,8 @@ def trained(tmp_path_factory):
 def images(trained):
   """Returns noise, with the labels that the trained classifier gives to it."""
   encoded = noise_images([SIZE, SIZE], 12)
-  probs = trained[2].inference_from_image_bytes(tf.constant(encoded))["probs"].numpy()
+  predict = trained[2].get_inference_signatures({"image_bytes": "predict"})["predict"]
+  probs = predict(tf.constant(encoded))["probs"].numpy()
   return ExampleImages(
     verification=encoded[:4],
     source="4 images of noise",

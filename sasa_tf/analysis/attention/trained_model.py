@@ -105,14 +105,14 @@ class TrainedModel:
         f"{path} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image."
       ) from error
     if not self.is_detector:
-      inputs = self._module.prepare(decoded)
-      size = inputs.shape[:2]
+      inputs = self._module.prepare(decoded[None])
+      size = inputs.shape[1:3]
     else:
-      inputs, scale, original = self._module.prepare(decoded)
-      size = tf.cast(tf.round(scale * original), tf.int32).numpy()
-    shown = denormalize(inputs)[: size[0], : size[1]]
+      inputs, scales, originals = self._module.prepare(decoded[None])
+      size = tf.cast(tf.round(scales[0] * originals[0]), tf.int32).numpy()
+    shown = denormalize(inputs)[0, : size[0], : size[1]]
     pixels = tf.cast(tf.round(tf.clip_by_value(shown, 0, 255)), tf.uint8).numpy()
-    return PreparedImage(path, pixels, inputs[None])
+    return PreparedImage(path, pixels, inputs)
 
   def predict(self, image: PreparedImage) -> dict[str, np.ndarray]:
     """Returns the outputs of the export module; boxes are in pixels of the model's input."""

@@ -75,10 +75,10 @@ class EncodedImageModel:
           f"{image} has {size[1]} x {size[0]} pixels, and the model's center crop leaves none of "
           f"them. Pass an image with at least {MIN_CLASSIFIED_SIDE} pixels per side."
         ) from error
-      raise UnreadableImageError(
-        f"{image} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image. "
-        f"TensorFlow: {_reason(error.message)}"
-      ) from error
+      message = f"{image} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image."
+      if "assertion failed" not in error.message:  # that of the model says the same
+        message += f" TensorFlow: {_reason(error.message)}"
+      raise UnreadableImageError(message) from error
     return {name: value[0].numpy() for name, value in outputs.items()}
 
 

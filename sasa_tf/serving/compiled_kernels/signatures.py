@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,7 +12,9 @@ from sasa_tf.ops import tracing_for_export, use_target_device
 from sasa_tf.serving.compiled_kernels.library_file import STOCK_SUFFIX, require_kernels
 
 
-def trace_with_kernels(module: Any, signatures: Mapping[str, str]) -> dict[str, Any]:
+def trace_with_kernels(
+  module: Any, signatures: Mapping[str, str], class_names: Sequence[str] | None = None
+) -> dict[str, Any]:
   """Returns the signatures of an export module with the compiled kernels, and without.
 
   Those with kernels run on the CPU and have the given names. Those in TensorFlow's own operations
@@ -21,21 +22,21 @@ def trace_with_kernels(module: Any, signatures: Mapping[str, str]) -> dict[str, 
 
   Args:
     module: export module.
-    signatures: see `ExportModule.get_inference_signatures`.
+    signatures: see `ImageModule.get_inference_signatures`.
+    class_names: see `ImageModule.get_inference_signatures`.
 
   Raises:
     UserError: there are no kernels, or the model has no operation that uses them.
   """
   require_kernels()
   with tracing_for_export(quantizable=False, batch_loop=True):
-    stock = module.get_inference_signatures(signatures)
+    stock = module.get_inference_signatures(signatures, class_names)
   with (
     tf.device("/device:CPU:0"),
     use_target_device("CPU"),
     tracing_for_export(compiled_kernels=True),
   ):
-    # A copy, because a tf.function traces once for each instance that it is a method of.
-    functions = copy.copy(module).get_inference_signatures(signatures)
+    functions = module.get_inference_signatures(signatures, class_names)
   if not all(map(calls_kernels, functions.values())):
     raise UserError(
       "--cpu_kernels: the model has no attention that the compiled kernels support. They need "

@@ -21,8 +21,10 @@ class SavedModelOptions:
   """Options of the SavedModel format.
 
   Attributes:
-    input_type: input of `serving_default`: "image_tensor", "image_bytes" or "tf_example". The
-      other types get signatures with these names.
+    input_type: kind of the signature that is also `serving_default`: "image_tensor",
+      "image_bytes" or "tf_example".
+    signatures: kinds of the signatures, see `ImageModule`. None for all.
+    warmup_requests: number of warm-up requests for TensorFlow Serving, per signature.
     cpu_kernels: whether the signatures call the compiled kernels, which are then copied to
       assets.extra. Signatures in TensorFlow's own operations are added.
     gpu_kernels: "auto", "ptx", "triton" or "none", see `sasa_tf.serving.gpu_signature`.
@@ -30,6 +32,8 @@ class SavedModelOptions:
   """
 
   input_type: str = "image_tensor"
+  signatures: tuple[str, ...] | None = None
+  warmup_requests: int = 1
   cpu_kernels: bool = False
   gpu_kernels: str = "none"
   report: Callable[[str], None] = print

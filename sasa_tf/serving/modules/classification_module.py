@@ -2,90 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
-from official.vision.dataloaders import classification_input
-from official.vision.serving import image_classification
+import tf_keras
+from official.vision.modeling import factory
+from official.vision.ops import preprocess_ops
 
-from sasa_tf.data.images.orientation import decode_upright
+from sasa_tf.serving.modules.image_module import ImageModule, Outputs, Signature, Step
 from sasa_tf.serving.modules.normalization import normalize
 
 
-class ClassificationModule(image_classification.ClassificationModule):
-  """Model Garden's module, with the preprocessing of the evaluation.
+class ClassificationModule(ImageModule):
+  """A classifier with the preprocessing of the evaluation.
 
-  The stock module crops differently and rounds encoded images to integers after resizing, so its
-  probabilities differ from those of the evaluation.
+  Model Garden's module crops differently and rounds encoded images to integers after resizing, so
+  its probabilities differ from those of the evaluation.
 
-  The signatures take `image_tensor` uint8 [B, H, W, 3], `image_bytes` strings [B] or `tf_example`
-  strings [B]; the encoded images have any size and are decoded as `decode_upright` does. They
-  return `logits` and `probs` [B, classes].
+  The signatures return `logits` and `probs` float32 [B, classes]. With class names, the kind
+  `classify` is TensorFlow Serving's classify method: `inputs` strings [B], serialized
+  `tf.train.Example`s, to `classes` strings and `scores` float32 [B, classes], the best first.
   """
 
-  def __init__(self, params: Any, **kwargs: Any):
-    """Takes Model Garden's `ExportModule` arguments."""
-    super().__init__(params=params, **kwargs)
-    data = params.task.validation_data
-    self._image_key = params.task.train_data.image_field_key
-    self._label_key = params.task.train_data.label_field_key
-    self._parse = classification_input.Parser(
-      output_size=self._input_image_size,
-      num_classes=params.task.model.num_classes,
-      image_field_key=self._image_key,
-      label_field_key=self._label_key,
-      aug_crop=data.aug_crop,
-      is_multilabel=False,
-      center_crop_fraction=data.center_crop_fraction,
-      tf_resize_method=data.tf_resize_method,
-    ).parse_fn(is_training=False)
-
-  def prepare(self, image: tf.Tensor) -> tf.Tensor:
-    """Maps an image uint8 [H, W, 3] of any size to the model's input float32 [H, W, 3]."""
-    prepared, _ = self._parse({self._image_key: image, self._label_key: 0})
-    return prepared
-
-  def _classify(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-    logits = self.inference_step(images)
-    multilabel = self.params.task.train_data.is_multilabel
-    probs = tf.math.sigmoid(logits) if multilabel else tf.nn.softmax(logits)
-    return {"logits": logits, "probs": probs}
-
-  def _serve_each(
-    self, inputs: tf.Tensor, decode: Callable[[tf.Tensor], tf.Tensor]
-  ) -> Mapping[str, tf.Tensor]:
-    # Decoding and resizing have no GPU kernels.
-    with tf.device("cpu:0"):
-      images = tf.map_fn(
-        lambda each: self.prepare(decode(each)),
-        inputs,
-        fn_output_signature=tf.TensorSpec([*self._input_image_size, 3], tf.float32),
-        parallel_iterations=32,
-      )
-    return self._classify(images)
+  def _build_model(self) -> tf_keras.Model:
+    return factory.build_classification_model(
+      input_specs=tf_keras.layers.InputSpec(shape=[self._batch_size, *self._input_image_size, 3]),
+      model_config=self.params.task.model,
+      l2_regularizer=None,
+    )
 
   @property
   def prepared_size(self) -> list[int]:
     """(H, W) of the model's input."""
     return list(self._input_image_size)
 
-  def serve_prepared(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+  @property
+  def image_key(self) -> str:
+    """Feature of the encoded image in `tf.train.Example`s."""
+    return self.params.task.train_data.image_field_key
+
+  @property
+  def _prepared_spec(self) -> tf.TensorSpec:
+    return tf.TensorSpec([*self.prepared_size, 3], tf.float32)
+
+  def prepare(self, images: tf.Tensor) -> tf.Tensor:
+    """Maps images uint8 [B, H, W, 3] of any size to the model's input, normalized."""
+    data = self.params.task.validation_data
+    if data.aug_crop:
+      images = _center_crop(images, data.center_crop_fraction)
+    images = tf.image.resize(images, self.prepared_size, method=data.tf_resize_method)
+    # Not `normalize`: this also does what the evaluation does with integers ("nearest").
+    return preprocess_ops.normalize_image(
+      images, offset=preprocess_ops.MEAN_RGB, scale=preprocess_ops.STDDEV_RGB
+    )
+
+  def _signatures(self, class_names: Sequence[str] | None) -> dict[str, Signature]:
+    signatures = super()._signatures(class_names)
+    if class_names is None:
+      return signatures
+
+    def classify(serialized: tf.Tensor, step: Step) -> Outputs:
+      best = tf.math.top_k(self._from_examples(serialized, step)["probs"], len(class_names))
+      names = tf.gather(tf.constant(list(class_names)), best.indices)
+      return {
+        tf.saved_model.CLASSIFY_OUTPUT_CLASSES: names,
+        tf.saved_model.CLASSIFY_OUTPUT_SCORES: best.values,
+      }
+
+    spec = tf.TensorSpec([self._batch_size], tf.string, tf.saved_model.CLASSIFY_INPUTS)
+    return {**signatures, "classify": Signature(spec, classify)}
+
+  def _step(self, images: tf.Tensor) -> Outputs:
+    logits = self.inference_step(images)
+    multilabel = self.params.task.train_data.is_multilabel
+    probs = tf.math.sigmoid(logits) if multilabel else tf.nn.softmax(logits)
+    return {"logits": logits, "probs": probs}
+
+  def _infer(self, prepared: tf.Tensor, step: Step) -> Outputs:
+    return step(prepared)
+
+  def _infer_prepared(self, images: tf.Tensor, step: Step) -> Outputs:
+    return step(normalize(images))
+
+  def serve_prepared(self, images: tf.Tensor) -> Outputs:
     """Classifies images of the model's input size, float32 [B, H, W, 3], values from 0 to 255."""
-    return self._classify(normalize(images))
+    return self._infer_prepared(images, self._step)
 
-  def serve(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-    """Classifies decoded images."""
-    return self._serve_each(images, tf.identity)
 
-  @tf.function
-  def inference_from_image_bytes(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
-    """Classifies encoded images: strings [B], see `decode_upright`."""
-    return self._serve_each(inputs, decode_upright)
-
-  @tf.function
-  def inference_from_tf_example(self, inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
-    """Classifies serialized `tf.train.Example`s: strings [B]."""
-    features = {self._image_key: tf.io.FixedLenFeature([], tf.string)}
-    encoded = tf.io.parse_example(inputs, features)[self._image_key]
-    return self._serve_each(encoded, decode_upright)
+def _center_crop(images: tf.Tensor, fraction: float) -> tf.Tensor:
+  """Crops squares as the evaluation's `preprocess_ops.center_crop_image`, from [B, H, W, 3]."""
+  size = tf.cast(tf.shape(images)[1:3], tf.float32)
+  side = fraction * tf.minimum(size[0], size[1])
+  top, left = tf.unstack(tf.cast((size - side) / 2.0, tf.int32))
+  side = tf.cast(side, tf.int32)
+  return images[:, top : top + side, left : left + side]

@@ -57,8 +57,8 @@ class TrainedModel:
   @functools.cached_property
   def _normalized(self) -> np.ndarray:
     """The model's inputs float32 [B, H, W, 3]."""
-    prepared = [tf.nest.flatten(self._module.prepare(tf.constant(i)))[0] for i in self.images]
-    return tf.stack(prepared).numpy()
+    prepared = [tf.nest.flatten(self._module.prepare(i[None]))[0] for i in self.images]
+    return tf.concat(prepared, axis=0).numpy()
 
   @functools.cached_property
   def _prepared(self) -> np.ndarray:
@@ -86,8 +86,7 @@ class TrainedModel:
     return [(rows, np.stack([self.images[i] for i in rows])) for rows in sizes.values()]
 
   def _example(self, encoded: bytes) -> bytes:
-    # Model Garden's classifiers have a name for the feature, detectors do not.
-    key = getattr(self._module.params.task.train_data, "image_field_key", "image/encoded")
+    key = self._module.image_key
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
     return tf.train.Example(features=tf.train.Features(feature={key: feature})).SerializeToString()
 

@@ -1,0 +1,1 @@
+"""What TensorFlow Serving reads besides the model: warm-up requests."""
