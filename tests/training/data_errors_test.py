@@ -3,7 +3,10 @@
 import pytest
 import tensorflow as tf
 
+from sasa_tf.errors import UserError
+from sasa_tf.tasks.label_errors import LABEL_ERROR
 from sasa_tf.training.resilience import corrupt_records
+from sasa_tf.training.resilience.data_errors import translate_data_errors
 from tests.data import image_files
 from tests.training import tiny_run
 
@@ -23,3 +26,21 @@ def test_configured_features_are_named(key, tmp_path):
   assert ("Check task.train_data.image_field_key=custom/encoded." in message) == (
     key == "custom/encoded"
   )
+
+
+def test_negative_label_is_not_reported_as_a_missing_one(tmp_path):
+  features = {
+    "image/encoded": tf.train.Feature(
+      bytes_list=tf.train.BytesList(value=[image_files.png(seed=0)])
+    ),
+    "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[-1])),
+  }
+  with tf.io.TFRecordWriter(str(tmp_path / "train-0")) as writer:
+    writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+  task = tiny_run.params(tmp_path).task
+  received = f"{LABEL_ERROR}: expected 0 to 9] [Condition x >= 0 did not hold element-wise:] [-1]"
+  with (
+    pytest.raises(UserError, match=r"label outside of the model classes: expected 0 to 9.*\[-1\]"),
+    translate_data_errors(task, "train"),
+  ):
+    raise tf.errors.InvalidArgumentError(None, None, f"Iterator::Root: {received} [[{{{{node}}}}]]")

@@ -36,6 +36,8 @@ def translate_data_errors(task: config_definitions.TaskConfig, mode: str) -> Ite
     if _NOT_A_NUMBER in message:
       raise UserError(_source_id_message(message)) from error
     record_error = corrupt_records.find_cause(message, task, mode)
+    if record_error is None and LABEL_ERROR in message:  # the label is not missing, but negative
+      record_error = UserError(_label_message(message, task))
     if record_error is None:
       raise
     raise record_error from error
