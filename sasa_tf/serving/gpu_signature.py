@@ -106,8 +106,7 @@ def gpu_signature(module: Any, kernel_format: KernelFormat) -> GpuSignature:
   kernels = ExportedGpuKernels(kernel_format)
   precision = module.params.runtime.mixed_precision_dtype or "float32"
   twin = _in_precision(module, precision)
-  # Detectors serve prepared images one at a time.
-  batch = 1 if isinstance(module, DetectionModule) else module._batch_size
+  batch = module.batch_size
   spec = tf.TensorSpec([batch, *module.prepared_size, 3], tf.float32, name="images")
   with gpu_kernels_for_export(kernels), _compiled(twin) as serve:
     function = serve.get_concrete_function(spec)

@@ -62,12 +62,12 @@ def convert(module: export_base.ExportModule, opset: int) -> Any:
 
   from sasa_tf.ops import tracing_for_export
 
-  function, images = prepared_signature(module)
+  function, images = prepared_signature(module, module.batch_size)
   logging.getLogger("tf2onnx").setLevel(logging.ERROR)
   with tracing_for_export(quantizable=False):
     model, _ = tf2onnx.convert.from_function(function, [images], opset=opset)
   _check_operations(model, opset)
-  _name_batch(model, module._batch_size)
+  _name_batch(model, module.batch_size)
   model.producer_name = _PRODUCER
   return model
 

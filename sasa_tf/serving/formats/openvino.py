@@ -42,7 +42,7 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
   import openvino
 
   with tempfile.TemporaryDirectory() as directory:
-    write_prepared(module, pathlib.Path(directory))
+    write_prepared(module, pathlib.Path(directory), module.batch_size)
     try:
       model = openvino.convert_model(directory)
     except openvino.frontend.OpConversionFailure as error:

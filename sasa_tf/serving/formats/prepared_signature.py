@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,31 +10,35 @@ if TYPE_CHECKING:
   from official.vision.serving import export_base
 
 
-def prepared_signature(module: export_base.ExportModule) -> tuple[Any, tf.TensorSpec]:
+def prepared_signature(
+  module: export_base.ExportModule, batch_size: int | None
+) -> tuple[Any, tf.TensorSpec]:
   """Returns the function `serve_prepared` and the spec of its input.
 
   Args:
-    module: export module. The batch of the input is fixed or dynamic as that of the module.
+    module: export module.
+    batch_size: of the input; None if it is dynamic.
   """
   import tensorflow as tf
 
-  # TODO(detectors): serve_prepared takes one image.
-  batch = 1 if hasattr(module, "detect") else module._batch_size
-  shape = [batch, *module.prepared_size, 3]
+  shape = [batch_size, *module.prepared_size, 3]
   return tf.function(module.serve_prepared), tf.TensorSpec(shape, tf.float32, name="images")
 
 
-def write_prepared(module: export_base.ExportModule, path: Any) -> None:
+def write_prepared(
+  module: export_base.ExportModule, path: pathlib.Path, batch_size: int | None
+) -> None:
   """Writes a SavedModel with only this signature, for the converters of other formats.
 
   Args:
     module: export module with restored weights.
     path: directory to create.
+    batch_size: of the input; None if it is dynamic.
   """
   from sasa_tf.ops import tracing_for_export
   from sasa_tf.serving.formats.saved_model import save
 
-  function, images = prepared_signature(module)
+  function, images = prepared_signature(module, batch_size)
   with tracing_for_export(quantizable=False):
     concrete = function.get_concrete_function(images)
   save(path, module, {"serving_default": concrete})

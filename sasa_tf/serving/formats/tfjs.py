@@ -39,17 +39,14 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
     options: of the export.
 
   Raises:
-    UserError: the model is a detector, or contains operations that TensorFlow.js does not support.
+    UserError: the model contains operations that TensorFlow.js does not support.
   """
   from sasa_tf.serving.child_process import run_child_process
 
-  if options.metadata.task == "detection":
-    raise UserError(
-      "--format=tfjs supports classifiers only: TensorFlow.js does not have the operation that "
-      "suppresses overlapping detections. Export a detector to onnx, which onnxruntime-web runs."
-    )
+  # For a batch of 1, detectors use a suppression that TensorFlow.js does not have.
+  batch_size = None if module.batch_size == 1 else module.batch_size
   with tempfile.TemporaryDirectory() as directory:
-    write_prepared(module, pathlib.Path(directory))
+    write_prepared(module, pathlib.Path(directory), batch_size)
     try:
       run_child_process(
         [sys.executable, "-I", _CONVERTER, directory, path.absolute()],

@@ -47,6 +47,11 @@ class ImageModule(export_base.ExportModule, metaclass=abc.ABCMeta):
   """
 
   @property
+  def batch_size(self) -> int | None:
+    """The fixed batch size; None if it is dynamic."""
+    return self._batch_size
+
+  @property
   @abc.abstractmethod
   def prepared_size(self) -> list[int]:
     """(H, W) of the model's input."""

@@ -11,7 +11,6 @@ from sasa_tf.serving.formats import onnx
 from sasa_tf.serving.formats.format import ExportOptions
 from sasa_tf.serving.formats.registry import FORMATS
 from sasa_tf.serving.metadata import ModelMetadata
-from sasa_tf.serving.model_description import describe_model
 from sasa_tf.serving.modules.detection_module import DetectionModule
 from sasa_tf.serving.verification import Verifier
 from tests.serving import small_classifier, small_detector
@@ -30,12 +29,12 @@ def detector():
   params = small_detector.params_of()
   _, model = small_detector.build(params)
   size = [small_detector.SIZE] * 2
-  return DetectionModule(params, batch_size=1, input_image_size=size, model=model)
+  return DetectionModule(params, batch_size=None, input_image_size=size, model=model)
 
 
 @pytest.fixture(scope="module")
 def detector_verifier(detector, images):
-  return Verifier(detector, images, batch_size=1)
+  return Verifier(detector, images)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,19 +51,13 @@ def test_classifier(name, exported_classifier, classifier_verifier):
   assert is_own  # --overwrite replaces it
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", NAMES)
 def test_detector(name, detector, detector_verifier, tmp_path):
   path = export(name, detector, small_detector.NAMES, tmp_path)
   (found,) = detector_verifier.verify(name, path).comparisons
   assert found.num_trained == found.num_exported == found.num_matched > 100
   assert found.score_difference < 1e-5 and found.relative_box_difference < 1e-5
   assert found.average_precision == pytest.approx(1)
-
-
-def test_detectors_are_not_converted_to_tfjs(detector, tmp_path):
-  options = ExportOptions(describe_model(detector, small_detector.NAMES))
-  with pytest.raises(UserError, match="--format=tfjs supports classifiers only"):
-    FORMATS["tfjs"].write(detector, tmp_path, options)
 
 
 def test_onnx_files_describe_themselves(exported_classifier):
