@@ -210,8 +210,10 @@ def choose(request: AttentionRequest) -> tuple[str, str]:
 
 def _portable(request: AttentionRequest) -> Implementation | None:
   """Returns the kernels that travel inside of the exported model, where they are requested."""
+  if _override():
+    return None
   kernels = exported_gpu_kernels()
-  if kernels is None or _override():
+  if kernels is None:
     return None
   reason = portable_attention.unsupported_reason(
     request.query, request.geometry, request.window_mask, request.qkv_parts

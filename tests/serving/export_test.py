@@ -34,8 +34,8 @@ def images(trained):
   predict = trained[2].get_inference_signatures({"image_bytes": "predict"})["predict"]
   probs = predict(tf.constant(encoded))["probs"].numpy()
   return ExampleImages(
-    verification=encoded[:4],
-    source="4 images of noise",
+    verification=encoded,
+    source="12 images of noise",
     calibration=encoded,
     evaluation=encoded,
     labels=probs.argmax(axis=1).tolist(),
@@ -70,7 +70,7 @@ def test_quantized_files_are_smaller_and_nearly_as_accurate(quantized):
   assert exported["float16"].accuracy == "accuracy 100.0% -> 100.0% on 12 images"
   before, after = exported["int8"].accuracy.split(" on ")[0].split()[1::2]
   assert before == "100.0%" and float(after.rstrip("%")) > 80
-  assert exported["none"].summary.endswith("4/4 top classes")
+  assert exported["none"].summary.endswith("12/12 top classes")
   assert exported["int8"].verification[0].endswith(", int8:")
 
 
@@ -100,7 +100,7 @@ def test_model_card_describes_the_model_and_its_exports(quantized, trained):
     f"* input: {SIZE} x {SIZE} pixels, RGB",
     "* classes: 10: class 0, class 1",
     "`int8.tflite`",
-    "on 4 images of noise",
+    "on 12 images of noise",
     "accuracy 100.0% -> ",
     "* `probs`: float32 [B, classes]",
     '"num_heads": 4',

@@ -124,7 +124,7 @@ def _leaves(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
   """Returns {dotted key: value} of the sections that are in use."""
   result = {}
   chosen = config.get("type")
-  has_choice = isinstance(config.get(chosen), Mapping)
+  has_choice = isinstance(chosen, str) and isinstance(config.get(chosen), Mapping)
   for key, value in config.items():
     if not isinstance(value, Mapping):
       result[f"{path}{key}"] = value

@@ -111,7 +111,7 @@ class PresetMixin(SerializableModel):
       )
     directory.mkdir(parents=True, exist_ok=True)
     config = {key: value for key, value in self.get_config().items() if key not in _NOT_SAVED}
-    values = {name: value.astype(dtype) for name, value in weight_values(self).items()}
+    values: Any = {name: value.astype(dtype) for name, value in weight_values(self).items()}
     content = {
       "class_name": type(self).__name__,
       "config": config,

@@ -13,8 +13,8 @@ _VERSION = "7.8"
 
 def normalize(text: str) -> str:
   """Returns nvcc's PTX without comments, hints, unused globals and names that depend on paths."""
-  lines = (" ".join(line.partition("//")[0].split()) for line in text.splitlines())
-  lines = [line for line in lines if line and not line.startswith(".pragma")]
+  stripped = (" ".join(line.partition("//")[0].split()) for line in text.splitlines())
+  lines = [line for line in stripped if line and not line.startswith(".pragma")]
   text = "\n".join(lines) + "\n"
   text = re.sub(r"_ZZ\w*6memory\b", f"{KERNEL_NAME}_memory", text)
   text = re.sub(r"^\.version .*$", f".version {_VERSION}", text, flags=re.MULTILINE)

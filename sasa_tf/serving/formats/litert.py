@@ -64,7 +64,7 @@ def convert(
   from sasa_tf.serving.modules.detection_module import DetectionModule
 
   images = tf.TensorSpec([1, *module.prepared_size, 3], name="images")
-  with tracing_for_export(quantizable=False):  # the file is float
+  with tracing_for_export(quantizable=quantize == "int8"):
     function = tf.function(module.serve_prepared).get_concrete_function(images)
   with tempfile.TemporaryDirectory() as directory:
     # Given concrete functions, the converter saves them with gradients, which takes minutes.
