@@ -16,6 +16,8 @@ from sasa_tf.errors import UserError
 
 # TensorFlow alone maps more than 2 GiB; with less it aborts, or its import does not end.
 MIN_ADDRESS_SPACE = 3 << 30
+# Files of libraries, records, checkpoints and the pool of threads.
+MIN_OPEN_FILES = 256
 
 
 def open_standard_streams() -> None:
@@ -49,8 +51,13 @@ def use_utf8_file_names() -> None:
   os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def check_memory_limit() -> None:
-  """Raises a `UserError` if the limit of virtual memory is too small for TensorFlow."""
+def check_limits() -> None:
+  """Raises the soft limit of open files, and checks the limits of files and virtual memory.
+
+  Raises:
+    UserError: a limit is too small for TensorFlow, which would abort.
+  """
+  _check_file_limit()
   limit, _ = resource.getrlimit(resource.RLIMIT_AS)
   if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
     raise UserError(
@@ -58,6 +65,18 @@ def check_memory_limit() -> None:
       f"{MIN_ADDRESS_SPACE >> 10}. Raise it with `ulimit -v {MIN_ADDRESS_SPACE >> 9}`, or remove "
       "it with `ulimit -v unlimited`."
     )
+
+
+def _check_file_limit() -> None:
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if hard == resource.RLIM_INFINITY or hard >= MIN_OPEN_FILES:
+    if soft != resource.RLIM_INFINITY and soft < MIN_OPEN_FILES:
+      resource.setrlimit(resource.RLIMIT_NOFILE, (MIN_OPEN_FILES, hard))
+    return
+  raise UserError(
+    f"the limit of open files is {hard} (ulimit -n); TensorFlow needs at least {MIN_OPEN_FILES}. "
+    f"Raise it with `ulimit -n {MIN_OPEN_FILES}`."
+  )
 
 
 def is_reader_gone(streams: Sequence[io.TextIOBase | None] = ()) -> bool:

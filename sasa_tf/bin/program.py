@@ -38,7 +38,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     if not flags.FLAGS["verbosity"].present:
       logging.set_verbosity(logging.WARNING)
     try:
-      process_setup.check_memory_limit()
+      process_setup.check_limits()
       main(argv)
       sys.stdout.flush()
     except PreemptedError as ended:
@@ -78,7 +78,7 @@ def require(*modules: str) -> None:
     *modules: keys of `extras.OPTIONAL`.
   """
   try:
-    process_setup.check_memory_limit()
+    process_setup.check_limits()
     extras.require("this program", *modules)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)

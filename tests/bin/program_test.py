@@ -75,6 +75,17 @@ def test_small_limit_of_virtual_memory_is_one_line():
   assert done.stderr.startswith("error: the limit of virtual memory is 1000000 kB (ulimit -v)")
 
 
+def test_small_limit_of_open_files_is_raised_or_one_line():
+  done = run(
+    "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])",
+    'ulimit -S -n 30; "$PYTHON" -c "$PROGRAM"',
+  )
+  assert done.returncode == 0 and done.stdout == "256\n", done.stderr
+  done = run("print(1)", 'ulimit -n 30; "$PYTHON" -c "$PROGRAM"')
+  assert done.returncode == 2 and done.stderr.count("\n") == 1
+  assert done.stderr.startswith("error: the limit of open files is 30 (ulimit -n)")
+
+
 @pytest.mark.parametrize("locale", ["C", "POSIX"])
 def test_file_names_are_utf8_in_every_locale(locale, tmp_path):
   name = tmp_path / "猫.txt"
