@@ -61,6 +61,8 @@ flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
 def main(argv: list[str]) -> None:
   """Runs the experiment that the flags configure."""
   program.check_no_positional_args(argv)
+  if not FLAGS.model_dir.strip():
+    raise UserError("--model_dir is empty. Set the directory for checkpoints and logs.")
 
   if FLAGS.num_logical_cpus or os.environ.get("TF_CONFIG"):
     # At the end of an evaluation, a replica may get an empty batch. The oneDNN convolution of

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -131,3 +132,20 @@ def test_training_without_a_home_directory(setup, train_arguments, tmp_path):
   done = run_in_shell(setup, [*train_arguments, f"--model_dir={tmp_path}"])
   assert done.returncode == 0, done.stderr
   assert (tmp_path / "ckpt-2.index").exists()
+
+
+@pytest.mark.parametrize("model_dir", ["", " "])
+def test_empty_model_dir_is_rejected(model_dir, tmp_path):
+  arguments = ["--experiment=sasa_resnet_digits", "--mode=train", f"--model_dir={model_dir}"]
+  done = subprocess.run(
+    [sys.executable, "-m", "sasa_tf.bin.train", *arguments],
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+    capture_output=True,
+    text=True,
+    timeout=100,
+    check=False,
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: --model_dir is empty.") and done.stderr.count("\n") == 1
+  assert not list(tmp_path.iterdir())

@@ -65,7 +65,7 @@ def validate_record(record: bytes, schema: RecordSchema) -> str | None:
   try:
     parsed = tf.io.parse_single_example(record, _features(schema))
   except PARSE_ERRORS as error:
-    problem = one_line(message_of(error).splitlines()[0])[:300]
+    problem = one_line(_NODE.sub("", message_of(error).splitlines()[0]))[:300]
     return f"not an example with the expected features: {problem}"
   name = parsed["image/source_id"].numpy() or parsed["image/filename"].numpy()
   name = name.decode("utf-8", "backslashreplace")
