@@ -58,8 +58,8 @@ def translate_step_errors(params: config_definitions.ExperimentConfig) -> Iterat
   """
   try:
     yield
-  except (tf.errors.OpError, OSError, MemoryError):
-    raise
+  except (tf.errors.OpError, UnicodeDecodeError, OSError, MemoryError):
+    raise  # UnicodeDecodeError: an operation's error that quotes a record, see parse_errors
   except Exception as error:
     if _PACKAGE in pathlib.Path(_origin(error)).parents:
       raise

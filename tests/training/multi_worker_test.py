@@ -67,8 +67,9 @@ def test_only_the_chief_writes(resumed):
   of_training = [f"ckpt-{step}.{part}" for step in (2, 4, 6, 8) for part in PARTS]
   of_best = [name for name in files if name.startswith("best_ckpt/best_ckpt-")]
   assert len(of_best) == 2
-  others = ["best_ckpt/checkpoint", "best_ckpt/info.json", "checkpoint", "params.yaml", "run.json"]
-  assert files == sorted([*of_training, *of_best, *others, "run_log.jsonl"])
+  others = ["best_ckpt/checkpoint", "best_ckpt/info.json", "checkpoint", "labels.txt"]
+  others += ["params.yaml", "run.json", "run_log.jsonl"]
+  assert files == sorted([*of_training, *of_best, *others])
   for folder, writers in (("train", chiefs), ("validation", chiefs[1:])):
     events = (cluster.model_dir / folder).glob("events.out.tfevents.*")
     found = sorted(int(re.search(r"\.(\d+)\.\d+\.v2", e.name)[1]) for e in events)

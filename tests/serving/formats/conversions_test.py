@@ -104,7 +104,7 @@ def test_operations_without_an_equivalent_are_named(name, tmp_path):
   requires_runtime(name)
 
   class Module(tf.Module):
-    _batch_size, prepared_size = None, (4, 4)
+    batch_size, prepared_size = None, (4, 4)
 
     def __init__(self):
       super().__init__()
