@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from sasa_tf.errors import UserError
-from sasa_tf.serving.example_images import ExampleImages, noise_images
+from sasa_tf.serving.example_images import ExampleImages, noise_images, read_images
 from sasa_tf.training.example_images import read_examples
 
 _VERIFIED = 8
@@ -29,7 +29,7 @@ def find_images(
     num_calibration_images: of --calibration_images.
 
   Raises:
-    UserError: no file matches the pattern.
+    UserError: no file matches the pattern, or one is not an image.
   """
   files = _files(pattern) if pattern else []
   calibration: list[bytes] = []
@@ -60,7 +60,7 @@ def _files(pattern: str) -> list[bytes]:
   paths = sorted(filter(pathlib.Path.is_file, map(pathlib.Path, glob.glob(pattern))))
   if not paths:
     raise UserError(f"--verification_images={pattern}: no file matches. Pass a pattern of images.")
-  return [path.read_bytes() for path in paths]
+  return read_images(paths)
 
 
 def _of_data(params: Any) -> tuple[list[bytes], str]:

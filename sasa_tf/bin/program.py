@@ -66,7 +66,17 @@ def run(main: Callable[[list[str]], None]) -> None:
       print("interrupted", file=sys.stderr)
       sys.exit(128 + signal.SIGINT)
 
-  app.run(guarded)
+  app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Parses the flags; ends the program with one line if there is an error."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    message = str(error).rstrip(".")
+    print(f"error: {message}. --helpshort lists the flags.", file=sys.stderr)
+    sys.exit(UserError.exit_status)
 
 
 def require(*modules: str) -> None:

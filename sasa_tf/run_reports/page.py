@@ -41,6 +41,9 @@ def write_report(runs: Sequence[Run], page: pathlib.Path, curves: pathlib.Path) 
     runs: the trainings.
     page: HTML file to write.
     curves: PNG file to write. Not written if nothing was logged.
+
+  Raises:
+    UserError: the files cannot be written.
   """
   from sasa_tf.run_reports.curves import plot_curves
 
@@ -48,12 +51,18 @@ def write_report(runs: Sequence[Run], page: pathlib.Path, curves: pathlib.Path) 
   plot = plot_curves(runs)
   if plot is not None:
     content = png_bytes(plot)
-    with replace_file(curves) as path:
-      path.write_bytes(content)
+    _write(curves, content)
     parts += ["<h2>Curves</h2>", embedded_png(content, "Curves of each run over the training step")]
   if (differences := tables.differences_table(runs)) is not None:
     parts += ["<h2>Differences of the configurations</h2>", differences.to_html()]
   if unknown := [run.name for run in runs if not run.params]:
     parts.append(f"<p>Without a readable params.yaml: {html.escape(', '.join(unknown))}.</p>")
-  with replace_file(page) as path:
-    path.write_text(html_page("Training runs", "\n".join(parts)), encoding="utf-8")
+  _write(page, html_page("Training runs", "\n".join(parts)).encode())
+
+
+def _write(target: pathlib.Path, content: bytes) -> None:
+  try:
+    with replace_file(target) as path:
+      path.write_bytes(content)
+  except OSError as error:
+    raise UserError(f"--output: {target} cannot be written: {error.strerror}.") from error

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from sasa_tf.data.images.orientation import decode_upright
+from sasa_tf.errors import UserError
 from sasa_tf.serving.verification.trained_model import TrainedModel
 
 _NOISE_SEED = 0
@@ -45,6 +49,28 @@ def noise_images(size: Sequence[int], count: int) -> list[bytes]:
   cells = random.uniform(0, 255, [count, _NOISE_CELLS, _NOISE_CELLS, 3])
   smooth = tf.clip_by_value(tf.round(tf.image.resize(cells, list(size), "bicubic")), 0, 255)
   return [tf.io.encode_png(tf.cast(image, tf.uint8)).numpy() for image in smooth]
+
+
+def read_images(paths: Sequence[str | os.PathLike]) -> list[bytes]:
+  """Returns the content of image files.
+
+  Raises:
+    UserError: a file cannot be read or is not an image.
+  """
+  images = []
+  for path in paths:
+    name = os.fspath(path)
+    try:
+      encoded = pathlib.Path(path).read_bytes()
+      decode_upright(tf.constant(encoded))
+    except OSError as error:
+      raise UserError(f"{name} cannot be read: {error.strerror}.") from error
+    except tf.errors.InvalidArgumentError as error:
+      raise UserError(
+        f"{name} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image."
+      ) from error
+    images.append(encoded)
+  return images
 
 
 def prepared_images(module: Any, encoded: Sequence[bytes]) -> np.ndarray:

@@ -75,6 +75,14 @@ def test_small_limit_of_virtual_memory_is_one_line():
   assert done.stderr.startswith("error: the limit of virtual memory is 1000000 kB (ulimit -v)")
 
 
+def test_invalid_flags_are_one_line():
+  for flag in ("--no_such_flag=1", "--verbosity=x"):
+    done = run("print(1)", f'"$PYTHON" -c "$PROGRAM" {flag}')
+    assert done.returncode == 2 and done.stdout == "", done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert done.stderr.endswith("--helpshort lists the flags.\n")
+
+
 def test_small_limit_of_open_files_is_raised_or_one_line():
   done = run(
     "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])",

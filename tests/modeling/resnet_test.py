@@ -242,7 +242,6 @@ def test_bad_arguments(keras_api, arguments, message):
     binding.SASAResNet(**arguments)
 
 
-@needs_tf_keras
 @both_bindings
 @pytest.mark.parametrize(
   "model", ["SASAResNet", "SASAResNetClassifier", "SASAFPN", "RetinaNetHead"]
@@ -259,6 +258,7 @@ def test_unknown_argument_is_an_error(keras_api, model):
     getattr(BINDINGS[keras_api][1], model)(**arguments.get(model, {}), kernel_siz=3)
 
 
+@needs_tf_keras
 def test_zero_init_residual_prevents_exploding_gradients():
   """Without it the gradients of ResNet-50 are 10,000 times larger."""
   tf_keras, binding = BINDINGS["tf_keras"]

@@ -95,6 +95,15 @@ def test_report_is_one_page_with_curves(tmp_path):
     page.check_output(str(tmp_path / "report.pdf"), overwrite=False)
 
 
+def test_output_that_cannot_be_written_is_named(tmp_path):
+  make_run(tmp_path / "a")
+  files = page.check_output("/proc/report.html", overwrite=False)
+  with pytest.raises(
+    UserError, match=r"--output: /proc/report\.png cannot be written: No such file"
+  ):
+    page.write_report(read_runs([str(tmp_path)]), *files)
+
+
 def test_run_without_events_after_its_begin_has_no_curves(tmp_path):
   run = make_run(tmp_path / "a")
   log = run / "run_log.jsonl"
