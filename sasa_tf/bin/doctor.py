@@ -28,10 +28,11 @@ def main(argv: list[str]) -> None:
     problems += sum(finding.state == "problem" for finding in found)
     print(section(title, found), flush=True)
 
-  report("packages", packages.check_core())
+  core = list(packages.check_core())
+  report("packages", core)
   report("extras", packages.check_extras())
   report("machine", machine.check_machine())
-  if any(finding.state == "problem" for finding in packages.check_core()):
+  if any(finding.state == "problem" for finding in core):
     sys.exit(1)
 
   from sasa_tf.diagnostics import implementations
