@@ -52,6 +52,8 @@ ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "tf2onnx>=1.17"]
 OPENVINO = ["openvino>=2025.0"]
 # Messages of TensorFlow Serving, for its gRPC clients.
 TF_SERVING = ["tensorflow-serving-api>=2.20,<2.22"]
+# The documentation site: `make docs`.
+DOCS = ["mkdocs-jupyter>=0.25", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"]
 TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.8"]
 
 setuptools.setup(
@@ -104,7 +106,18 @@ setuptools.setup(
     "tf_serving": TF_SERVING,
     "all": [*GARDEN, *REPORT, *ONNX, *OPENVINO],
     "test": TEST,
-    "dev": [*GARDEN, *REPORT, *ONNX, *OPENVINO, *TF_SERVING, *TEST, "mypy>=1.18", "ruff>=0.14"],
+    "docs": DOCS,
+    "dev": [
+      *GARDEN,
+      *REPORT,
+      *ONNX,
+      *OPENVINO,
+      *TF_SERVING,
+      *TEST,
+      *DOCS,
+      "mypy>=1.18",
+      "ruff>=0.14",
+    ],
     "browser": ["playwright>=1.50"],  # tests of the attention explorer, with an installed Chromium
     # Exact versions, because tpu_check calls internal functions of jax.
     "tpu": ["jax==0.10.2", "jaxlib==0.10.2", "libtpu==0.0.52"],
