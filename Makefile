@@ -9,7 +9,7 @@ QUICKSTART := .quickstart
 SCENES := $(QUICKSTART)/scenes
 DETECTOR := $(QUICKSTART)/detector
 
-.PHONY: help env quickstart quickstart-detection test test-quick test-slow test-gpu fuzz lint format native sanitize tpu-check core-test wheel-test constraints bazel clean
+.PHONY: help env quickstart quickstart-detection test test-quick test-slow test-gpu fuzz lint format native sanitize tpu-check core-test wheel-test constraints docs docs-serve bazel clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -106,6 +106,12 @@ constraints: env ## renew the tested versions in constraints.txt and constraints
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) --extra dev -o constraints.txt
 	echo 'tensorflow>=2.21' | $(COMPILE) --extra test --constraint - -o constraints-core.txt
+
+docs: env ## the documentation site in build/docs; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs-serve: env ## the documentation site at http://localhost:8000, built again after each change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(QUICKSTART) build dist *.egg-info

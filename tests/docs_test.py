@@ -12,11 +12,12 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs"))
 
 import render_configuration  # noqa: E402
+import render_paper_tables  # noqa: E402
 import render_results  # noqa: E402
 
 DOCUMENTS = [
   *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-  *sorted((ROOT / "docs").glob("*.md")),
+  *sorted((ROOT / "docs").rglob("*.md")),
   ROOT / "official_configs" / "README.md",
 ]
 # Defined by Model Garden and absl.
@@ -87,6 +88,22 @@ def test_cost_tables_are_those_of_the_program():
   assert f"Of all {of} rows, {agree} agree to the printed digit" in text
   assert f"the largest difference is {largest} GFLOPs" in text
   assert f"{flops:.1f} % fewer FLOPs and {parameters:.1f} % fewer parameters" in text
+
+
+def test_paper_tables_are_rendered_from_the_cost_model():
+  document = render_paper_tables.DOCUMENT.read_text()
+  assert render_paper_tables.render() == document, "run: python docs/render_paper_tables.py"
+
+
+def test_figures_of_the_concepts_are_rendered_in_both_modes(monkeypatch):
+  monkeypatch.syspath_prepend(str(ROOT / "docs" / "images"))
+  import render_concepts
+  from drawing import THEMES
+
+  names = {f"{name}-{mode}.svg" for name in render_concepts.FIGURES for mode in THEMES}
+  assert {path.name for path in render_concepts.DIRECTORY.iterdir()} == names, (
+    "run: python docs/render_concepts.py"
+  )
 
 
 def test_keys_are_rendered_from_the_schema():

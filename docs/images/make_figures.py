@@ -11,71 +11,32 @@ import json
 import pathlib
 import re
 import sys
-from typing import NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.patches import Rectangle
 from matplotlib.textpath import TextPath
 
 DIRECTORY = pathlib.Path(__file__).parent
 ROOT = DIRECTORY.parent.parent
-sys.path.insert(0, str(ROOT / "docs"))
+sys.path[:0] = [str(DIRECTORY), str(ROOT / "docs")]
 
 import render_results  # noqa: E402
+from drawing import (  # noqa: E402
+  THEMES,
+  Theme,
+  blend,
+  configure,
+  draw_arrow,
+  draw_cells,
+  draw_outline,
+  save,
+)
 
 KERNEL = 7
 ROWS, COLUMNS = 11, 13  # of the feature map
 QUERY = (5, 6)
-
-
-class Theme(NamedTuple):
-  """Colors for one of GitHub's color modes."""
-
-  text: str
-  muted: str
-  grid: str
-  cell: str
-  window: str
-  query: str
-  row: str
-  column: str
-  bars: tuple[str, str, str]
-  heat: str
-
-
-THEMES = {
-  "light": Theme(
-    text="#1f2328",
-    muted="#59636e",
-    grid="#c8d1da",
-    cell="#f6f8fa",
-    window="#cfe3fb",
-    query="#0969da",
-    row="#d4691a",
-    column="#1a7f37",
-    bars=("#8c959f", "#0969da", "#54aeff"),
-    heat="#0969da",
-  ),
-  "dark": Theme(
-    text="#f0f6fc",
-    muted="#9198a1",
-    grid="#3d444d",
-    cell="#151b23",
-    window="#1b3f6b",
-    query="#58a6ff",
-    row="#f0883e",
-    column="#3fb950",
-    bars=("#8b949e", "#388bfd", "#79c0ff"),
-    heat="#58a6ff",
-  ),
-}
-
-
-def _blend(color: str, background: str, weight: float) -> np.ndarray:
-  one, other = (np.array(matplotlib.colors.to_rgb(c)) for c in (color, background))
-  return weight * one + (1 - weight) * other
 
 
 def _weights() -> np.ndarray:
@@ -84,26 +45,6 @@ def _weights() -> np.ndarray:
   logits = 1.7 * np.exp(-((a + 1.2) ** 2 + (b - 0.8) ** 2) / 3) + 1.5 * np.cos(0.8 * a + 1.1 * b)
   weights = np.exp(logits)
   return weights / weights.sum()
-
-
-def _cells(axes, left: float, top: float, colors, size: float, edge: str) -> None:
-  for i, line in enumerate(colors):
-    for j, color in enumerate(line):
-      axes.add_patch(
-        Rectangle(
-          (left + j * size, top + i * size), size, size, facecolor=color, edgecolor=edge, lw=0.7
-        )
-      )
-
-
-def _outline(axes, left: float, top: float, width: float, height: float, color: str) -> None:
-  axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=color, lw=1.8))
-
-
-def _arrow(axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
-  axes.add_patch(
-    FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, lw=1.3, color=color)
-  )
 
 
 def _symbol(axes, name: str, left: float, top: float) -> None:
@@ -127,9 +68,9 @@ def _feature_map(axes, theme: Theme, left: float, top: float) -> None:
     for j in range(QUERY[1] - half, QUERY[1] + half + 1):
       colors[i][j] = theme.window
   colors[QUERY[0]][QUERY[1]] = theme.query
-  _cells(axes, left, top, colors, 1, theme.grid)
+  draw_cells(axes, left, top, colors, 1, theme.grid)
   window = (left + QUERY[1] - half, top + QUERY[0] - half)
-  _outline(axes, *window, KERNEL, KERNEL, theme.query)
+  draw_outline(axes, *window, KERNEL, KERNEL, theme.query)
   _symbol(axes, "q", left, top)
   for offset in range(-half, half + 1):
     text = f"{offset:+d}".replace("-", "\N{MINUS SIGN}") if offset else "0"
@@ -138,7 +79,7 @@ def _feature_map(axes, theme: Theme, left: float, top: float) -> None:
       ((left + QUERY[1] + offset + 0.5, top - 0.95), (1, 0.9), theme.column),
     ):
       corner = (center[0] - width / 2, center[1] - height / 2)
-      fill = _blend(color, theme.cell, 0.2)
+      fill = blend(color, theme.cell, 0.2)
       axes.add_patch(Rectangle(corner, width, height, facecolor=fill, edgecolor=color, lw=0.8))
       axes.text(*center, text, color=color, ha="center", va="center", fontsize=6.2)
   axes.text(
@@ -185,15 +126,15 @@ def _window_figure(theme: Theme):
   size, left = 1.25, 21.2
   heat_top = top + (ROWS - KERNEL * size) / 2
   shares = weights / weights.max()
-  _cells(
+  draw_cells(
     axes,
     left,
     heat_top,
-    [[_blend(theme.heat, theme.cell, 0.06 + 0.94 * s) for s in line] for line in shares],
+    [[blend(theme.heat, theme.cell, 0.06 + 0.94 * s) for s in line] for line in shares],
     size,
     theme.grid,
   )
-  _outline(axes, left, heat_top, KERNEL * size, KERNEL * size, theme.query)
+  draw_outline(axes, left, heat_top, KERNEL * size, KERNEL * size, theme.query)
   axes.text(
     left + KERNEL * size / 2,
     top + ROWS + 1.1,
@@ -216,7 +157,7 @@ def _window_figure(theme: Theme):
   right = 35.6
   colors = [[theme.cell] * COLUMNS for _ in range(ROWS)]
   colors[QUERY[0]][QUERY[1]] = theme.query
-  _cells(axes, right, top, colors, 1, theme.grid)
+  draw_cells(axes, right, top, colors, 1, theme.grid)
   _symbol(axes, "y", right, top)
   axes.text(
     right + COLUMNS / 2,
@@ -228,8 +169,8 @@ def _window_figure(theme: Theme):
     fontsize=9,
   )
   middle = top + ROWS / 2
-  _arrow(axes, (16.6, middle), (left - 0.5, middle), theme.muted)
-  _arrow(axes, (left + KERNEL * size + 0.5, middle), (right - 0.5, middle), theme.muted)
+  draw_arrow(axes, (16.6, middle), (left - 0.5, middle), theme.muted)
+  draw_arrow(axes, (left + KERNEL * size + 0.5, middle), (right - 0.5, middle), theme.muted)
   axes.text(
     (left + KERNEL * size + right) / 2,
     middle - 1.0,
@@ -339,22 +280,13 @@ def _badge(label: str, value: str, color: str) -> str:
 
 def main() -> None:
   """Writes all figures and badges."""
-  matplotlib.use("svg")
-  matplotlib.rcParams.update(
-    {"svg.hashsalt": "sasa_tf", "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans"}
-  )
+  configure()
   for mode, theme in THEMES.items():
     for name, draw, description in (
       ("window", _window_figure, ""),
       ("chart", _chart_figure, json.dumps(chart_values())),
     ):
-      figure = draw(theme)
-      figure.savefig(
-        DIRECTORY / f"{name}-{mode}.svg",
-        transparent=True,
-        metadata={"Date": None, "Creator": None, "Description": description},
-      )
-      plt.close(figure)
+      save(draw(theme), DIRECTORY / f"{name}-{mode}.svg", description)
   for name, badge in badges().items():
     (DIRECTORY / name).write_text(badge)
 

@@ -31,6 +31,7 @@ class AttentionAugmentedConv2DBase(KerasMixin):
 
   Input: [B, H, W, C]. With positions="relative", H and W must be known, because the embeddings
   depend on them; otherwise they may be unknown. Time and memory grow with (H W)^2.
+
   Output: [B, ceil(H / strides), ceil(W / strides), filters].
 
   Weights: `convolution_kernel` [K, K, C, filters - value_filters], or None if that is no channel;

@@ -28,7 +28,7 @@ class AttentionStemBase(KerasMixin):
   cannot detect edges (paper Sec. 3.2). Batch norm and max pooling over each block complete the
   paper's stem, which has no activation.
 
-  Example:
+  Examples:
     >>> x = AttentionStem(64)(images)
     >>> x = keras.layers.BatchNormalization()(x)
     >>> x = keras.layers.MaxPooling2D(4, padding="same")(x)  # [B, ceil(H / 4), ceil(W / 4), 64]
@@ -36,14 +36,16 @@ class AttentionStemBase(KerasMixin):
   Input: [B, H, W, C]. H and W may be unknown and need not be multiples of `block_size`: the image
   is padded on all sides like in a pooling with padding "same", so that such a pooling covers
   complete blocks. Padded pixels are ignored by the softmax.
+
   Output: [B, H, W, filters].
 
-  Weights: `query_kernel`, `key_kernel` [C, filters], and depending on the variant
-    "mixture" (logits q.k): `value_kernels` [M, C, filters], `embedding_rows`, `embedding_columns`
-      [block_size, E], `mixture_vectors` [M, E];
-    "standalone" (logits q.k + q.r, Eq. 3): `value_kernel` [C, filters], `relative_rows`,
-      `relative_columns` [2 * block_size - 1, D/2] with D = filters / num_heads;
-    "conv_values" (logits q.k): `value_kernel` [block_size, block_size, C, filters].
+  Weights: `query_kernel`, `key_kernel` [C, filters], and depending on the variant:
+
+  * "mixture" (logits q.k): `value_kernels` [M, C, filters], `embedding_rows`, `embedding_columns`
+    [block_size, E], `mixture_vectors` [M, E];
+  * "standalone" (logits q.k + q.r, Eq. 3): `value_kernel` [C, filters], `relative_rows`,
+    `relative_columns` [2 * block_size - 1, D/2] with D = filters / num_heads;
+  * "conv_values" (logits q.k): `value_kernel` [block_size, block_size, C, filters].
   """
 
   def __init__(

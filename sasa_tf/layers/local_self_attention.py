@@ -30,6 +30,7 @@ class LocalSelfAttention2DBase(KerasMixin):
     `LocalSelfAttention2D(64, 7, strides=2)`.
 
   Input: [B, H, W, C]. H and W may be unknown. The kernel may be larger than the feature map.
+
   Output: [B, ceil(H / strides), ceil(W / strides), filters].
 
   Weights: `query_kernel`, `key_kernel`, `value_kernel` [C, filters]; with `use_bias`, `query_bias`,

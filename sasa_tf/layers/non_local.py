@@ -23,6 +23,7 @@ class NonLocal2DBase(KerasMixin):
     `x = NonLocal2D()(x)` between two residual blocks.
 
   Input: [B, H, W, C]. H and W may be unknown. Time and memory grow with (H W)^2.
+
   Output: [B, H, W, C].
 
   Weights, with I = `inner_filters`: `query_kernel`, `key_kernel`, `value_kernel` [C, I],

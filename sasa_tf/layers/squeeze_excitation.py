@@ -21,6 +21,7 @@ class SqueezeExcitation2DBase(KerasMixin):
     `x = SqueezeExcitation2D(ratio=16)(x)` at the end of a residual block, before the addition.
 
   Input: [B, H, W, C]. H and W may be unknown.
+
   Output: [B, H, W, C].
 
   Weights, with S = max(1, C // ratio): `squeeze_kernel` [C, S], `squeeze_bias` [S],

@@ -22,6 +22,7 @@ class UpsampleAdd2DBase(KerasMixin):
 
   Input: [coarse [B, ceil(H / 2), ceil(W / 2), C], fine [B, H, W, C]], H and W may be
   unknown.
+
   Output: [B, H, W, C].
   """
 

@@ -24,6 +24,7 @@ class SASAResNetClassifierBase(PresetMixin):
 
   Input: images [B, H, W, 3], RGB values in the range 0 to 255, normalized by `preprocess`: minus
   ImageNet's mean, divided by ImageNet's standard deviation, per channel.
+
   Output: float32 logits [B, num_classes], also under mixed precision; what `classifier_activation`
   returns, if it is set.
 
@@ -33,7 +34,7 @@ class SASAResNetClassifierBase(PresetMixin):
   Attributes:
     backbone: the `SASAResNet`, which shares its layers and weights with this model.
 
-  Example:
+  Examples:
     >>> model = SASAResNetClassifier(26, num_classes=10, input_shape=(32, 32, 3), stem="conv_small")
     >>> model.compile(
     ...   optimizer=keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),

@@ -21,13 +21,14 @@ class SASAFPNBase(SerializableModel):
   Input: {level: [B, ceil(H / 2^level), ceil(W / 2^level), C of the level]} from a backbone, with
   all levels of `input_specs`; levels below `min_level` are ignored. H and W of the image may have
   any value.
+
   Output: {level: [B, ceil(H / 2^level), ceil(W / 2^level), num_filters]} for the levels from
   `min_level` to `max_level`.
 
   Attributes:
     output_specs: {level: shape of the output}.
 
-  Example:
+  Examples:
     >>> backbone = SASAResNet(50)
     >>> pyramid = SASAFPN(backbone.output_specs)
     >>> features = pyramid(backbone(images))["3"]  # [B, ceil(H / 8), ceil(W / 8), 256]

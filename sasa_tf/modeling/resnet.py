@@ -76,13 +76,14 @@ class SASAResNetBase(PresetMixin):
   `SASAResNetClassifier`. Its outputs are the last feature maps of the stages.
 
   Input: images [B, H, W, C]. H and W may be unknown in `input_shape`.
+
   Output: {"2": ..., "3": ..., "4": ..., "5": ...}, [B, H / 2^level, W / 2^level, 4 * width] with
   the default strides. With stem="conv_small", level "2" has the resolution of the input.
 
   Attributes:
     output_specs: {level: shape of the output}.
 
-  Example:
+  Examples:
     >>> backbone = SASAResNet(model_id=26, input_shape=(224, 224, 3))
     >>> features = backbone(images)["5"]  # [B, 7, 7, 2048]
   """

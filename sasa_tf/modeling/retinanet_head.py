@@ -29,10 +29,11 @@ class RetinaNetHeadBase(SerializableModel):
 
   Input: {level: [B, H, W, C]} from a pyramid, with all levels of `input_specs`. All levels have the
   same C.
+
   Output: ({level: class logits [B, H, W, num_anchors * num_classes]},
   {level: boxes [B, H, W, num_anchors * 4]}). Anchors are the outer dimension of the last axis.
 
-  Example:
+  Examples:
     >>> head = RetinaNetHead(pyramid.output_specs, num_classes=90, num_anchors=6)
     >>> scores, boxes = head(pyramid(backbone(images)))
     >>> scores["3"]  # [B, ceil(H / 8), ceil(W / 8), 540]

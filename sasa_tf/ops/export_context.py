@@ -90,7 +90,7 @@ def tracing_for_export(
       formats may not support it. None keeps what an outer context specifies, and is False without
       one.
 
-  Example:
+  Examples:
     >>> with sasa_tf.ops.tracing_for_export():
     ...   onnx_model, _ = tf2onnx.convert.from_keras(model)
   """

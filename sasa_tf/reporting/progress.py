@@ -23,7 +23,7 @@ class ProgressBar:
   The bar belongs to one process. With worker processes, the parent process calls `advance` with
   the counts that the workers send.
 
-  Example:
+  Examples:
     >>> with ProgressBar(len(files), "Converting", unit="file") as progress:
     ...   for file in files:
     ...     convert(file)

@@ -47,7 +47,7 @@ class _Row:
 class Table:
   """Rows of text below headings.
 
-  Example:
+  Examples:
     >>> table = Table(["model", "parameters"])
     >>> table.add_row("resnet50", "25,557,032")
     >>> print(table.to_text())

@@ -59,7 +59,7 @@ def attention_maps(
   The windows of the chosen pixels alone are computed, layer by layer, so that the memory is that
   of a forward pass plus the returned arrays.
 
-  Example:
+  Examples:
     >>> model = sasa_tf.keras.SASAResNetClassifier(26, num_classes=10, input_shape=(64, 64, 3))
     >>> maps = attention_maps(model, images, layers=["group3_*"], pixels=[(32, 32)])
     >>> maps["group3_block1_spatial"].weights.shape  # [B, P, N, K, K]

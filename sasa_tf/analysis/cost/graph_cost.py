@@ -35,7 +35,7 @@ def cost_model(
   The counts depend on the arguments of the layers and on the input size, not on the implementation
   of attention. Redundant operations of an implementation are not counted.
 
-  Example:
+  Examples:
     >>> cost = cost_model(sasa_tf.keras.SASAResNet(50), (224, 224, 3), "mac")
     >>> f"{cost.flops / 1e9:.3f} G, {cost.parameters:,}"
     '6.969 G, 15,966,504'

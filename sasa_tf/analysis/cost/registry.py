@@ -20,7 +20,7 @@ def layer_rule(*layers: type | str) -> Callable[[Rule], Rule]:
   The rule takes the layer and the shapes of its inputs and outputs, with a batch size of 1 and no
   unknown sizes. It returns a `LayerOps`, or None if it does not support the layer's settings.
 
-  Example:
+  Examples:
     >>> import math
     >>> from sasa_tf.analysis import LayerOps, layer_rule
     >>> @layer_rule(MyScale)

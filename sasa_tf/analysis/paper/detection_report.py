@@ -24,9 +24,9 @@ NUMBER = 2
 _CONVENTIONS = (PRODUCTS, *CONVENTIONS.values())
 _TITLES = (
   "",
-  "GFLOPs paper",
+  "GFLOPs printed",
   *(f"GFLOPs {convention.name}" for convention in _CONVENTIONS),
-  "M parameters paper",
+  "M parameters printed",
   "M without batch norm",
   "M parameters",
   "mAP % paper",

@@ -32,7 +32,9 @@ class PresetMixin(SerializableModel):
   """Mixin of models that are stored as presets."""
 
   @classmethod
-  def from_preset(cls, preset: str | os.PathLike, load_weights: bool = True, **overrides: Any):
+  def from_preset(
+    cls, preset: str | os.PathLike, load_weights: bool = True, **overrides: Any
+  ) -> Any:
     """Creates a model from a preset.
 
     Args:

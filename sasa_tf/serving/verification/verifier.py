@@ -68,7 +68,7 @@ class Verifier:
   Attributes:
     trained: inputs and outputs of the trained model.
 
-  Example:
+  Examples:
     >>> verifier = Verifier(module, images, batch_size=None, input_type="image_tensor")
     >>> for line in verifier.verify("litert", "export/model.tflite").lines(): print(line)
   """
