@@ -26,6 +26,7 @@ class SASAResNet(hyperparams.Config):
   baseline: str = "conv"
   group_strides: list[int] = dataclasses.field(default_factory=lambda: [1, 2, 2, 2])
   zero_init_residual: bool = True
+  locality_strength: float = 0.0
 
 
 @dataclasses.dataclass

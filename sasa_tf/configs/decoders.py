@@ -17,6 +17,8 @@ class SASAFPN(hyperparams.Config):
   positions: str = "relative"
   border: str = "zero"
   implementation: str = "auto"
+  shortcut: bool = False
+  locality_strength: float = 0.0
   use_batch_norm: bool = True
 
 

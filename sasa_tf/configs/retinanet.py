@@ -35,6 +35,9 @@ class RetinaNetHead(retinanet.RetinaNetHead):
   positions: str = "relative"
   border: str = "zero"
   implementation: str = "auto"
+  shortcut: bool = False
+  locality_strength: float = 0.0
+  value_stddev: float | None = 0.01
   use_batch_norm: bool = True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 import tensorflow as tf
@@ -9,6 +10,11 @@ import tensorflow as tf
 from sasa_tf import ops
 from sasa_tf.layers.checks import check_layout, equal_pair, head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
+from sasa_tf.layers.locality import (
+  locality_embeddings,
+  locality_key_kernel,
+  locality_query_bias,
+)
 from sasa_tf.layers.types import Border, ImplementationName, Positions
 from sasa_tf.ops.checks import sizes, window_geometry, with_static_shape
 from sasa_tf.ops.dispatch import check_implementation
@@ -36,7 +42,8 @@ class LocalSelfAttention2DBase(KerasMixin):
   Weights: `query_kernel`, `key_kernel`, `value_kernel` [C, filters]; with `use_bias`, `query_bias`,
   `key_bias`, `value_bias` [filters]; with positions="relative", `relative_rows` [K of the rows,
   D/2] and `relative_columns` [K of the columns, D/2] with D = filters / num_heads, shared by the
-  heads. Their shapes do not depend on H, W or the implementation.
+  heads; with `locality_strength`, `query_bias` [filters] also without `use_bias`. Their shapes do
+  not depend on H, W or the implementation.
   """
 
   def __init__(
@@ -55,6 +62,7 @@ class LocalSelfAttention2DBase(KerasMixin):
     padding: str = "same",
     data_format: str | None = None,
     scale: float = 1.0,
+    locality_strength: float = 0.0,
     activation: Any = None,
     kernel_initializer: Any = "glorot_uniform",
     value_initializer: Any = None,
@@ -87,6 +95,11 @@ class LocalSelfAttention2DBase(KerasMixin):
       padding: "same", as in `Conv2D`.
       data_format: "channels_last", which does not depend on the setting of Keras.
       scale: factor of the query. The paper uses none.
+      locality_strength: 0 initializes the layer as in the paper. With a positive value each head
+        starts at one offset of the window, the nearest to the center first, like a tap of a
+        convolution: its initial logits also contain -locality_strength * distance^2, the distance
+        from this offset in pixels of the window (d'Ascoli et al. 2021; 1 is their value). Needs
+        positions="relative" and D >= 4.
       activation: activation of the output, as in `Conv2D`.
       kernel_initializer: of the three projections.
       value_initializer: of the value projection; `kernel_initializer` by default.
@@ -116,6 +129,16 @@ class LocalSelfAttention2DBase(KerasMixin):
         "content=False uses only q.r (paper Table 6), so it needs positions='relative'; "
         f"received positions={positions!r}."
       )
+    if not 0 <= locality_strength < float("inf"):
+      raise ValueError(
+        f"locality_strength must be 0 or a positive number; received {locality_strength!r}."
+      )
+    if locality_strength and (positions != "relative" or head_dim < 4):
+      raise ValueError(
+        "locality_strength needs positions='relative' and heads of at least 4 channels, two for "
+        f"the row and two for the column; received positions={positions!r} and filters={filters} / "
+        f"num_heads={num_heads} = {head_dim}. Use fewer heads, or locality_strength=0."
+      )
     strides = equal_pair("strides", strides)
     check_layout(data_format, padding)
     check_implementation(implementation)
@@ -133,6 +156,7 @@ class LocalSelfAttention2DBase(KerasMixin):
     self.implementation: ImplementationName = implementation
     self.strides = strides
     self.scale = scale
+    self.locality_strength = locality_strength
     self.activation = keras.activations.get(activation)
     self.kernel_initializer = keras.initializers.get(kernel_initializer)
     self.value_initializer = keras.initializers.get(value_initializer)
@@ -159,18 +183,25 @@ class LocalSelfAttention2DBase(KerasMixin):
     self.built = True
 
   def _add_projection(self, part: str, channels: int, initializer: Any = None):
+    initializer = initializer or self.kernel_initializer
+    if part == "key" and self.locality_strength:
+      initializer = self._then(initializer, locality_key_kernel, self.num_heads)
     kernel = self._add_trained(
-      f"{part}_kernel",
-      (channels, self.filters),
-      initializer or self.kernel_initializer,
-      self.kernel_regularizer,
+      f"{part}_kernel", (channels, self.filters), initializer, self.kernel_regularizer
     )
-    if not self.use_bias:
+    local = part == "query" and self.locality_strength > 0
+    if not self.use_bias and not local:
       return kernel, None
-    bias = self._add_trained(
-      f"{part}_bias", (self.filters,), self.bias_initializer, self.bias_regularizer
-    )
+    initializer = self._locality_bias if local else self.bias_initializer
+    bias = self._add_trained(f"{part}_bias", (self.filters,), initializer, self.bias_regularizer)
     return kernel, bias
+
+  def _locality_bias(self, shape: Any, dtype: Any = None) -> tf.Tensor:
+    """Initializes the query bias [filters] of a layer with `locality_strength`."""
+    # Divided, because `scale` multiplies the query with its bias.
+    strength = self.locality_strength / self.scale
+    bias = locality_query_bias(self.num_heads, self.head_dim, self.kernel_size, strength)
+    return tf.cast(tf.reshape(bias, shape), dtype or tf.float32)
 
   def _add_relative(self, name: str, size: int):
     if self.positions != "relative":
@@ -178,8 +209,19 @@ class LocalSelfAttention2DBase(KerasMixin):
     initializer = self.relative_initializer or self._keras.initializers.RandomNormal(
       stddev=self.head_dim**-0.5
     )
+    if self.locality_strength:
+      initializer = self._then(initializer, locality_embeddings)
     shape = (size, self.head_dim // 2)
     return self._add_trained(name, shape, initializer, self.relative_regularizer, autocast=False)
+
+  def _then(self, initializer: Any, change: Callable[..., tf.Tensor], *arguments: Any) -> Any:
+    """Returns an initializer that changes the values of another one."""
+    fresh = self._fresh_initializer(initializer)
+
+    def changed(shape: Any, dtype: Any = None) -> tf.Tensor:
+      return change(tf.convert_to_tensor(fresh(shape, dtype=dtype)), *arguments)
+
+    return changed
 
   def _with_positions(self, inputs: tf.Tensor) -> tf.Tensor:
     """Returns the input of the projections, [B, H, W, C]."""
@@ -191,7 +233,7 @@ class LocalSelfAttention2DBase(KerasMixin):
     return inputs + tf.cast(positions, inputs.dtype)
 
   def _projection(self, dtype: tf.DType) -> list[tf.Tensor]:
-    """Returns the concatenated kernels and, with `use_bias`, the concatenated biases."""
+    """Returns the concatenated kernels and, if there are any, the concatenated biases."""
 
     def joined(weights):
       return tf.concat(
@@ -199,9 +241,12 @@ class LocalSelfAttention2DBase(KerasMixin):
       )
 
     kernel = joined([self.query_kernel, self.key_kernel, self.value_kernel])
-    if not self.use_bias:
+    if self.query_bias is None:
       return [kernel]
-    return [kernel, joined([self.query_bias, self.key_bias, self.value_bias])]
+    if self.use_bias:
+      return [kernel, joined([self.query_bias, self.key_bias, self.value_bias])]
+    others = tf.zeros([kernel.shape[1] - self.filters], dtype)
+    return [kernel, joined([self.query_bias, others])]
 
   def _project(self, inputs: tf.Tensor, projection: list[tf.Tensor]) -> tf.Tensor:
     """Returns query, key (if `content`) and value, [B, H, W, parts, N, D]."""
@@ -281,6 +326,7 @@ class LocalSelfAttention2DBase(KerasMixin):
       "implementation": self.implementation,
       "strides": self.strides,
       "scale": self.scale,
+      "locality_strength": self.locality_strength,
       "activation": keras.activations.serialize(self.activation),
       "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
       "value_initializer": keras.initializers.serialize(self.value_initializer),

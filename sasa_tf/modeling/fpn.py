@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sasa_tf.layers.types import Border, ImplementationName, Positions
-from sasa_tf.modeling.pyramid import Spatial, level_inputs, sorted_levels, spatial_operation
+from sasa_tf.modeling.pyramid import (
+  Spatial,
+  add_shortcut,
+  level_inputs,
+  sorted_levels,
+  spatial_operation,
+)
 from sasa_tf.modeling.serializable import SerializableModel
 
 
@@ -50,6 +56,8 @@ class SASAFPNBase(SerializableModel):
     border: Border = "zero",
     implementation: ImplementationName = "auto",
     *,
+    shortcut: bool = False,
+    locality_strength: float = 0.0,
     use_batch_norm: bool = True,
     activation: str = "relu",
     use_sync_bn: bool = False,
@@ -75,6 +83,9 @@ class SASAFPNBase(SerializableModel):
       border: "zero" or "mask", how a neighbor outside the feature map is treated; see
         `LocalSelfAttention2D`.
       implementation: of the attention, "auto" or one of `sasa_tf.ops.available_implementations()`.
+      shortcut: whether the input of each attention is added to its output, average-pooled where
+        the resolution is halved. The paper has no such shortcut.
+      locality_strength: of the attention; see `LocalSelfAttention2D`. The paper has 0.
       use_batch_norm: whether every level ends with batch norm.
       activation: name of the activation between the levels beyond those of the backbone.
       use_sync_bn: whether batch norm uses the statistics of all replicas.
@@ -107,8 +118,15 @@ class SASAFPNBase(SerializableModel):
       "positions": positions,
       "border": border,
       "implementation": implementation,
+      "locality_strength": locality_strength,
     }
     operation = spatial_operation(spatial, keras, self._attention, window, kernel)
+
+    def apply(x, name, strides=1):
+      outputs = operation(num_filters, strides=strides, name=name)(x)
+      if not shortcut or spatial != "attention":
+        return outputs
+      return add_shortcut(layers, x, outputs, strides=strides, name=f"{name}_add")
 
     inputs = level_inputs(keras, input_specs)
     top = min(levels[-1], max_level)
@@ -124,12 +142,12 @@ class SASAFPNBase(SerializableModel):
       merge = self._upsample_add(name=f"top_down_{level}")
       features[level] = merge([features[level + 1], features[level]])
     for level in merged:
-      features[level] = operation(num_filters, name=f"post_hoc_{level}")(features[level])
+      features[level] = apply(features[level], f"post_hoc_{level}")
     for level in range(top + 1, max_level + 1):
       x = features[level - 1]
       if level > top + 1:
         x = layers.Activation(activation, name=f"activation_{level - 1}")(x)
-      features[level] = operation(num_filters, strides=2, name=f"coarser_{level}")(x)
+      features[level] = apply(x, f"coarser_{level}", strides=2)
     if use_batch_norm:
       for level, x in features.items():
         norm = layers.BatchNormalization(
@@ -150,6 +168,7 @@ class SASAFPNBase(SerializableModel):
       num_filters=num_filters,
       spatial=spatial,
       **window,
+      shortcut=shortcut,
       use_batch_norm=use_batch_norm,
       activation=activation,
       use_sync_bn=use_sync_bn,

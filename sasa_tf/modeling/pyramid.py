@@ -73,3 +73,26 @@ def spatial_operation(
   return functools.partial(
     keras.layers.Conv2D, kernel_size=3, padding="same", data_format="channels_last", **kernel
   )
+
+
+def add_shortcut(layers: ModuleType, x: Any, attended: Any, *, strides: int, name: str) -> Any:
+  """Adds the input of an attention layer to its output.
+
+  Args:
+    layers: the module of the Keras layers.
+    x: input of the attention, symbolic [B, H, W, C].
+    attended: its output, symbolic [B, ceil(H / strides), ceil(W / strides), filters].
+    strides: of the attention; the input is average-pooled like its output.
+    name: of the addition.
+
+  Returns:
+    The sum, or `attended` if the numbers of channels differ.
+  """
+  if x.shape[-1] != attended.shape[-1]:
+    return attended
+  if strides > 1:
+    pool = layers.AveragePooling2D(
+      strides, padding="same", data_format="channels_last", name=f"{name}_pool"
+    )
+    x = pool(x)
+  return layers.Add(name=name)([x, attended])

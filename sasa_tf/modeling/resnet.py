@@ -111,6 +111,7 @@ class SASAResNetBase(PresetMixin):
     baseline: Baseline = "conv",
     group_strides: Sequence[int] = (1, 2, 2, 2),
     zero_init_residual: bool = True,
+    locality_strength: float = 0.0,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     activation: str = "relu",
     use_sync_bn: bool = False,
@@ -153,6 +154,8 @@ class SASAResNetBase(PresetMixin):
       zero_init_residual: whether gamma in the last batch norm of every residual branch is
         initialized to zero, so that the network starts as its shortcuts. Otherwise the gradients of
         a deep attention network explode at initialization: ResNet-50's have a norm above 1e7.
+      locality_strength: of the attention layers without the stem; see `LocalSelfAttention2D`. The
+        paper has 0.
       input_shape: (H, W, C) of the images; H and W may be None.
       activation: name of the activation.
       use_sync_bn: whether batch norm uses the statistics of all replicas.
@@ -197,6 +200,7 @@ class SASAResNetBase(PresetMixin):
       "content": content,
       "border": border,
       "implementation": implementation,
+      "locality_strength": locality_strength,
     }
     attention = BlockOperations(functools.partial(self._attention, **window, **kernel))
     stem_attention = functools.partial(

@@ -7,7 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sasa_tf.layers.types import Border, ImplementationName, Positions
-from sasa_tf.modeling.pyramid import Spatial, level_inputs, sorted_levels, spatial_operation
+from sasa_tf.modeling.pyramid import (
+  Spatial,
+  add_shortcut,
+  level_inputs,
+  sorted_levels,
+  spatial_operation,
+)
 from sasa_tf.modeling.serializable import SerializableModel
 
 # Initial probability of every class, pi in Lin et al. 2017 (arXiv 1708.02002, Sec. 4.1).
@@ -55,6 +61,9 @@ class RetinaNetHeadBase(SerializableModel):
     border: Border = "zero",
     implementation: ImplementationName = "auto",
     *,
+    shortcut: bool = False,
+    locality_strength: float = 0.0,
+    value_stddev: float | None = STDDEV,
     use_batch_norm: bool = True,
     activation: str = "relu",
     use_sync_bn: bool = False,
@@ -79,6 +88,11 @@ class RetinaNetHeadBase(SerializableModel):
       border: "zero" or "mask", how a neighbor outside the feature map is treated; see
         `LocalSelfAttention2D`.
       implementation: of the attention, "auto" or one of `sasa_tf.ops.available_implementations()`.
+      shortcut: whether the input of each attention is added to its output, if it has `num_filters`
+        channels. The paper has no such shortcut.
+      locality_strength: of the attention; see `LocalSelfAttention2D`. The paper has 0.
+      value_stddev: initial standard deviation of the value projections, 0.01 in the paper; None for
+        Glorot's, which preserves the variance of the features.
       use_batch_norm: whether batch norm follows each operation of a tower.
       activation: name of the activation.
       use_sync_bn: whether batch norm uses the statistics of all replicas.
@@ -111,13 +125,17 @@ class RetinaNetHeadBase(SerializableModel):
     # Serialized, so that each layer creates its own initializer and draws different values.
     normal = keras.initializers.serialize(keras.initializers.RandomNormal(stddev=STDDEV))
     kernel = {"kernel_initializer": normal, "kernel_regularizer": regularizer}
-    values = {"value_initializer": normal, "kernel_regularizer": regularizer}
+    values = {"kernel_regularizer": regularizer}
+    if value_stddev is not None:
+      initializer = keras.initializers.RandomNormal(stddev=value_stddev)
+      values["value_initializer"] = keras.initializers.serialize(initializer)
     window = {
       "kernel_size": kernel_size,
       "num_heads": num_heads,
       "positions": positions,
       "border": border,
       "implementation": implementation,
+      "locality_strength": locality_strength,
     }
     operation = spatial_operation(spatial, keras, self._attention, window, kernel, values)
 
@@ -132,6 +150,12 @@ class RetinaNetHeadBase(SerializableModel):
         x = norm(x)
       return layers.Activation(activation, name=f"{name}_activation")(x)
 
+    def attend(layer, x, name):
+      outputs = layer(x)
+      if not shortcut or spatial != "attention":
+        return outputs
+      return add_shortcut(layers, x, outputs, strides=1, name=f"{name}_add")
+
     def predictor(outputs, bias, name):
       """Returns the last layers of a tower."""
       convolution = layers.Conv2D(
@@ -143,20 +167,22 @@ class RetinaNetHeadBase(SerializableModel):
         name=name,
         **kernel,
       )
+      if spatial == "conv":
+        return None, convolution
       # Without an activation in between, because the pair replaces one convolution.
-      last = [operation(num_filters, name=f"{name}_spatial")] if spatial == "attention" else []
-      return [*last, convolution]
+      return operation(num_filters, name=f"{name}_spatial"), convolution
 
     def tower(name, outputs, bias, inputs):
       shared = [operation(num_filters, name=f"{name}_{i}") for i in range(1, num_layers + 1)]
-      last = predictor(outputs, bias, f"{name}_predictor")
+      last, convolution = predictor(outputs, bias, f"{name}_predictor")
       predictions = {}
       for level, x in inputs.items():
         for layer in shared:
-          x = normalize(layer(x), f"{layer.name}_level_{level}")
-        for layer in last:
-          x = layer(x)
-        predictions[level] = x
+          step = f"{layer.name}_level_{level}"
+          x = normalize(attend(layer, x, step), step)
+        if last is not None:
+          x = attend(last, x, f"{last.name}_level_{level}")
+        predictions[level] = convolution(x)
       return predictions
 
     inputs = level_inputs(keras, input_specs)
@@ -173,6 +199,8 @@ class RetinaNetHeadBase(SerializableModel):
       num_filters=num_filters,
       spatial=spatial,
       **window,
+      shortcut=shortcut,
+      value_stddev=value_stddev,
       use_batch_norm=use_batch_norm,
       activation=activation,
       use_sync_bn=use_sync_bn,

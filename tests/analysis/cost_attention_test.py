@@ -86,6 +86,18 @@ def test_options_add_their_operations(keras_api, arguments, expected):
   }
 
 
+@both
+def test_locality_adds_the_query_bias(keras_api):
+  plain, local = (
+    layer_cost(
+      keras_api, "LocalSelfAttention2D", filters=8, num_heads=2, kernel_size=3, **arguments
+    )
+    for arguments in ({}, {"locality_strength": 1.0})
+  )
+  assert local.parameters == plain.parameters + 8
+  assert local.op_counts == {**plain.op_counts, "elementwise": 30 * 8}
+
+
 def test_softmax_activation_is_counted_by_element():
   arguments = {"filters": 8, "num_heads": 2, "kernel_size": 3, "positions": "none"}
   plain, with_softmax = (

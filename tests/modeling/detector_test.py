@@ -206,3 +206,88 @@ def test_bad_arguments_of_the_head(keras_api, arguments, message):
     binding.RetinaNetHead(
       **{"input_specs": specs, "num_classes": 3, "num_anchors": 2, **TINY, **arguments}
     )
+
+
+@both_bindings
+def test_shortcuts_of_the_pyramid_add_the_input_of_the_attention(keras_api):
+  keras, binding = BINDINGS[keras_api]
+  pyramid = binding.SASAFPN(SMALL, shortcut=True, use_batch_norm=False, activation="linear", **TINY)
+  for level in (3, 4, 5):
+    layer = pyramid.get_layer(f"post_hoc_{level}")
+    layer.value_kernel.assign(np.zeros((8, 8)))
+  for level in (6, 7):
+    layer = pyramid.get_layer(f"coarser_{level}")
+    layer.value_kernel.assign(np.zeros((8, 8)))
+  # Odd sizes: the windows at the border average the pixels inside the feature map.
+  images = features(96, 160)
+  outputs = pyramid(images)
+  merged = keras.Model(pyramid.inputs, pyramid.get_layer("top_down_3").output)(images)
+  np.testing.assert_allclose(outputs["3"], merged, atol=1e-6)
+  pool = keras.layers.AveragePooling2D(2, padding="same")
+  np.testing.assert_allclose(outputs["6"], pool(outputs["5"]), atol=1e-6)
+  np.testing.assert_allclose(outputs["7"], pool(outputs["6"]), atol=1e-6)
+
+
+@both_bindings
+def test_shortcuts_of_the_head(keras_api):
+  _, binding = BINDINGS[keras_api]
+  specs = {level: (None, None, None, 8) for level in "34"}
+  head = binding.RetinaNetHead(
+    specs, 3, 2, num_layers=1, shortcut=True, use_batch_norm=False, activation="linear", **TINY
+  )
+  for name in ("boxes_1", "boxes_predictor_spatial"):
+    head.get_layer(name).value_kernel.assign(np.zeros((8, 8)))
+  inputs = features(32, 32, specs)
+  _, boxes = head(inputs)
+  predictor = head.get_layer("boxes_predictor")
+  for level in "34":
+    expected = inputs[level] @ np.array(predictor.kernel)[0, 0]
+    np.testing.assert_allclose(boxes[level], expected, atol=1e-5)
+
+
+def test_layers_without_equal_widths_have_no_shortcut():
+  _, binding = BINDINGS["keras"]
+  specs = {"3": (None, None, None, 6)}
+  head = binding.RetinaNetHead(specs, 3, 2, num_layers=2, shortcut=True, **TINY)
+  names = {layer.name for layer in head.layers}
+  assert "classes_1_level_3_add" not in names
+  assert {"classes_2_level_3_add", "classes_predictor_spatial_level_3_add"} <= names
+
+
+@pytest.mark.parametrize("spatial", ["conv", "attention"])
+def test_switches_without_effect_on_convolutions(spatial):
+  _, binding = BINDINGS["keras"]
+  specs = {"3": (None, None, None, 8)}
+  sizes = {
+    (
+      count(binding.SASAFPN(SMALL, spatial=spatial, **switches, **TINY)),
+      count(binding.RetinaNetHead(specs, 3, 2, spatial=spatial, **switches, **TINY)),
+    )
+    for switches in ({}, {"shortcut": True, "locality_strength": 1.0})
+  }
+  assert len(sizes) == (1 if spatial == "conv" else 2)
+
+
+@both_bindings
+@pytest.mark.parametrize(("stddev", "expected"), [(0.05, 0.05), (None, (2 / 128) ** 0.5)])
+def test_initial_value_kernels(keras_api, stddev, expected):
+  _, binding = BINDINGS[keras_api]
+  specs = {"3": (None, None, None, 64)}
+  arguments = {**TINY, "num_filters": 64, "num_layers": 1, "value_stddev": stddev}
+  head = binding.RetinaNetHead(specs, 3, 2, **arguments)
+  for name in ("classes_1", "boxes_predictor_spatial"):
+    assert abs(np.std(head.get_layer(name).value_kernel) / expected - 1) < 0.1
+
+
+@both_bindings
+def test_switches_are_serialized(keras_api):
+  _, binding = BINDINGS[keras_api]
+  switches = {"shortcut": True, "locality_strength": 2.0}
+  pyramid = binding.SASAFPN(SMALL, **switches, **TINY)
+  head = binding.RetinaNetHead(
+    pyramid.output_specs, 3, 2, num_layers=1, value_stddev=None, **switches, **TINY
+  )
+  for model in (pyramid, head):
+    copy = type(model).from_config(model.get_config())
+    assert copy.get_config() == model.get_config()
+    assert [w.shape for w in copy.weights] == [w.shape for w in model.weights]

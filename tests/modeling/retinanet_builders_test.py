@@ -146,6 +146,8 @@ def test_fields_are_passed_to_pyramid_and_head():
     "positions": "none",
     "border": "mask",
     "implementation": "reference",
+    "shortcut": True,
+    "locality_strength": 0.0,
     "use_batch_norm": False,
   }
   fields = {"decoder.sasa_fpn": decoders.SASAFPN(), "head": retinanet.RetinaNetHead()}
@@ -154,6 +156,7 @@ def test_fields_are_passed_to_pyramid_and_head():
   model = build(
     **{f"task.model.{part}.{name}": value for part in fields for name, value in changes.items()},
     **{"task.model.min_level": 4, "task.model.max_level": 5, "task.model.anchor.num_scales": 1},
+    **{"task.model.head.value_stddev": None},
   )
   for part in (model.decoder, model.head.head):
     config = part.get_config()
@@ -161,6 +164,16 @@ def test_fields_are_passed_to_pyramid_and_head():
   assert list(model.decoder.output_specs) == ["4", "5"]
   head = model.head.head.get_config()
   assert (head["num_classes"], head["num_anchors"], head["num_layers"]) == (3, 3, 1)
+  assert head["value_stddev"] is None
+
+
+def test_locality_is_passed_to_all_parts():
+  parts = ("backbone.sasa_resnet", "decoder.sasa_fpn", "head")
+  attention = {"spatial": "attention", "num_heads": 2}
+  changes = {f"task.model.{part}.{k}": v for part in parts[1:] for k, v in attention.items()}
+  model = build(**changes, **{f"task.model.{part}.locality_strength": 1.5 for part in parts})
+  for part in (model.backbone, model.decoder, model.head.head):
+    assert part.get_config()["locality_strength"] == 1.5
 
 
 def test_other_decoders_of_model_garden_work():

@@ -196,6 +196,20 @@ def test_invalid_configurations(override, message):
       "task.model.head={spatial: attention, num_filters: 36}",
       "multiple of 16.*Set num_filters to 32",
     ),
+    ("task.model.head.value_stddev=0", "value_stddev=0.*expected a number, greater than 0"),
+    (
+      "task.model.decoder.sasa_fpn={spatial: attention, locality_strength: 1, num_heads: 32}",
+      "at least 4 channels in each head; received positions=relative and 32 heads of 2 channels",
+    ),
+    (
+      "task.model.head={spatial: attention, locality_strength: 1, positions: none}",
+      "head.locality_strength=1.*expected positions=relative",
+    ),
+    (
+      "task.model.backbone.sasa_resnet={locality_strength: 1, num_heads: 8}",
+      "sasa_resnet.locality_strength=1.*received positions=relative and 8 heads of 2 channels",
+    ),
+    ("task.model.backbone.sasa_resnet.locality_strength=-1", "expected a number, at least 0"),
     ("task.model.backbone.sasa_resnet.stem=conv_small", "for detection"),
     ("task.model.head.share_level_convs=false", "share_level_convs=false.*expected true"),
     ("task.model.head.attribute_heads=[{name: a}]", "attribute_heads.*0 elements"),

@@ -50,7 +50,7 @@ def position_logits(layer: Any, inputs: tf.Tensor) -> np.ndarray | None:
   # The projection is linear, so that the mean query is the query of the mean input.
   mean = tf.reduce_mean(tf.cast(inputs, tf.float32), axis=(0, 1, 2))
   query = tf.tensordot(mean, tf.cast(tf.convert_to_tensor(layer.query_kernel), tf.float32), 1)
-  if layer.use_bias:
+  if layer.query_bias is not None:
     query += tf.cast(tf.convert_to_tensor(layer.query_bias), tf.float32)
   heads = tf.reshape(query, [layer.num_heads, layer.head_dim]).numpy() * layer.scale
   return np.einsum("nd,ijd->nij", heads, embeddings)

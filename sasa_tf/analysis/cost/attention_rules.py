@@ -63,9 +63,10 @@ def local_self_attention(
       counts += _position_only_counts(pixels, layer.kernel_size, filters, layer.num_heads)
   elif layer.positions == "absolute":
     counts["elementwise"] += elements(inputs)
-  if layer.use_bias:
-    parameters += projections * filters
-    counts["elementwise"] += projections * pixels * filters
+  if layer.query_bias is not None:
+    biases = projections if layer.use_bias else 1
+    parameters += biases * filters
+    counts["elementwise"] += biases * pixels * filters
   if layer.scale != 1:
     counts["elementwise"] += pixels * filters
   if layer.strides > 1:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from sasa_tf.configs.backbones import Backbone
 from sasa_tf.layers.checks import head_width
 from sasa_tf.modeling.baselines import check_baseline
+from sasa_tf.modeling.resnet import WIDTHS, scaled_width
 from sasa_tf.training.config_validation.problems import Problem, show
 from sasa_tf.training.config_validation.use import Use
 
@@ -75,14 +77,19 @@ def _activation(use: Use) -> Iterator[Problem]:
     )
 
 
+def _detector_sections(use: Use) -> dict[str, Any]:
+  """Returns {path: section} of the detection head and of a pyramid of this library."""
+  sections = {f"{_MODEL}.head": use.model.head}
+  if use.model.decoder.type == "sasa_fpn":
+    sections[f"{_MODEL}.decoder.sasa_fpn"] = use.model.decoder.sasa_fpn
+  return sections
+
+
 def _widths(use: Use) -> Iterator[Problem]:
   """Checks that the heads of pyramid and detection head split their channels."""
   if not use.is_detection:
     return
-  sections = {f"{_MODEL}.head": use.model.head}
-  if use.model.decoder.type == "sasa_fpn":
-    sections[f"{_MODEL}.decoder.sasa_fpn"] = use.model.decoder.sasa_fpn
-  for path, config in sections.items():
+  for path, config in _detector_sections(use).items():
     if getattr(config, "spatial", None) != "attention":
       continue
     paths = (f"{path}.num_filters", f"{path}.num_heads", f"{path}.positions")
@@ -100,6 +107,31 @@ def _widths(use: Use) -> Iterator[Problem]:
         f"{received}: expected num_filters to be a multiple of {unit} (num_heads{even}). Set "
         f"num_filters to {nearest}.",
         paths,
+      )
+
+
+def _locality(use: Use) -> Iterator[Problem]:
+  """Checks that heads with `locality_strength` have the features that express it."""
+  widths: dict[str, tuple[Any, int]] = {}
+  backbone = getattr(use.model, "backbone", None)
+  if isinstance(backbone, Backbone) and backbone.type == "sasa_resnet":
+    config = backbone.sasa_resnet
+    if config.attention_groups:
+      width = WIDTHS[min(config.attention_groups) - 1]
+      filters = scaled_width(width, config.width_multiplier, 2 * config.num_heads)
+      widths[_SASA] = (config, filters)
+  if use.is_detection:
+    for path, config in _detector_sections(use).items():
+      if getattr(config, "spatial", None) == "attention":
+        widths[path] = (config, config.num_filters)
+  for path, (config, filters) in widths.items():
+    head_dim = filters // config.num_heads
+    if config.locality_strength and (config.positions != "relative" or head_dim < 4):
+      yield Problem(
+        f"{path}.locality_strength={config.locality_strength}: expected positions=relative and at "
+        f"least 4 channels in each head; received positions={config.positions} and "
+        f"{config.num_heads} heads of {head_dim} channels. Set fewer heads, or 0.",
+        (f"{path}.locality_strength", f"{path}.num_heads", f"{path}.positions"),
       )
 
 
@@ -152,4 +184,12 @@ def _detection_strides(use: Use) -> Iterator[Problem]:
     )
 
 
-RELATIONS = (_inputs, _sasa_resnet, _activation, _widths, _levels, _detection_strides)
+RELATIONS = (
+  _inputs,
+  _sasa_resnet,
+  _activation,
+  _widths,
+  _locality,
+  _levels,
+  _detection_strides,
+)

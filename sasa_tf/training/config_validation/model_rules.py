@@ -41,6 +41,7 @@ _ATTENTION = {
   "positions": choice(*get_args(Positions)),
   "border": choice(*get_args(Border)),
   "implementation": choice(*get_args(ImplementationName)),
+  "locality_strength": at_least(0),
 }
 _DEPTH = {"stochastic_depth_drop_rate": decay()}
 
@@ -143,6 +144,7 @@ _DETECTION: dict[type, dict[str, Rule]] = {
     "num_convs": at_least(0, 64),
     "num_filters": _WIDTH,
     "spatial": choice(*SPATIAL),
+    "value_stddev": positive(),
     # Options of Model Garden's head that sasa_tf's does not have.
     "attribute_heads": Rule(lengths=(0,)),
     "share_classification_heads": choice(False),
