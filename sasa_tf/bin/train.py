@@ -6,7 +6,9 @@ python -m sasa_tf.bin.train --experiment=sasa_resnet_digits --mode=train_and_eva
 
 from __future__ import annotations
 
+import functools
 import os
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -16,6 +18,9 @@ from sasa_tf.errors import UserError
 program.require("official", "tf_keras")
 
 from official.common import flags as model_garden_flags
+
+if TYPE_CHECKING:
+  from sasa_tf.training.train_actions import TrainActionFactory
 
 FLAGS = flags.FLAGS
 
@@ -55,6 +60,13 @@ flags.DEFINE_bool(
   "Take over the lock of --model_dir from a training on another host that has ended, without "
   "waiting for a sign of it. On this host, locks of ended processes are taken over anyway.",
 )
+flags.DEFINE_string(
+  "attention_summaries",
+  None,
+  "Write entropy, distance and padding share of each attention layer, and images of its windows, "
+  "to the TensorBoard log: a number of steps between two summaries, or auto for at most 1 % of the "
+  "time. Default: none.",
+)
 flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
 
 
@@ -90,6 +102,7 @@ def main(argv: list[str]) -> None:
     params = determinism.enable_determinism(params, FLAGS.seed or 0, FLAGS.model_dir)
   elif FLAGS.seed is not None:
     params = determinism.set_seed(params, FLAGS.seed, FLAGS.model_dir)
+  train_actions = _attention_summaries(params) if FLAGS.attention_summaries is not None else ()
   run.run_experiment(
     FLAGS.experiment,
     params,
@@ -100,7 +113,25 @@ def main(argv: list[str]) -> None:
     on_nonfinite=FLAGS.on_nonfinite,
     max_corrupt_records=FLAGS.max_corrupt_records,
     force=FLAGS.force,
+    train_actions=train_actions,
   )
+
+
+def _attention_summaries(params: Any) -> list[TrainActionFactory]:
+  """Returns the action of --attention_summaries."""
+  text, interval = FLAGS.attention_summaries, None
+  if text != "auto":
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+      raise UserError(
+        "--attention_summaries must be a number of steps, 1 or more, or auto; received "
+        f"{text!r}. Remove the flag for no summaries."
+      )
+    interval = int(text)
+
+  from sasa_tf.analysis.training_summaries import attention_summaries
+
+  attention_summaries.check_supported(params, FLAGS.mode)
+  return [functools.partial(attention_summaries.AttentionSummaries, interval=interval)]
 
 
 def _parse_gin() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import tensorflow as tf
@@ -14,6 +16,35 @@ from tensorflow.python.ops import control_flow_util
 from tensorflow.python.saved_model import save_context
 
 _strategy_numbers = itertools.count()
+
+_LOG_LIBRARY = "libtensorflow_framework.so.2"
+# absl::SetMinLogLevel of the Abseil release in TensorFlow 2.20.
+_SET_MIN_LOG_LEVEL = "_ZN4absl12lts_2025012714SetMinLogLevelENS0_18LogSeverityAtLeastE"
+
+
+def limit_abseil_log() -> bool:
+  """Applies TF_CPP_MIN_LOG_LEVEL to the messages that TensorFlow logs through Abseil.
+
+  TensorFlow 2.20 ignores the variable there: XLA prints two lines when it compiles the first
+  program. Messages of level FATAL, which abort the process, are not affected.
+
+  Returns:
+    Whether the log is limited. It is not with other releases of Abseil.
+  """
+  level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0")
+  if level not in ("1", "2", "3"):
+    return False
+  try:
+    library = ctypes.CDLL(os.path.join(tf.sysconfig.get_lib(), _LOG_LIBRARY))
+    set_min_log_level = getattr(library, _SET_MIN_LOG_LEVEL)
+  except (OSError, AttributeError):
+    return False
+  set_min_log_level.argtypes, set_min_log_level.restype = [ctypes.c_int], None
+  set_min_log_level(int(level))
+  return True
+
+
+limit_abseil_log()
 
 
 def call_module(

@@ -6,8 +6,16 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO, TypeVar
+
+from sasa_tf.reporting.duration import format_duration, format_speed
+
+# In a log, the time between two lines is that share of the time of the work, but at most that many
+# times the time at the beginning.
+_SHARE_BETWEEN_LINES, _MAX_GROWTH = 0.05, 30
+# tqdm's, with the speed and the remaining time of this module.
+_BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt}{progress}"
 
 Item = TypeVar("Item")
 
@@ -18,7 +26,9 @@ class ProgressBar:
   On a terminal this is a tqdm bar, if tqdm is installed. Any other stream, for example a log file,
   receives lines such as
 
-      train step 500/2000 (25%), 3.21 steps/s, ETA 07:47, loss 1.234
+      train step 500/2000 (25%), 3.21 steps/s, 8 min left, loss 1.234
+
+  with less of them the longer the work takes.
 
   The bar belongs to one process. With worker processes, the parent process calls `advance` with
   the counts that the workers send.
@@ -41,6 +51,7 @@ class ProgressBar:
     seconds_between_lines: float = 10.0,
     transient: bool = False,
     delay: float = 0.0,
+    warmup: bool = False,
     clock: Callable[[], float] = time.monotonic,
   ):
     """Shows the bar and starts its timer.
@@ -51,11 +62,14 @@ class ProgressBar:
       unit: name of one item, singular.
       initial: number of items that are already done.
       stream: where to write; standard error by default.
-      seconds_between_lines: minimum time between two lines in a log.
+      seconds_between_lines: minimum time between two lines in a log. It grows with the time that
+        the work takes, to at most 30 times as much.
       transient: whether to remove the bar at the end, and to log only work that takes longer than
         `seconds_between_lines`. Otherwise a log also receives a line for the first and the last
         item.
       delay: seconds before the bar appears on a terminal; for work that is usually short.
+      warmup: whether the first items take longer, for instance because they compile what they call.
+        The speed then begins after the first call of `advance`.
       clock: returns seconds.
     """
     self._stream = stream or sys.stderr
@@ -64,6 +78,10 @@ class ProgressBar:
     self._seconds_between_lines, self._transient = seconds_between_lines, transient
     self._clock, self._delay = clock, delay
     self._first, self._start = initial, clock()
+    self._warmup = warmup
+    self._begin = self._start
+    self._notes: Sequence[str] = ()
+    self._speed: str | None = None
     self._last_line = self._start if transient else -float("inf")
     self._bar = self._terminal_bar() if self._stream.isatty() else None
 
@@ -78,10 +96,19 @@ class ProgressBar:
       import tqdm
     except ImportError:  # only optional extras of sasa_tf install it
       return None
-    return tqdm.tqdm(
+
+    class Bar(tqdm.tqdm):
+      """A bar with the text of a log's line after the count."""
+
+      @property
+      def format_dict(bar):  # noqa: N805
+        return {**super().format_dict, "progress": self._progress_text()}
+
+    return Bar(
       total=self._total,
       initial=self._done,
       desc=self._description or None,
+      bar_format=_BAR_FORMAT,
       unit=f" {self._unit}",
       file=self._stream,
       leave=not self._transient,
@@ -117,26 +144,45 @@ class ProgressBar:
     elif important or self._line_is_due():
       self._log(f"[{self._share():4.0%}] {status}")
 
-  def advance(self, count: int = 1, metrics: Mapping[str, float] | None = None) -> None:
+  def advance(
+    self,
+    count: int = 1,
+    metrics: Mapping[str, float] | None = None,
+    *,
+    speed: str | None = None,
+    notes: Sequence[str] = (),
+  ) -> None:
     """Counts finished items.
 
     Args:
       count: number of items finished since the last call.
       metrics: values to show after the speed.
+      speed: text instead of the number of items per second.
+      notes: texts to show before the metrics.
     """
-    self.advance_to(self._done + count, metrics)
+    self.advance_to(self._done + count, metrics, speed=speed, notes=notes)
 
-  def advance_to(self, done: int, metrics: Mapping[str, float] | None = None) -> None:
+  def advance_to(
+    self,
+    done: int,
+    metrics: Mapping[str, float] | None = None,
+    *,
+    speed: str | None = None,
+    notes: Sequence[str] = (),
+  ) -> None:
     """As `advance`, with the number of all items that are done."""
+    advanced, self._done = done - self._done, done
+    self._speed = speed
+    self._notes = [*notes, format_metrics(metrics)] if metrics else notes
+    if self._warmup and advanced:
+      self._warmup = False
+      self._first, self._start = done, self._clock()
     if self._bar is not None:
-      if metrics:
-        self._bar.set_postfix_str(format_metrics(metrics), refresh=False)
-      self._bar.update(done - self._done)
-    self._done = done
-    if self._bar is None and not self._has_status and done > self._first:
+      self._bar.update(advanced)
+    elif not self._has_status and advanced:
       finished = done >= self._total and not self._transient
       if finished or self._line_is_due():
-        self._log(self._progress_line(metrics or {}))
+        self._log(self._count_text() + self._progress_text())
 
   def write(self, text: str, stream: TextIO | None = None) -> None:
     """Prints a line above the bar.
@@ -160,16 +206,25 @@ class ProgressBar:
     return self._done / max(self._total, 1)
 
   def _line_is_due(self) -> bool:
-    return self._clock() - self._last_line >= self._seconds_between_lines
+    now = self._clock()
+    shortest = self._seconds_between_lines
+    growing = min(_SHARE_BETWEEN_LINES * (now - self._begin), _MAX_GROWTH * shortest)
+    return now - self._last_line >= max(shortest, growing)
 
-  def _progress_line(self, metrics: Mapping[str, float]) -> str:
-    speed = (self._done - self._first) / max(self._clock() - self._start, 1e-9)
-    parts = [
-      f"{self._description} {self._unit} {self._done}/{self._total} ({self._share():.0%})".strip(),
-      f"{speed:.2f} {self._unit}s/s",
-      f"ETA {_format_interval((self._total - self._done) / max(speed, 1e-9))}",
-    ]
-    return ", ".join([*parts, format_metrics(metrics)] if metrics else parts)
+  def _count_text(self) -> str:
+    counts = f"{self._unit} {self._done}/{self._total} ({self._share():.0%})"
+    return f"{self._description} {counts}".strip()
+
+  def _progress_text(self) -> str:
+    """Returns ", 3.21 steps/s, 8 min left, loss 1.234"; without speed and time during a warm-up."""
+    parts = []
+    done = self._done - self._first
+    if done > 0:
+      per_second = done / max(self._clock() - self._start, 1e-9)
+      parts.append(self._speed or format_speed(per_second, self._unit))
+      if self._done < self._total:
+        parts.append(f"{format_duration((self._total - self._done) / per_second)} left")
+    return "".join(f", {part}" for part in [*parts, *self._notes])
 
   def _log(self, line: str) -> None:
     self._last_line = self._clock()
@@ -198,13 +253,6 @@ def track(
 def format_metrics(metrics: Mapping[str, float]) -> str:
   """Returns metrics in one line, "loss 1.234, accuracy 0.5"."""
   return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-
-
-def _format_interval(seconds: float) -> str:
-  """Returns [hours:]minutes:seconds."""
-  minutes, seconds = divmod(int(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
 
 
 def _width_arguments(stream: TextIO) -> dict[str, Any]:

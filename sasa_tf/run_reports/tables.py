@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sasa_tf.reporting import Column, Table
+from sasa_tf.reporting import Column, Table, format_duration
 from sasa_tf.run_reports.runs import Run
 
 _MAX_METRICS = 6
@@ -49,7 +49,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
       f"{parameters:,}" if parameters else _MISSING,
       f"{images:,.0f}" if images else _MISSING,
       f"{peak['bytes'] / 2**30:.2f}" if peak else _MISSING,
-      duration(log.seconds),
+      format_duration(log.seconds),
       *(f"{last[name]:.4g}" if name in last else _MISSING for name in metrics),
     )
   return table
@@ -60,19 +60,6 @@ def _steps(run: Run) -> str:
   if run.log.is_finished or not total:
     return f"{run.log.last_step:,}"
   return f"{run.log.last_step:,} of {total:,}"
-
-
-def duration(seconds: float) -> str:
-  """Returns a time in the units that suit it, such as "45 s", "12 min", "3 h 05 min"."""
-  minutes = round(seconds / 60)
-  if seconds < 120:
-    return f"{seconds:.0f} s"
-  if minutes < 120:
-    return f"{minutes} min"
-  hours = round(seconds / 3600)
-  if hours < 48:
-    return f"{minutes // 60} h {minutes % 60:02} min"
-  return f"{hours // 24} d {hours % 24} h"
 
 
 def differences_table(runs: Sequence[Run]) -> Table | None:

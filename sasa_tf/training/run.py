@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -36,6 +36,7 @@ from sasa_tf.training.resilience.data_errors import translate_data_errors
 from sasa_tf.training.resilience.preemption import StopRequest
 from sasa_tf.training.resilience.run_lock import run_lock
 from sasa_tf.training.run_log import RunLog
+from sasa_tf.training.train_actions import TrainActionFactory, TrainingContext
 
 
 class _Options(NamedTuple):
@@ -46,6 +47,7 @@ class _Options(NamedTuple):
   on_nonfinite: str
   max_corrupt_records: int
   force: bool
+  train_actions: Sequence[TrainActionFactory]
 
 
 class _Process(NamedTuple):
@@ -86,6 +88,7 @@ def run_experiment(
   on_nonfinite: str = "stop",
   max_corrupt_records: int = 0,
   force: bool = False,
+  train_actions: Sequence[TrainActionFactory] = (),
 ) -> dict[str, float]:
   """Trains, evaluates or both, as `official.vision.train` does.
 
@@ -99,6 +102,7 @@ def run_experiment(
     on_nonfinite: "stop" or "skip", for steps with a non-finite loss or gradient.
     max_corrupt_records: maximum number of corrupt records of a dataset to skip; 0 for none.
     force: whether to take over the lock of a training on another host, see `run_lock`.
+    train_actions: create additional actions, in the process that writes the checkpoints.
 
   Returns:
     The metrics of the last evaluation, {} without one.
@@ -109,7 +113,12 @@ def run_experiment(
     WorkerLostError: another worker of the training is lost.
   """
   options = _Options(
-    num_logical_cpus, enable_async_checkpointing, on_nonfinite, max_corrupt_records, force
+    num_logical_cpus,
+    enable_async_checkpointing,
+    on_nonfinite,
+    max_corrupt_records,
+    force,
+    train_actions,
   )
   cluster = read_cluster(params.runtime.worker_hosts, params.runtime.task_index)
   role = process_role.resolve_role(params, mode, cluster)
@@ -151,6 +160,7 @@ def _run_process(
   progress = TrainingProgress(
     params.trainer.train_steps,
     lambda: int(runner.trainer.global_step.numpy()),
+    batch_size=params.task.train_data.global_batch_size,
     stream=None if process.role.writes_model_dir else _NullStream(),
   )
   log = RunLog(process.model_dir if process.saves else None, progress.current_step)
@@ -159,6 +169,7 @@ def _run_process(
     runner = _create_runner(distribution, params, task, process, (progress, log), options)
     if process.saves:
       _report_if_finished(progress.current_step(), params.trainer.train_steps, process.model_dir)
+      _add_train_actions(runner, task, options.train_actions)
     progress.begin()
     log.begin(
       train_steps=params.trainer.train_steps,
@@ -296,6 +307,22 @@ def _create_runner(
     # With several workers, the saving thread would run collectives concurrently with the training.
     enable_async_checkpointing=options.enable_async_checkpointing and cluster is None,
   )
+
+
+def _add_train_actions(
+  runner: train_lib.OrbitExperimentRunner,
+  task: base_task.Task,
+  factories: Sequence[TrainActionFactory],
+) -> None:
+  context = TrainingContext(
+    params=runner.params,
+    task=task,
+    model=runner.trainer.model,
+    strategy=runner.strategy,
+    current_step=lambda: int(runner.trainer.global_step.numpy()),
+    summary_writer=runner.controller.summary_manager.summary_writer(),
+  )
+  runner.controller.train_actions += tuple(create(context) for create in factories)
 
 
 def _controller_class(process: _Process) -> Callable[..., Controller]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from orbit import utils
 import sasa_tf
 from sasa_tf.outputs import provenance
 from sasa_tf.outputs.run_log import RUN_LOG_FILE, read_run_log
+from sasa_tf.training.memory import peak_memory
 
 _PACKAGES = ("tensorflow", "tf_keras", "tf-models-official", "numpy")
 
@@ -59,11 +59,11 @@ class RunLog:
 
   def on_train(self, output: Mapping[str, Any]) -> None:
     """Training action."""
-    self._append("train", metrics=scalars(output), peak_memory=_peak_memory())
+    self._append("train", metrics=scalars(output), peak_memory=peak_memory())
 
   def on_evaluate(self, output: Mapping[str, Any]) -> None:
     """Evaluation action."""
-    self._append("evaluation", metrics=scalars(output), peak_memory=_peak_memory())
+    self._append("evaluation", metrics=scalars(output), peak_memory=peak_memory())
 
   def is_evaluated(self) -> bool:
     """Returns whether the current step was evaluated, by this process or an earlier one."""
@@ -100,11 +100,3 @@ def _device() -> str:
   if not gpus:
     return "CPU"
   return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
-
-
-def _peak_memory() -> dict[str, Any]:
-  """Returns the peak of the first GPU's memory, or of this process on a host without GPUs."""
-  if tf.config.list_logical_devices("GPU"):
-    return {"kind": "device", "bytes": tf.config.experimental.get_memory_info("GPU:0")["peak"]}
-  kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return {"kind": "host_rss", "bytes": 1024 * kibibytes}

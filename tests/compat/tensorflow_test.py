@@ -1,5 +1,9 @@
 """Every private API of TensorFlow still does what `sasa_tf.compat.tensorflow` says."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -148,3 +152,18 @@ def test_captured_variables_are_replaced():
   assert function().numpy() == [6.0]
   with pytest.raises(ValueError, match="expected a variable like"):
     compat.replace_captured_variables(function, [new], [tf.Variable([1, 2])])
+
+
+@pytest.mark.skipif(not tf.__version__.startswith("2.20"), reason="another release of Abseil")
+@pytest.mark.parametrize("level", ["0", "3"])
+def test_abseil_log_has_the_level_of_tensorflow(level):
+  program = (
+    "import tensorflow as tf; from sasa_tf.compat import tensorflow; "
+    "tf.function(lambda x: x + 1, jit_compile=True)(tf.ones([1]))"
+  )
+  environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": level}
+  done = subprocess.run(
+    [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+  )
+  assert ("Compiled cluster using XLA" in done.stderr) == (level == "0"), done.stderr
+  assert (done.stderr == "") == (level == "3")

@@ -45,8 +45,8 @@ def test_log_lines_have_count_speed_remaining_time_and_metrics(clock, log):
   progress.advance_to(10)  # the last item is always logged
   progress.close()
   assert log.getvalue().splitlines() == [
-    "train step 5/10 (50%), 2.50 steps/s, ETA 00:02, loss 0.5",
-    "train step 10/10 (100%), 2.50 steps/s, ETA 00:00",
+    "train step 5/10 (50%), 2.5 steps/s, 2 s left, loss 0.5",
+    "train step 10/10 (100%), 2.5 steps/s",
   ]
 
 
@@ -66,7 +66,33 @@ def test_initial_items_and_time_before_restart_do_not_count_as_speed(clock, log)
   progress.restart_timer()
   clock.seconds = 52.0
   progress.advance(2)
-  assert log.getvalue() == "item 102/7300 (1%), 1.00 items/s, ETA 1:59:58\n"
+  assert log.getvalue() == "item 102/7300 (1%), 1 items/s, 2 h 00 min left\n"
+
+
+def test_lines_become_rarer_in_long_work(clock, log):
+  progress = ProgressBar(48 * 3600, unit="file", stream=log, clock=clock)
+  seconds = []
+  for second in range(1, 6 * 3600):
+    clock.seconds = float(second)
+    progress.advance()
+    if (text := log.getvalue()).count("\n") > len(seconds):
+      seconds.append(second)
+      assert text.endswith("left\n")
+  assert seconds[:3] == [1, 11, 21] and max(map(int.__sub__, seconds[1:], seconds)) == 300
+  assert len(seconds) < 150
+  assert log.getvalue().splitlines()[-1].endswith(", 1 files/s, 42 h 01 min left")
+
+
+def test_warmup_has_no_speed(clock, log):
+  progress = ProgressBar(10, stream=log, clock=clock, seconds_between_lines=0, warmup=True)
+  clock.seconds = 100.0
+  progress.advance(2)
+  clock.seconds = 110.0
+  progress.advance(2, {"loss": 0.5}, speed="fast", notes=["memory 1 GiB"])
+  assert log.getvalue().splitlines() == [
+    "item 2/10 (20%)",
+    "item 4/10 (40%), fast, 30 s left, memory 1 GiB, loss 0.5",
+  ]
 
 
 def test_status_lines_replace_count_lines(clock, log):
@@ -112,6 +138,7 @@ def test_terminal_shows_a_bar():
   assert "Converting" in text and "Writing" in text
   assert "Skipped a.png\n" in text
   assert "10/10" in text and "image" in text and text.endswith("\n")
+  assert "4/10, " in text and " left, loss 0.25" in text
 
 
 def test_terminal_without_tqdm_shows_lines(monkeypatch):
@@ -137,7 +164,7 @@ def test_track_yields_all_items_and_logs_long_work(clock, log):
   assert next(tracked) == 1  # the first item took no time
   clock.seconds = 12.0
   assert list(tracked) == [2]
-  assert log.getvalue() == "Checking file 2/3 (67%), 0.17 files/s, ETA 00:06\n"
+  assert log.getvalue() == "Checking file 2/3 (67%), 6 s/file, 6 s left\n"
 
 
 def test_track_closes_its_bar_when_iteration_stops_early():

@@ -63,14 +63,6 @@ def test_differences_of_the_configurations(tmp_path):
   assert tables.differences_table(runs[:1]) is None
 
 
-@pytest.mark.parametrize(
-  ("seconds", "text"),
-  [(0.4, "0 s"), (119, "119 s"), (600, "10 min"), (11100, "3 h 05 min"), (200000, "2 d 8 h")],
-)
-def test_durations_have_suitable_units(seconds, text):
-  assert tables.duration(seconds) == text
-
-
 def test_report_is_one_page_with_curves(tmp_path):
   make_run(tmp_path / "a<b>", kernel_size=3)
   make_run(tmp_path / "b", kernel_size=7)

@@ -1,6 +1,7 @@
 """Experiments, strict overrides and the checks before a run."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -195,15 +196,24 @@ def test_find_label_file(tmp_path):
 
 
 def test_progress_lines(capsys):
-  step = iter([0, 5, 5, 10, 10])
-  lines = progress.TrainingProgress(10, lambda: next(step), seconds_between_lines=0)
+  step, seconds = [0], [0.0]
+  lines = progress.TrainingProgress(
+    20, lambda: step[0], batch_size=32, seconds_between_lines=0, clock=lambda: seconds[0]
+  )
   lines.begin()
-  lines.on_train({"loss": tf.constant(0.5)})
+  for step[0], seconds[0] in ((5, 60.0), (10, 62.0)):  # the first loop compiles
+    lines.on_train({"loss": tf.constant(0.5)})
+  seconds[0] = 70.0
   lines.on_evaluate({"accuracy": np.float32(0.25), "image": np.zeros((2, 2))})
+  step[0], seconds[0] = 20, 74.0
   lines.on_train({})
-  printed = capsys.readouterr().out
-  assert "train step 5/10 (50%)" in printed and "ETA" in printed and "loss 0.5" in printed
-  assert "evaluation at step 5: accuracy 0.25\n" in printed and "10/10 (100%)" in printed
+  printed = re.sub(r"memory \d+\.\d GiB", "memory", capsys.readouterr().out).splitlines()
+  assert printed == [
+    "train step 5/20 (25%), memory, loss 0.5",
+    "train step 10/20 (50%), 2.5 steps/s, 80 images/s, 4 s left, memory, loss 0.5",
+    "evaluation at step 10: accuracy 0.25",
+    "train step 20/20 (100%), 2.5 steps/s, 80 images/s, memory",
+  ]
   assert lines.evaluation == {"accuracy": 0.25}
 
 

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from sasa_tf.errors import PreemptedError, WorkerLostError
 from sasa_tf.training import run
@@ -30,7 +31,7 @@ def resumed(data, tmp_path_factory):
   cluster = LocalCluster(data, tmp_path_factory.mktemp("cluster"), 2)
   chiefs = []
   for steps, mode in ((4, "train"), (8, "train_and_eval")):
-    cluster.start(mode=mode, steps=steps, **BATCH)
+    cluster.start("--attention_summaries=2", mode=mode, steps=steps, **BATCH)
     chiefs.append(cluster.processes[0].pid)
     assert cluster.finish() == [0, 0], cluster.printed(0) + cluster.printed(1)
   return cluster, chiefs
@@ -77,6 +78,22 @@ def test_only_the_chief_writes(resumed):
 
 
 PARTS = ("data-00000-of-00001", "index")
+
+
+def test_the_chief_writes_attention_summaries(resumed):
+  cluster, _ = resumed
+  assert attention_steps(cluster.model_dir) == [2, 4, 6, 8]
+  assert "attention_summaries" not in cluster.printed(0) + cluster.printed(1)
+
+
+def attention_steps(model_dir):
+  """Returns the sorted steps of the attention summaries of a run."""
+  return sorted(
+    event.step
+    for file in (model_dir / "train").glob("events.out.tfevents.*")
+    for event in tf.compat.v1.train.summary_iterator(str(file))
+    if any(value.tag == "attention_entropy/group4_block1_spatial" for value in event.summary.value)
+  )
 
 
 def test_only_the_chief_prints_progress(resumed):

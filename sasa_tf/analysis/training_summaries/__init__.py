@@ -1,0 +1,1 @@
+"""TensorBoard summaries of attention during a training."""
