@@ -53,7 +53,7 @@ OPENVINO = ["openvino>=2025.0"]
 # Messages of TensorFlow Serving, for its gRPC clients.
 TF_SERVING = ["tensorflow-serving-api>=2.20,<2.22"]
 # The documentation site: `make docs`.
-DOCS = ["mkdocs-jupyter>=0.25", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"]
+DOCS = ["mkdocs-jupyter>=0.26.3", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"]
 TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.8"]
 
 setuptools.setup(

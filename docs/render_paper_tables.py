@@ -10,7 +10,7 @@ import re
 
 DOCUMENT = pathlib.Path(__file__).parent / "paper_tables.md"
 _MARKER = "<!-- tables -->\n"
-_TITLE = re.compile(r"^(Table \d+: .*)$", re.MULTILINE)
+_TITLE = re.compile(r"^(Table \d+: .*); (accuracy|mAP) (on .*)$", re.MULTILINE)
 
 
 def _sections() -> str:
@@ -25,8 +25,8 @@ def _sections() -> str:
   classifiers = PaperReport.of(CLASSIFICATION, paper_cost).markdown()
   tables, _, summary = classifiers.partition("\n* FLOPs: ")
   detectors = DetectionReport.of(paper_detector_cost).markdown()
-  text = f"{tables}\nAll classifiers\n\n* FLOPs: {summary}\n\n{detectors}\n"
-  return re.sub(r"^All classifiers$", r"## All classifiers", _TITLE.sub(r"## \1", text), flags=re.M)
+  text = f"{tables}\n## All classifiers\n\n* FLOPs: {summary}\n\n{detectors}\n"
+  return _TITLE.sub(r"## \1\n\nThe paper's \2 is measured \3.", text)
 
 
 def render() -> str:

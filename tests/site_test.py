@@ -119,6 +119,8 @@ def test_classes_have_the_docstrings_of_their_base_classes(site):
       "[a](cifar10/resnet26.yaml)",
       "[a](cifar10/resnet26.yaml.md)",
     ),
+    ("README.md", "[data.md](docs/data.md)", "[Data](data.md)"),
+    ("docs/how_to/coco.md", "[data.md](../data.md#tfds)", "[Data](../data.md#tfds)"),
     ("docs/data.md", "`[a](../README.md)`", "`[a](../README.md)`"),
     ("docs/data.md", "```text\n[a](../README.md)\n```", "```text\n[a](../README.md)\n```"),
     ("docs/data.md", "[a](https://arxiv.org/)", "[a](https://arxiv.org/)"),
@@ -135,5 +137,6 @@ def test_images_of_both_color_modes_are_shown():
   <img src="a-light.svg" width="100%" alt="A window.">
 </picture>"""
   assert color_modes.both_versions(text) == (
-    "![A window.](a-light.svg#only-light){ .wide }\n![A window.](a-dark.svg#only-dark){ .wide }"
+    '<div class="figure" markdown>\n![A window.](a-light.svg#only-light)\n'
+    "![A window.](a-dark.svg#only-dark)\n</div>"
   )

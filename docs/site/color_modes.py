@@ -20,9 +20,8 @@ def both_versions(markdown: str) -> str:
   def images(match: re.Match[str]) -> str:
     alt = re.search(r'alt="([^"]*)"', match["attributes"])
     text = alt[1] if alt else ""
-    return "\n".join(
-      f"![{text}]({match[mode]}#only-{mode}){{ .wide }}" for mode in ("light", "dark")
-    )
+    versions = (f"![{text}]({match[mode]}#only-{mode})" for mode in ("light", "dark"))
+    return "\n".join(['<div class="figure" markdown>', *versions, "</div>"])
 
   return _ELEMENT.sub(images, markdown)
 

@@ -12,6 +12,7 @@ import posixpath
 import re
 
 from mkdocs.structure.files import File
+from mkdocs.utils import get_relative_url
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Not the content of code: fenced blocks and spans are matched first.
@@ -20,6 +21,8 @@ _LINK = re.compile(
   r"|(?P<open>\]\(|\b(?:src|srcset|href)=\")(?P<target>[^)\"\s]+)",
   re.DOTALL | re.MULTILINE,
 )
+# A link whose text is the name of its file.
+_FILE_NAME = re.compile(r"\[(?P<name>[\w/]+\.md)\]\((?P<target>[\w/.]*?\b(?P=name)(?:#[\w-]+)?)\)")
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".json": "json", ".cff": "yaml"}
 
 
@@ -27,6 +30,8 @@ def _site_path(path: str) -> str:
   """Returns the path of a repository file in the site's sources."""
   if path == "README.md":
     return "index.md"
+  if path.endswith(".ipynb"):
+    return path.removeprefix("docs/")
   if path.startswith("docs/"):
     return path.removeprefix("docs/")
   return path if path.endswith(".md") else f"{path}.md"
@@ -49,14 +54,25 @@ def _target(link: str, source: str) -> tuple[str, str] | None:
   return posixpath.normpath(posixpath.join(posixpath.dirname(source), path)), hash_sign + anchor
 
 
+def _title(match: re.Match[str], source: str) -> str:
+  """Returns the heading of the file of a link, or the link's text if the file has none."""
+  target = _target(match["target"], source)
+  file = ROOT / target[0] if target else None
+  heading = re.match(r"# (.+)", file.read_text()) if file and file.is_file() else None
+  return heading[1] if heading else match["name"]
+
+
 def rewrite_links(text: str, source: str) -> str:
   """Returns the Markdown text of a repository file with the links of the site.
+
+  File names as the text of a link become the titles of the pages.
 
   Args:
     text: Markdown.
     source: path of the file in the repository.
   """
   directory = posixpath.dirname(_site_path(source))
+  text = _FILE_NAME.sub(lambda match: f"[{_title(match, source)}]({match['target']})", text)
 
   def rewritten(match: re.Match[str]) -> str:
     link = match["target"]
@@ -106,3 +122,18 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, **_):
   """Rewrites the links of a page."""
   return rewrite_links(markdown, _repository_path(page.file.src_uri))
+
+
+def on_page_content(html, page, files, **_):
+  """Rewrites the links of a notebook, which MkDocs takes as HTML, to Markdown files."""
+  if not page.file.src_uri.endswith(".ipynb"):
+    return html
+
+  def rewritten(match: re.Match[str]) -> str:
+    target = _target(match["link"], f"docs/{page.file.src_uri}")
+    file = target and files.src_uris.get(_site_path(target[0]))
+    if not file:
+      return match[0]
+    return f'href="{get_relative_url(file.url, page.file.url)}{target[1]}"'
+
+  return re.sub(r'href="(?P<link>[^"#:]+\.(?:md|ipynb)(?:#[^"]*)?)"', rewritten, html)
