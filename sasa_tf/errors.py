@@ -41,10 +41,16 @@ class WorkerLostError(Exception):
 _MAX_NAMES = 16
 
 
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-  """Returns a sentence that suggests the names closest to a misspelled one."""
+def did_you_mean(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
+  """Returns a sentence that suggests the names closest to a misspelled one.
+
+  Args:
+    name: the misspelled name.
+    names: the valid names; all are listed if none is close.
+    cutoff: minimum similarity of a suggestion, 0 to 1, see `difflib.get_close_matches`.
+  """
   names = sorted(map(str, names))
-  close = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.5)
+  close = difflib.get_close_matches(name[:100], names, n=3, cutoff=cutoff)
   if close:
     return f"Did you mean {' or '.join(map(repr, close))}?"
   more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""

@@ -13,6 +13,7 @@ the paper's tables.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 from typing import Any
@@ -36,7 +37,9 @@ _MODEL_FLAGS = (
   flags.DEFINE_list(
     "attention_groups", None, "Stages with attention, all by default; --attention_groups= for none."
   ),
-  flags.DEFINE_float("width_multiplier", None, "Factor of all channels (paper Fig. 5)."),
+  flags.DEFINE_float(
+    "width_multiplier", None, "Factor of all channels (paper Fig. 5).", upper_bound=64
+  ),
   flags.DEFINE_integer("kernel_size", None, "Window size of the attention, odd; 7 by default."),
   flags.DEFINE_integer("num_heads", None, "Number of attention heads; 8 by default."),
   flags.DEFINE_enum(
@@ -149,7 +152,7 @@ def _experiment_in_header(config_files: list[str]) -> str:
   from sasa_tf.training.experiment import find_config_file
 
   for file in config_files:
-    header = pathlib.Path(find_config_file(file)).read_text()
+    header = pathlib.Path(find_config_file(file)).read_text(encoding="utf-8", errors="replace")
     found = re.search(r"^# run: .*--experiment=(\w+)", header, re.MULTILINE)
     if found:
       return found[1]
@@ -188,6 +191,8 @@ def main(argv: list[str]) -> None:
   for flag in ("output", "plot"):
     if FLAGS[flag].value is not None:
       check_file(FLAGS[flag].value, flag, overwrite=FLAGS.overwrite)
+  if FLAGS.output and FLAGS.plot and os.path.realpath(FLAGS.output) == os.path.realpath(FLAGS.plot):
+    raise UserError(f"--output and --plot are both {FLAGS.output}. Choose two files.")
   arguments, config = _set_flags(_MODEL_FLAGS), _set_flags(_CONFIG_FLAGS)
   if FLAGS.paper_tables or FLAGS.plot:
     _reject({**arguments, **config}, "--paper_tables and --plot use the models of the paper")

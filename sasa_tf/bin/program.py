@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import pathlib
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from sasa_tf import extras
-from sasa_tf.bin import process_setup
+from sasa_tf.bin import machine_errors, process_setup
 from sasa_tf.commandline.short_help import short_help
 from sasa_tf.compat import startup_messages
 from sasa_tf.errors import PreemptedError, UserError, WorkerLostError
@@ -47,24 +47,22 @@ def run(main: Callable[[list[str]], None]) -> None:
     except (UserError, WorkerLostError) as error:
       print(f"error: {error}", file=sys.stderr)
       sys.exit(error.exit_status)
-    except MemoryError as error:
-      print(f"error: out of memory ({error}). Use less data or smaller batches.", file=sys.stderr)
-      sys.exit(UserError.exit_status)
     except BrokenPipeError:
       if not process_setup.is_reader_gone():
         raise
       process_setup.discard_output()
       sys.exit(128 + signal.SIGPIPE)
-    except OSError as error:
-      if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        raise
-      where = error.filename or "a file or standard output"
-      print(f"error: {where} cannot be written: {error.strerror}. Free space.", file=sys.stderr)
-      process_setup.discard_output()
-      sys.exit(UserError.exit_status)
     except KeyboardInterrupt:
       print("interrupted", file=sys.stderr)
       sys.exit(128 + signal.SIGINT)
+    except Exception as error:
+      problem = machine_errors.describe(error)
+      if problem is None:
+        raise
+      print(f"error: {problem}", file=sys.stderr)
+      if machine_errors.is_full(error):
+        process_setup.discard_output()
+      sys.exit(UserError.exit_status)
 
   app.run(guarded, flags_parser=_parse_flags)
 
@@ -73,10 +71,22 @@ def _parse_flags(argv: list[str]) -> list[str]:
   """Parses the flags; ends the program with one line if there is an error."""
   try:
     return flags.FLAGS(argv)
-  except flags.Error as error:
-    message = str(error).rstrip(".")
+  except (flags.Error, UnicodeDecodeError) as error:
+    message = _flag_problem(error).rstrip(".")
     print(f"error: {message}. --helpshort lists the flags.", file=sys.stderr)
     sys.exit(UserError.exit_status)
+
+
+def _flag_problem(error: Exception) -> str:
+  """Returns absl's message in one line, with the missing flags in one sentence."""
+  if isinstance(error, UnicodeDecodeError):
+    return f"a file of --flagfile is not text with one flag per line: {error}"
+  message = str(error).removeprefix("ERROR:: ")
+  missing = re.findall(r"^flag (--\w+)=None: .* other than None\.$", message, re.MULTILINE)
+  if missing and len(missing) == len(message.splitlines()):
+    pronoun = "it" if len(missing) == 1 else "them"
+    return f"expected {', '.join(missing)}; received no value of {pronoun}"
+  return " ".join(message.replace(" ?.", "?").split())
 
 
 def require(*modules: str) -> None:

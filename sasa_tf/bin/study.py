@@ -55,10 +55,18 @@ flags.DEFINE_bool("overwrite", False, "Replace the files of --report if they exi
 
 
 def _integers(values: list[str] | None) -> list[int] | None:
+  if values is None:
+    return None
   try:
-    return None if values is None else [int(value) for value in values]
+    seeds = [int(value) for value in values]
   except ValueError:
-    raise UserError(f"--seeds: expected integers; received {','.join(values)!r}.") from None
+    seeds = [-1]
+  if not all(0 <= seed < 2**32 for seed in seeds):
+    raise UserError(
+      f"--seeds: expected integers from 0 to {2**32 - 1}, separated by commas; received "
+      f"{','.join(values)!r}."
+    )
+  return seeds
 
 
 def _run_study() -> int:

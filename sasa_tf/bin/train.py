@@ -53,6 +53,7 @@ flags.DEFINE_integer(
   "Seed of weights, data order and augmentation; by default random, and 0 with --deterministic. "
   "Without --deterministic, runs of the same seed are not bitwise equal.",
   lower_bound=0,
+  upper_bound=2**32 - 1,
 )
 flags.DEFINE_bool(
   "force",
@@ -67,6 +68,16 @@ flags.DEFINE_string(
   "to the TensorBoard log: a number of steps between two summaries, or auto for at most 1 % of the "
   "time. Default: none.",
 )
+# What Model Garden defines and its own train program reads: what to do instead.
+_UNUSED_FLAGS = {
+  "tpu": "Set --params_override=runtime.distribution_strategy=tpu,runtime.tpu=ADDRESS",
+  "tpu_platform": "Remove it",
+  "tf_data_service": "Set --params_override=task.train_data.enable_tf_data_service=true,"
+  "task.train_data.tf_data_service_address=ADDRESS",
+  "tfhub_handle": "Export the model with `python -m sasa_tf.bin.export`",
+  "tflex_output_uri": "Remove it",
+}
+
 flags.mark_flags_as_required(["experiment", "mode", "model_dir"])
 
 
@@ -75,6 +86,8 @@ def main(argv: list[str]) -> None:
   program.check_no_positional_args(argv)
   if not FLAGS.model_dir.strip():
     raise UserError("--model_dir is empty. Set the directory for checkpoints and logs.")
+
+  _check_model_garden_flags()
 
   if FLAGS.num_logical_cpus or os.environ.get("TF_CONFIG"):
     # At the end of an evaluation, a replica may get an empty batch. The oneDNN convolution of
@@ -132,6 +145,13 @@ def _attention_summaries(params: Any) -> list[TrainActionFactory]:
 
   attention_summaries.check_supported(params, FLAGS.mode)
   return [functools.partial(attention_summaries.AttentionSummaries, interval=interval)]
+
+
+def _check_model_garden_flags() -> None:
+  """Raises `UserError` for flags of Model Garden's train program that this one does not use."""
+  for flag, instead in _UNUSED_FLAGS.items():
+    if FLAGS[flag].value:
+      raise UserError(f"--{flag} is a flag of Model Garden that is not used here. {instead}.")
 
 
 def _parse_gin() -> None:

@@ -63,8 +63,10 @@ def _check_arguments(
       "group_strides must be four strides, each 1 or 2, one for each stage; received "
       f"{group_strides}."
     )
-  if width_multiplier <= 0:
-    raise ValueError(f"width_multiplier must be positive; received {width_multiplier!r}.")
+  if not 0 < width_multiplier < math.inf:  # also not NaN
+    raise ValueError(
+      f"width_multiplier must be positive and finite; received {width_multiplier!r}."
+    )
 
 
 class SASAResNetBase(PresetMixin):

@@ -26,6 +26,11 @@ def find_config_file(file: str, flag: str = "config_file") -> pathlib.Path:
   for path in candidates:
     if os.path.isfile(path):  # False for a name that is too long, unlike `path.is_file`
       return path
+  if not file.strip():
+    raise UserError(f"--{flag}={file}: expected the path of a YAML file. Set it, or omit the flag.")
+  if os.path.exists(file):
+    kind = "a directory" if os.path.isdir(file) else "a pipe or a device"
+    raise UserError(f"--{flag}={file} is {kind}; expected a YAML file. Set the path of the file.")
   official = {str(p.relative_to(root)) for root in roots for p in root.glob("**/*.yaml")}
   raise UserError(
     f"--{flag}={file}: no such file, and no official config of that name. "

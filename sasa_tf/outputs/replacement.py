@@ -52,16 +52,16 @@ def replace_file(target: pathlib.Path) -> Iterator[pathlib.Path]:
     yield target
     return
   new, _ = _temporary_paths(target)
-  target.parent.mkdir(parents=True, exist_ok=True)
-  _remove_link(new)
-  with _locked(new, os.O_CREAT | os.O_RDWR, target) as descriptor:
-    try:
-      os.ftruncate(descriptor, 0)  # of a killed process
-      yield new
-      os.replace(new, target)
-    finally:
-      if _is_same(descriptor, new):
-        new.unlink()
+  with _parents_of(target):
+    _remove_link(new)
+    with _locked(new, os.O_CREAT | os.O_RDWR, target) as descriptor:
+      try:
+        os.ftruncate(descriptor, 0)  # of a killed process
+        yield new
+        os.replace(new, target)
+      finally:
+        if _is_same(descriptor, new):
+          new.unlink()
 
 
 @contextlib.contextmanager
@@ -78,21 +78,21 @@ def replace_directory(target: pathlib.Path, layout: DirectoryLayout) -> Iterator
     UserError: another process is writing the directory, or the existing one is not of the layout.
   """
   new, old = _temporary_paths(target)
-  target.parent.mkdir(parents=True, exist_ok=True)
-  recover_directory(target, layout)
-  new.mkdir(exist_ok=True)
-  with _locked(new, os.O_RDONLY | os.O_DIRECTORY, target) as descriptor:
-    try:
-      yield new
-      if target.exists():
-        check_layout(target, layout, str(target))
-        os.rename(target, old)
-      os.rename(new, target)
-    finally:
-      if old.exists() and not target.exists():  # the second rename failed
-        os.rename(old, target)
-      if _is_same(descriptor, new):
-        shutil.rmtree(new, ignore_errors=True)
+  with _parents_of(target):
+    recover_directory(target, layout)
+    new.mkdir(exist_ok=True)
+    with _locked(new, os.O_RDONLY | os.O_DIRECTORY, target) as descriptor:
+      try:
+        yield new
+        if target.exists():
+          check_layout(target, layout, str(target))
+          os.rename(target, old)
+        os.rename(new, target)
+      finally:
+        if old.exists() and not target.exists():  # the second rename failed
+          os.rename(old, target)
+        if _is_same(descriptor, new):
+          shutil.rmtree(new, ignore_errors=True)
   _remove_directory(old)
 
 
@@ -123,6 +123,20 @@ def recover_directory(target: pathlib.Path, layout: DirectoryLayout) -> None:
   with _locked(new, os.O_RDONLY | os.O_DIRECTORY, target):
     _restore(target, old)
     shutil.rmtree(new)
+
+
+@contextlib.contextmanager
+def _parents_of(target: pathlib.Path) -> Iterator[None]:
+  """Creates the directories above a path; after an error, removes those that it created."""
+  missing = [directory for directory in target.parents if not directory.exists()]
+  target.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    yield
+  except BaseException:
+    with contextlib.suppress(OSError):  # directories that are not empty remain
+      for directory in missing:
+        directory.rmdir()
+    raise
 
 
 def check_layout(target: pathlib.Path, layout: DirectoryLayout, named: str) -> None:

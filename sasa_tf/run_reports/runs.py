@@ -8,9 +8,8 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from sasa_tf.errors import UserError
+from sasa_tf.outputs import plain_yaml
 from sasa_tf.outputs.run_log import RUN_LOG_FILE, RunLogSummary, read_run_log
 
 _PARAMS_FILE = "params.yaml"
@@ -50,7 +49,7 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
     if not found:
       raise UserError(
         f"{path} holds no training: expected the --model_dir of a training, with {RUN_LOG_FILE}, "
-        f"or a directory that contains some{'' if os.path.isdir(path) else '; it does not exist'}."
+        f"or a directory that contains some{_problem_of(path)}."
       )
     directories |= dict.fromkeys(found)
   names = _distinct_names([*directories])
@@ -67,11 +66,21 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
 
 
 def _model_directories(path: pathlib.Path, depth: int) -> Iterator[pathlib.Path]:
-  if (path / RUN_LOG_FILE).is_file():
+  if os.path.isfile(path / RUN_LOG_FILE):
     yield path
-  elif depth and path.is_dir():
-    for child in path.iterdir():
+  elif depth and os.path.isdir(path):
+    try:
+      children = list(path.iterdir())
+    except OSError:  # of another user
+      return
+    for child in children:
       yield from _model_directories(child, depth - 1)
+
+
+def _problem_of(path: str) -> str:
+  if os.path.isdir(path):
+    return ""
+  return "; it is a file" if os.path.exists(path) else "; it does not exist"
 
 
 def _distinct_names(directories: Sequence[pathlib.Path]) -> list[str]:
@@ -85,8 +94,8 @@ def _distinct_names(directories: Sequence[pathlib.Path]) -> list[str]:
 
 def _read_params(path: pathlib.Path) -> dict[str, Any]:
   try:
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-  except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    content = plain_yaml.parse(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError):
     return {}
   return dict(_flatten(content)) if isinstance(content, Mapping) else {}
 

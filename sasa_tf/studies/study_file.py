@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import yaml
-
 from sasa_tf.errors import UserError, did_you_mean
+from sasa_tf.outputs import plain_yaml
 
 # Relations between a row and the one it is compared with, according to the paper.
 EXPECTATIONS = ("higher", "lower", "not_lower")
@@ -27,6 +27,7 @@ _STUDY_KEYS = (
   "rows",
 )
 _ROW_KEYS = ("experiment", "config_files", "overrides", "seeds", "paper", "compare_with", "expect")
+_MAX_SEEDS = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -110,11 +111,11 @@ def read_study(path: str | pathlib.Path) -> Study:
     UserError: the file cannot be read or is not a study.
   """
   try:
-    content = yaml.safe_load(pathlib.Path(path).read_text(encoding="utf-8"))
+    content = plain_yaml.parse(pathlib.Path(path).read_text(encoding="utf-8"))
   except OSError as error:
     raise UserError(f"--study={path} cannot be read: {error.strerror}.") from error
-  except (yaml.YAMLError, UnicodeDecodeError) as error:
-    raise UserError(f"--study={path}: expected YAML. {error}") from error
+  except ValueError as error:
+    raise UserError(f"--study={path}: expected YAML: {error}. Correct the file.") from error
   return _Parser(str(path)).study(content, default_name=pathlib.Path(path).stem)
 
 
@@ -138,8 +139,8 @@ class _Parser:
           f"--study={self._source}, {key}: no row {name!r}. {did_you_mean(str(name), names)}"
         )
     target = values.get("target")
-    if target is not None and not isinstance(target, (int, float)):
-      raise self._error("target", "a number", target)
+    if target is not None and not (type(target) in (int, float) and math.isfinite(target)):
+      raise self._error("target", "a finite number", target)
     return Study(
       name=self._name("name", values.get("name", default_name)),
       metric=self._text("metric", values.get("metric", "accuracy")),
@@ -200,11 +201,11 @@ class _Parser:
 
   def _seeds(self, where: str, value: Any) -> tuple[int, ...]:
     """Returns seeds from their number or a list of them."""
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_SEEDS:
       return tuple(range(value))
-    if isinstance(value, list) and value and all(type(v) is int and v >= 0 for v in value):
+    if isinstance(value, list) and value and all(type(v) is int and 0 <= v < 2**32 for v in value):
       return tuple(dict.fromkeys(value))
-    raise self._error(where, "a number of seeds, or a list of seeds", value)
+    raise self._error(where, f"a number of seeds, 1 to {_MAX_SEEDS:,}, or a list of seeds", value)
 
   def _texts(self, where: str, value: Any) -> tuple[str, ...]:
     values = [] if value is None else [value] if isinstance(value, str) else value

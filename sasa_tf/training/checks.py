@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 from official.core import config_definitions
 from official.vision.configs.retinanet import DataConfig as DetectionData
 
-from sasa_tf.data.integrity import raw_records
+from sasa_tf.data.integrity import raw_records, shard_count
+from sasa_tf.data.integrity.foreign_files import foreign_kind
 from sasa_tf.data.integrity.record_labels import check_labels
 from sasa_tf.data.labels import read_labels
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
 from sasa_tf.errors import UserError
 from sasa_tf.tasks.init_checkpoint import find_init_checkpoint
+from sasa_tf.training.config_validation import memory
 from sasa_tf.training.input_files import (
   COMPRESSIONS,
   find_input_files,
@@ -31,6 +35,9 @@ from sasa_tf.training.model_differences import (
 )
 from sasa_tf.training.resilience import checkpoints
 
+# Files whose first bytes are read before each run.
+_MAX_SNIFFED = 256
+_MAX_SAMPLED_RECORDS = 64
 # Subcommands of make_tfrecords for each task.
 _CLASSIFICATION_CONVERTERS = "digits for scikit-learn's digits, image_folder for a folder of images"
 _DETECTION_CONVERTERS = (
@@ -59,6 +66,8 @@ def check_data(name: str, data: config_definitions.DataConfig) -> None:
     is_detection = isinstance(data, DetectionData)
     converters = _DETECTION_CONVERTERS if is_detection else _CLASSIFICATION_CONVERTERS
     _check_tfrecords(f"{name}.input_path", data, converters)
+    _check_shuffle_buffer(name, data)
+    _check_batch_is_filled(name, data)
     read_class_names(data)
 
 
@@ -89,9 +98,54 @@ def _check_tfrecords(name: str, data: config_definitions.DataConfig, converters:
         "Wait until it ends, or run `python -m sasa_tf.bin.make_tfrecords` again, which completes "
         "it."
       )
+    for problem in shard_count.find_problems(directory, files):
+      logging.warning("%s: %s", name, problem)
+  for file in files[:: -(-len(files) // _MAX_SNIFFED) or 1]:
+    if kind := foreign_kind(file, COMPRESSIONS[data.file_type]):
+      raise UserError(
+        f"{name}={input_path}: {file} is {kind}; expected TFRecord files. Write them with `python "
+        f"-m sasa_tf.bin.make_tfrecords` ({converters}), or set a path that only matches them."
+      )
   if all(raw_records.is_empty(file, COMPRESSIONS[data.file_type]) for file in files):
     raise UserError(
       f"{name}={input_path}: the {len(files)} files have no records. Write them again."
+    )
+
+
+def _check_shuffle_buffer(name: str, data: config_definitions.DataConfig) -> None:
+  """Raises `UserError` if the records of a full shuffle buffer do not fit into the memory.
+
+  Training data is repeated before it is shuffled, so that it fills a buffer of any size.
+  """
+  if not data.is_training:
+    return
+  file = find_input_files(data.input_path)[0]
+  records = raw_records.read(file, COMPRESSIONS[data.file_type])
+  sizes = [len(record) for record in itertools.islice(records, _MAX_SAMPLED_RECORDS)]
+  mean = sum(sizes) / max(1, len(sizes))
+  available = memory.available_memory()
+  if data.shuffle_buffer_size * mean > available:
+    raise UserError(
+      f"{name}.shuffle_buffer_size={data.shuffle_buffer_size}: expected a buffer that fits into "
+      f"the memory. Its records, of {mean:,.0f} bytes each, need "
+      f"{memory.format_gib(data.shuffle_buffer_size * mean)}, but this machine has "
+      f"{memory.format_gib(available)}. Use at most {int(available / mean / 2):,}."
+    )
+
+
+def _check_batch_is_filled(name: str, data: config_definitions.DataConfig) -> None:
+  """Raises `UserError` if an evaluation would drop its only batch, which is not full."""
+  if data.is_training or not data.drop_remainder:
+    return
+  compression = COMPRESSIONS[data.file_type]
+  files = find_input_files(data.input_path)
+  records = itertools.chain.from_iterable(raw_records.read(file, compression) for file in files)
+  count = sum(1 for _ in itertools.islice(records, data.global_batch_size))
+  if count < data.global_batch_size:
+    raise UserError(
+      f"{name}.drop_remainder=true: the {count} records fill no batch of "
+      f"{name}.global_batch_size={data.global_batch_size}, so that nothing would be evaluated. Set "
+      "drop_remainder to false, or use a smaller batch."
     )
 
 
@@ -262,4 +316,4 @@ def find_label_file(input_path: Any) -> pathlib.Path | None:
   # Without files, the first pattern shows where they were.
   names = find_input_files(input_path) or list(match_patterns(input_path))
   labels = pathlib.Path(names[0]).parent / LABELS_FILE
-  return labels if labels.is_file() else None
+  return labels if os.path.isfile(labels) else None  # False for a path that is too long

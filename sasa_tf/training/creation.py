@@ -13,10 +13,15 @@ import tensorflow as tf
 from official.core import base_task, config_definitions, train_utils
 
 import sasa_tf
+from sasa_tf.errors import UserError
 from sasa_tf.modeling.builders.build_errors import section_errors, without_gin_frames
 from sasa_tf.training.trainer import Trainer
 
 _PACKAGE = pathlib.Path(sasa_tf.__file__).parent
+# Model Garden's recovery from large losses, without its numbers of times.
+_LOSS_BOUND = re.compile(
+  r"The loss value is (NaN|\S+, which is larger than the bound \S+)(?=,| after)"
+)
 # A frame in a message of AutoGraph.
 _FRAME = re.compile(r'^\s+File "([^"]+)", line \d+, in ', re.MULTILINE)
 
@@ -61,6 +66,12 @@ def translate_step_errors(params: config_definitions.ExperimentConfig) -> Iterat
   except (tf.errors.OpError, UnicodeDecodeError, OSError, MemoryError):
     raise  # UnicodeDecodeError: an operation's error that quotes a record, see parse_errors
   except Exception as error:
+    if found := _LOSS_BOUND.search(str(error)):
+      raise UserError(
+        f"{found[0]}: trainer.loss_upper_bound={params.trainer.loss_upper_bound}, and "
+        f"trainer.recovery_max_trials={params.trainer.recovery_max_trials} restarts from the last "
+        "checkpoint did not help. Lower the learning rate, or raise the bound."
+      ) from error
     if _PACKAGE in pathlib.Path(_origin(error)).parents:
       raise
     with section_errors("task", params.task.as_dict(), "the training step"):

@@ -3,9 +3,12 @@
 import ast
 import inspect
 import json
+import os
 import pathlib
 import subprocess
 import sys
+
+import pytest
 
 from sasa_tf.modeling import SASAResNetBase
 
@@ -46,3 +49,25 @@ def test_flags_match_the_arguments_of_the_model():
   unused |= {"norm_momentum", "norm_epsilon", "kernel_initializer", "kernel_regularizer"}
   unused |= {"zero_init_residual"}
   assert flags == (arguments - unused) | {"num_classes"}
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--paper_tables=1", "--plot=a.png", "--output=./a.png"], "--output and --plot are both ./a"),
+    (["--config_file=binary"], "expected --experiment, or a --config_file whose header names one"),
+    (["--width_multiplier=100000"], "flag --width_multiplier=100000"),
+  ],
+)
+def test_contradictory_and_broken_arguments(arguments, message, tmp_path):
+  (tmp_path / "binary").write_bytes(b"\x94\x00\xff")
+  done = subprocess.run(
+    [sys.executable, "-m", "sasa_tf.bin.profile_model", *arguments],
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": str(SOURCE.parents[2])},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert done.returncode == 2 and done.stderr.startswith(f"error: {message}"), done.stderr
+  assert sorted(os.listdir(tmp_path)) == ["binary"]

@@ -83,6 +83,24 @@ def test_invalid_flags_are_one_line():
     assert done.stderr.endswith("--helpshort lists the flags.\n")
 
 
+def test_missing_flags_and_broken_flag_files_are_one_line(tmp_path):
+  (tmp_path / "binary").write_bytes(b"\xa0\x00")
+  (tmp_path / "circular").write_text(f"--flagfile={tmp_path}/circular\n")
+  required = "from absl import flags; flags.DEFINE_string('a_b', None, '', required=True)\n"
+  required += required[len("from absl import flags; ") :].replace("a_b", "c")
+  for flag, expected in (
+    (f"--flagfile={tmp_path}/binary", "a file of --flagfile is not text with one flag per line"),
+    ("--flagfile=/nonexistent", "Unable to open flagfile: [Errno 2] No such file"),
+    (f"--flagfile={tmp_path}/circular", "expected --a_b, --c; received no value of them."),
+    ("--c=1", "expected --a_b; received no value of it."),
+    ("--a_b=1 --c=1 --helpfulll", "Unknown command line flag 'helpfulll'"),
+  ):
+    done = run("pass", f'"$PYTHON" -c "{required}$PROGRAM" {flag}')
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith(f"error: {expected}"), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_small_limit_of_open_files_is_raised_or_one_line():
   done = run(
     "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])",
@@ -106,6 +124,32 @@ def test_file_names_are_utf8_in_every_locale(locale, tmp_path):
   assert "'\\xfc'" in done.stdout and "\\u732b.txt" in done.stdout
 
 
-def test_memory_errors_are_one_line():
-  done = run("raise MemoryError('99 GiB')", '"$PYTHON" -c "$PROGRAM"')
-  assert done.returncode == 2 and done.stderr.startswith("error: out of memory (99 GiB).")
+@pytest.mark.parametrize(
+  ("error", "message"),
+  [
+    ("OSError(36, 'File name too long', 'a/a')", "a/a cannot be used: File name too long. Choose"),
+    ("PermissionError(13, 'Permission denied', 'b')", "b cannot be used: Permission denied. Cha"),
+    ("OSError(27, 'File too large')", "a file or standard output cannot be written: File too l"),
+    ("MemoryError('99 GiB')", "out of memory (99 GiB). Use less data, a smaller model or smaller"),
+    ('RuntimeError("can\'t start new thread")', "no further thread can be started. Raise the li"),
+    (
+      "type('ResourceExhaustedError', (Exception,), {})"
+      "('{{function_node Fill}} OOM when allocating shape[1] [Op:Fill] name: ')",
+      "out of memory (OOM when allocating shape[1]). Use less data",
+    ),
+    (
+      "type('UnimplementedError', (Exception,), {})"
+      """("File system scheme 's3' not implemented (file: 's3://b/x-*')")""",
+      "TensorFlow has no file system for s3://b/x-*. Copy the files to a local directory",
+    ),
+  ],
+)
+def test_errors_of_the_machine_are_one_line(error, message):
+  done = run(f"raise {error}", '"$PYTHON" -c "$PROGRAM"')
+  assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+  assert done.stderr.startswith(f"error: {message}")
+
+
+def test_missing_file_that_no_check_foresaw_is_an_internal_error():
+  done = run("open('/nonexistent')", '"$PYTHON" -c "$PROGRAM"')
+  assert done.returncode == 1 and "FileNotFoundError" in done.stderr

@@ -232,6 +232,8 @@ def test_initial_weights_of_layers_differ(keras_api):
     ({"num_heads": 0}, "num_heads and stem_num_heads must be positive"),
     ({"group_strides": (1, 2, 2)}, "four strides, each 1 or 2"),
     ({"width_multiplier": 0}, "width_multiplier must be positive"),
+    ({"width_multiplier": float("nan")}, "width_multiplier must be positive and finite"),
+    ({"width_multiplier": float("inf")}, "width_multiplier must be positive and finite"),
     ({"kernel_size": 8}, "must be odd"),
     ({"positions": "learned"}, "positions must be one of"),
   ],

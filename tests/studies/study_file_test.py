@@ -45,8 +45,16 @@ def test_rows_inherit_and_override(tmp_path):
     ("experiment: e\nrows: {a: {}}\nbaseline: b", "baseline: no row 'b'"),
     ("experiment: e\nrows: {a: {expect: higher}}", "compare_with and expect belong together"),
     ("experiment: e\nrows: {a: {expect: more, compare_with: a}}", "expect: expected one of higher"),
-    ("experiment: e\nrows: {a: {}}\ntarget: high", "target: expected a number"),
+    ("experiment: e\nrows: {a: {}}\ntarget: high", "target: expected a finite number"),
+    ("experiment: e\nrows: {a: {}}\ntarget: .nan", "target: expected a finite number"),
+    ("experiment: e\nrows: {a: {seeds: 1000000000000}}", "a number of seeds, 1 to 10,000"),
+    ("experiment: e\nrows: {a: {seeds: [4294967296]}}", "a.seeds: expected a number of seeds"),
     ("a: [", "expected YAML"),
+    ("a: !!int b", "expected YAML: invalid literal for int()"),
+    (
+      "overrides: &a {b: *a}\nexperiment: e\nrows: {a: {}}",
+      "an alias (*name) that contains itself",
+    ),
   ],
 )
 def test_invalid_files(tmp_path, content, message):

@@ -4,6 +4,7 @@ import os
 
 import pytest
 import tensorflow as tf
+from absl import logging
 from official.core import train_utils
 
 from sasa_tf import registry_imports  # noqa: F401
@@ -127,6 +128,45 @@ def test_pipe_among_the_files_is_rejected_without_reading_it(tmp_path):
   os.mkfifo(tmp_path / "train-0")
   with pytest.raises(UserError, match=r"train-0 is a pipe or a device; expected TFRecord files"):
     checks.check_data("task.train_data", digits(tmp_path))
+
+
+def test_files_of_other_formats_are_rejected(tmp_path):
+  (tmp_path / "train-0").write_text('{"train": {}}')
+  message = r"train-0 is a text file; expected TFRecord files\. Write them with .*make_tfrecords"
+  with pytest.raises(UserError, match=message):
+    checks.check_data("task.train_data", digits(tmp_path))
+
+
+def test_shuffle_buffer_that_does_not_fit_into_the_memory_is_rejected(tmp_path, monkeypatch):
+  with tf.io.TFRecordWriter(str(tmp_path / "train-0")) as writer:
+    writer.write(b"\0" * 1000)
+  data = digits(tmp_path)
+  monkeypatch.setattr(checks.memory, "available_memory", lambda: 999 * data.shuffle_buffer_size)
+  message = r"task\.train_data\.shuffle_buffer_size=2000: .* of 1,000 bytes each.*Use at most 999\."
+  with pytest.raises(UserError, match=message):
+    checks.check_data("task.train_data", data)
+  checks.check_data("task.validation_data", data.replace(is_training=False))
+
+
+def test_evaluation_without_a_full_batch_is_rejected(tmp_path):
+  with tf.io.TFRecordWriter(str(tmp_path / "train-0")) as writer:
+    for _ in range(3):
+      writer.write(b"\0" * 9)
+  data = digits(tmp_path).replace(is_training=False, drop_remainder=True, global_batch_size=4)
+  with pytest.raises(
+    UserError, match=r"the 3 records fill no batch of task\.validation_data\.glob"
+  ):
+    checks.check_data("task.validation_data", data)
+  checks.check_data("task.validation_data", data.replace(global_batch_size=3))
+
+
+def test_missing_shard_is_a_warning(tmp_path, caplog):
+  with tf.io.TFRecordWriter(str(tmp_path / "train-00000-of-00002.tfrecord")) as writer:
+    writer.write(tf.train.Example().SerializeToString())
+  (tmp_path / "dataset.json").write_text('{"train": {"shards": 2}}')
+  logging.set_verbosity(logging.WARNING)
+  checks.check_data("task.train_data", digits(tmp_path))
+  assert "has 1 shards of split train; dataset.json lists 2" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,11 @@ def load(override, name="sasa_resnet_digits", mode="train_and_eval"):
     ("{a: " * 50_000, "nested deeper than 40 levels"),
     ("a: 1\n---\nb: 2", "expected a single document"),
     ("a: \x00", "cannot be parsed"),
+    ("a: !!int abc", r"line 1, column 4: 'abc' is no value of the tag !!int"),
+    ("a: !!bool maybe", "'maybe' is no value of the tag !!bool"),
+    ("a: !!timestamp xyz", "'xyz' is no value of the tag !!timestamp"),
+    ("a:\n  b: !!timestamp 2020-99-99", r"line 2, column 6.*!!timestamp \(month must be"),
+    ("a: !!float ''", "'' is no value of the tag !!float"),
     ("x" * 400_000, "at most 300,000 characters"),
     (
       "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
@@ -88,6 +93,7 @@ def test_overrides_in_every_notation(text, expected):
     ("a=1,b", "'b', which cannot be parsed.*as in a, needs quotes"),
     ("a=1,", "it is not a key"),
     ("a..b=1", "it is not a key"),
+    ("a.b-c=1", r"it is not a key.*Keys have no hyphens: write a\.b_c\."),
     ("a=1,a.b=2", "sets both a and a.b"),
     ("a.b=1,a=2", "sets both a and a part of it"),
     ("a[1]=2", r"expected all elements of a from a\[0\]"),

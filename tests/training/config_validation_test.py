@@ -159,6 +159,8 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ("task.model.backbone.sasa_resnet.width_multiplier=64", "needs at least .* GiB"),
     ("trainer.best_checkpoint_eval_metric=acc", "expected a metric of the evaluation"),
     ("trainer.best_checkpoint_export_subdir=../x", "a path inside of model_dir"),
+    ("trainer.best_checkpoint_export_subdir=.", "a path inside of model_dir"),
+    ("trainer.best_checkpoint_export_subdir=.//./", "a path inside of model_dir"),
     ("trainer.validation_steps=0", "not 0"),
     ("trainer.optimizer_config.optimizer.type=sdg", "Did you mean 'sgd'"),
     ("trainer.optimizer_config.learning_rate.type=null", "This run needs it"),
@@ -171,6 +173,38 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ("trainer.optimizer_config.optimizer.adam={clipnorm: 1, global_clipnorm: 1}", "all but one"),
     ("trainer.train_step=1", "no key 'train_step' in trainer. Did you mean 'train_steps'"),
     ("{trainer.train_steps: 1}", "write a.b as nested keys"),
+    ("train_steps=10", r"'train_steps' at the top level\. Did you mean 'trainer\.train_steps'\?"),
+    ("model.num_classes=10", r"no key 'model' at the top level\. Did you mean 'task\.model'\?"),
+    ("trainer.kernel_size=3", r"Did you mean 'task\.model\.backbone\.sasa_resnet\.kernel_size'\?"),
+    (
+      "task.model.backbone.sasa_resnet.dilation=2",
+      r"no key 'dilation' in task\.model\.backbone\.sasa_resnet\. Known: attention_groups, ",
+    ),
+    (
+      "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=1e300",
+      r"cosine\.initial_learning_rate=1e\+300.*float32, up to 3\.4e38\.",
+    ),
+    (
+      "trainer.optimizer_config.optimizer={type: adamw, adamw: {include_in_weight_decay: ['[']}}",
+      r"adamw\.include_in_weight_decay=\['\['\].*a regular expression",
+    ),
+    (
+      "trainer.optimizer_config.optimizer={type: lars, lars: {exclude_from_weight_decay: ['(']}}",
+      "a regular expression",
+    ),
+    (
+      "task.train_data.shuffle_buffer_size=1000000000000",
+      r"shuffle_buffer_size=1000000000000.*expected an integer, 1 to 10,000,000 \(images\)",
+    ),
+    (
+      "task.train_data.input_path={a: x, b: y},task.train_data.weights={a: 0, b: 0}",
+      r"task\.train_data\.weights=.*expected one weight greater than 0",
+    ),
+    (
+      "task.train_data.label_field_key=image/encoded",
+      r"train_data\.image_field_key='image/encoded', .*label_field_key=.*names of two features",
+    ),
+    ("task.train_data.weights={a: -1}", r"task\.train_data\.weights=\{'a': -1"),
     ("runtime.num_gpus=3", "not divisible by 3 replicas"),
   ],
 )
@@ -274,11 +308,11 @@ def test_memory_is_warned_about(monkeypatch):
   use = Use(created("sasa_resnet_digits"), "train")
   (estimate,) = memory.estimates(use)
   assert 32 * 100_000 < estimate.total < 1 << 30
-  monkeypatch.setattr(memory, "_memory", lambda: 1.5 * estimate.total)
+  monkeypatch.setattr(memory, "available_memory", lambda: 1.5 * estimate.total)
   (warning,) = memory.warnings(use)
   assert "task.train_data.global_batch_size=32 needs at least" in warning
   assert not list(memory.find_problems(use))
-  monkeypatch.setattr(memory, "_memory", lambda: 0.9 * estimate.total)
+  monkeypatch.setattr(memory, "available_memory", lambda: 0.9 * estimate.total)
   (problem,) = memory.find_problems(use)
   assert "Use a batch of at most 1" in problem.text
 

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from official.core import task_factory
 
-from sasa_tf.errors import ConfigError
+from sasa_tf.errors import ConfigError, UserError
 from sasa_tf.training import checks, creation
 from sasa_tf.training.run import run_experiment
 from tests.training import tiny_run
@@ -72,3 +72,17 @@ def test_evaluation_that_was_interrupted(data, tmp_path):
   assert "accuracy" in run_experiment(
     tiny_run.EXPERIMENT, params, mode="train_and_eval", model_dir=model_dir
   )
+
+
+@pytest.mark.parametrize(
+  "message",
+  [
+    "The loss value is 2.3, which is larger than the bound 0.5, happens 1 times.",
+    "The loss value is NaN after training loop and it happens 3 times.",
+  ],
+)
+def test_loss_above_its_bound_names_the_keys(message):
+  params = tiny_run.params("unused", **{"trainer.loss_upper_bound": 0.5})
+  expected = r"^The loss value is .*: trainer\.loss_upper_bound=0\.5, .*recovery_max_trials=0"
+  with pytest.raises(UserError, match=expected), creation.translate_step_errors(params):
+    raise RuntimeError(message)

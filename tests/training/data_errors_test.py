@@ -44,3 +44,26 @@ def test_negative_label_is_not_reported_as_a_missing_one(tmp_path):
     translate_data_errors(task, "train"),
   ):
     raise tf.errors.InvalidArgumentError(None, None, f"Iterator::Root: {received} [[{{{{node}}}}]]")
+
+
+def test_end_of_the_training_data_names_its_keys():
+  message = "End of sequence [[{{node IteratorGetNext}}]]"
+  task = tiny_run.params("unused").task
+  with (
+    pytest.raises(UserError, match=r"task\.train_data ended before"),
+    translate_data_errors(task, "train"),
+  ):
+    raise tf.errors.OutOfRangeError(None, None, message)
+  with pytest.raises(tf.errors.OutOfRangeError), translate_data_errors(task, "eval"):
+    raise tf.errors.OutOfRangeError(None, None, message)
+
+
+def test_records_of_another_task_are_named():
+  message = (
+    "Iterator::Root: Feature: image/source_id (data type: string) is required but could not be"
+  )
+  with (
+    pytest.raises(UserError, match="has no feature image/source_id, which classification needs"),
+    translate_data_errors(tiny_run.params("unused").task, "train"),
+  ):
+    raise tf.errors.InvalidArgumentError(None, None, message)

@@ -93,7 +93,10 @@ def _require_graph(model: Any) -> Graph:
 
 def _size_of(dtype: str) -> int:
   try:
-    return tf.as_dtype(dtype).size
+    found = tf.as_dtype(dtype)
+    if not (found.is_floating or found.is_integer):
+      raise TypeError(f"{dtype} has no fixed size")
+    return found.size
   except TypeError as error:
     raise ValueError(
       f"dtype must be the name of a dtype, for example 'float32' or 'bfloat16'; received {dtype!r}."

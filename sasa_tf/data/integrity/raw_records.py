@@ -52,6 +52,15 @@ def is_empty(file: str, compression: str = "") -> bool:
       return False
 
 
+def read_start(file: str, size: int, compression: str = "") -> bytes:
+  """Returns the first bytes of a file, decompressed; b"" if they cannot be read."""
+  with _open(file, compression) as content:
+    try:
+      return content.read(size)
+    except _READ_ERRORS:
+      return b""
+
+
 def parse(record: bytes) -> tf.train.Example | None:
   """Returns the example of a record, None if it is not one."""
   try:

@@ -88,6 +88,12 @@ def read_segment(file: str, segment: Segment, compression: str = "") -> Iterator
     yield from read(path, compression).take(segment.records).as_numpy_iterator()
 
 
+def is_header(start: bytes) -> bool:
+  """Returns whether bytes start with the header of a record, whose checksum matches."""
+  data = np.frombuffer(start[:_HEADER_BYTES], np.uint8)
+  return data.size == _HEADER_BYTES and bool(_header_mask(data)[0])
+
+
 @contextlib.contextmanager
 def _file_from(file: str, start: int) -> Iterator[str]:
   """Yields the path of a file with the content from an offset on."""
@@ -131,6 +137,8 @@ def _diagnose(file: str, position: int, size: int) -> tuple[str, int]:
   length = struct.unpack("<Q", rest[:8].tobytes())[0]
   if not _header_mask(rest[:_HEADER_BYTES])[0]:
     problem = f"{where}: the checksum of its length does not match"
+    if position == 0 and _next_header(rest) == size:
+      return f"{problem}, and no record follows; is it a TFRecord file?", size
   elif length + _FRAME_BYTES > rest.size:
     return f"{where}: the file ends after {rest.size - _HEADER_BYTES} of its {length} bytes", size
   else:

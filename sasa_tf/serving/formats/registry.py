@@ -38,10 +38,7 @@ def find_formats(names: Sequence[str], quantize: Quantization = "none") -> list[
     raise UserError(f"--format is empty; expected some of {', '.join(FORMATS)}.")
   for name in names:
     if name not in FORMATS:
-      raise UserError(
-        f"--format={name}: no such format; expected some of {', '.join(FORMATS)}. "
-        f"{did_you_mean(name, FORMATS)}"
-      )
+      raise UserError(f"--format={name}: no such format. {did_you_mean(name, FORMATS, cutoff=0.6)}")
   found = [FORMATS[name] for name in names]
   unsupported = [each.name for each in found if quantize not in each.quantizations]
   if unsupported:

@@ -36,8 +36,8 @@ def _tfds(use: Use) -> Iterator[Problem]:
       continue
     if known and name not in known:
       yield Problem(
-        f"{key}.tfds_name={show(name)}: expected a dataset that Model Garden can decode: "
-        f"{', '.join(known)}. {did_you_mean(name, known)}",
+        f"{key}.tfds_name={show(name)}: expected a dataset that Model Garden can decode. "
+        f"{did_you_mean(name, known)}",
         (f"{key}.tfds_name",),
       )
     if not data.tfds_split:
@@ -71,6 +71,28 @@ def _data_service(use: Use) -> Iterator[Problem]:
         f"{key}.tf_data_service_address={show(data.tf_data_service_address)}: expected an address, "
         f"such as grpc://host:5050, because {key}.enable_tf_data_service=true.",
         (f"{key}.tf_data_service_address", f"{key}.enable_tf_data_service"),
+      )
+
+
+def _weights(use: Use) -> Iterator[Problem]:
+  for key, data in use.data.items():
+    weights = data.weights.as_dict() if data.weights else {}
+    if weights and not any(weight > 0 for weight in weights.values()):
+      yield Problem(
+        f"{key}.weights={show(weights)}: expected one weight greater than 0 at least; otherwise no "
+        "image is read.",
+        (f"{key}.weights",),
+      )
+
+
+def _field_keys(use: Use) -> Iterator[Problem]:
+  for key, data in use.data.items():
+    image, label = getattr(data, "image_field_key", None), getattr(data, "label_field_key", None)
+    if image and image == label:
+      yield Problem(
+        f"{key}.image_field_key={show(image)}, {key}.label_field_key={show(label)}: expected the "
+        "names of two features of the records.",
+        (f"{key}.image_field_key", f"{key}.label_field_key"),
       )
 
 
@@ -174,6 +196,8 @@ RELATIONS = (
   _tfds,
   _is_training,
   _data_service,
+  _weights,
+  _field_keys,
   _augmentation,
   _boxes_policy,
   _pad_crop,

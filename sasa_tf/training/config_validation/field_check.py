@@ -8,7 +8,7 @@ from typing import Any
 from sasa_tf.errors import did_you_mean
 from sasa_tf.training.config_validation.conversion import WrongTypeError, convert, type_in_words
 from sasa_tf.training.config_validation.problems import Problem, wrong_value
-from sasa_tf.training.config_validation.rules import one_of
+from sasa_tf.training.config_validation.rules import is_too_large, one_of
 from sasa_tf.training.config_validation.schema import Field, choices_of
 
 
@@ -59,6 +59,8 @@ def check_value(
   if valid:
     return converted, None
   fix = did_you_mean(converted, choices) if choices and isinstance(converted, str) else ""
+  if is_too_large(converted):
+    fix = "TensorFlow stores it in float32, up to 3.4e38."
   return value, wrong_value(path, value, source, expected, "" if fix.startswith("Known") else fix)
 
 

@@ -45,16 +45,16 @@ class Estimate(NamedTuple):
 
 def find_problems(use: Use) -> Iterator[Problem]:
   """Yields a problem for data whose batch does not fit into the memory of this machine."""
-  available = _memory()
+  available = available_memory()
   for estimate in estimates(use):
     if estimate.total <= available:
       continue
     paths = (f"{estimate.data}.global_batch_size", "task.model")
     needs = (
-      f"needs at least {_gib(estimate.total)} of memory (images and activations "
-      f"{_gib(estimate.batch * estimate.per_image)}, weights {_gib(estimate.model)}) for "
-      f"task.model.input_size={show(use.model.input_size)} and task.model.num_classes="
-      f"{use.model.num_classes}, but this machine has {_gib(available)}"
+      f"needs at least {format_gib(estimate.total)} of memory (images and activations "
+      f"{format_gib(estimate.batch * estimate.per_image)}, weights {format_gib(estimate.model)}) "
+      f"for task.model.input_size={show(use.model.input_size)} and task.model.num_classes="
+      f"{use.model.num_classes}, but this machine has {format_gib(available)}"
     )
     fitting = int((available - estimate.model) / estimate.per_image / 2)
     fix = f"Use a batch of at most {fitting}" if fitting > 0 else "Use a smaller model"
@@ -68,12 +68,12 @@ def find_problems(use: Use) -> Iterator[Problem]:
 
 def warnings(use: Use) -> Iterator[str]:
   """Yields a warning for data that needs a large part of the memory of this machine."""
-  available = _memory()
+  available = available_memory()
   for estimate in estimates(use):
     if estimate.total > _WARN_ABOVE * available:
       yield (
         f"{estimate.data}.global_batch_size={estimate.batch} needs at least "
-        f"{_gib(estimate.total)} of the {_gib(available)} of memory of this machine."
+        f"{format_gib(estimate.total)} of the {format_gib(available)} of memory of this machine."
       )
 
 
@@ -125,7 +125,7 @@ def _bytes(dtype: str) -> int:
   return 4 if dtype == "float32" else 2
 
 
-def _memory() -> float:
+def available_memory() -> float:
   """Returns the memory that this process may use, in bytes."""
   limits = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
   for path in _CGROUP_LIMITS:
@@ -141,5 +141,6 @@ def _memory() -> float:
   return min(limits)
 
 
-def _gib(size: float) -> str:
+def format_gib(size: float) -> str:
+  """Returns a number of bytes in GiB."""
   return f"{size / _GIB:,.1f} GiB"

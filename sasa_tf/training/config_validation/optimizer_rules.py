@@ -29,7 +29,9 @@ _ADAM = {
   "global_clipnorm": positive(),
   "gradient_clip_norm": at_least(0),
   # A single text in Model Garden's own experiments, in spite of the hint.
-  "include_in_weight_decay": Rule(hint=list[str] | str),
+  "include_in_weight_decay": Rule(hint=list[str] | str, pattern=True),
+  "exclude_from_weight_decay": Rule(pattern=True),
+  "exclude_from_layer_adaptation": Rule(pattern=True),
 }
 _STEPWISE = {
   "boundaries": at_least(0, increasing=True, required=True, unit="steps"),
@@ -73,6 +75,8 @@ RULES: dict[type, dict[str, Rule]] = {
     "momentum": fraction(),
     "eeta": positive(),
     "weight_decay_rate": at_least(0),
+    "exclude_from_weight_decay": Rule(pattern=True),
+    "exclude_from_layer_adaptation": Rule(pattern=True),
   },
   optimizer_config.AdafactorConfig: {
     "beta1": decay(),

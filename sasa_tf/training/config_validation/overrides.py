@@ -12,7 +12,15 @@ from sasa_tf.errors import did_you_mean
 from sasa_tf.training.config_validation.conversion import type_in_words
 from sasa_tf.training.config_validation.field_check import check_value
 from sasa_tf.training.config_validation.problems import Problem, show, wrong_value
-from sasa_tf.training.config_validation.schema import field_of, names_of, section_class
+from sasa_tf.training.config_validation.schema import (
+  field_of,
+  names_of,
+  section_class,
+  sections,
+)
+
+# Of the keys that an error suggests.
+_MAX_PATHS = 3
 
 
 class Overrides:
@@ -61,7 +69,7 @@ class Overrides:
     for key, value in tree.items():
       child = f"{path}.{key}" if path else str(key)
       if not isinstance(key, str) or key not in known:
-        self.problems.append(_unknown_key(key, known, source, path))
+        self.problems.append(self._unknown_key(key, known, source, path))
         continue
       field = field_of(config, key)
       current = getattr(config, key)
@@ -113,20 +121,32 @@ class Overrides:
     )
     return False
 
+  def _unknown_key(self, key: Any, known: set[str], source: str, path: str) -> Problem:
+    where = f"in {path}" if path else "at the top level"
+    shown = repr(key) if isinstance(key, str) and len(key) < 100 else show(key)
+    nested = ""
+    if isinstance(key, str) and "." in key:
+      nested = " In YAML, write a.b as nested keys: {a: {b: ...}}."
+    elsewhere = self._paths_of(key)
+    if elsewhere:
+      hint = f"Did you mean {' or '.join(map(repr, elsewhere))}?"
+    else:
+      # The complete list helps more than a key of another meaning.
+      hint = did_you_mean(str(key), known, cutoff=0.7)
+    full = f"{path}.{key}" if path else str(key)
+    return Problem(f"{source}: no key {shown} {where}. {hint}{nested}", (full,))
+
+  def _paths_of(self, key: Any) -> list[str]:
+    """Returns the dotted keys that end with this one, those with the fewest parts first."""
+    found = [
+      f"{path}.{key}"
+      for path, config, in_use in sections(self._params)
+      if path and in_use and key in names_of(config)
+    ]
+    return sorted(found, key=lambda name: (name.count("."), name))[:_MAX_PATHS]
+
 
 def _section_of_elements(hint: Any) -> type[base_config.Config] | None:
   """Returns the class of the elements of a list of sections, or None."""
   members = getattr(hint, "__args__", ())
   return section_class(members[0]) if members and isinstance(members[0], type) else None
-
-
-def _unknown_key(key: Any, known: set[str], source: str, path: str) -> Problem:
-  where = f"in {path}" if path else "at the top level"
-  shown = repr(key) if isinstance(key, str) and len(key) < 100 else show(key)
-  nested = ""
-  if isinstance(key, str) and "." in key:
-    nested = " In YAML, write a.b as nested keys: {a: {b: ...}}."
-  full = f"{path}.{key}" if path else str(key)
-  return Problem(
-    f"{source}: no key {shown} {where}. {did_you_mean(str(key), known)}{nested}", (full,)
-  )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _INT64 = 2**63 - 1
+# TensorFlow stores the numbers in float32.
+_MAX_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Rule:
     increasing: whether each element of a sequence must be larger than the one before.
     unique: whether no element of a sequence may occur twice.
     inside: whether the text is a path that must stay inside the directory of the run.
+    pattern: whether the text is a regular expression.
     required: whether a run needs a value other than null, if the section of the field is in use.
     nullable: whether null is valid, as an exception from the type hint.
     hint: type that replaces the hint of the class.
@@ -48,6 +53,7 @@ class Rule:
   increasing: bool = False
   unique: bool = False
   inside: bool = False
+  pattern: bool = False
   required: bool = False
   nullable: bool = False
   hint: Any = None
@@ -79,7 +85,9 @@ class Rule:
   def _allows_text(self, value: str) -> bool:
     if "\0" in value or value.encode("utf-8", "replace").decode("utf-8") != value:
       return False
-    if self.inside and (value.startswith("/") or ".." in value.split("/")):
+    if self.inside and value and not _is_inside(value):
+      return False
+    if self.pattern and not _is_pattern(value):
       return False
     valid = self.choices if self.texts is None else self.texts
     return valid is None or value in valid
@@ -87,7 +95,7 @@ class Rule:
   def _allows_number(self, value: float) -> bool:
     if not math.isfinite(value) or value in self.excluded:
       return False
-    if isinstance(value, int) and abs(value) > _INT64:
+    if is_too_large(value) or (isinstance(value, int) and abs(value) > _INT64):
       return False
     return not (
       (self.minimum is not None and value < self.minimum)
@@ -120,10 +128,31 @@ class Rule:
       parts.append(f"{' or '.join(map(str, self.lengths))} elements")
     if self.inside:
       parts.append("a path inside of model_dir, relative and without '..'")
+    if self.pattern:
+      parts.append("a regular expression")
     return ", ".join(parts) + (f" ({self.unit})" if self.unit else "")
 
 
 NO_RULE = Rule()
+
+
+def _is_inside(path: str) -> bool:
+  return (
+    not path.startswith("/") and ".." not in path.split("/") and posixpath.normpath(path) != "."
+  )
+
+
+def is_too_large(value: Any) -> bool:
+  """Returns whether a value is a finite number that float32 cannot represent."""
+  return isinstance(value, float) and _MAX_FLOAT32 < abs(value) < math.inf
+
+
+def _is_pattern(text: str) -> bool:
+  try:
+    re.compile(text)
+  except (re.error, OverflowError, RecursionError):
+    return False
+  return True
 
 
 def one_of(values: Sequence[Any]) -> str:

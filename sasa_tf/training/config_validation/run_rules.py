@@ -10,6 +10,8 @@ from sasa_tf.training.config_validation.rules import Rule, at_least, choice, pos
 # Sizes above this are typing errors; most machines cannot even allocate their bookkeeping.
 _MAX_BATCH = 1_000_000
 _MAX_THREADS = 4096
+# TensorFlow allocates 24 bytes for each image of the buffer at once, and aborts if it cannot.
+_MAX_SHUFFLE_BUFFER = 10_000_000
 
 RULES: dict[type, dict[str, Rule]] = {
   config_definitions.TrainerConfig: {
@@ -47,11 +49,11 @@ RULES: dict[type, dict[str, Rule]] = {
   config_definitions.DataConfig: {
     "input_path": Rule(nullable=True, values=str | list[str]),
     "tfds_name": Rule(nullable=True, values=str),
-    "weights": Rule(values=float),
+    "weights": Rule(values=float, minimum=0),
     "tfds_split": Rule(nullable=True),
     "tfds_data_dir": Rule(nullable=True),
     "global_batch_size": at_least(0, _MAX_BATCH, unit="images of all replicas"),
-    "shuffle_buffer_size": at_least(1, unit="images"),
+    "shuffle_buffer_size": at_least(1, _MAX_SHUFFLE_BUFFER, unit="images"),
     "cycle_length": at_least(1, _MAX_THREADS, unit="files"),
     "block_length": at_least(1, unit="records"),
     "ram_budget": at_least(1, unit="GB"),

@@ -77,6 +77,20 @@ class _Loader(yaml.SafeLoader):
         None, None, f"more than {MAX_NODES} values", event.start_mark
       )
 
+  def construct_object(self, node: Any, deep: bool = False) -> Any:
+    try:
+      return super().construct_object(node, deep)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+      # PyYAML's constructors expect the text of a node to have the form of its tag.
+      tag = node.tag.replace(_TAG, "!!")
+      detail = f" ({error})" if isinstance(error, ValueError) else ""
+      raise yaml.constructor.ConstructorError(
+        None,
+        None,
+        f"{str(node.value)[:60]!r} is no value of the tag {tag}{detail}",
+        node.start_mark,
+      ) from error
+
   def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
     seen = set()
     for key, _ in node.value:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
+import tensorflow as tf
 from official.core import config_definitions
 
 from sasa_tf.configs.retinanet import RetinaNetTask
@@ -15,6 +17,10 @@ from sasa_tf.training.resilience import corrupt_records
 
 # TensorFlow's message for a string that is not a number. Image ids must be numbers.
 _NOT_A_NUMBER = "StringToNumberOp could not correctly convert string"
+# TensorFlow's message for records without a feature that Model Garden's decoder of boxes reads.
+_MISSING_FEATURE = re.compile(
+  r"Feature: (?P<name>\S+) \(data type: \w+\) is required but could not"
+)
 
 
 @contextlib.contextmanager
@@ -29,12 +35,21 @@ def translate_data_errors(task: config_definitions.TaskConfig, mode: str) -> Ite
   """
   try:
     yield
+  except tf.errors.OutOfRangeError as error:
+    if "train" not in mode or "IteratorGetNext" not in str(error.message):
+      raise
+    raise UserError(
+      "task.train_data ended before the last step, although it should repeat: no image is left "
+      "after the configured filters. Check input_path, weights and tfds_split of task.train_data."
+    ) from error
   except PARSE_ERRORS as error:
     message = message_of(error)
     if LABEL_ERROR in message and not is_missing_label(message):
       raise UserError(_label_message(message, task)) from error
     if _NOT_A_NUMBER in message:
       raise UserError(_source_id_message(message)) from error
+    if found := _MISSING_FEATURE.search(message):
+      raise UserError(_missing_feature_message(found["name"], task)) from error
     record_error = corrupt_records.find_cause(message, task, mode)
     if record_error is None and LABEL_ERROR in message:  # the label is not missing, but negative
       record_error = UserError(_label_message(message, task))
@@ -56,6 +71,15 @@ def _label_message(message: str, task: config_definitions.TaskConfig) -> str:
   return (
     f"{problem}. Set it to the number of classes of the data, or correct the data (TFRecords of "
     "ImageNet from Model Garden's script count from 1 and need 1001)."
+  )
+
+
+def _missing_feature_message(name: str, task: config_definitions.TaskConfig) -> str:
+  kind = "detection" if isinstance(task, RetinaNetTask) else "classification"
+  return (
+    f"a record of task.train_data or task.validation_data has no feature {name}, which {kind} "
+    "needs. Check that input_path is a data set of this task, or write the TFRecords again with "
+    "`python -m sasa_tf.bin.make_tfrecords`."
   )
 
 

@@ -1,0 +1,62 @@
+"""Errors of files, memory and threads that no check foresaw, in one paragraph with the cure.
+
+Imports no TensorFlow: programs that do not need it use this too.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+
+_CURES = {
+  errno.ENOSPC: "Free space.",
+  errno.EDQUOT: "Free space.",
+  errno.EFBIG: "Raise the limit of file sizes (ulimit -f).",
+  errno.EACCES: "Change its permissions, or choose another path.",
+  errno.EPERM: "Change its permissions, or choose another path.",
+  errno.EROFS: "Choose a path on a file system that can be written.",
+  errno.ENAMETOOLONG: "Choose a shorter path.",
+  errno.ELOOP: "A link refers to itself: remove it.",
+  errno.ENOTDIR: "A part of the path is a file: choose another path.",
+  errno.EISDIR: "Expected a file: choose another path.",
+  errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+  errno.ENFILE: "Raise the limit of open files (ulimit -n).",
+  errno.EIO: "Check the disk.",
+  errno.ESTALE: "Check the network file system.",
+}
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SCHEME = re.compile(r"File system scheme '\w*' not implemented \(file: '(.*)'\)", re.DOTALL)
+
+_NODE = re.compile(r"\{\{.*?\}\} ?| \[Op:\w*\].*", re.DOTALL)
+
+
+def describe(error: BaseException) -> str | None:
+  """Returns the paragraph of an error of the machine; None for other errors, also ENOENT.
+
+  Args:
+    error: what ended the program.
+  """
+  if isinstance(error, OSError) and error.errno in _CURES:
+    verb = "written" if error.errno in _WRITING else "used"
+    path = error.filename or ("a file or standard output" if verb == "written" else "a file")
+    return f"{path} cannot be {verb}: {error.strerror}. {_CURES[error.errno]}"
+  if isinstance(error, MemoryError):
+    return f"out of memory ({error}). Use less data, a smaller model or smaller batches."
+  if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+    return "no further thread can be started. Raise the limit of processes (ulimit -u)."
+  # TensorFlow's errors have no common type without importing it.
+  name = type(error).__name__
+  if name == "ResourceExhaustedError":
+    problem = _NODE.sub("", str(error)).strip().splitlines()[0]
+    return f"out of memory ({problem}). Use less data, a smaller model or smaller batches."
+  if name == "UnimplementedError" and (found := _SCHEME.search(str(error))):
+    return (
+      f"TensorFlow has no file system for {found[1]}. Copy the files to a local directory and set "
+      "its path."
+    )
+  return None
+
+
+def is_full(error: BaseException) -> bool:
+  """Returns whether nothing more can be written, perhaps not even to standard output."""
+  return isinstance(error, OSError) and error.errno in _WRITING
