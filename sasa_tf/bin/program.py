@@ -18,6 +18,13 @@ from sasa_tf.errors import PreemptedError, UserError, WorkerLostError
 
 # Here, because programs import this module before those that import TensorFlow.
 startup_messages.silence(sys.argv)
+if sys.flags.optimize > 1:
+  print(
+    "error: Python removes docstrings (-OO, PYTHONOPTIMIZE=2), without which TensorFlow cannot be "
+    "imported. Run it with -O at most.",
+    file=sys.stderr,
+  )
+  sys.exit(UserError.exit_status)
 
 
 def run(main: Callable[[list[str]], None]) -> None:

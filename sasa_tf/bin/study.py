@@ -82,6 +82,8 @@ def _run_study() -> int:
   if not FLAGS.output:
     raise UserError("--study needs --output, the directory for the runs.")
   study = read_study(find_config_file(FLAGS.study, "study"))
+  for file in dict.fromkeys(file for row in study.rows for file in row.config_files):
+    find_config_file(file, f"study={FLAGS.study}, config_files")
   found = gpus.find_gpus(FLAGS.gpus)
   planned = plan_runs(
     study,

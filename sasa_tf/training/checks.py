@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import pathlib
+import re
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +40,7 @@ from sasa_tf.training.resilience import checkpoints
 # Files whose first bytes are read before each run.
 _MAX_SNIFFED = 256
 _MAX_SAMPLED_RECORDS = 64
+_CONNECT_SECONDS = 10
 # Subcommands of make_tfrecords for each task.
 _CLASSIFICATION_CONVERTERS = "digits for scikit-learn's digits, image_folder for a folder of images"
 _DETECTION_CONVERTERS = (
@@ -62,6 +65,8 @@ def check_data(name: str, data: config_definitions.DataConfig) -> None:
       f"Datasets); received input_path={data.input_path!r} and tfds_name={data.tfds_name!r}. Set "
       "the other to ''."
     )
+  if data.enable_tf_data_service:
+    _check_data_service(f"{name}.tf_data_service_address", data.tf_data_service_address)
   if is_files(data) and data.file_type in COMPRESSIONS:
     is_detection = isinstance(data, DetectionData)
     converters = _DETECTION_CONVERTERS if is_detection else _CLASSIFICATION_CONVERTERS
@@ -110,6 +115,20 @@ def _check_tfrecords(name: str, data: config_definitions.DataConfig, converters:
     raise UserError(
       f"{name}={input_path}: the {len(files)} files have no records. Write them again."
     )
+
+
+def _check_data_service(name: str, address: str) -> None:
+  """Raises `UserError` if nothing answers at the address; TensorFlow would wait for an hour."""
+  found = re.fullmatch(r"grpc://(.+):(\d+)", address)
+  if not found:
+    raise UserError(f"{name}={address}: expected an address such as grpc://host:5050.")
+  try:
+    socket.create_connection((found[1].strip("[]"), int(found[2])), _CONNECT_SECONDS).close()
+  except (OSError, OverflowError) as error:
+    raise UserError(
+      f"{name}={address}: the dispatcher of the tf.data service cannot be reached ({error}). Start "
+      "it, or set enable_tf_data_service to false."
+    ) from error
 
 
 def _check_shuffle_buffer(name: str, data: config_definitions.DataConfig) -> None:

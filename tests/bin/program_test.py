@@ -69,6 +69,13 @@ def test_full_output_is_one_line():
     assert "standard output cannot be written: No space left on device. Free" in done.stderr
 
 
+def test_python_without_docstrings_is_one_line():
+  done = run("print(1)", '"$PYTHON" -OO -c "$PROGRAM"')
+  assert done.returncode == 2 and done.stderr.count("\n") == 1
+  assert "-OO, PYTHONOPTIMIZE=2" in done.stderr and "Run it with -O at most." in done.stderr
+  assert run("print(1)", '"$PYTHON" -O -c "$PROGRAM"').returncode == 0
+
+
 def test_small_limit_of_virtual_memory_is_one_line():
   done = run("print(1)", 'ulimit -v 1000000; "$PYTHON" -c "$PROGRAM"')
   assert done.returncode == 2 and done.stderr.count("\n") == 1

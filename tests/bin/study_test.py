@@ -40,6 +40,7 @@ def study(directory, *flags, check=True):
 
 def test_dry_run_and_errors(tmp_path):
   (tmp_path / "tiny.yaml").write_text(STUDY)
+  (tmp_path / "lost.yaml").write_text(f"{STUDY}config_files: [nope.yaml]\n")
   arguments = ("--study=tiny.yaml", "--output=out", "--gpus=none", "--dry_run")
   _, output = study(tmp_path, *arguments, "--rows=attention_4", "--seeds=3,4")
   commands = [line for line in output.splitlines() if "sasa_tf.bin.train" in line]
@@ -49,7 +50,9 @@ def test_dry_run_and_errors(tmp_path):
   for flags, message in (
     (("--rows=attention",), "no row 'attention'. Did you mean 'attention_4'"),
     (("--seeds=a",), "--seeds: expected integers"),
+    (("--seeds=-1",), "--seeds: expected integers from 0 to 4294967295"),
     (("--study=tinny.yaml",), "--study=tinny.yaml: no such file"),
+    (("--study=lost.yaml",), "--study=lost.yaml, config_files=nope.yaml: no such file"),
     (("--output=",), "--study needs --output"),
   ):
     status, output = study(tmp_path, *arguments, *flags, check=False)

@@ -1,8 +1,11 @@
 """Records without a usable image or label are skipped, up to a limit."""
 
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from sasa_tf.data.integrity import corrupt_records, record_validation, tfrecord_repair
 from sasa_tf.data.integrity.record_validation import DETECTION_SCHEMA, RecordSchema
@@ -33,6 +36,12 @@ def example(encoded=JPEG, labels=(3,), boxes=None, source_id=None):
   return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
+def image_of(image_format):
+  content = io.BytesIO()
+  Image.fromarray(PIXELS).save(content, image_format)
+  return content.getvalue()
+
+
 INVALID = {
   "text": (example(b"<html>not found</html>", source_id="17"), "image '17': .*start with b'<html"),
   "id that is no text": (example(b"", source_id="caf\udce9"), r"image 'caf\\xe9': .* empty"),
@@ -45,6 +54,8 @@ INVALID = {
     example(tf.io.encode_png(PIXELS[:1]).numpy()),
     "16 x 1 pixels, is not an image that can be cropped",
   ),
+  "GIF": (example(image_of("GIF")), "is a GIF or WebP image.*expected JPEG, PNG or BMP"),
+  "WebP": (example(image_of("WEBP")), "is a GIF or WebP image.*expected JPEG, PNG or BMP"),
   "no label": (example(labels=None), "expected one image/class/label; received 0"),
   "bytes": (b"\xff\xfe" * 9, r"not an example with the expected features: .*\\xff\\xfe"),
   "not an example": (b"something else", "not an example with the expected features"),

@@ -160,6 +160,21 @@ def test_evaluation_without_a_full_batch_is_rejected(tmp_path):
   checks.check_data("task.validation_data", data.replace(global_batch_size=3))
 
 
+@pytest.mark.parametrize(
+  ("address", "problem"),
+  [
+    ("grpc://localhost:1", "cannot be reached"),
+    ("grpc://localhost:99999", "cannot be reached"),
+    ("localhost", "expected an address such as grpc://host:5050"),
+  ],
+)
+def test_data_service_that_does_not_answer_is_named(address, problem, tmp_path):
+  data = digits(tmp_path).replace(enable_tf_data_service=True, tf_data_service_address=address)
+  message = rf"task\.train_data\.tf_data_service_address={address}: .*{problem}"
+  with pytest.raises(UserError, match=message):
+    checks.check_data("task.train_data", data)
+
+
 def test_missing_shard_is_a_warning(tmp_path, caplog):
   with tf.io.TFRecordWriter(str(tmp_path / "train-00000-of-00002.tfrecord")) as writer:
     writer.write(tf.train.Example().SerializeToString())

@@ -182,7 +182,7 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ),
     (
       "trainer.optimizer_config.learning_rate.cosine.initial_learning_rate=1e300",
-      r"cosine\.initial_learning_rate=1e\+300.*float32, up to 3\.4e38\.",
+      r"cosine\.initial_learning_rate=1e\+300.*float32, up to 3\.4e38,",
     ),
     (
       "trainer.optimizer_config.optimizer={type: adamw, adamw: {include_in_weight_decay: ['[']}}",
@@ -200,6 +200,7 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
       "task.train_data.input_path={a: x, b: y},task.train_data.weights={a: 0, b: 0}",
       r"task\.train_data\.weights=.*expected one weight greater than 0",
     ),
+    ("task.train_data.seed=99999999999999999999", "expected an integer, or null.*in 64 bits"),
     (
       "task.train_data.label_field_key=image/encoded",
       r"train_data\.image_field_key='image/encoded', .*label_field_key=.*names of two features",

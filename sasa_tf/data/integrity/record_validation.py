@@ -79,11 +79,16 @@ def _image_problem(encoded: bytes, schema: RecordSchema) -> str | None:
   if not encoded:
     return f"{schema.image_key} is missing or empty"
   try:
-    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    image = tf.io.decode_image(encoded, channels=3)
   except tf.errors.InvalidArgumentError as error:
     return (
       f"{schema.image_key}, {len(encoded)} bytes that start with {encoded[:8]!r}, is not an image: "
       f"{_NODE.sub('', error.message.splitlines()[0])}"
+    )
+  if image.shape.rank != 3:
+    return (
+      f"{schema.image_key} is a GIF or WebP image, which is decoded as an animation; expected "
+      "JPEG, PNG or BMP"
     )
   height, width = image.shape[:2]
   if schema.box_key is None and min(height, width) < MIN_CLASSIFIED_SIDE:

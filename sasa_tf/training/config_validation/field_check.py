@@ -60,7 +60,7 @@ def check_value(
     return converted, None
   fix = did_you_mean(converted, choices) if choices and isinstance(converted, str) else ""
   if is_too_large(converted):
-    fix = "TensorFlow stores it in float32, up to 3.4e38."
+    fix = "TensorFlow stores it in float32, up to 3.4e38, and integers in 64 bits."
   return value, wrong_value(path, value, source, expected, "" if fix.startswith("Known") else fix)
 
 

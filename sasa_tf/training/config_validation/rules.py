@@ -95,7 +95,7 @@ class Rule:
   def _allows_number(self, value: float) -> bool:
     if not math.isfinite(value) or value in self.excluded:
       return False
-    if is_too_large(value) or (isinstance(value, int) and abs(value) > _INT64):
+    if is_too_large(value):
       return False
     return not (
       (self.minimum is not None and value < self.minimum)
@@ -143,8 +143,10 @@ def _is_inside(path: str) -> bool:
 
 
 def is_too_large(value: Any) -> bool:
-  """Returns whether a value is a finite number that float32 cannot represent."""
-  return isinstance(value, float) and _MAX_FLOAT32 < abs(value) < math.inf
+  """Returns whether a value is a finite number that float32 or int64 cannot represent."""
+  if isinstance(value, float):
+    return _MAX_FLOAT32 < abs(value) < math.inf
+  return isinstance(value, int) and abs(value) > _INT64
 
 
 def _is_pattern(text: str) -> bool:

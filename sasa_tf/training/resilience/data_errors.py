@@ -15,6 +15,7 @@ from sasa_tf.errors import UserError
 from sasa_tf.tasks.label_errors import LABEL_ERROR, is_missing_label
 from sasa_tf.training.resilience import corrupt_records
 
+_VALUES = re.compile(r"\[(-?\d[-\d .]*)\]")
 # TensorFlow's message for a string that is not a number. Image ids must be numbers.
 _NOT_A_NUMBER = "StringToNumberOp could not correctly convert string"
 # TensorFlow's message for records without a feature that Model Garden's decoder of boxes reads.
@@ -59,10 +60,13 @@ def translate_data_errors(task: config_definitions.TaskConfig, mode: str) -> Ite
 
 
 def _label_message(message: str, task: config_definitions.TaskConfig) -> str:
-  # The assertion's message up to the values that it received.
+  # The assertion's message, its condition and the values that it received.
   start = message.index(LABEL_ERROR)
-  received = " ".join(message[start:].split("[[", maxsplit=1)[0].split())
-  problem = f"{received}. task.model.num_classes is {task.model.num_classes}"
+  text = " ".join(message[start:].split("[[", maxsplit=1)[0].split())
+  expected = text.split("]", maxsplit=1)[0].strip().rstrip(".")
+  values = _VALUES.findall(text)
+  received = f"; received {values[0]}" if values else ""
+  problem = f"{expected}{received}. task.model.num_classes is {task.model.num_classes}"
   if isinstance(task, RetinaNetTask):
     return (
       f"{problem}, background counted as class 0. Set it to 1 more than the highest class of the "
