@@ -162,6 +162,7 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ("trainer.best_checkpoint_export_subdir=.", "a path inside of model_dir"),
     ("trainer.best_checkpoint_export_subdir=.//./", "a path inside of model_dir"),
     ("trainer.validation_steps=0", "not 0"),
+    ("trainer.train_tf_function=false", r"train_tf_function=false: .*train_tf_while_loop=true"),
     ("trainer.optimizer_config.optimizer.type=sdg", "Did you mean 'sgd'"),
     ("trainer.optimizer_config.learning_rate.type=null", "This run needs it"),
     ("trainer.optimizer_config.learning_rate.type=exponential", "decay_rate=null"),

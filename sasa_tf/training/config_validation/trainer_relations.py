@@ -117,4 +117,16 @@ def _replicas(use: Use) -> Iterator[Problem]:
       )
 
 
-RELATIONS = (_steps, _learning_rate, _clipping, _best_checkpoint, _replicas)
+def _loops(use: Use) -> Iterator[Problem]:
+  for part, is_used in (("train", use.trains), ("eval", use.evaluates)):
+    loop, function = f"{part}_tf_while_loop", f"{part}_tf_function"
+    trainer = use.params.trainer
+    if is_used and getattr(trainer, loop) and not getattr(trainer, function):
+      yield Problem(
+        f"trainer.{function}=false: expected true with trainer.{loop}=true, because the loop is a "
+        "part of the function. Set both to false to run step by step.",
+        (f"trainer.{function}", f"trainer.{loop}"),
+      )
+
+
+RELATIONS = (_loops, _steps, _learning_rate, _clipping, _best_checkpoint, _replicas)
