@@ -22,7 +22,7 @@ PACKAGES = {
   "sasa_tf": Package(set(), set()),  # sasa_tf/__init__.py
   "errors": Package(set(), set()),
   "extras": Package({"errors"}, set()),
-  "outputs": Package({"errors"}, set()),
+  "outputs": Package({"errors"}, {"yaml"}),  # in plain_yaml alone, for the programs of [report]
   "reporting": Package({"errors", "extras", "outputs"}, {"rich", "tqdm"}),
   "compat": Package({"errors"}, {"keras", "numpy", "official", "orbit", "tensorflow", "tf_keras"}),
   "native": Package({"compat", "errors"}, {"tensorflow"}),

@@ -17,6 +17,7 @@ from official.vision.configs.retinanet import DataConfig as DetectionData
 
 from sasa_tf.data.integrity import raw_records, shard_count
 from sasa_tf.data.integrity.foreign_files import foreign_kind
+from sasa_tf.data.integrity.record_boxes import check_boxes
 from sasa_tf.data.integrity.record_labels import check_labels
 from sasa_tf.data.labels import read_labels
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
@@ -74,6 +75,8 @@ def check_data(name: str, data: config_definitions.DataConfig) -> None:
     _check_shuffle_buffer(name, data)
     _check_batch_is_filled(name, data)
     read_class_names(data)
+    if is_detection:
+      check_boxes(find_input_files(data.input_path), COMPRESSIONS[data.file_type])
 
 
 def _check_tfrecords(name: str, data: config_definitions.DataConfig, converters: str) -> None:

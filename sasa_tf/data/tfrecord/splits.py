@@ -106,9 +106,7 @@ def hold_out(
     DatasetError: if the fraction is not between 0 and 1.
   """
   if not 0 < fraction < 1:
-    raise DatasetError(
-      f"--validation_fraction must be at least 0 and less than 1; received {fraction}."
-    )
+    raise DatasetError(f"--validation_fraction must be between 0 and 1; received {fraction}.")
   classes: dict[Hashable, list[Item]] = {}
   for item in items:
     classes.setdefault(label(item), []).append(item)
