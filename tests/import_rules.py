@@ -73,6 +73,7 @@ PACKAGES = {
       "errors",
       "extras",
       "keras",
+      "modeling",
       "ops",
       "outputs",
       "reporting",

@@ -1,6 +1,7 @@
 """Writes a page that shows what a trained model attends to in some images.
 
   python -m sasa_tf.bin.attention_maps --model_dir=runs/digits --output=report.html image.png ...
+  python -m sasa_tf.bin.attention_maps --preset=sasa_resnet26_cifar10 --output=report.html image.png ...
   python -m sasa_tf.bin.attention_maps --saved_model=runs/bccd/saved_model --output=report.html \
     image.jpg ...
 
@@ -15,16 +16,17 @@ import pathlib
 
 from absl import flags, logging
 
-from sasa_tf.bin import program
+from sasa_tf.bin import preset_flag, program
 from sasa_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 
+flags.adopt_module_key_flags(preset_flag)
 flags.DEFINE_string("model_dir", None, "Model directory of a training.")
 flags.DEFINE_string(
   "checkpoint_path", None, "With --model_dir: checkpoint, or a directory with one. Default: best."
 )
-flags.DEFINE_string("saved_model", None, "SavedModel directory, written by export_saved_model.")
+flags.DEFINE_string("saved_model", None, "SavedModel directory, written by export.")
 flags.DEFINE_string("output", None, "HTML file to write. Replaces an earlier page.", required=True)
 flags.DEFINE_float(
   "score_threshold",
@@ -40,8 +42,7 @@ def main(argv: list[str]) -> None:
   images = argv[1:]
   if not images:
     raise UserError("expected paths of images after the flags; received none. See --help.")
-  if bool(FLAGS.model_dir) == bool(FLAGS.saved_model):
-    raise UserError("expected either --model_dir or --saved_model. See --help.")
+  preset_flag.check_alternatives("model_dir", "saved_model")
   if FLAGS.checkpoint_path and not FLAGS.model_dir:
     raise UserError("--checkpoint_path is for --model_dir. Remove the flag.")
   from sasa_tf.outputs.path_checks import check_file
@@ -53,7 +54,9 @@ def main(argv: list[str]) -> None:
 
   if not FLAGS["verbosity"].present:
     logging.set_verbosity(logging.ERROR)
-  if FLAGS.saved_model:
+  if FLAGS.preset:
+    trained = TrainedModel.from_preset(FLAGS.preset)
+  elif FLAGS.saved_model:
     trained = TrainedModel.from_saved_model(FLAGS.saved_model)
   else:
     trained = TrainedModel.from_model_dir(FLAGS.model_dir, FLAGS.checkpoint_path)
@@ -61,7 +64,7 @@ def main(argv: list[str]) -> None:
     trained,
     images,
     FLAGS.output,
-    title="/".join(pathlib.Path(FLAGS.saved_model or FLAGS.model_dir).parts[-2:]),
+    title="/".join(pathlib.Path(FLAGS.preset or FLAGS.saved_model or FLAGS.model_dir).parts[-2:]),
     score_threshold=FLAGS.score_threshold,
     on_image=lambda path: print(f"analyzing {path}", flush=True),
   )

@@ -11,12 +11,13 @@ Each format has a fixed name in --output_dir:
   openvino     openvino/      OpenVINO on Intel's processors
   tfjs         tfjs/          TensorFlow.js in browsers
   keras        model.keras    Keras 3, after `import sasa_tf.keras`
+  preset       preset/        `from_preset` in Python, and --preset of the programs
 
 Class names and preprocessing are stored in each of them, and model_card.md describes the model.
 Each output is compared with the trained model; they appear when all of them are complete.
 
 The experiment and its configuration are read from --model_dir. Pass --experiment, --config_file
-and --params_override to replace them.
+and --params_override to replace them. --preset exports the model of a preset instead.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ flags.DEFINE_enum(
   "quantize",
   "none",
   ["none", "float16", "int8"],
-  "Precision of formats that can be quantized: litert. int8 is calibrated on the training data.",
+  "Precision of formats that can be quantized: litert; preset for float16. int8 is calibrated on "
+  "the training data.",
 )
 flags.DEFINE_integer(
   "calibration_images", 128, "Number of images for --quantize=int8.", lower_bound=1

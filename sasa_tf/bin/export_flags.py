@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags, logging
 
-from sasa_tf.bin import program
+from sasa_tf.bin import preset_flag, program
 from sasa_tf.errors import UserError
 
 program.require("PIL", "official", "tf_keras")
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FLAGS = flags.FLAGS
 
+flags.adopt_module_key_flags(preset_flag)
 flags.DEFINE_string("model_dir", None, "Model directory of the training.")
 flags.DEFINE_string(
   "checkpoint_path", None, "Checkpoint, or a directory with one. Default: the best of --model_dir."
@@ -104,13 +105,15 @@ def check_paths(
   """
   from sasa_tf.serving.export_paths import check_export_paths
 
+  _check_preset()
   for flag, off in (("cpu_kernels", False), ("gpu_kernels", "none")):
     if FLAGS[flag].value != off and "saved_model" not in outputs:
       raise UserError(
         f"--{flag} is an option of --format=saved_model, which is not among the formats. Add it, "
         "or remove the flag."
       )
-  inputs = {name: FLAGS[name].value for name in ("model_dir", "checkpoint_path", "labels")}
+  names = ("model_dir", "checkpoint_path", "labels", "preset")
+  inputs = {name: FLAGS[name].value for name in names}
   inputs |= {f"config_file={file}": file for file in FLAGS.config_file or ()}
   check_export_paths(outputs, flags=flag_names, overwrite=FLAGS.overwrite, inputs=inputs)
 
@@ -149,8 +152,6 @@ def export(
   from sasa_tf.serving.compiled_kernels.library_file import require_kernels
   from sasa_tf.serving.export import export_model
   from sasa_tf.serving.gpu_signature import choose_kernels
-  from sasa_tf.training import experiment, results
-  from sasa_tf.training.model_differences import check_exported_model
 
   is_verbose = FLAGS["verbosity"].present
   if not is_verbose:
@@ -160,15 +161,7 @@ def export(
   if FLAGS.cpu_kernels:
     require_kernels()
   choose_kernels(FLAGS.gpu_kernels)
-  params = experiment.load_trained_experiment(
-    FLAGS.model_dir,
-    FLAGS.experiment,
-    FLAGS.config_file or (),
-    FLAGS.params_override,
-    mode="export",
-  )
-  checkpoint = results.find_checkpoint(FLAGS.checkpoint_path, FLAGS.model_dir, params)
-  check_exported_model(params, checkpoint, FLAGS.model_dir)
+  params, weights = _trained_model()
   images = find_images(
     params,
     verify=FLAGS.verify,
@@ -179,9 +172,9 @@ def export(
   notes: list[str] = []
   exported = export_model(
     params,
-    checkpoint_path=checkpoint,
+    weights=weights,
     outputs=outputs,
-    class_names=_class_names(params),
+    class_names=_class_names(params, weights),
     batch_size=FLAGS.batch_size,
     input_image_size=image_size,
     saved_model=SavedModelOptions(
@@ -200,18 +193,54 @@ def export(
     progress=logging.info,
     hide_output=not is_verbose,
   )
-  lines = [f"exported {checkpoint}"]
+  lines = [f"exported {FLAGS.preset or weights}"]
   lines += [f"verified on {images.source}" if FLAGS.verify else "not verified", *notes]
   return exported, "\n".join(lines), isinstance(params.task, RetinaNetTask)
 
 
-def _class_names(params: Any) -> tuple[str, ...] | None:
-  """Returns the names of --labels, else those of --model_dir, else those of the training data."""
+def _check_preset() -> None:
+  """Checks --preset, before Model Garden is imported."""
+  if not FLAGS.preset:
+    return
+  others = ("model_dir", "checkpoint_path", "experiment", "config_file")
+  if given := [name for name in others if FLAGS[name].value]:
+    raise UserError(f"--preset and --{given[0]} both select a model. Remove one of them.")
+  from sasa_tf.modeling.presets import find_preset
+
+  find_preset(FLAGS.preset)
+
+
+def _trained_model() -> tuple[Any, Any]:
+  """Returns the configuration, and a checkpoint or preset."""
+  from sasa_tf.modeling.presets import find_preset
+  from sasa_tf.training import experiment, results
+  from sasa_tf.training.model_differences import check_exported_model
+
+  if FLAGS.preset:
+    preset = find_preset(FLAGS.preset)
+    params = experiment.load_preset_experiment(preset, FLAGS.params_override, mode="export")
+    return params, preset
+  params = experiment.load_trained_experiment(
+    FLAGS.model_dir,
+    FLAGS.experiment,
+    FLAGS.config_file or (),
+    FLAGS.params_override,
+    mode="export",
+  )
+  checkpoint = results.find_checkpoint(FLAGS.checkpoint_path, FLAGS.model_dir, params)
+  check_exported_model(params, checkpoint, FLAGS.model_dir)
+  return params, checkpoint
+
+
+def _class_names(params: Any, weights: Any) -> tuple[str, ...] | None:
+  """Returns the names of --labels, else those of the preset, --model_dir or training data."""
   from sasa_tf.data.labels import read_labels
   from sasa_tf.training import checks, model_labels
 
   if FLAGS.labels:
     return read_labels(FLAGS.labels)
+  if FLAGS.preset:
+    return weights.labels
   return model_labels.read(FLAGS.model_dir) or checks.read_class_names(params.task.train_data)
 
 

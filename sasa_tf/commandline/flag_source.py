@@ -5,14 +5,14 @@ from __future__ import annotations
 import ast
 import importlib.util
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 # Calls that define the flags of another module -> that module.
-_DEFINED_BY_CALL = {
-  "model_garden_flags.define_flags()": "official.common.flags",
-  "flags.adopt_module_key_flags(export_flags)": "sasa_tf.bin.export_flags",
-}
+_DEFINED_BY_CALL = {"model_garden_flags.define_flags()": "official.common.flags"}
+# Flags that modules of the programs have in common.
+_ADOPTED = re.compile(r"flags\.adopt_module_key_flags\((\w+)\)")
 
 
 class Flag(NamedTuple):
@@ -46,7 +46,9 @@ def flags_of(source: pathlib.Path) -> list[Flag]:
 
 def _defined_elsewhere(node: ast.Call | ast.Tuple) -> list[Flag]:
   """Returns the flags of another module that a call defines."""
-  module = _DEFINED_BY_CALL.get(ast.unparse(node)) if isinstance(node, ast.Call) else None
+  call = ast.unparse(node) if isinstance(node, ast.Call) else ""
+  adopted = _ADOPTED.fullmatch(call)
+  module = f"sasa_tf.bin.{adopted[1]}" if adopted else _DEFINED_BY_CALL.get(call)
   if not module:
     return []
   package, *names = module.split(".")

@@ -40,7 +40,20 @@ def assign_weights(model: Any, values: Mapping[str, np.ndarray]) -> None:
   Raises:
     ValueError: a weight is missing, or has another shape. Nothing is assigned.
   """
-  weights = named_weights(model)
+  assign_named(named_weights(model), values, model.name)
+
+
+def assign_named(weights: Mapping[str, Any], values: Mapping[str, np.ndarray], model: str) -> None:
+  """Assigns variables.
+
+  Args:
+    weights: {name: variable}.
+    values: {name: value}; others than those of `weights` are ignored.
+    model: name of the model, for messages.
+
+  Raises:
+    ValueError: a value is missing, or has another shape. Nothing is assigned.
+  """
   problems = []
   for name, weight in weights.items():
     expected = tuple(weight.shape)
@@ -51,7 +64,7 @@ def assign_weights(model: Any, values: Mapping[str, np.ndarray]) -> None:
   if problems:
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     raise ValueError(
-      f"{len(problems)} of {len(weights)} weights do not fit the model {model.name!r}: "
+      f"{len(problems)} of {len(weights)} weights do not fit the model {model!r}: "
       f"{'; '.join(problems[:3])}{more}. Use the weights of the same architecture."
     )
   for name, weight in weights.items():

@@ -12,6 +12,7 @@ import tensorflow as tf
 from official.core import config_definitions
 
 from sasa_tf.errors import UserError
+from sasa_tf.modeling.presets import Preset
 from sasa_tf.outputs.replacement import replace_directory, replace_file
 from sasa_tf.reporting.captured_output import hidden_output
 from sasa_tf.serving.accuracy import measure_accuracy
@@ -37,7 +38,7 @@ from sasa_tf.serving.verification.trained_model import TrainedModel
 def export_model(
   params: config_definitions.ExperimentConfig,
   *,
-  checkpoint_path: str,
+  weights: str | Preset,
   outputs: Mapping[str, str | os.PathLike],
   class_names: Sequence[str] | None,
   batch_size: int | None = None,
@@ -51,14 +52,14 @@ def export_model(
   progress: Callable[[str], None] = lambda _: None,
   hide_output: bool = False,
 ) -> list[Exported]:
-  """Exports the checkpoint of a classifier or detector.
+  """Exports a classifier or detector.
 
   The outputs get their names when all of them are written and verified: after an error, none is
   changed, and no partial files remain.
 
   Args:
     params: experiment configuration of the training. Its task selects the export module.
-    checkpoint_path: checkpoint to restore the weights from.
+    weights: checkpoint to restore, or a preset.
     outputs: {name of a format, a key of `FORMATS`: file or directory to create}.
     class_names: in label order, with the background first for detectors. Saved with the model
       for clients. None saves no names.
@@ -83,13 +84,12 @@ def export_model(
   """
   check_class_names(params, class_names)
   saved_model, images = saved_model or SavedModelOptions(), images or ExampleImages()
-  paths = check_export_paths(
-    outputs, overwrite=overwrite, inputs={"checkpoint_path": checkpoint_path}
-  )
+  path = str(weights.path) if isinstance(weights, Preset) else weights
+  paths = check_export_paths(outputs, overwrite=overwrite, inputs={"weights": path})
   progress("building and restoring the model")
   module = restored_module(
     params,
-    checkpoint_path,
+    weights,
     batch_size=batch_size,
     input_image_size=input_image_size,
     input_type=saved_model.input_type,
@@ -122,7 +122,7 @@ def export_model(
         module,
         options,
         exported,
-        checkpoint=checkpoint_path,
+        checkpoint=f"preset {weights.path.name}" if isinstance(weights, Preset) else weights,
         image_source=images.source,
       )
   return exported

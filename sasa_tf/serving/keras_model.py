@@ -37,7 +37,7 @@ def build_keras_model(
     UserError: the configuration has parts that are not of this library.
   """
   is_detector = isinstance(params.task, RetinaNetTask)
-  _check(params.task.model, is_detector)
+  check_parts(params.task.model, is_detector, "keras")
   if is_detector:
     return _detector(params.task.model, trained, image_size)
   return _classifier(params.task.model, trained, image_size)
@@ -85,12 +85,23 @@ def _portable(arguments: dict[str, Any]) -> dict[str, Any]:
   return {**arguments, "implementation": "auto"}
 
 
-def _check(config: Any, is_detector: bool) -> None:
+def check_parts(config: Any, is_detector: bool, format_name: str) -> None:
+  """Checks that a model consists of the classes of this library.
+
+  Args:
+    config: `task.model` of the experiment.
+    is_detector: whether it is a detector.
+    format_name: value of --format, for the message.
+
+  Raises:
+    UserError: it has other parts.
+  """
   unsupported = list(_unsupported(config, is_detector))
   if unsupported:
     raise UserError(
-      "--format=keras writes models that consist of the classes of sasa_tf.keras, which does not "
-      f"hold for {' and '.join(unsupported)}. Export another format, for example saved_model."
+      f"--format={format_name} writes models that consist of the classes of this library, which "
+      f"does not hold for {' and '.join(unsupported)}. Export another format, for example "
+      "saved_model."
     )
 
 

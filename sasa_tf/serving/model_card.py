@@ -15,6 +15,7 @@ from sasa_tf.serving.export_paths import CARD_HEADER
 from sasa_tf.serving.exported import Exported
 from sasa_tf.serving.formats.format import ExportOptions
 from sasa_tf.serving.formats.registry import FORMATS
+from sasa_tf.serving.model_config import used_config
 from sasa_tf.serving.runtimes.registry import RUNTIMES
 
 _EXPORTS = re.compile(r"^exports: (\[.*\])$", re.MULTILINE)
@@ -49,6 +50,7 @@ def write_model_card(
   new = {row["format"] for row in rows}
   rows += [row for row in _earlier(card) if row["format"] not in new]
   detector = options.metadata.task == "detection"
+  config = json.dumps(used_config(module.params.task.model), indent=1, default=str)
   sections = [
     f"{CARD_HEADER.decode()}pipeline_tag: {_TAGS[options.metadata.task]}\n"
     f"exports: {json.dumps(rows, ensure_ascii=False)}\n---",
@@ -59,7 +61,7 @@ def write_model_card(
     _interface(options),
     _limits(module, options, rows),
     "## Configuration\n\n`task.model` of the experiment; the SavedModel holds all of it in "
-    f"params.yaml.\n\n```json\n{json.dumps(_configuration(module), indent=1, default=str)}\n```",
+    f"params.yaml.\n\n```json\n{config}\n```",
   ]
   file.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
@@ -91,16 +93,6 @@ def _earlier(card: pathlib.Path) -> list[dict[str, Any]]:
     for row in rows
     if isinstance(row, dict) and keys <= row.keys() and (card.parent / str(row["file"])).exists()
   ]
-
-
-def _configuration(module: Any) -> dict[str, Any]:
-  """Returns the configuration of the model without the types that it does not use."""
-  config = module.params.task.model.as_dict()
-  for part in ("backbone", "decoder"):
-    if isinstance(config.get(part), dict) and "type" in config[part]:
-      kind = config[part]["type"]
-      config[part] = {"type": kind, kind: config[part].get(kind)}
-  return config
 
 
 def _model(module: Any, options: ExportOptions, checkpoint: str) -> str:

@@ -12,15 +12,18 @@ from sasa_tf.compat.glob_free_paths import glob_free_path, original_paths
 from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.errors import UserError
 from sasa_tf.modeling.builders.build_errors import model_errors
+from sasa_tf.modeling.presets import Preset
+from sasa_tf.modeling.weights import assign_named
 from sasa_tf.serving.modules.classification_module import ClassificationModule
 from sasa_tf.serving.modules.detection_module import DetectionModule
+from sasa_tf.serving.named_variables import named_variables
 
 _MAX_LISTED = 3
 
 
 def restored_module(
   params: config_definitions.ExperimentConfig,
-  checkpoint_path: str,
+  weights: str | Preset,
   *,
   batch_size: int | None = None,
   input_image_size: Sequence[int] | None = None,
@@ -30,16 +33,19 @@ def restored_module(
 
   Args:
     params: experiment configuration of the training. Its task selects the export module.
-    checkpoint_path: checkpoint to restore the weights from.
+    weights: checkpoint to restore, or a preset.
     batch_size: fixed batch size. None for a dynamic batch size.
     input_image_size: (H, W) of the model's input. Defaults to that of the training.
     input_type: of a SavedModel's `serving_default`.
 
   Raises:
-    UserError: the model cannot be built, or the checkpoint does not hold its weights.
+    UserError: the model cannot be built, or the checkpoint or preset does not hold its weights.
   """
   module = build_module(params, batch_size, input_image_size, input_type)
-  _restore(module.model, checkpoint_path)
+  if isinstance(weights, Preset):
+    _assign(module.model, weights)
+  else:
+    _restore(module.model, weights)
   return module
 
 
@@ -62,6 +68,14 @@ def build_module(
       input_image_size=list(input_image_size or params.task.model.input_size[:2]),
       input_type=input_type,
     )
+
+
+def _assign(model: tf.Module, preset: Preset) -> None:
+  """Assigns the weights of a preset. Raises `UserError` if they do not fit."""
+  try:
+    assign_named(named_variables(model), preset.read_weights(), model.name)
+  except ValueError as error:
+    raise UserError(f"{preset.path}: {error}") from error
 
 
 def _restore(model: tf.Module, checkpoint_path: str) -> None:

@@ -13,7 +13,9 @@ from official.core import config_definitions, exp_factory
 
 from sasa_tf.compat import model_garden
 from sasa_tf.errors import UserError, did_you_mean
+from sasa_tf.modeling.presets import Preset
 from sasa_tf.outputs.config_files import find_config_file
+from sasa_tf.training import preset_overrides
 from sasa_tf.training.config_validation import override_text, strict_yaml
 from sasa_tf.training.config_validation.experiment_check import check_experiment
 from sasa_tf.training.config_validation.overrides import Overrides
@@ -46,20 +48,50 @@ def load_experiment(
     ConfigError: unknown keys and invalid values, with the closest known names. It lists all of
       them.
   """
+  overrides = Overrides(_registered(experiment))
+  for file in config_files:
+    path = file if "://" in str(file) else find_config_file(file)
+    overrides.apply(_warn(strict_yaml.read_file(path)), str(path))
+  return _checked(overrides, params_override, mode, num_logical_cpus)
+
+
+def load_preset_experiment(
+  preset: Preset, params_override: str | None = None, *, mode: str | None = None
+) -> config_definitions.ExperimentConfig:
+  """Returns the configuration of the model of a preset. It names no data.
+
+  Args:
+    preset: of a classifier or detector.
+    params_override: further overrides, see `load_experiment`.
+    mode: see `load_experiment`.
+
+  Raises:
+    UserError: see `load_experiment`; or Model Garden cannot build the model.
+  """
+  experiment, values = preset_overrides.experiment_of(preset)
+  overrides = Overrides(_registered(experiment))
+  overrides.apply(values, str(preset.path))
+  return _checked(overrides, params_override, mode)
+
+
+def _registered(experiment: str) -> config_definitions.ExperimentConfig:
   try:
-    params = exp_factory.get_exp_config(experiment)
+    return exp_factory.get_exp_config(experiment)
   except LookupError:
     known = model_garden.registered_experiments()
     raise UserError(
       f"unknown experiment {experiment!r}. {did_you_mean(experiment, known)}"
     ) from None
-  overrides = Overrides(params)
-  for file in config_files:
-    path = file if "://" in str(file) else find_config_file(file)
-    overrides.apply(_warn(strict_yaml.read_file(path)), str(path))
+
+
+def _checked(
+  overrides: Overrides, params_override: str | None, mode: str | None, num_logical_cpus: int = 0
+) -> config_definitions.ExperimentConfig:
+  """Applies the last overrides, and returns the configuration, checked and locked."""
   if params_override:
     source = "--params_override"
     overrides.apply(_warn(override_text.parse(params_override, source)), source)
+  params = overrides.params
   check_experiment(
     params,
     mode,

@@ -27,7 +27,7 @@ def exported(tmp_path_factory):
     weight.assign_add(random.uniform(0, 0.1, weight.shape))
   export_model(
     params,
-    checkpoint_path=tf.train.Checkpoint(model=model).write(str(folder / "checkpoint")),
+    weights=tf.train.Checkpoint(model=model).write(str(folder / "checkpoint")),
     outputs={"saved_model": folder / "saved_model"},
     class_names=[f"digit {i}" for i in range(10)],
   )

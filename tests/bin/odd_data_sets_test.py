@@ -7,6 +7,7 @@ from PIL import Image
 from sasa_tf.data.detection import coco
 from sasa_tf.serving import export
 from sasa_tf.serving.clients import client
+from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
 from sasa_tf.serving.formats.format import SavedModelOptions
 from sasa_tf.training import results
 from sasa_tf.training.run import run_experiment
@@ -58,14 +59,15 @@ def test_training_export_and_drawing(tmp_path, capfd):
   directory = model_dir / "saved [model]"
   export.export_model(
     params,
-    checkpoint_path=results.find_checkpoint(None, str(model_dir), params),
+    weights=results.find_checkpoint(None, str(model_dir), params),
     outputs={"saved_model": directory},
     class_names=["background", *odd.CLASSES],
     saved_model=SavedModelOptions("image_bytes", signatures=("image_bytes",)),  # faster
   )
   images = _write_images(root / "serve")
   drawn = root / "drawn"
-  lines = list(client.predict_all(str(directory), images, score_threshold=0.0, output=str(drawn)))
+  model = EncodedImageModel.from_saved_model(str(directory))
+  lines = list(client.predict_all(model, images, score_threshold=0.0, output=str(drawn)))
   found = "\n".join(lines)
   assert all(found.count(f"{image}") == 1 for image in images), found
   assert "Traceback" not in "".join(capfd.readouterr())

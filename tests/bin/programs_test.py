@@ -187,8 +187,8 @@ def test_serving_errors(exported, tmp_path):
   from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
 
   with pytest.raises(UserError, match="is not a SavedModel"):
-    EncodedImageModel(str(tmp_path))
-  model = EncodedImageModel(str(exported))
+    EncodedImageModel.from_saved_model(str(tmp_path))
+  model = EncodedImageModel.from_saved_model(str(exported))
   with pytest.raises(UserError, match="No such file"):
     classify(model, str(tmp_path / "missing.png"), top_k=3)
   (tmp_path / "text.png").write_text("not an image")
@@ -198,7 +198,7 @@ def test_serving_errors(exported, tmp_path):
   with pytest.raises(UserError, match=r"cannot be decoded.* TensorFlow: .*PNG[^\n]*$"):
     classify(model, str(tmp_path / "corrupt.png"), top_k=3)
   with pytest.raises(UserError, match="--output is for detectors"):
-    list(predict_all(str(exported), ["a.png"], output=str(tmp_path)))
+    list(predict_all(model, ["a.png"], output=str(tmp_path)))
 
 
 def test_resuming_with_a_different_model_raises(trained, data):

@@ -6,6 +6,7 @@ import tensorflow as tf
 from sasa_tf.errors import UserError
 from sasa_tf.serving import export
 from sasa_tf.serving.clients import client
+from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
 from sasa_tf.serving.formats.format import SavedModelOptions
 from sasa_tf.training import results
 from sasa_tf.training.run import run_experiment
@@ -84,12 +85,13 @@ def test_export_and_prediction(trained, folder):
   directory = trained / "saved [model]"
   export.export_model(
     params,
-    checkpoint_path=results.find_checkpoint(None, str(trained), params),
+    weights=results.find_checkpoint(None, str(trained), params),
     outputs={"saved_model": directory},
     class_names=None,
     saved_model=SavedModelOptions("image_bytes", signatures=("image_bytes",)),  # faster
   )
   image = folder / "[image]*.png"
   image.write_bytes(tf.io.encode_png(tf.zeros([8, 8, 3], tf.uint8)).numpy())
-  lines = list(client.predict_all(str(directory), [str(image)]))
+  model = EncodedImageModel.from_saved_model(str(directory))
+  lines = list(client.predict_all(model, [str(image)]))
   assert lines[0] == str(image) and len(lines) == 4

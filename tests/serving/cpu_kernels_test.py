@@ -156,7 +156,7 @@ def test_client_uses_its_own_kernels_or_stock_operations(exported, monkeypatch, 
       lambda: KernelStatus((), {}, ""),
     )
   monkeypatch.setattr(tf, "load_library", None)
-  model = EncodedImageModel(str(path))
+  model = EncodedImageModel.from_saved_model(str(path))
   assert calls_kernels(model._signature) == usable
 
 

@@ -75,7 +75,7 @@ def exported(evaluated, tmp_path_factory):
   """Exports SavedModels with dynamic batch size and batch size 3, and a LiteRT file."""
   params, checkpoint, _ = evaluated
   folder = tmp_path_factory.mktemp("exported")
-  arguments = {"checkpoint_path": checkpoint, "class_names": NAMES}
+  arguments = {"weights": checkpoint, "class_names": NAMES}
   export_model(params, outputs={"saved_model": folder / "any"}, **arguments)
   export_model(
     params,
@@ -169,7 +169,7 @@ def test_client_lists_and_draws_detections(exported, encoded, evaluated, tmp_pat
   for path, content in zip(paths, encoded[1:3], strict=True):
     path.parent.mkdir()
     path.write_bytes(content)
-  model = EncodedImageModel(str(exported / "three"))  # filled with the same image
+  model = EncodedImageModel.from_saved_model(str(exported / "three"))  # filled with the same image
   found = detection_client.detect(model, str(paths[0]), score_threshold=0.6)
   count = int((expected["detection_scores"][1] >= 0.6).sum())
   assert 0 < len(found) == count < 100
@@ -196,7 +196,7 @@ def test_client_lists_and_draws_detections(exported, encoded, evaluated, tmp_pat
     f"{paths[0]}: 0 with a score of 100% or more"
   ]
   with pytest.raises(UserError, match="--top_k is for classifiers"):
-    next(client.predict_all(str(exported / "three"), [str(paths[0])], top_k=2))
+    next(client.predict_all(model, [str(paths[0])], top_k=2))
 
 
 def test_litert_matches_saved_model(exported, images, evaluated):
@@ -232,7 +232,7 @@ def test_export_recognizes_what_it_wrote(exported, evaluated):
     check_export_paths(
       {"saved_model": exported / name, "litert": exported / "a.tflite"},
       overwrite=True,
-      inputs={"checkpoint_path": evaluated[1]},
+      inputs={"weights": evaluated[1]},
     )
   (exported / "any" / "notes.txt").write_text("")
   try:
@@ -251,21 +251,21 @@ def test_failed_export_leaves_no_files(evaluated, tmp_path, monkeypatch):
     "saved_model": SavedModelOptions(signatures=("image_tensor",)),  # each takes seconds to trace
   }
   with pytest.raises(UserError, match="4 classes, but there are 2 class names"):
-    export_model(params, checkpoint_path=checkpoint, **{**arguments, "class_names": ["a", "b"]})
+    export_model(params, weights=checkpoint, **{**arguments, "class_names": ["a", "b"]})
   other = tf.train.Checkpoint(model=tf.train.Checkpoint(weight=tf.Variable(1.0)))
   with pytest.raises(UserError, match="does not hold the weights"):
-    export_model(params, checkpoint_path=other.write(str(tmp_path / "other")), **arguments)
+    export_model(params, weights=other.write(str(tmp_path / "other")), **arguments)
 
   converter = mock.Mock()
   converter.convert.side_effect = ValueError("an unsupported operation.")
   monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", lambda _: converter)
   with pytest.raises(UserError, match=r"LiteRT: an unsupported operation.*implementation=blocked"):
     outputs = {"saved_model": target, "litert": target.with_name("b")}
-    export_model(params, checkpoint_path=checkpoint, **{**arguments, "outputs": outputs})
+    export_model(params, weights=checkpoint, **{**arguments, "outputs": outputs})
   assert not target.parent.exists() or not list(target.parent.iterdir())
   target.mkdir(parents=True)
   with pytest.raises(UserError, match=r"exported/a exists.*--overwrite"):
-    export_model(params, checkpoint_path=checkpoint, **arguments)
+    export_model(params, weights=checkpoint, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_unsupported_nms_configuration_raises(evaluated, tmp_path, change, messa
   with pytest.raises(UserError, match=message):
     export_model(
       params,
-      checkpoint_path=evaluated[1],
+      weights=evaluated[1],
       outputs={"saved_model": tmp_path / "a"},
       class_names=None,
     )

@@ -50,7 +50,7 @@ def quantized(trained, images, tmp_path_factory):
   return folder, {
     precision: export_model(
       params,
-      checkpoint_path=checkpoint,
+      weights=checkpoint,
       outputs={"litert": folder / f"{precision}.tflite"},
       class_names=NAMES,
       quantize=precision,
@@ -114,7 +114,7 @@ def test_earlier_exports_stay_in_the_card_while_they_exist(quantized, trained, i
   params, checkpoint, _ = trained
   card = tmp_path / "model_card.md"
   card.write_bytes((quantized[0] / "model_card.md").read_bytes())
-  arguments = {"checkpoint_path": checkpoint, "class_names": None, "model_card": card}
+  arguments = {"weights": checkpoint, "class_names": None, "model_card": card}
   export_model(params, outputs={"keras": tmp_path / "model.keras"}, **arguments)
   assert "int8.tflite" not in card.read_text()
   card.write_bytes((quantized[0] / "model_card.md").read_bytes())
@@ -138,7 +138,7 @@ def test_failing_verification_leaves_nothing(trained, images, tmp_path, monkeypa
   with pytest.raises(VerificationError, match="differs from the trained model"):
     export_model(
       params,
-      checkpoint_path=checkpoint,
+      weights=checkpoint,
       outputs={"keras": tmp_path / "model.keras", "litert": tmp_path / "model.tflite"},
       class_names=NAMES,
       images=images,
@@ -151,7 +151,5 @@ def test_weights_of_another_model_are_named_without_warnings(trained, tmp_path, 
   _, checkpoint, _ = trained
   other = small_classifier.params_of(attention_groups=[4], width_multiplier=0.25, num_heads=4)
   with pytest.raises(UserError, match=r"does not hold the weights.* in the checkpoint, .* here; "):
-    export_model(
-      other, checkpoint_path=checkpoint, outputs={"keras": tmp_path / "a"}, class_names=None
-    )
+    export_model(other, weights=checkpoint, outputs={"keras": tmp_path / "a"}, class_names=None)
   assert not caplog.records

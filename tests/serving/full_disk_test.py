@@ -40,7 +40,7 @@ def check_full_disk(trained, limit, outputs, **options):
   with limited_file_size(limit), pytest.raises(UserError) as caught:
     export_model(
       params,
-      checkpoint_path=checkpoint,
+      weights=checkpoint,
       outputs=outputs,
       class_names=[f"digit {label}" for label in range(10)],
       **options,

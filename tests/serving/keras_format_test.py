@@ -14,20 +14,11 @@ from sasa_tf.errors import UserError
 from sasa_tf.serving.export import export_model
 from sasa_tf.serving.modules.normalization import normalize
 from sasa_tf.serving.restored_module import restored_module
+from tests.serving.checkpoints import save_checkpoint
 from tests.serving.small_detector import NAMES, SIZE, build, params_of
 from tests.training import tiny_run
 
 DIGITS = tuple(f"digit {label}" for label in range(10))
-
-
-def save_checkpoint(model, path):
-  """Writes weights that are all different, batch norms and biases included."""
-  random = np.random.default_rng(0)
-  for weight in model.weights:
-    if weight.dtype == tf.float32:
-      spread = random.normal(0, 0.02, weight.shape)
-      weight.assign(abs(weight + spread) if "variance" in weight.name else weight + spread)
-  return tf.train.Checkpoint(model=model).write(str(path))
 
 
 def assert_close(received, expected):
@@ -42,7 +33,7 @@ def test_classifier(tmp_path):
   params = tiny_run.params("unused", **{"task.model.dropout_rate": 0.2})
   checkpoint = save_checkpoint(task_factory.get_task(params.task).build_model(), tmp_path / "ckpt")
   file = tmp_path / "model.keras"
-  arguments = {"checkpoint_path": checkpoint, "class_names": DIGITS, "outputs": {"keras": file}}
+  arguments = {"weights": checkpoint, "class_names": DIGITS, "outputs": {"keras": file}}
   export_model(params, **arguments)
   assert sorted(path.name for path in tmp_path.iterdir() if "ckpt" not in path.name) == [file.name]
   export_model(params, **arguments, overwrite=True)  # it recognizes what it wrote
@@ -65,7 +56,7 @@ def test_detector(tmp_path):
   _, model = build(params)
   checkpoint = save_checkpoint(model, tmp_path / "ckpt")
   file = tmp_path / "model.keras"
-  export_model(params, checkpoint_path=checkpoint, class_names=NAMES, outputs={"keras": file})
+  export_model(params, weights=checkpoint, class_names=NAMES, outputs={"keras": file})
   images = np.random.default_rng(1).uniform(0, 255, [2, SIZE, SIZE, 3]).astype(np.float32)
   inputs = normalize(images)
   expected = model.head.head(model.decoder(model.backbone(inputs)))
@@ -81,7 +72,5 @@ def test_parts_of_other_libraries_are_named(tmp_path):
   _, model = build(params)
   checkpoint = tf.train.Checkpoint(model=model).write(str(tmp_path / "ckpt"))
   with pytest.raises(UserError, match=r"hold for task\.model\.decoder\.type='fpn' \(expected"):
-    export_model(
-      params, checkpoint_path=checkpoint, class_names=None, outputs={"keras": tmp_path / "a"}
-    )
+    export_model(params, weights=checkpoint, class_names=None, outputs={"keras": tmp_path / "a"})
   assert not (tmp_path / "a").exists()

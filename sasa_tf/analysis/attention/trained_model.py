@@ -1,4 +1,4 @@
-"""Trained models from a model directory or a SavedModel, with the preprocessing of the evaluation.
+"""Trained models of a training, preset or SavedModel, with the preprocessing of the evaluation.
 
 A SavedModel of `export_saved_model` holds the configuration (params.yaml) and the weights in the
 order of the model's variables, so that the Keras model is built again and its weights restored. The
@@ -20,6 +20,7 @@ from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.data import labels
 from sasa_tf.data.images.orientation import decode_upright
 from sasa_tf.errors import UserError
+from sasa_tf.modeling.presets import find_preset
 from sasa_tf.serving.formats.saved_model import LABELS, LAYOUT
 from sasa_tf.serving.modules.detection_module import DetectionModule
 from sasa_tf.serving.modules.normalization import denormalize, normalize
@@ -61,6 +62,20 @@ class TrainedModel:
     except UserError:  # the training data was moved
       class_names = None
     return cls(restored_module(params, checkpoint, batch_size=1), class_names)
+
+  @classmethod
+  def from_preset(cls, preset: str) -> TrainedModel:
+    """Loads a preset.
+
+    Args:
+      preset: its name or directory.
+
+    Raises:
+      UserError: there is no such preset, or it is invalid.
+    """
+    found = find_preset(preset)
+    params = experiment.load_preset_experiment(found, mode="export")
+    return cls(restored_module(params, found, batch_size=1), found.labels)
 
   @classmethod
   def from_saved_model(cls, saved_model: str | os.PathLike) -> TrainedModel:

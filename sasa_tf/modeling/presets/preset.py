@@ -29,11 +29,12 @@ class Preset:
 
   Attributes:
     path: its directory.
-    class_name: of the model, such as "SASAResNetClassifier".
-    config: arguments of the model's constructor.
+    class_name: of the model: "SASAResNet", "SASAResNetClassifier" or "RetinaNet".
+    config: arguments of the model's constructor. Detectors: Model Garden's configuration of the
+      model, without the parts that are not used.
     labels: class names in the order of the labels; None if they are unknown.
-    preprocessing: "image_size" (H, W) and "crop_fraction", the part of the image's shorter side
-      that is cropped from its center and resized.
+    preprocessing: "image_size" (H, W) of the input. Classifiers: "crop_fraction", the part of the
+      image's shorter side that is cropped from its center and resized, or None for the whole image.
   """
 
   path: pathlib.Path

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import pathlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
-import sasa_tf
 from sasa_tf.errors import UserError
-from sasa_tf.modeling.presets.preset import (
-  CONFIG_FILE,
-  MODEL_CARD,
-  WEIGHTS_FILE,
-  find_preset,
-  packaged_presets,
-)
+from sasa_tf.modeling.presets.preset import find_preset, packaged_presets
+from sasa_tf.modeling.presets.preset_writing import StoredDtype, write_preset
 from sasa_tf.modeling.serializable import SerializableModel
 from sasa_tf.modeling.weights import assign_weights, weight_values
 
@@ -87,8 +77,8 @@ class PresetMixin(SerializableModel):
     preset_dir: str | os.PathLike,
     *,
     labels: Sequence[str] | None = None,
-    crop_fraction: float = 1.0,
-    dtype: Literal["float32", "float16"] = "float32",
+    crop_fraction: float | None = 1.0,
+    dtype: StoredDtype = "float32",
     model_card: str | None = None,
   ) -> None:
     """Saves configuration and weights to a directory, for `from_preset` of either Keras version.
@@ -99,32 +89,24 @@ class PresetMixin(SerializableModel):
       preset_dir: directory to create, or of a preset to replace.
       labels: class names in the order of the labels.
       crop_fraction: part of the image's shorter side that is cropped from its center and resized to
-        the input's size.
+        the input's size. None resizes the whole image.
       dtype: of the stored weights; float16 halves the size of the file.
       model_card: text of README.md: data, recipe, accuracy and limits.
 
     Raises:
       UserError: the directory exists and holds no preset.
     """
-    directory = pathlib.Path(preset_dir)
-    if directory.exists() and not (directory / CONFIG_FILE).is_file():
-      raise UserError(
-        f"preset_dir={os.fspath(preset_dir)} exists and holds no preset. Choose another directory."
-      )
-    directory.mkdir(parents=True, exist_ok=True)
     config = {key: value for key, value in self.get_config().items() if key not in _NOT_SAVED}
-    values: Any = {name: value.astype(dtype) for name, value in weight_values(self).items()}
-    content = {
-      "class_name": type(self).__name__,
-      "config": config,
-      "labels": None if labels is None else list(labels),
-      "preprocessing": {
+    write_preset(
+      preset_dir,
+      class_name=type(self).__name__,
+      config=config,
+      weights=weight_values(self),
+      labels=labels,
+      preprocessing={
         "image_size": list(config["input_shape"][:2]),
         "crop_fraction": crop_fraction,
       },
-      "sasa_tf_version": sasa_tf.__version__,
-    }
-    np.savez_compressed(directory / WEIGHTS_FILE, **values)
-    (directory / CONFIG_FILE).write_text(json.dumps(content, indent=1) + "\n")
-    if model_card is not None:
-      (directory / MODEL_CARD).write_text(model_card, encoding="utf-8")
+      dtype=dtype,
+      model_card=model_card,
+    )

@@ -1,11 +1,10 @@
-"""Runs an exported classifier or detector on image files."""
+"""Runs a classifier or detector on image files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from sasa_tf.errors import UserError
-from sasa_tf.outputs.path_checks import check_local_path
 from sasa_tf.serving.clients.classification_client import classification_lines
 from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
 
@@ -14,7 +13,7 @@ SCORE_THRESHOLD = 0.5
 
 
 def predict_all(
-  saved_model: str,
+  model: EncodedImageModel,
   images: Sequence[str],
   *,
   top_k: int | None = None,
@@ -24,24 +23,19 @@ def predict_all(
   """Yields the lines of a table: the classes of each image, or the objects in it.
 
   Args:
-    saved_model: SavedModel directory. The outputs of its signature determine the task.
+    model: its outputs determine the task.
     images: paths of the image files.
     top_k: Classifiers only: number of classes per image. Defaults to `TOP_K`.
     score_threshold: Detectors only: minimum score of an object. Defaults to `SCORE_THRESHOLD`.
     output: Detectors only: directory for images with drawn boxes. None draws nothing.
 
   Raises:
-    UserError: If the model cannot be read, or an argument belongs to the other task.
+    UserError: If an argument belongs to the other task.
     UnreadableImageError: After the lines of the other images, if an image cannot be read.
   """
-  if output is not None:
-    check_local_path(output, "output")
-  model = EncodedImageModel(saved_model)
   if "detection_boxes" in model.outputs:
     if top_k is not None:
-      raise UserError(
-        f"--saved_model={saved_model} is a detector: --top_k is for classifiers. Remove the flag."
-      )
+      raise UserError(f"{model.source} is a detector: --top_k is for classifiers. Remove the flag.")
     from sasa_tf.serving.clients.detection_client import detection_lines
 
     threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
@@ -50,6 +44,6 @@ def predict_all(
   for flag, value in {"score_threshold": score_threshold, "output": output}.items():
     if value is not None:
       raise UserError(
-        f"--saved_model={saved_model} is a classifier: --{flag} is for detectors. Remove the flag."
+        f"{model.source} is a classifier: --{flag} is for detectors. Remove the flag."
       )
   yield from classification_lines(model, images, TOP_K if top_k is None else top_k)

@@ -1,8 +1,10 @@
-"""Loads an exported SavedModel and runs it on image files. Requires TensorFlow only."""
+"""Runs exported models and presets on image files."""
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,14 +20,38 @@ from sasa_tf.serving.formats.saved_model import LABELS
 
 
 class EncodedImageModel:
-  """An exported model that takes encoded images.
+  """A model that takes encoded images.
 
   Attributes:
+    source: what the model was loaded from, for messages.
     outputs: names of the outputs.
   """
 
-  def __init__(self, saved_model: str):
-    """Loads a SavedModel directory.
+  def __init__(
+    self,
+    source: str,
+    run: Callable[[tf.Tensor], Mapping[str, tf.Tensor]],
+    *,
+    batch_size: int | None,
+    outputs: Iterable[str],
+    class_names: Sequence[str] | None,
+  ):
+    """Wraps a function of a batch of encoded images, strings [B].
+
+    Args:
+      source: see above.
+      run: returns the outputs, each with the batch axis first.
+      batch_size: fixed batch size. None if it is dynamic.
+      outputs: names of the outputs.
+      class_names: in label order; None if they are unknown.
+    """
+    self.source = source
+    self.outputs = frozenset(outputs)
+    self._run, self._batch, self._names = run, batch_size, class_names
+
+  @classmethod
+  def from_saved_model(cls, saved_model: str) -> EncodedImageModel:
+    """Loads a SavedModel directory. Requires TensorFlow only.
 
     Raises:
       UserError: If there is no SavedModel with a signature for encoded images.
@@ -36,27 +62,58 @@ class EncodedImageModel:
         f"--saved_model={saved_model} is not a SavedModel: it has no saved_model.pb. Create one "
         "with `python -m sasa_tf.bin.export_saved_model`."
       )
-    self._model = tf.saved_model.load(glob_free_path(saved_model))
-    signatures = self._model.signatures
+    model = tf.saved_model.load(glob_free_path(saved_model))
+    signatures = model.signatures
     name = "image_bytes" if "image_bytes" in signatures else "serving_default"
     # Asking for the status loads this library's kernels. The copy in assets.extra is not loaded,
     # because a client may not trust who exported the model.
     if name + STOCK_SUFFIX in signatures and "CPU" not in kernel_status().usable:
       name += STOCK_SUFFIX
-    self._signature = signatures[name]
-    ((self._argument, spec),) = self._signature.structured_input_signature[1].items()
-    self.outputs = frozenset(self._signature.structured_outputs)
-    if spec.dtype != tf.string or not self.outputs & {"probs", "detection_boxes"}:
+    signature = signatures[name]
+    ((argument, spec),) = signature.structured_input_signature[1].items()
+    outputs = signature.structured_outputs.keys()
+    if spec.dtype != tf.string or not outputs & {"probs", "detection_boxes"}:
       raise UserError(
         f"--saved_model={saved_model} has no signature that takes encoded images and returns "
         f"probs or detection_boxes; it has {sorted(signatures)}. Export it with "
         "`python -m sasa_tf.bin.export_saved_model`."
       )
-    self._batch = spec.shape[0]
-    self._names = labels.read_labels(path / LABELS) if (path / LABELS).is_file() else None
+
+    def run(encoded: tf.Tensor) -> Mapping[str, tf.Tensor]:
+      return model.signatures[name](**{argument: encoded})  # the model holds the variables
+
+    names = labels.read_labels(path / LABELS) if (path / LABELS).is_file() else None
+    return cls(
+      f"--saved_model={saved_model}",
+      run,
+      batch_size=spec.shape[0],
+      outputs=outputs,
+      class_names=names,
+    )
+
+  @classmethod
+  def from_module(
+    cls, source: str, module: Any, class_names: Sequence[str] | None
+  ) -> EncodedImageModel:
+    """Wraps an export module with its weights.
+
+    Args:
+      source: where the weights are from, for messages.
+      module: see `restored_module`.
+      class_names: in label order; None if they are unknown.
+    """
+    kind = "image_bytes"
+    signature = module.get_inference_signatures({kind: kind})[kind]
+    return cls(
+      source,
+      signature,
+      batch_size=module.batch_size,
+      outputs=signature.structured_outputs,
+      class_names=class_names,
+    )
 
   def name_of(self, label: int) -> str:
-    """Returns the name of a class, or its number if the SavedModel has no names."""
+    """Returns the name of a class, or its number if the model has no names."""
     return self._names[label] if self._names else str(label)
 
   def run(self, image: str) -> dict[str, np.ndarray]:
@@ -68,7 +125,7 @@ class EncodedImageModel:
     copies = self._batch or 1  # a fixed batch is filled with copies of the image
     encoded = read_file(image)
     try:
-      outputs = self._signature(**{self._argument: tf.repeat([encoded], copies)})
+      outputs = self._run(tf.repeat([encoded], copies))
     except tf.errors.InvalidArgumentError as error:
       if size := _size(encoded):
         raise UnreadableImageError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sasa_tf import extras
 from sasa_tf.errors import UserError, did_you_mean
-from sasa_tf.serving.formats import keras, litert, onnx, openvino, saved_model, tfjs
+from sasa_tf.serving.formats import keras, litert, onnx, openvino, preset, saved_model, tfjs
 from sasa_tf.serving.formats.format import ExportFormat, Quantization
 
 FORMATS = {
@@ -18,6 +18,7 @@ FORMATS = {
     openvino.FORMAT,
     tfjs.FORMAT,
     keras.FORMAT,
+    preset.FORMAT,
   )
 }
 

@@ -27,13 +27,14 @@ class Overrides:
   """Applies overrides and collects their problems.
 
   Attributes:
+    params: the configuration.
     problems: problems of all sources so far.
     sources: {dotted key: source that set it last}.
   """
 
   def __init__(self, params: config_definitions.ExperimentConfig):
     """Starts with the configuration `params`, which `apply` changes."""
-    self._params = params
+    self.params = params
     self.problems: list[Problem] = []
     self.sources: dict[str, str] = {}
 
@@ -46,7 +47,7 @@ class Overrides:
     """
     valid = self.check(tree, source)
     if valid:
-      self._params.override(valid, is_strict=True)
+      self.params.override(valid, is_strict=True)
 
   def check(self, tree: Any, source: str) -> dict[str, Any]:
     """Returns the valid ones of nested overrides, in the types of their fields; see `apply`."""
@@ -59,7 +60,7 @@ class Overrides:
         )
       )
       return {}
-    return self._check_section(self._params, tree, source, "")
+    return self._check_section(self.params, tree, source, "")
 
   def _check_section(
     self, config: base_config.Config, tree: Mapping[Any, Any], source: str, path: str

@@ -21,7 +21,7 @@ def model(tmp_path_factory):
 
   path = str(tmp_path_factory.mktemp("model"))
   tf.saved_model.save(tf.Module(), path, signatures={"image_bytes": serve})
-  return EncodedImageModel(path)
+  return EncodedImageModel.from_saved_model(path)
 
 
 def write_png(path, height, width):
