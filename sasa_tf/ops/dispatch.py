@@ -194,14 +194,7 @@ _SELECTION_RULES: tuple[tuple[Callable[[AttentionRequest], bool], str, str], ...
 
 
 def choose(request: AttentionRequest) -> tuple[str, str]:
-  """Returns the name that "auto" selects, and the reason.
-
-  Raises:
-    ValueError: the environment variable holds an unknown name.
-  """
-  override = _override()
-  if override:
-    return override
+  """Returns the name that "auto" selects unless it is overridden, and the reason."""
   name, reason = next((name, why) for holds, name, why in _SELECTION_RULES if holds(request))
   if reason == _SELECTION_RULES[-1][2]:
     reason += f" (and not 'fused': {_fused_rejection(request)})"
@@ -210,8 +203,6 @@ def choose(request: AttentionRequest) -> tuple[str, str]:
 
 def _portable(request: AttentionRequest) -> Implementation | None:
   """Returns the kernels that travel inside of the exported model, where they are requested."""
-  if _override():
-    return None
   kernels = exported_gpu_kernels()
   if kernels is None:
     return None
@@ -245,9 +236,10 @@ def select(implementation: ImplementationName, request: AttentionRequest) -> Imp
   check_implementation(implementation)
   name: str = implementation
   if implementation == "auto":
-    if portable := _portable(request):
+    override = _override()
+    if not override and (portable := _portable(request)):
       return portable
-    name, reason = choose(request)
+    name, reason = override or choose(request)
     _log_selection(name, reason)
   unsupported = _unsupported_reason(name, request)
   if unsupported is not None:

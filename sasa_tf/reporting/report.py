@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from sasa_tf import extras
-from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import check_file
-from sasa_tf.outputs.replacement import replace_file
+from sasa_tf.outputs.whole_files import writing
 from sasa_tf.reporting.table import WIDTH
 
 if TYPE_CHECKING:
@@ -56,11 +55,8 @@ def write_report(
     _write(report, report_format, sys.stdout)
     return
   target = check_file(output, "output", overwrite=overwrite)
-  try:
-    with replace_file(target) as path, path.open("w", encoding="utf-8") as file:
-      _write(report, report_format, file)
-  except OSError as error:
-    raise UserError(f"--output={output} cannot be written: {error.strerror}.") from error
+  with writing(target) as path, path.open("w", encoding="utf-8") as file:
+    _write(report, report_format, file)
 
 
 def _write(report: Report, report_format: str, file: TextIO) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from sasa_tf import extras
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import check_file
-from sasa_tf.outputs.replacement import replace_file
+from sasa_tf.outputs.whole_files import write_file
 from sasa_tf.reporting.html_page import embedded_png, html_page
 from sasa_tf.reporting.plot_style import png_bytes
 from sasa_tf.run_reports import tables
@@ -51,18 +51,10 @@ def write_report(runs: Sequence[Run], page: pathlib.Path, curves: pathlib.Path) 
   plot = plot_curves(runs)
   if plot is not None:
     content = png_bytes(plot)
-    _write(curves, content)
+    write_file(curves, content)
     parts += ["<h2>Curves</h2>", embedded_png(content, "Curves of each run over the training step")]
   if (differences := tables.differences_table(runs)) is not None:
     parts += ["<h2>Differences of the configurations</h2>", differences.to_html()]
   if unknown := [run.name for run in runs if not run.params]:
     parts.append(f"<p>Without a readable params.yaml: {html.escape(', '.join(unknown))}.</p>")
-  _write(page, html_page("Training runs", "\n".join(parts)).encode())
-
-
-def _write(target: pathlib.Path, content: bytes) -> None:
-  try:
-    with replace_file(target) as path:
-      path.write_bytes(content)
-  except OSError as error:
-    raise UserError(f"--output: {target} cannot be written: {error.strerror}.") from error
+  write_file(page, html_page("Training runs", "\n".join(parts)))

@@ -22,7 +22,7 @@ def _no_environment_variable(monkeypatch):
 
 def _selected(geometry=SEVEN, window_mask=True, shape=(2, 14, 14, 8, 32), dtype=tf.float32):
   request = dispatch.AttentionRequest(tf.zeros(shape, dtype), geometry, window_mask)
-  return dispatch.choose(request)[0]
+  return dispatch.select("auto", request).name
 
 
 def test_reference_is_listed_first():
@@ -44,7 +44,7 @@ def test_selection_in_a_graph_does_not_need_the_shape():
 
   @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1, 2])])
   def trace(x):
-    selected.append(dispatch.choose(dispatch.AttentionRequest(x, SEVEN, True))[0])
+    selected.append(dispatch.select("auto", dispatch.AttentionRequest(x, SEVEN, True)).name)
     return x
 
   trace(tf.zeros([1, 4, 4, 1, 2]))

@@ -90,9 +90,7 @@ def test_report_is_one_page_with_curves(tmp_path):
 def test_output_that_cannot_be_written_is_named(tmp_path):
   make_run(tmp_path / "a")
   files = page.check_output("/proc/report.html", overwrite=False)
-  with pytest.raises(
-    UserError, match=r"--output: /proc/report\.png cannot be written: No such file"
-  ):
+  with pytest.raises(UserError, match=r"/proc/report\.png cannot be written: No such file"):
     page.write_report(read_runs([str(tmp_path)]), *files)
 
 

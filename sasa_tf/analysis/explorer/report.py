@@ -11,7 +11,7 @@ from sasa_tf.analysis.explorer.html_page import render_page
 from sasa_tf.analysis.explorer.image_data import grid_within, image_data
 from sasa_tf.analysis.explorer.layer_labels import label_of
 from sasa_tf.outputs.path_checks import check_file
-from sasa_tf.outputs.replacement import replace_file
+from sasa_tf.outputs.whole_files import write_file
 
 if TYPE_CHECKING:  # imports Model Garden
   from sasa_tf.analysis.attention.trained_model import TrainedModel
@@ -56,8 +56,7 @@ def write_report(
   for image in prepared:
     on_image(image.path)
     data["images"].append(image_data(trained, image, grid, score_threshold))
-  with replace_file(target) as file:
-    file.write_text(render_page(data), encoding="utf-8")
+  write_file(target, render_page(data))
 
 
 def _layer(name: str, layer: LayerMaps, grid: int) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 
 from sasa_tf.analysis.cost import ModelCost
 from sasa_tf.analysis.paper.tables import MODELS, TABLES
-from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import check_file
-from sasa_tf.outputs.replacement import replace_file
+from sasa_tf.outputs.whole_files import writing
 
 # Family of models -> (pattern of the names in Table 1, color).
 _FAMILIES: Mapping[str, tuple[str, str]] = {
@@ -103,8 +102,5 @@ def save_plot(figure: Figure, path: str, *, overwrite: bool = False) -> None:
     UserError: the file exists or cannot be written.
   """
   target = check_file(path, "plot", overwrite=overwrite)
-  try:
-    with replace_file(target) as file:
-      figure.savefig(file, format="png", dpi=160)
-  except OSError as error:
-    raise UserError(f"--plot={path} cannot be written: {error.strerror}.") from error
+  with writing(target) as file:
+    figure.savefig(file, format="png", dpi=160)

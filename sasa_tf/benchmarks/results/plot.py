@@ -13,7 +13,7 @@ from sasa_tf.benchmarks.results.records import Measurement
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import check_file
-from sasa_tf.outputs.replacement import replace_file
+from sasa_tf.outputs.whole_files import writing
 
 # Wong's palette, which is safe for color blindness. The convolution is gray.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -168,8 +168,5 @@ def save_plot(measurements: Sequence[Measurement], path: str, *, overwrite: bool
   image.legend(
     handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False
   )
-  try:
-    with replace_file(target) as file:
-      image.savefig(file)
-  except OSError as error:
-    raise UserError(f"--plot={path} cannot be written: {error.strerror}.") from error
+  with writing(target) as file:
+    image.savefig(file)

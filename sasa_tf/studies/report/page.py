@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from sasa_tf import extras
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import check_file
-from sasa_tf.outputs.replacement import replace_file
+from sasa_tf.outputs.whole_files import write_file
 from sasa_tf.reporting import Table
 from sasa_tf.reporting.html_page import embedded_png, html_page
 from sasa_tf.reporting.plot_style import png_bytes
@@ -69,11 +69,9 @@ def write_report(summary: StudySummary, files: Mapping[str, pathlib.Path]) -> No
   plots = {}
   for name, plot in make_plots(summary).items():
     plots[name] = png_bytes(plot)
-    with replace_file(files[name]) as path:
-      path.write_bytes(plots[name])
+    write_file(files[name], plots[name])
   _write(files["markdown"], _markdown(summary, plots, files))
-  with replace_file(files["html"]) as path:
-    path.write_text(_html(summary, plots), encoding="utf-8")
+  write_file(files["html"], _html(summary, plots))
 
 
 def _is_marked(path: pathlib.Path) -> bool:
@@ -89,8 +87,7 @@ def _write(path: pathlib.Path, section: str) -> None:
   if _is_marked(path):
     document = path.read_text(encoding="utf-8")
     text = _MARKED.sub(lambda _: f"{BEGIN}\n{section}{END}", document, count=1)
-  with replace_file(path) as new:
-    new.write_text(text, encoding="utf-8")
+  write_file(path, text)
 
 
 def _sections(summary: StudySummary) -> list[tuple[str, Table]]:
