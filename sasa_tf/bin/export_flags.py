@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 FLAGS = flags.FLAGS
 
 flags.adopt_module_key_flags(preset_flag)
+
+# Of classifiers and detectors, with and without class names.
+_SIGNATURES = ("image_tensor", "image_bytes", "tf_example", "prepared", "classify", "detect")
+
 flags.DEFINE_string("model_dir", None, "Model directory of the training.")
 flags.DEFINE_string(
   "checkpoint_path", None, "Checkpoint, or a directory with one. Default: the best of --model_dir."
@@ -66,7 +70,9 @@ flags.DEFINE_enum(
   "ptx for TensorFlow 2.21 and later, triton for 2.20 and later. They need nvcc here, but neither "
   "nvcc nor sasa_tf where the model is served. auto: as this TensorFlow has, if nvcc is installed.",
 )
-flags.DEFINE_integer("batch_size", None, "Fixed batch size. Default: dynamic.", lower_bound=1)
+flags.DEFINE_integer(
+  "batch_size", None, "Fixed batch size. Default: dynamic.", lower_bound=1, upper_bound=1 << 16
+)
 flags.DEFINE_list(
   "input_image_size", None, "height,width of the model input. Default: that of the training."
 )
@@ -112,6 +118,11 @@ def check_paths(
         f"--{flag} is an option of --format=saved_model, which is not among the formats. Add it, "
         "or remove the flag."
       )
+  unknown = set(FLAGS.signatures or ()) - set(_SIGNATURES)
+  if unknown:
+    raise UserError(
+      f"--signatures must be some of {', '.join(_SIGNATURES)}; received {', '.join(unknown)}."
+    )
   names = ("model_dir", "checkpoint_path", "labels", "preset")
   inputs = {name: FLAGS[name].value for name in names}
   inputs |= {f"config_file={file}": file for file in FLAGS.config_file or ()}

@@ -16,6 +16,7 @@ from sasa_tf.errors import UserError
 
 # TensorFlow alone maps more than 2 GiB; with less it aborts, or its import does not end.
 MIN_ADDRESS_SPACE = 3 << 30
+_THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 # Files of libraries, records, checkpoints and the pool of threads.
 MIN_OPEN_FILES = 256
 
@@ -64,6 +65,27 @@ def check_limits() -> None:
       f"the limit of virtual memory is {limit >> 10} kB (ulimit -v); TensorFlow needs at least "
       f"{MIN_ADDRESS_SPACE >> 10}. Raise it with `ulimit -v {MIN_ADDRESS_SPACE >> 9}`, or remove "
       "it with `ulimit -v unlimited`."
+    )
+
+
+def check_environment() -> None:
+  """Checks environment variables whose values make TensorFlow abort.
+
+  Raises:
+    UserError: a value is invalid. Unknown flags in XLA_FLAGS are not recognized.
+  """
+  for name in _THREADS:
+    value = os.environ.get(name, "")
+    if value.strip().startswith("-"):
+      raise UserError(
+        f"the environment variable {name}={value}: expected a number of threads, or 0 for all "
+        "cores. Unset it."
+      )
+  flags = os.environ.get("XLA_FLAGS", "").strip()
+  if flags and not flags.startswith("-") and not os.path.isfile(flags):
+    raise UserError(
+      f"the environment variable XLA_FLAGS={flags}: expected flags such as "
+      "--xla_dump_to=DIRECTORY, or an existing file with some. Correct or unset it."
     )
 
 

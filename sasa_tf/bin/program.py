@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -46,14 +47,14 @@ def run(main: Callable[[list[str]], None]) -> None:
       logging.set_verbosity(logging.WARNING)
     try:
       process_setup.check_limits()
+      process_setup.check_environment()
       main(argv)
       sys.stdout.flush()
     except PreemptedError as ended:
       print(ended, file=sys.stderr)
       sys.exit(ended.exit_status)
     except (UserError, WorkerLostError) as error:
-      print(f"error: {error}", file=sys.stderr)
-      sys.exit(error.exit_status)
+      _fail(error, error.exit_status)
     except BrokenPipeError:
       if not process_setup.is_reader_gone():
         raise
@@ -66,12 +67,26 @@ def run(main: Callable[[list[str]], None]) -> None:
       problem = machine_errors.describe(error)
       if problem is None:
         raise
-      print(f"error: {problem}", file=sys.stderr)
-      if machine_errors.is_full(error):
-        process_setup.discard_output()
-      sys.exit(UserError.exit_status)
+      _fail(problem, UserError.exit_status, discard=machine_errors.is_full(error))
 
   app.run(guarded, flags_parser=_parse_flags)
+
+
+def _fail(problem: object, status: int, discard: bool = False) -> NoReturn:
+  """Ends the program with an error, also if standard error cannot be written.
+
+  Args:
+    problem: what is printed.
+    status: exit status.
+    discard: whether to discard what the standard streams hold.
+  """
+  try:
+    print(f"error: {problem}", file=sys.stderr, flush=True)
+  except OSError:
+    discard = True
+  if discard:
+    process_setup.discard_output()
+  sys.exit(status)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -106,6 +121,7 @@ def require(*modules: str) -> None:
   """
   try:
     process_setup.check_limits()
+    process_setup.check_environment()
     extras.require("this program", *modules)
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)

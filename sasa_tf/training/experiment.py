@@ -152,6 +152,8 @@ def _warn(parsed: tuple[Any, list[str]]) -> Any:
 def _read_run_file(path: str) -> str:
   """Returns the name of the experiment in run.json."""
   try:
+    if os.path.exists(path) and not os.path.isfile(path):
+      raise ValueError("it is a directory, a pipe or a device")
     with tf.io.gfile.GFile(path) as file:
       trained = json.loads(file.read())["experiment"]
     if isinstance(trained, str):

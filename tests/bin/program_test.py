@@ -69,6 +69,22 @@ def test_full_output_is_one_line():
     assert "standard output cannot be written: No space left on device. Free" in done.stderr
 
 
+@pytest.mark.parametrize(
+  ("name", "value"),
+  [("TF_NUM_INTRAOP_THREADS", "-5"), ("TF_NUM_INTEROP_THREADS", "-1"), ("XLA_FLAGS", "/no/file")],
+)
+def test_environment_on_which_tensorflow_aborts_is_one_line(name, value):
+  done = run("print(1)", '"$PYTHON" -c "$PROGRAM"', **{name: value})
+  assert done.returncode == 2 and done.stderr.count("\n") == 1
+  assert done.stderr.startswith(f"error: the environment variable {name}={value}: expected")
+
+
+def test_error_that_cannot_be_printed_keeps_its_status():
+  for flags in ("-c", "-uc"):
+    main = "from sasa_tf.errors import UserError; raise UserError('x')"
+    assert run(main, f'"$PYTHON" {flags} "$PROGRAM" 2> /dev/full').returncode == 2
+
+
 def test_python_without_docstrings_is_one_line():
   done = run("print(1)", '"$PYTHON" -OO -c "$PROGRAM"')
   assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -18,7 +18,7 @@ PNG = tf.io.encode_png(PIXELS).numpy()
 UNDECODABLE = JPEG.replace(b"\xff\xc0", b"\xff\xc2")
 
 
-def example(encoded=JPEG, labels=(3,), boxes=None, source_id=None):
+def example(encoded=JPEG, labels=(3,), boxes=None, source_id=None, bottoms=None):
   features = {}
   if encoded is not None:
     features["image/encoded"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
@@ -26,9 +26,11 @@ def example(encoded=JPEG, labels=(3,), boxes=None, source_id=None):
   if labels is not None:
     features[key] = tf.train.Feature(int64_list=tf.train.Int64List(value=labels))
   if boxes is not None:
-    features["image/object/bbox/xmin"] = tf.train.Feature(
-      float_list=tf.train.FloatList(value=[0.5] * boxes)
-    )
+    for corner in ("xmin", "ymin", "xmax", "ymax"):
+      count = boxes if corner != "ymax" or bottoms is None else bottoms
+      features[f"image/object/bbox/{corner}"] = tf.train.Feature(
+        float_list=tf.train.FloatList(value=[0.5] * count)
+      )
   if source_id is not None:
     features["image/source_id"] = tf.train.Feature(
       bytes_list=tf.train.BytesList(value=[source_id.encode("utf-8", "surrogateescape")])
@@ -98,10 +100,12 @@ def test_number_of_boxes_and_labels_must_match():
     example(labels=[1, 2], boxes=2),
     example(labels=[], boxes=0),
     example(labels=[1], boxes=2),
+    example(labels=[1, 2], boxes=2, bottoms=1),
   ]
   dataset = tf.data.Dataset.from_tensor_slices(records)
   assert list(record_validation.invalid_records(dataset, DETECTION_SCHEMA)) == [
-    (2, "2 boxes, but 1 image/object/class/label")
+    (2, "2 image/object/bbox/xmin, but 1 image/object/class/label"),
+    (3, "1 image/object/bbox/ymax, but 2 image/object/class/label"),
   ]
 
 

@@ -138,6 +138,8 @@ def test_program_rejects_paths_before_it_loads_anything(training):
     ("export_saved_model --export_dir", "gs://bucket/model", "expected a local path"),
     ("export --output_dir", training / "params.yaml/x", "params.yaml is a file; expected a dir"),
     ("export --format=pb --output_dir", training, "--format=pb: no such format"),
+    ("export --signatures=foo --output_dir", training, "--signatures must be some of image_te"),
+    ("export --batch_size=99999999 --output_dir", training, "flag --batch_size=99999999"),
     ("export --format=litert --cpu_kernels --output_dir", training / "x", "--cpu_kernels is an op"),
   ):
     done = subprocess.run(

@@ -60,6 +60,18 @@ def test_broken_state_files_are_named(content, tmp_path):
     experiment.load_trained_experiment(str(tmp_path), None)
 
 
+@pytest.mark.parametrize("create", [os.mkdir, os.mkfifo])
+def test_state_files_that_are_no_files_are_named(create, tmp_path):
+  (tmp_path / "run.json").write_text('{"experiment": "sasa_resnet_digits"}')
+  create(tmp_path / "params.yaml")
+  with pytest.raises(UserError, match=r"params\.yaml: expected .*received (a directory|a pipe)"):
+    experiment.load_trained_experiment(str(tmp_path), None)
+  (tmp_path / "run.json").unlink()
+  create(tmp_path / "run.json")
+  with pytest.raises(UserError, match=r"run\.json: expected .*it is a directory, a pipe"):
+    experiment.load_trained_experiment(str(tmp_path), None)
+
+
 def test_saved_values_of_wrong_types_are_named(tmp_path):
   params = experiment.load_experiment("sasa_resnet_digits")
   tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))

@@ -146,7 +146,7 @@ def _restore_weights(model: Any, path: pathlib.Path) -> None:
       glob_free_path(str(path / VARIABLES))
     )
     status.assert_existing_objects_matched().expect_partial()
-  except (AssertionError, ValueError, tf.errors.OpError) as error:
+  except (AssertionError, LookupError, OSError, ValueError, tf.errors.OpError) as error:
     problem = " ".join(str(error).split())[:200]
     raise UserError(
       f"{path}: the weights in {VARIABLES} do not fit the model of {PARAMS_FILE}: {problem}. "

@@ -26,16 +26,17 @@ class RecordSchema(NamedTuple):
   Attributes:
     image_key: feature of the encoded image.
     label_key: feature of the labels; None if labels are optional.
-    box_key: feature with one value per label; None for exactly one label and no boxes.
+    box_keys: features with one value per label; () for exactly one label and no boxes.
   """
 
   image_key: str = "image/encoded"
   label_key: str | None = "image/class/label"
-  box_key: str | None = None
+  box_keys: tuple[str, ...] = ()
 
 
 DETECTION_SCHEMA = RecordSchema(
-  label_key="image/object/class/label", box_key="image/object/bbox/xmin"
+  label_key="image/object/class/label",
+  box_keys=tuple(f"image/object/bbox/{corner}" for corner in ("xmin", "ymin", "xmax", "ymax")),
 )
 
 
@@ -91,7 +92,7 @@ def _image_problem(encoded: bytes, schema: RecordSchema) -> str | None:
       "JPEG, PNG or BMP"
     )
   height, width = image.shape[:2]
-  if schema.box_key is None and min(height, width) < MIN_CLASSIFIED_SIDE:
+  if not schema.box_keys and min(height, width) < MIN_CLASSIFIED_SIDE:
     return (
       f"{schema.image_key}, {width} x {height} pixels, is not an image that can be cropped: "
       f"expected at least {MIN_CLASSIFIED_SIDE} pixels per side"
@@ -103,9 +104,12 @@ def _label_problem(parsed: dict[str, tf.Tensor], schema: RecordSchema) -> str | 
   if schema.label_key is None:
     return None
   labels = int(tf.size(parsed[schema.label_key]))
-  if schema.box_key is not None:
-    boxes = int(tf.size(parsed[schema.box_key]))
-    return None if labels == boxes else f"{boxes} boxes, but {labels} {schema.label_key}"
+  for key in schema.box_keys:
+    boxes = int(tf.size(parsed[key]))
+    if labels != boxes:
+      return f"{boxes} {key}, but {labels} {schema.label_key}"
+  if schema.box_keys:
+    return None
   return None if labels == 1 else f"expected one {schema.label_key}; received {labels}"
 
 
@@ -125,9 +129,11 @@ def _suspect_records(
     valid = (start == _JPEG_START) & (end == _JPEG_END)
     if schema.label_key is not None:
       labels = parsed[schema.label_key].row_lengths()
-      required = parsed[schema.box_key].row_lengths() if schema.box_key else 1
-      valid &= labels == tf.cast(required, labels.dtype)
-    if schema.box_key is None:
+      for key in schema.box_keys:
+        valid &= labels == tf.cast(parsed[key].row_lengths(), labels.dtype)
+      if not schema.box_keys:
+        valid &= labels == 1
+    if not schema.box_keys:
       valid &= ~_is_narrow(encoded, valid)
     suspect = tf.ones_like(valid) if decode_all else ~valid
     return tf.where(suspect)[:, 0], tf.boolean_mask(batch, suspect)
@@ -157,6 +163,6 @@ def _features(schema: RecordSchema) -> dict[str, object]:
   features = {schema.image_key: text, "image/source_id": text, "image/filename": text}
   if schema.label_key is not None:
     features[schema.label_key] = tf.io.RaggedFeature(tf.int64)
-  if schema.box_key is not None:
-    features[schema.box_key] = tf.io.RaggedFeature(tf.float32)
+  for key in schema.box_keys:
+    features[key] = tf.io.RaggedFeature(tf.float32)
   return features

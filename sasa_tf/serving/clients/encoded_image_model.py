@@ -62,22 +62,24 @@ class EncodedImageModel:
         f"--saved_model={saved_model} is not a SavedModel: it has no saved_model.pb. Create one "
         "with `python -m sasa_tf.bin.export_saved_model`."
       )
-    model = tf.saved_model.load(glob_free_path(saved_model))
+    model = _load(saved_model)
     signatures = model.signatures
     name = "image_bytes" if "image_bytes" in signatures else "serving_default"
     # Asking for the status loads this library's kernels. The copy in assets.extra is not loaded,
     # because a client may not trust who exported the model.
     if name + STOCK_SUFFIX in signatures and "CPU" not in kernel_status().usable:
       name += STOCK_SUFFIX
-    signature = signatures[name]
-    ((argument, spec),) = signature.structured_input_signature[1].items()
-    outputs = signature.structured_outputs.keys()
-    if spec.dtype != tf.string or not outputs & {"probs", "detection_boxes"}:
+    signature = signatures.get(name)
+    inputs = signature.structured_input_signature[1] if signature else {}
+    outputs = signature.structured_outputs.keys() if signature else set()
+    is_image = [spec.dtype for spec in inputs.values()] == [tf.string]
+    if not is_image or not outputs & {"probs", "detection_boxes"}:
       raise UserError(
         f"--saved_model={saved_model} has no signature that takes encoded images and returns "
         f"probs or detection_boxes; it has {sorted(signatures)}. Export it with "
         "`python -m sasa_tf.bin.export_saved_model`."
       )
+    ((argument, spec),) = inputs.items()
 
     def run(encoded: tf.Tensor) -> Mapping[str, tf.Tensor]:
       return model.signatures[name](**{argument: encoded})  # the model holds the variables
@@ -113,8 +115,19 @@ class EncodedImageModel:
     )
 
   def name_of(self, label: int) -> str:
-    """Returns the name of a class, or its number if the model has no names."""
-    return self._names[label] if self._names else str(label)
+    """Returns the name of a class, or its number if the model has no names.
+
+    Raises:
+      UserError: the model has fewer names than classes.
+    """
+    if not self._names:
+      return str(label)
+    if label >= len(self._names):
+      raise UserError(
+        f"{self.source} has {len(self._names)} class names ({LABELS}), but the class {label}. "
+        "Restore the names, or export the model again."
+      )
+    return self._names[label]
 
   def run(self, image: str) -> dict[str, np.ndarray]:
     """Returns the outputs for one image file, without the batch axis.
@@ -137,6 +150,18 @@ class EncodedImageModel:
         message += f" TensorFlow: {_reason(error.message)}"
       raise UnreadableImageError(message) from error
     return {name: value[0].numpy() for name, value in outputs.items()}
+
+
+def _load(saved_model: str) -> Any:
+  """Returns the loaded object of a SavedModel. Raises `UserError` if it cannot be loaded."""
+  try:
+    return tf.saved_model.load(glob_free_path(saved_model))
+  except Exception as error:  # of any type, by the part that is missing or corrupt
+    problem = str(getattr(error, "message", error)).strip() or type(error).__name__
+    raise UserError(
+      f"--saved_model={saved_model} is incomplete, corrupt or of another TensorFlow, and cannot be "
+      f"loaded: {problem.splitlines()[0]} Copy it again, or export the model again."
+    ) from error
 
 
 def _size(encoded: bytes) -> tuple[int, int] | None:

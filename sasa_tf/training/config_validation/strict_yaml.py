@@ -157,6 +157,9 @@ def read_file(path: str | os.PathLike) -> tuple[Any, list[str]]:
   Raises:
     ConfigError: the file cannot be read, is not UTF-8 text, or see `parse`.
   """
+  if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be read forever
+    kind = "a directory" if os.path.isdir(path) else "a pipe or a device"
+    raise ConfigError(f"{path}: expected a YAML file; received {kind}.")
   try:
     # May be remote.
     with tf.io.gfile.GFile(os.fspath(path), "rb") as file:
