@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pathlib
@@ -60,6 +61,17 @@ def append_json_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
     raise UserError(
       f"--output={path} cannot be written: {error.strerror}. Choose another path."
     ) from error
+
+
+def read_lines(path: str | os.PathLike) -> list[str]:
+  """Returns the lines of a result file; bytes that are no UTF-8 text are replaced.
+
+  Raises:
+    OSError: the file cannot be read, or is a directory, a pipe or a device.
+  """
+  if os.path.exists(path) and not os.path.isfile(path):  # /dev/zero would be read forever
+    raise OSError(errno.EINVAL, "Is not a regular file", os.fspath(path))
+  return pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _is_result(line: bytes) -> bool:

@@ -85,7 +85,9 @@ def _earlier(card: pathlib.Path) -> list[dict[str, Any]]:
   try:
     found = _EXPORTS.search(card.read_text(encoding="utf-8"))
     rows = json.loads(found[1]) if found else []
-  except (OSError, ValueError):
+  except (OSError, RecursionError, ValueError):
+    return []
+  if not isinstance(rows, list):
     return []
   keys = {"format", "file", "bytes", "quantize", "checkpoint", "verification", "images", "accuracy"}
   return [

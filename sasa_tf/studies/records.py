@@ -10,7 +10,7 @@ from typing import Any
 
 from sasa_tf.errors import UserError
 from sasa_tf.outputs import provenance
-from sasa_tf.outputs.json_lines import append_json_lines
+from sasa_tf.outputs.json_lines import append_json_lines, read_lines
 from sasa_tf.outputs.run_log import RunLogSummary
 from sasa_tf.studies.runs import Run
 
@@ -115,7 +115,7 @@ def read_results(paths: Iterable[str | pathlib.Path]) -> list[dict[str, Any]]:
   found: dict[tuple[Any, ...], dict[str, Any]] = {}
   for path in paths:
     try:
-      lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+      lines = read_lines(path)
     except OSError as error:
       raise UserError(f"the results {str(path)!r} cannot be read: {error.strerror}.") from error
     records = [record for record in map(_parse, lines) if record is not None]
@@ -131,9 +131,12 @@ def read_results(paths: Iterable[str | pathlib.Path]) -> list[dict[str, Any]]:
 def _parse(line: str) -> dict[str, Any] | None:
   try:
     record = json.loads(line)
-    complete = {"study", "row", "seed"} <= set(record["case"]) and {"status", "report"} <= set(
-      record
-    )
-  except (ValueError, TypeError, KeyError):
+    case, report = record["case"], record["report"]
+    valid = [
+      *(isinstance(value, str) for value in (case["study"], case["row"], record["status"])),
+      *(type(value) is int for value in (case["seed"], report["position"])),
+      record["value"] is None or type(record["value"]) in (int, float),
+    ]
+  except (ValueError, TypeError, KeyError, RecursionError):
     return None
-  return record if complete else None
+  return record if all(valid) else None

@@ -98,7 +98,7 @@ class Run:
     self.row_dir.mkdir(parents=True, exist_ok=True)
     settings = self.row_dir / _SETTINGS_FILE
     if settings.exists() and any(self.row_dir.glob("seed*/ckpt-*")):
-      earlier = json.loads(settings.read_text(encoding="utf-8"))
+      earlier = _read_settings(settings)
       changed = sorted(key for key, value in self.settings().items() if earlier.get(key) != value)
       if changed:
         raise UserError(
@@ -149,6 +149,19 @@ def cost_command(run: Run) -> list[str]:
     f"--output={run.cost_file}",
     *run._configuration_flags(),
   ]
+
+
+def _read_settings(path: pathlib.Path) -> Mapping[str, Any]:
+  try:
+    settings = json.loads(path.read_text(encoding="utf-8"))
+  except (RecursionError, ValueError):
+    settings = None
+  if not isinstance(settings, Mapping):
+    raise UserError(
+      f"{path}: expected the settings that the study wrote; received something else. Restore the "
+      "file, or use another --output."
+    )
+  return settings
 
 
 def read_cost(run: Run) -> Mapping[str, Any] | None:

@@ -95,9 +95,26 @@ def test_results_keep_the_last_of_each_run_and_finished_before_failed(tmp_path):
   path.write_text(path.read_text() + '{"case": {"study"')
   (found,) = read_results([path])
   assert found["value"] == 0.6
-  (tmp_path / "empty.jsonl").write_text("")
-  with pytest.raises(UserError, match="no results"):
-    read_results([tmp_path / "empty.jsonl"])
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    b"",
+    b"\xcc\x00garbage",
+    b"[]\n3\nnull",
+    b'{"case": 3}',
+    b'{"case": {"study": [], "row": "a", "seed": 0}, "status": "finished", "report": {}}',
+    b'{"case": {"study": "s", "row": "a", "seed": 0}, "status": "finished", "report": 3}',
+    b"[" * 100_000,
+  ],
+)
+def test_files_without_results_are_named(content, tmp_path):
+  (tmp_path / "r.jsonl").write_bytes(content)
+  with pytest.raises(UserError, match=r"r\.jsonl contains no results of a study"):
+    read_results([tmp_path / "r.jsonl"])
+  with pytest.raises(UserError, match="cannot be read: Is not a regular file"):
+    read_results(["/dev/zero"])
 
 
 def test_report_has_all_rows_tests_and_failures(tmp_path):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 from sasa_tf.benchmarks.measurement.timing import Summary
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
-from sasa_tf.outputs.json_lines import append_json_lines
+from sasa_tf.outputs.json_lines import append_json_lines, read_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +84,7 @@ def read(path: str) -> list[Measurement]:
     UserError: the file cannot be read, or a line is not a measurement.
   """
   try:
-    lines = pathlib.Path(path).read_text().splitlines()
+    lines = read_lines(path)
   except OSError as error:
     raise UserError(
       f"cannot read the results {path!r}: {error.strerror}. Measure them with --output={path}."
@@ -94,7 +93,7 @@ def read(path: str) -> list[Measurement]:
   for number, line in enumerate(lines, start=1):
     try:
       measurement = Measurement.from_json(line)
-    except (ValueError, TypeError, KeyError) as error:
+    except (AttributeError, ValueError, TypeError, KeyError, RecursionError) as error:
       raise UserError(
         f"{path}, line {number}: expected a measurement as written by --output; received "
         f"{line[:60]!r} ({type(error).__name__}: {error})."
