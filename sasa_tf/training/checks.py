@@ -93,6 +93,10 @@ def _check_tfrecords(name: str, data: config_definitions.DataConfig, converters:
           f"{name}={pattern}: {file} is a directory; expected TFRecord files. Set the path to "
           f"{os.path.join(file, 'train-*')}, for example."
         )
+      if os.path.islink(file) and not os.path.exists(file):
+        raise UserError(
+          f"{name}={pattern}: {file} is a link that leads to no file. Correct or remove it."
+        )
       if os.path.exists(file) and not os.path.isfile(file):
         raise UserError(
           f"{name}={pattern}: {file} is a pipe or a device; expected TFRecord files, which are "

@@ -244,6 +244,16 @@ def test_broken_images_are_skipped_and_listed(root, tmp_path):
     assert reason in reasons[str(root / name)]
 
 
+@pytest.mark.parametrize(
+  "content", ["", "<a>" * 9, '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>']
+)
+def test_data_set_of_broken_annotations_names_the_first(content, tmp_path):
+  root = box_data.write_voc(tmp_path / "voc", {"a": voc_xml(), "b": content}, {})
+  with pytest.raises(DatasetError, match=r"1 of 2 annotations cannot be used.* The first: b: "):
+    _convert(root, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
 def test_strict_raises_for_broken_images(root, tmp_path):
   _broken_images(root)
   with pytest.raises(DatasetError, match="omit --strict"):

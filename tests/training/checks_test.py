@@ -173,6 +173,13 @@ def test_evaluation_without_a_full_batch_is_rejected(tmp_path):
   checks.check_data("task.validation_data", data.replace(global_batch_size=3))
 
 
+@pytest.mark.parametrize("target", ["train-0", "missing"])
+def test_links_that_lead_nowhere_are_named(target, tmp_path):
+  (tmp_path / "train-0").symlink_to(tmp_path / target)
+  with pytest.raises(UserError, match="train-0 is a link that leads to no file"):
+    checks.check_data("task.train_data", digits(tmp_path))
+
+
 @pytest.mark.parametrize(
   ("address", "problem"),
   [

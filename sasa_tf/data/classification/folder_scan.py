@@ -75,12 +75,14 @@ def scan_image_folder(root: str | os.PathLike) -> ImageFolder:
 def _scan(root: str) -> tuple[ImageFolder, int]:
   files: list[ImageFile] = []
   junk: list[str] = []
-  classes, loose, other = [], 0, 0
+  classes, loose, other, special = [], 0, 0, 0
   for entry in _entries(root, junk):
     if entry.is_dir():
       classes.append(entry.name)
     elif _is_image(entry):
       loose += 1
+    elif _is_special(entry):
+      special += 1
     else:
       other += 1
   for label, class_name in enumerate(classes):
@@ -88,6 +90,8 @@ def _scan(root: str) -> tuple[ImageFolder, int]:
     for name, entry in _walk(folder, class_name, parents, junk):
       if _is_image(entry):
         files.append(ImageFile(name, label, _size(entry)))
+      elif _is_special(entry):
+        special += 1
       else:
         other += 1
   sizes = collections.Counter(file.label for file in files)
@@ -101,6 +105,8 @@ def _scan(root: str) -> tuple[ImageFolder, int]:
     warnings.append(f"ignored images directly in {root}, which have no class: {loose}.")
   if other:
     warnings.append(f"ignored files with a suffix other than {', '.join(_SUFFIXES)}: {other}.")
+  if special:
+    warnings.append(f"ignored pipes, sockets and devices: {special}.")
   return ImageFolder(root, tuple(name.strip() for name in classes), files, warnings), loose
 
 
@@ -133,6 +139,11 @@ def _is_image(entry: os.DirEntry[str]) -> bool:
   """Whether to convert a file; true for broken links, so that they are reported."""
   is_candidate = entry.is_file() or not os.path.exists(entry.path)
   return is_candidate and entry.name.lower().endswith(_SUFFIXES)
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+  """Whether a file is a pipe, socket or device, which reading may never end."""
+  return os.path.exists(entry.path) and not entry.is_file()
 
 
 def _size(entry: os.DirEntry[str]) -> int:

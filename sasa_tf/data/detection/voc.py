@@ -88,6 +88,8 @@ def convert(
   names = sorted(set().union(*names_of_split.values()))
   contents = _read_annotations(dataset, names)
   found = _class_names(contents)
+  if not selected and not found:
+    _check_readable(contents)
   box_classes = classes_of_names(selected or found)
   _report_class_selection(selected, found)
   labels = {name: label for label, name in enumerate(box_classes.class_names)}
@@ -173,6 +175,16 @@ def _read_annotations(dataset: VocDataset, names: Sequence[str]) -> dict[str, Vo
     except ValueError as error:
       contents[name] = str(error)
   return contents
+
+
+def _check_readable(contents: Mapping[str, VocAnnotation | str]) -> None:
+  """Raises DatasetError if annotations cannot be used, which may be why there are no classes."""
+  problems = [f"{name}: {found}" for name, found in contents.items() if isinstance(found, str)]
+  if problems:
+    raise DatasetError(
+      f"there are no classes: {len(problems)} of {len(contents)} annotations cannot be used, and "
+      f"no other one has a box. The first: {problems[0]}. Correct them, or pass --classes."
+    )
 
 
 def _class_names(contents: Mapping[str, VocAnnotation | str]) -> list[str]:
