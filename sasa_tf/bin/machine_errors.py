@@ -6,6 +6,7 @@ Imports no TensorFlow: programs that do not need it use this too.
 from __future__ import annotations
 
 import errno
+import os
 import re
 
 _CURES = {
@@ -24,9 +25,18 @@ _CURES = {
   errno.EIO: "Check the disk.",
   errno.ESTALE: "Check the network file system.",
 }
+_FILE_ERRORS = (
+  *("FailedPreconditionError", "PermissionDeniedError", "ResourceExhaustedError"),
+  *("UnknownError", "InvalidArgumentError", "NotFoundError"),
+)
 _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SCHEME = re.compile(r"File system scheme '\w*' not implemented \(file: '(.*)'\)", re.DOTALL)
 
+# "PATH; REASON", as TensorFlow reports errors of files.
+_REASONS = {os.strerror(number): number for number in _CURES}
+_PATH = re.compile(
+  rf"^(?P<path>[^;\n]+); (?P<reason>{'|'.join(map(re.escape, _REASONS))})$", re.MULTILINE
+)
 _NODE = re.compile(r"\{\{.*?\}\} ?| \[Op:\w*\].*", re.DOTALL)
 
 
@@ -46,6 +56,10 @@ def describe(error: BaseException) -> str | None:
     return "no further thread can be started. Raise the limit of processes (ulimit -u)."
   # TensorFlow's errors have no common type without importing it.
   name = type(error).__name__
+  if name in _FILE_ERRORS and (found := _PATH.search(str(error))):
+    number = _REASONS[found["reason"]]
+    verb = "written" if number in _WRITING else "used"
+    return f"{found['path'].strip()} cannot be {verb}: {found['reason']}. {_CURES[number]}"
   if name == "ResourceExhaustedError":
     problem = _NODE.sub("", str(error)).strip().splitlines()[0]
     return f"out of memory ({problem}). Use less data, a smaller model or smaller batches."

@@ -156,6 +156,15 @@ def test_file_names_are_utf8_in_every_locale(locale, tmp_path):
     ("MemoryError('99 GiB')", "out of memory (99 GiB). Use less data, a smaller model or smaller"),
     ('RuntimeError("can\'t start new thread")', "no further thread can be started. Raise the li"),
     (
+      "type('FailedPreconditionError', (Exception,), {})('m/checkpoint.new; Is a directory')",
+      "m/checkpoint.new cannot be used: Is a directory. Expected a file: choose another path.",
+    ),
+    (
+      "type('UnknownError', (Exception,), {})"
+      "('Graph execution error:\\n\\n d/a; Too many levels of symbolic links\\n [[node]]')",
+      "d/a cannot be used: Too many levels of symbolic links. A link refers to itself: remove",
+    ),
+    (
       "type('ResourceExhaustedError', (Exception,), {})"
       "('{{function_node Fill}} OOM when allocating shape[1] [Op:Fill] name: ')",
       "out of memory (OOM when allocating shape[1]). Use less data",

@@ -39,8 +39,8 @@ class PresetMixin(SerializableModel):
       A model of this class. A backbone may be created from the preset of a classifier.
 
     Raises:
-      UserError: there is no such preset, or it is invalid or of another class.
-      ValueError: an override is no argument of the model, or the weights do not fit it.
+      UserError: there is no such preset, it is invalid or of another class, an override is no
+        argument of the model, or the weights do not fit it.
     """
     found = find_preset(preset)
     accepted = cls._preset_classes()
@@ -55,10 +55,12 @@ class PresetMixin(SerializableModel):
       config = {key: value for key, value in config.items() if key in parameters}
     try:
       model = cls(**{**config, **overrides})
-    except TypeError as error:
-      raise ValueError(f"{cls.__name__}.from_preset({os.fspath(preset)!r}): {error}") from error
-    if load_weights:
-      assign_weights(model, found.read_weights())
+      if load_weights:
+        assign_weights(model, found.read_weights())
+    except UserError:
+      raise
+    except (TypeError, ValueError) as error:
+      raise UserError(f"{cls.__name__}.from_preset({os.fspath(preset)!r}): {error}") from error
     return model
 
   @classmethod
