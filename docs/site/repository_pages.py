@@ -17,7 +17,7 @@ from mkdocs.utils import get_relative_url
 ROOT = pathlib.Path(__file__).parent.parent.parent
 # Not the content of code: fenced blocks and spans are matched first.
 _LINK = re.compile(
-  r"^(?P<fence>`{3,}|~{3,}).*?^(?P=fence)|(?P<span>`+)(?!`).+?(?<!`)(?P=span)(?!`)"
+  r"^ *(?P<fence>`{3,}|~{3,}).*?^ *(?P=fence)|(?P<span>`+)(?!`).+?(?<!`)(?P=span)(?!`)"
   r"|(?P<open>\]\(|\b(?:src|srcset|href)=\")(?P<target>[^)\"\s]+)",
   re.DOTALL | re.MULTILINE,
 )
@@ -30,8 +30,6 @@ def _site_path(path: str) -> str:
   """Returns the path of a repository file in the site's sources."""
   if path == "README.md":
     return "index.md"
-  if path.endswith(".ipynb"):
-    return path.removeprefix("docs/")
   if path.startswith("docs/"):
     return path.removeprefix("docs/")
   return path if path.endswith(".md") else f"{path}.md"
