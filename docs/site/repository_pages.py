@@ -11,7 +11,7 @@ import pathlib
 import posixpath
 import re
 
-from mkdocs.structure.files import File
+from mkdocs.structure.files import File, InclusionLevel
 from mkdocs.utils import get_relative_url
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -113,7 +113,9 @@ def on_files(files, config):
       else:
         pages[path] = _source_page(path)
   for path, content in sorted(pages.items()):
-    files.append(File.generated(config, _site_path(path), content=content))
+    # Those of mkdocs.yml are in the navigation, the others where documents link to them.
+    inclusion = InclusionLevel.NOT_IN_NAV
+    files.append(File.generated(config, _site_path(path), content=content, inclusion=inclusion))
   return files
 
 
