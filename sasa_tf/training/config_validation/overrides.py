@@ -141,7 +141,7 @@ class Overrides:
     """Returns the dotted keys that end with this one, those with the fewest parts first."""
     found = [
       f"{path}.{key}"
-      for path, config, in_use in sections(self._params)
+      for path, config, in_use in sections(self.params)
       if path and in_use and key in names_of(config)
     ]
     return sorted(found, key=lambda name: (name.count("."), name))[:_MAX_PATHS]
