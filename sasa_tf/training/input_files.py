@@ -13,6 +13,7 @@ import tensorflow as tf
 from official.core import config_definitions, input_reader
 
 from sasa_tf.compat.glob_free_paths import escape_glob, glob_free_path
+from sasa_tf.errors import UserError
 
 # Of TFRecord files, by Model Garden's `file_type`.
 COMPRESSIONS = {"tfrecord": "", "tfrecord_compressed": "GZIP"}
@@ -27,6 +28,9 @@ def match_patterns(input_path: str | Sequence[str]) -> dict[str, list[str]]:
 
   Args:
     input_path: names and patterns, in a list or separated by commas.
+
+  Raises:
+    UserError: TensorFlow has no file system for an address.
   """
   found: dict[str, list[str]] = {}
   for text in [input_path] if isinstance(input_path, str) else input_path:
@@ -80,9 +84,15 @@ def _found(data: config_definitions.DataConfig) -> list[str]:
 
 
 def _match(pattern: str) -> list[str]:
-  if tf.io.gfile.exists(pattern):
-    return [pattern]
-  return tf.io.gfile.glob(_escape_existing_directories(pattern))
+  try:
+    if tf.io.gfile.exists(pattern):
+      return [pattern]
+    return tf.io.gfile.glob(_escape_existing_directories(pattern))
+  except tf.errors.UnimplementedError as error:
+    raise UserError(
+      f"input_path={pattern}: TensorFlow has no file system for this address. Copy the files to a "
+      "local directory and set its path."
+    ) from error
 
 
 def _escape_existing_directories(pattern: str) -> str:

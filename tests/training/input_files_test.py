@@ -18,7 +18,7 @@ NAMES = ["set[1]", "a,b", "x [lr=1e-3], v1", "a*", "back\\slash", "it's", 'a "b"
 def write(directory, *names):
   directory.mkdir(parents=True, exist_ok=True)
   for name in names:
-    (directory / name).write_text(name)
+    (directory / name).write_text(f"\0{name}")  # unlike text, perhaps a corrupt record
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,11 +48,12 @@ def test_model_garden_reads_the_same_files(tmp_path, name):
   write(tmp_path / name, "train-0", "train-1", "labels.txt")
   path = f"{tmp_path}/{name}/train-*"
   data = experiment.load_experiment("sasa_resnet_digits").task.train_data.replace(input_path=path)
+  (tmp_path / name / "labels.txt").write_text("a\n")
   checks.check_data("task.train_data", data)
   task = experiment.load_experiment("sasa_resnet_digits").task
   task = input_files.with_literal_paths(task.replace(train_data=data))
   files = input_reader.match_files(task.train_data.input_path)
-  assert sorted(pathlib.Path(file).read_text() for file in files) == ["train-0", "train-1"]
+  assert sorted(pathlib.Path(file).read_text() for file in files) == ["\0train-0", "\0train-1"]
   assert str(checks.find_label_file(path)) == f"{tmp_path}/{name}/labels.txt"
 
 
@@ -103,3 +104,9 @@ def test_unquoted_special_characters_in_overrides():
     experiment.load_experiment(
       "sasa_resnet_digits", params_override="task.train_data.input_path=data/a,b/train-*"
     )
+
+
+@pytest.mark.parametrize("address", ["http://host/train-*", "s3://bucket/train-*", "foo://a/b"])
+def test_file_systems_that_tensorflow_lacks_are_named(address):
+  with pytest.raises(UserError, match=r"^input_path=\w+://.*no file system for this address"):
+    input_files.find_input_files(address)
