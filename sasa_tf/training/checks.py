@@ -22,6 +22,7 @@ from sasa_tf.data.integrity.record_labels import check_labels
 from sasa_tf.data.labels import read_labels
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.run_log import RUN_LOG_FILE
 from sasa_tf.tasks.init_checkpoint import find_init_checkpoint
 from sasa_tf.training.config_validation import memory
 from sasa_tf.training.input_files import (
@@ -193,6 +194,8 @@ def check_model_dir(
   Raises:
     UserError: a check fails.
   """
+  if train if write is None else write:
+    _check_entries(model_dir, params)
   checkpoint = checkpoints.latest_valid(model_dir)
   if train if write is None else write:
     _check_writable(model_dir)
@@ -300,6 +303,30 @@ def _describe(saved: Any, current: Any, path: str = "task.model") -> list[str]:
     f"{key}: {before!r} in the checkpoint, {now!r} in this run"
     for key, before, now in differences(saved, current, path)
   ]
+
+
+def _check_entries(model_dir: str, params: config_definitions.ExperimentConfig) -> None:
+  """Raises a `UserError` if a name that the training writes is of another kind of file."""
+  best = params.trainer.best_checkpoint_export_subdir
+  directories = ("train", best, params.trainer.validation_summary_subdir)
+  for name in filter(None, directories):
+    path = os.path.join(model_dir, name)
+    if os.path.exists(path) and not os.path.isdir(path):
+      raise UserError(
+        f"{path} is a file; expected a directory, which the training writes. Move it, or choose "
+        "another --model_dir."
+      )
+  files = [checkpoints.STATE_FILE, PARAMS_FILE, RUN_LOG_FILE, LABELS_FILE, "run.json"]
+  if best:
+    files += [os.path.join(best, name) for name in (checkpoints.STATE_FILE, "info.json")]
+  for name in files:
+    path = os.path.join(model_dir, name)
+    if os.path.exists(path) and not os.path.isfile(path):
+      kind = "a directory" if os.path.isdir(path) else "a pipe or a device"
+      raise UserError(
+        f"{path} is {kind}; expected a file, which the training writes. Move it, or choose another "
+        "--model_dir."
+      )
 
 
 def _check_writable(model_dir: str) -> None:

@@ -72,6 +72,24 @@ def test_state_files_that_are_no_files_are_named(create, tmp_path):
     experiment.load_trained_experiment(str(tmp_path), None)
 
 
+@pytest.mark.parametrize(
+  ("name", "create", "kind"),
+  [
+    ("checkpoint", os.mkdir, "a directory"),
+    ("params.yaml", os.mkfifo, "a pipe or a device"),
+    ("run_log.jsonl", os.mkdir, "a directory"),
+    ("best_ckpt/info.json", os.makedirs, "a directory"),
+    ("best_ckpt", lambda path: path.touch(), "a file"),
+    ("train", lambda path: path.touch(), "a file"),
+  ],
+)
+def test_names_of_a_training_that_are_taken_are_named(name, create, kind, tmp_path):
+  create(tmp_path / name)
+  params = experiment.load_experiment("sasa_resnet_digits")
+  with pytest.raises(UserError, match=f"{tmp_path}/{name} is {kind}; expected .*Move it"):
+    checks.check_model_dir(str(tmp_path), params, train=True)
+
+
 def test_saved_values_of_wrong_types_are_named(tmp_path):
   params = experiment.load_experiment("sasa_resnet_digits")
   tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))

@@ -149,7 +149,7 @@ def test_missing_and_empty_data(tmp_path):
   (tmp_path / "train-0").touch()
   with pytest.raises(UserError, match="the 1 files have no records"):
     checks.check_data("task.train_data", params.task.train_data)
-  (tmp_path / "train-0").write_bytes(b"corrupt" * 9)
+  (tmp_path / "train-0").write_bytes(b"\0corrupt" * 9)
   checks.check_data("task.train_data", params.task.train_data)
   (tmp_path / ".committing.json").touch()
   with pytest.raises(UserError, match=r"a conversion to .* is replacing the files, or was killed"):

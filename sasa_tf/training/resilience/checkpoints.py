@@ -131,7 +131,8 @@ def repair_best(directory: str) -> None:
         "global_step/.ATTRIBUTES/VARIABLE_VALUE"
       )
     )
-  except (KeyError, ValueError, tf.errors.OpError):  # truncated, or corrupt, or of no run
+  except (LookupError, RecursionError, TypeError, ValueError, tf.errors.OpError):
+    # Truncated, or corrupt, or of no run.
     finished = False
   if not finished:
     _warn_once(
