@@ -14,6 +14,7 @@ PROGRAMS = (
   "predict",
   "attention_maps",
   "make_tfrecords",
+  "convert_weights",
   "profile_model",
   "benchmark",
   "benchmark_input",

@@ -61,6 +61,10 @@ PACKAGES = {
     },
     {"absl", "official", "orbit", "tensorflow", "tf_keras", "yaml"},
   ),
+  "pretrained": Package(
+    {"compat", "errors", "extras", "keras", "modeling", "tf_keras"},
+    {"keras", "numpy", "official", "tensorflow", "tf_keras"},
+  ),
   # No TensorFlow: the study's own process must not use the GPUs of its trainings.
   "studies": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "scipy", "yaml"}),
   "run_reports": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "yaml"}),
@@ -163,6 +167,7 @@ PACKAGES = {
       "modeling",
       "ops",
       "outputs",
+      "pretrained",
       "registry_imports",
       "reporting",
       "run_reports",

@@ -65,6 +65,11 @@ _MODEL_FLAGS = (
     ["conv", "squeeze_excitation", "non_local", "attention_augmented"],
     "Block type of the stages without attention; conv by default.",
   ),
+  flags.DEFINE_float(
+    "locality_strength",
+    None,
+    "Initial locality of the heads, which adds query biases; 0 by default.",
+  ),
   flags.DEFINE_list("group_strides", None, "Stride of each stage; 1,2,2,2 by default."),
   flags.DEFINE_integer("num_classes", None, "Classes of the head, 1000 by default; 0 for no head."),
 )

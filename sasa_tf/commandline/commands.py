@@ -35,6 +35,9 @@ COMMANDS = {
   "train": Command("sasa_tf.bin.train", "train and evaluate a model"),
   "export": Command("sasa_tf.bin.export", "export a trained model to one or more formats"),
   "predict": Command("sasa_tf.bin.predict", "run an exported model on image files"),
+  "convert-weights": Command(
+    "sasa_tf.bin.convert_weights", "start attention models from convolutional weights"
+  ),
   "explain": Command("sasa_tf.bin.attention_maps", "write a page of what a model attends to"),
   "profile": Command("sasa_tf.bin.profile_model", "parameters and FLOPs of a model, by layer"),
   "benchmark": Command("sasa_tf.bin.benchmark", "measure speed and memory of attention"),

@@ -1,0 +1,1 @@
+"""Weights of other convolutional ResNets for `SASAResNet`."""
