@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from sasa_tf.ops.autograph import without_autograph
 from sasa_tf.ops.checks import require_shape
 
 # Top-level package of a symbolic tensor's class -> the binding for that Keras version.
@@ -65,6 +66,7 @@ class KerasMixin(_KerasObject):
 
   _keras: ModuleType
 
+  @without_autograph  # also of what Keras 2 would convert, `call`
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
     """Calls the layer.
 

@@ -237,7 +237,8 @@ def select(implementation: ImplementationName, request: AttentionRequest) -> Imp
   name: str = implementation
   if implementation == "auto":
     override = _override()
-    if not override and (portable := _portable(request)):
+    portable = None if override else _portable(request)
+    if portable:
       return portable
     name, reason = override or choose(request)
     _log_selection(name, reason)

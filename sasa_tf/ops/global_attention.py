@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from sasa_tf.ops.autograph import without_autograph
 from sasa_tf.ops.checks import as_heads, require_shape, sizes, softmax_dtype
 
 
@@ -64,6 +65,7 @@ def _relative_logits(
   return tf.reshape(logits, [batch * heads, height * width, height * width])
 
 
+@without_autograph
 def global_attention_2d(
   query: tf.Tensor,
   key: tf.Tensor,

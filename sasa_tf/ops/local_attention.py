@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from sasa_tf.ops import dispatch, reference
+from sasa_tf.ops.autograph import without_autograph
 from sasa_tf.ops.checks import (
   as_heads,
   as_packed_qkv,
@@ -59,6 +60,7 @@ def _checked_pixels(pixels: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
     return tf.identity(pixels)
 
 
+@without_autograph
 def local_attention_2d(
   query: tf.Tensor,
   key: tf.Tensor | None,
@@ -133,6 +135,7 @@ def local_attention_2d(
     return with_static_shape(output, query.shape)
 
 
+@without_autograph
 def local_attention_2d_qkv_packed(
   qkv: tf.Tensor,
   relative_rows: tf.Tensor | None = None,
@@ -198,6 +201,7 @@ def local_attention_2d_qkv_packed(
     return with_static_shape(output, [query.shape[0], *pooled, *query.shape[3:]])
 
 
+@without_autograph
 def local_attention_weights(
   query: tf.Tensor,
   key: tf.Tensor | None,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from sasa_tf.ops.autograph import without_autograph
+
 
 def _sinusoids(length: tf.Tensor | int, channels: int) -> tf.Tensor:
   """Returns [length, channels]: sines, then cosines, of geometrically growing wavelengths."""
@@ -14,6 +16,7 @@ def _sinusoids(length: tf.Tensor | int, channels: int) -> tf.Tensor:
   return tf.concat([tf.sin(angles), tf.cos(angles)], axis=1)[:, :channels]
 
 
+@without_autograph
 def sinusoidal_positions(
   height: tf.Tensor | int, width: tf.Tensor | int, channels: int
 ) -> tf.Tensor:

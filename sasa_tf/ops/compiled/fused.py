@@ -48,11 +48,13 @@ def unsupported_reason(
   """
   if not window_mask:
     return "window_mask=False needs an implementation that works in blocks of queries"
-  if unsupported := unsupported_dtype(query.dtype):
+  unsupported = unsupported_dtype(query.dtype)
+  if unsupported:
     return unsupported
   # First the limits of all platforms, which need no built library.
   shape = tuple(query.shape)
-  if unsupported := _unsupported_by_limits("CPU", geometry.kernel_size, shape):
+  unsupported = _unsupported_by_limits("CPU", geometry.kernel_size, shape)
+  if unsupported:
     return unsupported
   loaded = library.load()
   if not loaded.platforms:

@@ -102,7 +102,8 @@ def unsupported_reason(
     return f"there are no compiled kernels of block attention for a {device}"
   if PLATFORMS[device] not in loaded.platforms:
     return loaded.reason
-  if unsupported := unsupported_dtype(inputs.dtype):
+  unsupported = unsupported_dtype(inputs.dtype)
+  if unsupported:
     return unsupported
   return limits.stem_attention_unsupported(
     PLATFORMS[device], block, tuple(inputs.shape), depth, heads

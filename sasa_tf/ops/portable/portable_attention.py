@@ -31,7 +31,8 @@ def unsupported_reason(
   """
   if not window_mask:
     return "window_mask=False needs an implementation that works in blocks of queries"
-  if unsupported := unsupported_dtype(query.dtype):
+  unsupported = unsupported_dtype(query.dtype)
+  if unsupported:
     return unsupported
   if None in query.shape[1:3]:
     return "kernels as text need a fixed image size"

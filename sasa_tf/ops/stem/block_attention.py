@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from sasa_tf.ops.autograph import without_autograph
 from sasa_tf.ops.bounded_masks import mask_logits
 from sasa_tf.ops.checks import (
   as_heads,
@@ -106,6 +107,7 @@ def _checked(
   return query, key, *tables, BlockPartition.of(query, block)
 
 
+@without_autograph
 def block_attention_2d(
   query: tf.Tensor,
   key: tf.Tensor,
@@ -154,6 +156,7 @@ def block_attention_2d(
     return with_static_shape(tf.reshape(images, [*partition.image, heads, width]), value.shape)
 
 
+@without_autograph
 def block_attention_weights(
   query: tf.Tensor,
   key: tf.Tensor,

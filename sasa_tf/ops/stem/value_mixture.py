@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from sasa_tf.ops.autograph import without_autograph
 from sasa_tf.ops.checks import require_floating, softmax_dtype, static_size, with_static_shape
 from sasa_tf.ops.stem.block_partition import BlockPartition
 
@@ -42,6 +43,7 @@ def _check_shapes(**tensors: tuple[tf.Tensor, tuple[str, ...]]) -> None:
         )
 
 
+@without_autograph
 def spatial_mixture_weights(
   embedding_rows: tf.Tensor, embedding_columns: tf.Tensor, mixture_vectors: tf.Tensor
 ) -> tf.Tensor:
@@ -105,6 +107,7 @@ def spatial_value_kernels(
   return tf.tensordot(tf.reshape(weights, [-1, weights.shape[-1]]), kernels, axes=1)
 
 
+@without_autograph
 def spatial_value_mixture(
   inputs: tf.Tensor,
   value_kernels: tf.Tensor,
