@@ -9,7 +9,7 @@ QUICKSTART := .quickstart
 SCENES := $(QUICKSTART)/scenes
 DETECTOR := $(QUICKSTART)/detector
 
-.PHONY: help env quickstart quickstart-detection test test-quick test-slow test-gpu fuzz lint format native sanitize tpu-check core-test wheel-test constraints docs docs-serve bazel clean
+.PHONY: help env quickstart quickstart-detection test test-quick test-slow test-gpu fuzz lint format native sanitize tpu-check core-test wheel-test constraints tutorials docs docs-serve bazel clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
@@ -106,6 +106,9 @@ constraints: env ## renew the tested versions in constraints.txt and constraints
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) --extra dev -o constraints.txt
 	echo 'tensorflow>=2.21' | $(COMPILE) --extra test --constraint - -o constraints-core.txt
+
+tutorials: env native ## run the notebooks of docs/tutorials, and store their outputs
+	$(BIN)/python docs/run_tutorials.py
 
 docs: env ## the documentation site in build/docs; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

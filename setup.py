@@ -55,6 +55,8 @@ OPENVINO = ["openvino>=2025.0"]
 TF_SERVING = ["tensorflow-serving-api>=2.20,<2.22"]
 # The documentation site: `make docs`.
 DOCS = ["mkdocs-jupyter>=0.26.3", "mkdocs-material>=9.6", "mkdocstrings[python]>=0.30"]
+# Execution of the notebooks of docs/tutorials.
+NOTEBOOKS = ["ipykernel>=6.29", "nbclient>=0.10"]
 TEST = ["hypothesis>=6.100", "pytest>=8", "pytest-xdist>=3.8"]
 
 setuptools.setup(
@@ -116,6 +118,7 @@ setuptools.setup(
       *TF_SERVING,
       *TEST,
       *DOCS,
+      *NOTEBOOKS,
       "mypy>=1.18",
       "ruff>=0.14",
     ],

@@ -5,15 +5,23 @@ import io
 import json
 import pathlib
 import re
+import sys
 
 import pytest
 
+from tests.line_shapes import shape, shapes
+
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+sys.path.insert(0, str(ROOT / "docs"))
+
+import render_quickstart  # noqa: E402
+
+EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
 
 
-def test_python_example_prints_the_documented_output():
-  ((code, expected),) = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize(("code", "expected"), EXAMPLES, ids=("layers", "preset"))
+def test_python_examples_print_the_documented_output(code, expected):
   printed = io.StringIO()
   with contextlib.redirect_stdout(printed):
     exec(compile(code, "README.md", "exec"), {})
@@ -25,12 +33,36 @@ def test_make_targets_exist(target):
   assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def test_last_lines_of_the_quickstart_are_those_of_the_makefile():
-  (lines,) = re.findall(r"Its last lines:\n\n```text\n(.*?)```", README, re.DOTALL)
-  makefile = (ROOT / "Makefile").read_text()
-  makefile = makefile.replace("$(QUICKSTART)", ".quickstart").replace("$(BIN)", ".venv/bin")
-  for line in lines.splitlines():
-    assert f'@echo "{line}"' in makefile
+def test_quickstart_has_the_commands_and_last_lines_of_the_makefile():
+  recipe = (ROOT / "Makefile").read_text()
+  recipe = re.search(r"^quickstart:.*?\n(.*?)\n\n", recipe, re.DOTALL | re.MULTILINE)[1]
+  recipe = recipe.replace("$(QUICKSTART)", ".quickstart").replace("$(BIN)", ".venv/bin")
+  printed = render_quickstart.transcript(README).splitlines()
+  for line in recipe.splitlines():
+    line = line.removeprefix("\t")
+    if line == "@echo":
+      assert "" in printed
+    else:
+      assert re.sub('^@echo "(.*)"$', r"\1", line) in printed
+
+
+def test_lines_of_the_quickstart_are_those_that_programs_print(tmp_path):
+  """Compares shapes of lines, which the slower tests of the programs do for real runs."""
+  from sasa_tf.reporting import ProgressBar
+
+  known = shapes(render_quickstart.transcript(README))
+  stream, seconds = io.StringIO(), iter(range(0, 1000, 100))
+  progress = ProgressBar(
+    880, "train", unit="step", stream=stream, warmup=True, clock=lambda: next(seconds)
+  )
+  metrics = {"accuracy": 0.5, "top_3_accuracy": 0.7, "training_loss": 1.9, "learning_rate": 0.003}
+  arguments = {"notes": ["memory 1.1 GiB"], "speed": "3.4 steps/s, 110 images/s"}
+  progress.advance(44, metrics, **arguments)
+  progress.advance(44, metrics, **arguments)
+  lines = stream.getvalue().splitlines()
+  assert len(lines) == 2
+  for line in lines:
+    assert shape(line) in known
 
 
 def test_extras_exist():

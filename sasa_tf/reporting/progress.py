@@ -14,8 +14,8 @@ from sasa_tf.reporting.duration import format_duration, format_speed
 # In a log, the time between two lines is that share of the time of the work, but at most that many
 # times the time at the beginning.
 _SHARE_BETWEEN_LINES, _MAX_GROWTH = 0.05, 30
-# tqdm's, with the speed and the remaining time of this module.
-_BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt}{progress}"
+# The bar is short, so that the text fits into a line.
+_BAR_FORMAT = "{l_bar}{bar:12}| {n_fmt}/{total_fmt}{progress}"
 
 Item = TypeVar("Item")
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.data import exif_images
+from tests.line_shapes import shape, shapes
 
 SMALL = ",".join(
   [
@@ -44,9 +45,23 @@ def inputs(data):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def quickstart():
+  """Returns the shapes of the lines of the quickstart in the README."""
+  readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+  return shapes(readme[readme.index("<!-- quickstart -->") : readme.index("<!-- /quickstart -->")])
+
+
+def assert_documented(lines, quickstart):
+  """Asserts that the README's quickstart has lines of the same shapes."""
+  missing = [line for line in lines if line.strip() and shape(line) not in quickstart]
+  assert not missing, "run docs/render_quickstart.py: " + "\n".join(missing)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, quickstart):
   output = tmp_path_factory.mktemp("digits")
-  program("make_tfrecords", "digits", f"--output={output}", "--num_preview_images=10")
+  _, printed = program("make_tfrecords", "digits", f"--output={output}", "--num_preview_images=10")
+  assert_documented(printed.splitlines()[:-1], quickstart)  # without the long command to train
   return output
 
 
@@ -66,7 +81,7 @@ def trained(data, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory):
+def exported(trained, tmp_path_factory, quickstart):
   model_dir, _ = trained
   output_dir = tmp_path_factory.mktemp("export")
   _, output = program(
@@ -85,13 +100,15 @@ def exported(trained, tmp_path_factory):
   assert lines[8] == f"model card  {output_dir}/model_card.md"
   assert lines[9].startswith("next        python -m sasa_tf.bin.predict --saved_model=")
   assert len(lines) == 10, output  # the converters print nothing
+  assert_documented([*lines[:5], *lines[7:]], quickstart)
   card = (output_dir / "model_card.md").read_text()
   assert "saved_model verified with TensorFlow" in card and "* classes: 10: 0, 1, 2" in card
   return output_dir / "saved_model"
 
 
-def test_training_reports_topology_progress_and_results(trained):
+def test_training_reports_topology_progress_and_results(trained, quickstart):
   model_dir, output = trained
+  assert_documented(output.splitlines()[1:], quickstart)  # without the strategy
   assert "MirroredStrategy, 1 host, 2 replicas, batch" in output
   assert "train step 4/4 (100%)" in output and "memory" in output
   assert "evaluation at step 4: accuracy" in output
