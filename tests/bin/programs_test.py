@@ -108,7 +108,9 @@ def exported(trained, tmp_path_factory, quickstart):
 
 def test_training_reports_topology_progress_and_results(trained, quickstart):
   model_dir, output = trained
-  assert_documented(output.splitlines()[1:], quickstart)  # without the strategy
+  lines = output.splitlines()
+  assert lines[0].startswith("MirroredStrategy, ")
+  assert_documented(lines[1:], quickstart)
   assert "MirroredStrategy, 1 host, 2 replicas, batch" in output
   assert "train step 4/4 (100%)" in output and "memory" in output
   assert "evaluation at step 4: accuracy" in output

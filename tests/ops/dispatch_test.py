@@ -102,3 +102,18 @@ def test_each_selection_is_logged_once(caplog):
   assert len(messages) == 2
   assert f"'{BEST}': " in messages[0]
   assert "'reference': windows of one pixel" in messages[1]
+
+
+def test_autograph_does_not_warn():
+  """The functions of a training loop are converted by AutoGraph, with all that they call."""
+  warnings = []
+  handler = logging.Handler(logging.WARNING)
+  handler.emit = warnings.append
+  tf.get_logger().addHandler(handler)
+  try:
+    tensors = [tf.ones([1, 4, 4, 2, 8])] * 3
+    tf.function(ops.local_attention_2d)(*tensors, kernel_size=3)
+    tf.function(ops.block_attention_2d)(*tensors, block_size=2)
+  finally:
+    tf.get_logger().removeHandler(handler)
+  assert not warnings, warnings[0].getMessage()
