@@ -16,13 +16,17 @@ def named_weights(model: Any) -> dict[str, Any]:
   Args:
     model: a model whose layers hold the weights, as all models of this library.
   """
-  found: dict[str, Any] = {}
-  for layer in model.layers:
-    for weight in layer.weights:
-      # "kernel" in Keras 3, "layer/kernel:0" in tf_keras.
-      name = weight.name.partition(":")[0].rpartition("/")[2]
-      found[f"{layer.name}/{name}"] = weight
-  return found
+  return {
+    f"{layer.name}/{name}": weight
+    for layer in model.layers
+    for name, weight in layer_weights(layer).items()
+  }
+
+
+def layer_weights(layer: Any) -> dict[str, Any]:
+  """Returns {name: variable} of a layer, in the same spelling for both Keras versions."""
+  # "kernel" in Keras 3, "layer/kernel:0" in tf_keras.
+  return {weight.name.partition(":")[0].rpartition("/")[2]: weight for weight in layer.weights}
 
 
 def weight_values(model: Any) -> dict[str, np.ndarray]:
@@ -30,29 +34,42 @@ def weight_values(model: Any) -> dict[str, np.ndarray]:
   return {name: np.asarray(weight) for name, weight in named_weights(model).items()}
 
 
-def assign_weights(model: Any, values: Mapping[str, np.ndarray]) -> None:
+def assign_weights(
+  model: Any, values: Mapping[str, np.ndarray], *, ignore_others: bool = False
+) -> None:
   """Assigns all weights of a model.
 
   Args:
     model: a built model.
-    values: {"layer/weight": value}; others than the model's are ignored.
+    values: {"layer/weight": value}.
+    ignore_others: whether `values` may hold weights that the model lacks, as those of a classifier
+      do for its backbone.
 
   Raises:
-    ValueError: a weight is missing, or has another shape. Nothing is assigned.
+    ValueError: a weight is missing, has another shape, or is none of the model. Nothing is
+      assigned.
   """
-  assign_named(named_weights(model), values, model.name)
+  assign_named(named_weights(model), values, model.name, ignore_others=ignore_others)
 
 
-def assign_named(weights: Mapping[str, Any], values: Mapping[str, np.ndarray], model: str) -> None:
+def assign_named(
+  weights: Mapping[str, Any],
+  values: Mapping[str, np.ndarray],
+  model: str,
+  *,
+  ignore_others: bool = False,
+) -> None:
   """Assigns variables.
 
   Args:
     weights: {name: variable}.
-    values: {name: value}; others than those of `weights` are ignored.
+    values: {name: value}.
     model: name of the model, for messages.
+    ignore_others: whether `values` may hold other names than `weights`.
 
   Raises:
-    ValueError: a value is missing, or has another shape. Nothing is assigned.
+    ValueError: a value is missing, has another shape, or belongs to none of the weights. Nothing is
+      assigned.
   """
   problems = []
   for name, weight in weights.items():
@@ -61,10 +78,12 @@ def assign_named(weights: Mapping[str, Any], values: Mapping[str, np.ndarray], m
       problems.append(f"{name} is missing (expected shape {expected})")
     elif values[name].shape != expected:
       problems.append(f"{name} has shape {values[name].shape} (expected {expected})")
+  others = [] if ignore_others else sorted(values.keys() - weights.keys())
+  problems += [f"{name} is no weight of the model" for name in others]
   if problems:
     more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
     raise ValueError(
-      f"{len(problems)} of {len(weights)} weights do not fit the model {model!r}: "
+      f"{len(problems)} of {len(weights) + len(others)} weights do not fit the model {model!r}: "
       f"{'; '.join(problems[:3])}{more}. Use the weights of the same architecture."
     )
   for name, weight in weights.items():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from official.core import config_definitions
 from official.vision.modeling import retinanet_model
@@ -16,6 +17,8 @@ from sasa_tf.keras import SASAFPN, RetinaNetHead, SASAResNet, SASAResNetClassifi
 from sasa_tf.modeling.builders.backbones import sasa_resnet_arguments
 from sasa_tf.modeling.builders.decoders import sasa_fpn_arguments
 from sasa_tf.modeling.builders.retinanet import head_arguments
+from sasa_tf.modeling.weights import assign_weights, copy_weights
+from sasa_tf.serving.named_variables import named_variables
 
 
 def build_keras_model(
@@ -57,9 +60,8 @@ def _classifier(config: Any, trained: Any, image_size: tuple[int, int]) -> Any:
     input_shape=(*image_size, 3),
     dropout_rate=config.dropout_rate,
   )
-  for layer in trained.backbone.layers:
-    _copy_weights(layer, model.get_layer(layer.name))
-  _copy_weights(trained.layers[-1], model.get_layer("classifier"))
+  values = {name: np.asarray(value) for name, value in named_variables(trained).items()}
+  assign_weights(model, values)
   return model
 
 
@@ -73,10 +75,9 @@ def _detector(config: Any, trained: Any, image_size: tuple[int, int]) -> Any:
   head = RetinaNetHead(decoder.output_specs, **_portable(head_arguments(config)), name="head")
   images = keras.Input((*image_size, 3), name="images")
   model = keras.Model(images, head(decoder(backbone(images))), name="detector")
-  parts = ((trained.backbone, backbone), (trained.decoder, decoder), (trained.head.head, head))
-  for source, target in parts:
-    for layer in source.layers:
-      _copy_weights(layer, target.get_layer(layer.name))
+  copy_weights(trained.backbone, backbone)
+  copy_weights(trained.decoder, decoder)
+  copy_weights(trained.head.head, head)
   return model
 
 
@@ -114,12 +115,3 @@ def _unsupported(config: Any, is_detector: bool) -> Iterator[str]:
       yield f"task.model.decoder.type={config.decoder.type!r} (expected 'sasa_fpn')"
   elif config.add_head_batch_norm:
     yield "task.model.add_head_batch_norm=True (expected False)"
-
-
-def _copy_weights(source: Any, target: Any) -> None:
-  """Copies the weights of a tf_keras layer to a Keras 3 layer of the same kind, by name."""
-  values = {weight.name.split(":")[0].rpartition("/")[2]: weight for weight in source.weights}
-  for weight in target.weights:
-    weight.assign(values.pop(weight.name))
-  if values:
-    raise ValueError(f"{source.name} has weights that {target.name} lacks: {sorted(values)}.")

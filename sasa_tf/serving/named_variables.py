@@ -7,7 +7,7 @@ from typing import Any
 import tf_keras
 from official.vision.modeling import retinanet_model
 
-from sasa_tf.modeling.weights import named_weights
+from sasa_tf.modeling.weights import layer_weights, named_weights
 
 
 def named_variables(trained: tf_keras.Model) -> dict[str, Any]:
@@ -25,8 +25,6 @@ def named_variables(trained: tf_keras.Model) -> dict[str, Any]:
       for part, model in parts.items()
       for name, variable in named_weights(model).items()
     }
-  classifier = {
-    f"classifier/{weight.name.partition(':')[0].rpartition('/')[2]}": weight
-    for weight in trained.layers[-1].weights
-  }
+  head = layer_weights(trained.layers[-1])
+  classifier = {f"classifier/{name}": variable for name, variable in head.items()}
   return named_weights(trained.backbone) | classifier

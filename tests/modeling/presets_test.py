@@ -9,7 +9,12 @@ import pytest
 import sasa_tf.keras
 from sasa_tf.errors import UserError
 from sasa_tf.modeling.presets import find_preset, packaged_presets, preset
-from sasa_tf.modeling.weights import copy_weights, named_weights, weight_values
+from sasa_tf.modeling.weights import (
+  assign_weights,
+  copy_weights,
+  named_weights,
+  weight_values,
+)
 from tests.layers.bindings import BINDINGS, both_bindings, needs_tf_keras
 
 SMALL = {
@@ -90,6 +95,10 @@ def test_backbone_of_a_classifier(saved):
   model, path = saved
   backbone = sasa_tf.keras.SASAResNet.from_preset(path)
   np.testing.assert_allclose(backbone(IMAGES)["5"], model.backbone(IMAGES)["5"], rtol=1e-5)
+  with pytest.raises(
+    ValueError, match=r"2 of \d+ weights .*classifier/bias is no weight of the mo"
+  ):
+    assign_weights(backbone, weight_values(model))
   backbone.save_to_preset(path.with_name("backbone"))
   with pytest.raises(UserError, match="is of the class SASAResNet, but SASAResNetClassifier"):
     sasa_tf.keras.SASAResNetClassifier.from_preset(path.with_name("backbone"))

@@ -56,7 +56,8 @@ class PresetMixin(SerializableModel):
     try:
       model = cls(**{**config, **overrides})
       if load_weights:
-        assign_weights(model, found.read_weights())
+        is_part = found.class_name != cls.__name__
+        assign_weights(model, found.read_weights(), ignore_others=is_part)
     except UserError:
       raise
     except (TypeError, ValueError) as error:
