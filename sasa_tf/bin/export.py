@@ -43,8 +43,8 @@ flags.DEFINE_enum(
   "quantize",
   "none",
   ["none", "float16", "int8"],
-  "Precision of formats that can be quantized: litert; preset for float16. int8 is calibrated on "
-  "the training data.",
+  "float16 stores weights in float16 (litert, onnx, openvino, preset); int8 computes in 8-bit "
+  "integers (litert, onnx), calibrated on the training data.",
 )
 flags.DEFINE_integer(
   "calibration_images", 128, "Number of images for --quantize=int8.", lower_bound=1
@@ -100,7 +100,7 @@ def _onnx_options(outputs: Mapping[str, object]) -> OnnxOptions:
       "--onnx_opset is an option of --format=onnx, which is not among the formats. Add it, or "
       "remove the flag."
     )
-  check_opset(FLAGS.onnx_opset)
+  check_opset(FLAGS.onnx_opset, FLAGS.quantize if "onnx" in outputs else "none")
   return OnnxOptions(FLAGS.onnx_opset)
 
 

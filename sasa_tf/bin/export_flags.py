@@ -100,6 +100,13 @@ flags.DEFINE_bool(
 )
 
 
+_SAVED_MODEL_FLAGS = ("cpu_kernels", "gpu_kernels", "input_type", "signatures", "warmup_requests")
+_NO_ENCODED_IMAGES = (
+  " The other formats take images of the model's input size only: their runtimes do not decode "
+  "images (ONNX Runtime does not implement ImageDecoder, the operation of opset 20)."
+)
+
+
 def check_paths(
   outputs: Mapping[str, str | os.PathLike], flag_names: Mapping[str, str] | None = None
 ) -> None:
@@ -112,11 +119,12 @@ def check_paths(
   from sasa_tf.serving.export_paths import check_export_paths
 
   _check_preset()
-  for flag, off in (("cpu_kernels", False), ("gpu_kernels", "none")):
-    if FLAGS[flag].value != off and "saved_model" not in outputs:
+  for flag in _SAVED_MODEL_FLAGS:
+    if FLAGS[flag].value != FLAGS[flag].default and "saved_model" not in outputs:
+      more = _NO_ENCODED_IMAGES if flag in ("input_type", "signatures") else ""
       raise UserError(
         f"--{flag} is an option of --format=saved_model, which is not among the formats. Add it, "
-        "or remove the flag."
+        f"or remove the flag.{more}"
       )
   unknown = set(FLAGS.signatures or ()) - set(_SIGNATURES)
   if unknown:

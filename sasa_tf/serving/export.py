@@ -114,7 +114,8 @@ def export_model(
       with hidden_output(hide_output):
         compared = FORMATS[name].write(module, temporary, options)
       progress(f"{name}: verifying")
-      exported.append(check.exported(name, pathlib.Path(outputs[name]), temporary, compared))
+      with hidden_output(hide_output):  # XLA reports its first program
+        exported.append(check.exported(name, pathlib.Path(outputs[name]), temporary, compared))
     if model_card is not None:
       write_model_card(
         card,

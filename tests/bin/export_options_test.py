@@ -6,7 +6,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("option", ["--cpu_kernels", "--gpu_kernels=auto"])
+@pytest.mark.parametrize(
+  "option", ["--cpu_kernels", "--gpu_kernels=auto", "--input_type=image_bytes"]
+)
 def test_options_of_saved_models_need_that_format(tmp_path, option):
   output = tmp_path / "exported"
   done = subprocess.run(
@@ -21,6 +23,7 @@ def test_options_of_saved_models_need_that_format(tmp_path, option):
   assert done.returncode == 2, done.stderr
   name = option.partition("=")[0]
   assert f"{name} is an option of --format=saved_model, which is not among" in done.stderr
+  assert ("their runtimes do not decode" in done.stderr) == (name == "--input_type")
   assert not output.exists()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import begins_with
 from sasa_tf.serving.formats.associated_files import append_associated_files
+from sasa_tf.serving.formats.calibration import check_calibration_images
 from sasa_tf.serving.formats.format import ExportFormat, ExportOptions, Quantization
 from sasa_tf.serving.formats.saved_model import save
 
@@ -100,12 +101,8 @@ def _quantize(
   if quantize == "float16":
     converter.target_spec.supported_types = [tf.float16]
     return
-  if calibration_images is None or not len(calibration_images):
-    raise UserError(
-      "--quantize=int8 needs images of the data for calibration: no training record can be read. "
-      "Set task.train_data.input_path with --params_override, or pass --verification_images."
-    )
-  converter.representative_dataset = lambda: ([image[None]] for image in calibration_images)
+  images = check_calibration_images(calibration_images)
+  converter.representative_dataset = lambda: ([image[None]] for image in images)
   integers = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
   # Non-maximum suppression exists in float32 only.
   rest = [tf.lite.OpsSet.TFLITE_BUILTINS] if is_detector else []

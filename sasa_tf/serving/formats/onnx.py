@@ -6,18 +6,23 @@ import logging
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from sasa_tf import extras
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import begins_with
-from sasa_tf.serving.formats.format import ExportFormat, ExportOptions
+from sasa_tf.serving.formats.calibration import check_calibration_images
+from sasa_tf.serving.formats.format import ExportFormat, ExportOptions, Quantization
 from sasa_tf.serving.formats.prepared_signature import IMPLEMENTATION_HINT, prepared_signature
 
 if TYPE_CHECKING:
+  import numpy as np
   from official.vision.serving import export_base
 
 # Below, slices and suppression have no operations with inputs that are computed.
 MIN_OPSET = 11
 # Above, tf2onnx has not defined how it converts the operations.
 MAX_OPSET = 18
+# Below, QuantizeLinear has one scale for all channels.
+MIN_INT8_OPSET = 13
 _PRODUCER = "sasa_tf"
 
 
@@ -36,12 +41,17 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
   """
   import onnx
 
-  model = convert(module, options.onnx.opset)
+  model = convert(module, options.onnx.opset, options.quantize, options.calibration_images)
   onnx.helper.set_model_props(model, options.metadata.to_properties())
   path.write_bytes(model.SerializeToString())
 
 
-def convert(module: export_base.ExportModule, opset: int) -> Any:
+def convert(
+  module: export_base.ExportModule,
+  opset: int,
+  quantize: Quantization = "none",
+  calibration_images: np.ndarray | None = None,
+) -> Any:
   """Converts the model of an export module to ONNX.
 
   The input is `images` float32 [B, H, W, 3], RGB with values from 0 to 255, of the model's input
@@ -50,30 +60,48 @@ def convert(module: export_base.ExportModule, opset: int) -> Any:
   Args:
     module: export module with restored weights.
     opset: version of ONNX's operations, from `MIN_OPSET` to `MAX_OPSET`.
+    quantize: "float16" stores the weights in float16. "int8" computes convolutions and matrix
+      products in 8-bit integers, from opset 13 on.
+    calibration_images: for "int8", at least one: float32 [B, H, W, 3], values from 0 to 255.
 
   Returns:
     An `onnx.ModelProto` with standard operations only.
 
   Raises:
-    UserError: the opset is not supported, or lacks operations of the model.
+    UserError: the opset is not supported or lacks operations of the model, or there are no images
+      for the calibration.
+    MissingExtraError: "int8" needs ONNX Runtime, which is not installed.
   """
-  check_opset(opset)
+  check_opset(opset, quantize)
+  if quantize == "int8":
+    extras.require("--quantize=int8 of --format=onnx", "onnxruntime")
+    check_calibration_images(calibration_images)
   import tf2onnx
 
   from sasa_tf.ops import tracing_for_export
+  from sasa_tf.serving.formats.onnx_quantization import quantize_to_int8, store_weights_in_float16
 
   function, images = prepared_signature(module, module.batch_size)
   logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-  with tracing_for_export(quantizable=False):
+  with tracing_for_export(quantizable=quantize == "int8"):
     model, _ = tf2onnx.convert.from_function(function, [images], opset=opset)
   _check_operations(model, opset)
   _name_batch(model, module.batch_size)
+  if quantize == "float16":
+    store_weights_in_float16(model)
+  elif quantize == "int8":
+    model = quantize_to_int8(model, calibration_images)
   model.producer_name = _PRODUCER
   return model
 
 
-def check_opset(opset: int) -> None:
+def check_opset(opset: int, quantize: Quantization = "none") -> None:
   """Raises a `UserError` if the opset is not supported."""
+  if quantize == "int8" and MIN_OPSET <= opset < MIN_INT8_OPSET:
+    raise UserError(
+      f"--onnx_opset={opset} is not supported with --quantize=int8: expected {MIN_INT8_OPSET} to "
+      f"{MAX_OPSET}. Older opsets have no scales by channel."
+    )
   if not MIN_OPSET <= opset <= MAX_OPSET:
     raise UserError(
       f"--onnx_opset={opset} is not supported: expected {MIN_OPSET} to {MAX_OPSET}. Older opsets "
@@ -114,5 +142,6 @@ FORMAT = ExportFormat(
   description="ONNX file for ONNX Runtime, Triton and others",
   # Field 2 of an ONNX file, after the two bytes of the version, is its producer.
   is_own=begins_with(bytes([0x12, len(_PRODUCER)]) + _PRODUCER.encode(), offset=2),
+  quantizations=("none", "float16", "int8"),
   requires=("onnx", "tf2onnx"),
 )

@@ -24,7 +24,7 @@ LAYOUT = DirectoryLayout(
 
 
 def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportOptions) -> None:
-  """Writes an export module as model.xml and model.bin, with weights in float32.
+  """Writes an export module as model.xml and model.bin.
 
   The input is `images` float32 [B, H, W, 3], RGB with values from 0 to 255, of the model's input
   size. The outputs are those of the SavedModel's signature `prepared`, by name. Class names,
@@ -51,7 +51,8 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
       ) from error
     for key, value in options.metadata.to_properties().items():
       model.set_rt_info(value, ["model_info", key])
-    openvino.save_model(model, path / "model.xml", compress_to_fp16=False)
+    half = options.quantize == "float16"
+    openvino.save_model(model, path / "model.xml", compress_to_fp16=half)
   (path / METADATA).write_text(options.metadata.to_json(), encoding="utf-8")
 
 
@@ -67,5 +68,6 @@ FORMAT = ExportFormat(
   write=write,
   description="OpenVINO model for Intel's processors",
   layout=LAYOUT,
+  quantizations=("none", "float16"),
   requires=("openvino",),
 )

@@ -9,6 +9,7 @@ import tensorflow as tf
 from sasa_tf.errors import UserError
 from sasa_tf.serving.formats import onnx
 from sasa_tf.serving.formats.format import ExportOptions
+from sasa_tf.serving.formats.onnx_quantization import store_weights_in_float16
 from sasa_tf.serving.formats.registry import FORMATS
 from sasa_tf.serving.metadata import ModelMetadata
 from sasa_tf.serving.modules.detection_module import DetectionModule
@@ -90,6 +91,52 @@ def test_openvino_models_describe_themselves(classifier, exported_classifier):
   assert json.loads((path / "model_metadata.json").read_text())["task"] == "classification"
   # In float32, without the normalizations that are merged with convolutions.
   assert (path / "model.bin").stat().st_size > 3 * classifier.model.count_params()
+
+
+def test_onnx_weights_in_float16(classifier_verifier, exported_classifier, tmp_path):
+  path = exported_classifier("onnx")
+  import onnx as onnx_package
+
+  model = onnx_package.load(path)
+  store_weights_in_float16(model)
+  onnx_package.checker.check_model(model)
+  half = tmp_path / "model.onnx"
+  half.write_bytes(model.SerializeToString())
+  assert half.stat().st_size < 0.6 * path.stat().st_size
+  (found,) = classifier_verifier.verify("onnx", half, "float16").comparisons
+  assert 0 < found.logits_difference < 1e-2 * found.logits_scale
+
+
+def test_openvino_weights_in_float16(
+  classifier, classifier_verifier, exported_classifier, tmp_path
+):
+  path = export("openvino", classifier, None, tmp_path, quantize="float16")
+  (found,) = classifier_verifier.verify("openvino", path, "float16").comparisons
+  assert 0 < found.logits_difference < 1e-2 * found.logits_scale
+  whole = exported_classifier("openvino") / "model.bin"
+  assert (path / "model.bin").stat().st_size < 0.6 * whole.stat().st_size
+
+
+def test_onnx_in_int8(classifier, classifier_verifier, tmp_path):
+  ((_, images),) = classifier_verifier.trained.inputs("prepared")
+  path = export("onnx", classifier, None, tmp_path, quantize="int8", calibration_images=images)
+  assert FORMATS["onnx"].is_own(path)
+  import onnx as onnx_package
+  import onnxruntime
+
+  session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+  (logits,) = session.run(["logits"], {"images": images})
+  expected = classifier_verifier.trained.outputs("prepared")["logits"]
+  # The logits of random weights are small differences of large numbers.
+  assert 0.9 < np.corrcoef(logits.ravel(), expected.ravel())[0, 1] < 0.99999
+  model = onnx_package.load(path)
+  operations = {node.op_type for node in model.graph.node}
+  assert {"QuantizeLinear", "DequantizeLinear", "Softmax"} <= operations
+  assert path.stat().st_size < 0.5 * 4 * classifier.model.count_params()
+  with pytest.raises(UserError, match="--quantize=int8 needs images of the data for calibration"):
+    onnx.convert(classifier, 17, "int8")
+  with pytest.raises(UserError, match="--onnx_opset=12 is not supported with --quantize=int8: exp"):
+    onnx.check_opset(12, "int8")
 
 
 @pytest.mark.parametrize("opset", [10, 19])
