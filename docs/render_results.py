@@ -4,7 +4,8 @@
   python docs/render_results.py --check   # exits with status 1 if a table is out of date
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`, where NAME is a set of
-results.json or a function of `SUMMARIES`.
+results.json or a function of `SUMMARIES`. The tables of served models are rendered from
+serving_results.jsonl, the --output of `sasa_tf.bin.benchmark --target=serving`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text())
+SERVING_RESULTS = ROOT / "docs" / "serving_results.jsonl"
+_NETWORKS = {
+  "conv": "convolution",
+  "conv_stem+attention": "conv stem + attention",
+  "full_attention": "full attention",
+}
 _MARKED = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 
 
@@ -47,7 +54,7 @@ def _records(name: str) -> list[dict[str, Any]]:
 def _table(rows: Iterable[Sequence[str]]) -> str:
   header, *body = rows
   lines = [header, ["---"] * len(header), *body]
-  return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+  return "".join(re.sub(r"\|  (?=\|)", "| ", f"| {' | '.join(line)} |\n") for line in lines)
 
 
 def _cell(value: Any, form: str) -> str:
@@ -105,7 +112,89 @@ def input_rates() -> str:
   return _table(rows)
 
 
-SUMMARIES: dict[str, Callable[[], str]] = {"summary": summary, "input_rates": input_rates}
+def served_models() -> dict[tuple[str, str, str], dict[int, dict[str, Any]]]:
+  """Returns {(device, format, network): {batch size: result}} of the last run of each case."""
+  found: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
+  for line in SERVING_RESULTS.read_text().splitlines():
+    result = json.loads(line)
+    case = result["case"]
+    key = (case["device"], case["served"], case["candidate"])
+    found.setdefault(key, {})[case["batch_size"]] = result
+  return found
+
+
+def serving_speed() -> str:
+  """Returns latency, speed relative to convolution, and difference of served models."""
+  batch_sizes = sorted({size for results in served_models().values() for size in results})
+  first = batch_sizes[0]
+  header = ["format", "runtime", "network", "difference", f"ms, batch {first}: p50, p90, p99"]
+  for size in batch_sizes:
+    header += [f"images/s, batch {size}", "speed"]
+  rows = [header]
+  for (_, served, network), results in served_models().items():
+    result = results[first]
+    latency = [1e3 * seconds for seconds in result["latency"].values()]
+    difference = result["difference"]
+    row = [
+      f"`{served}`",
+      result["runtime"],
+      _NETWORKS[network],
+      "" if difference is None else f"{difference:.0e}" if difference else "0",
+      ", ".join(f"{milliseconds:.0f}" for milliseconds in latency),
+    ]
+    for size in batch_sizes:
+      if size not in results or results[size]["speed"] is None:  # a file with a fixed batch size
+        row += ["", ""]
+      else:
+        row += [f"{results[size]['images_per_second']:.1f}", f"{results[size]['speed']:.2f}"]
+    rows.append(row)
+  return _table(rows)
+
+
+def serving_loading() -> str:
+  """Returns size, load time, first call and peak memory of served models."""
+  rows = [["format", "network", "MB", "load, s", "first call, s", "peak memory, MiB"]]
+  for (_, served, network), results in served_models().items():
+    result = next(iter(results.values()))
+    if result["load_seconds"] is None:  # measured with --nomemory
+      continue
+    peak = f"{result['peak_bytes'] / 2**20:,.0f}"
+    if result["peak_batch"] == 1:
+      peak += " (batch 1)"
+    rows.append(
+      [
+        f"`{served}`",
+        _NETWORKS[network],
+        f"{result['num_bytes'] / 1e6:.0f}",
+        f"{result['load_seconds']:.1f}",
+        f"{result['first_call_seconds']:.1f}",
+        peak,
+      ]
+    )
+  return _table(rows)
+
+
+def serving_machine() -> str:
+  """Returns the machines and commands of the two tables above."""
+  lines = []
+  for results in served_models().values():
+    for result in results.values():
+      environment = result["environment"]
+      machine = f"{environment['cores']} cores of an {environment['machine']}"
+      load = f"with a load average of {environment['load_average']:.0f} at the start"
+      lines.append(
+        f"Measured on {machine} {load}, {environment['timestamp'][:10]}:\n`{result['command']}`\n"
+      )
+  return "\n".join(dict.fromkeys(lines))
+
+
+SUMMARIES: dict[str, Callable[[], str]] = {
+  "summary": summary,
+  "input_rates": input_rates,
+  "serving_speed": serving_speed,
+  "serving_loading": serving_loading,
+  "serving_machine": serving_machine,
+}
 
 
 def render_text(text: str) -> str:

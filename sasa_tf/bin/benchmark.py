@@ -2,6 +2,8 @@
 
   python -m sasa_tf.bin.benchmark
   python -m sasa_tf.bin.benchmark --target=model --dtypes=bfloat16 --batch_sizes=64,256
+  python -m sasa_tf.bin.benchmark --target=serving --threads=2
+  python -m sasa_tf.bin.benchmark --target=serving --exports=runs/a/exported,runs/b/exported
   python -m sasa_tf.bin.benchmark --show=RESULTS.jsonl --plot=RESULTS.png
   python -m sasa_tf.bin.benchmark --compare=OLD.jsonl,NEW.jsonl
 
@@ -9,6 +11,10 @@
 and model the inference of a ResNet or, with --modes=forward_backward, its training step. The runs
 of the candidates are interleaved. Each run repeats the step inside one program, so that the
 overhead of calling the program is negligible.
+
+--target=serving exports networks with convolution and with attention to several formats, runs them
+in their runtimes in processes without sasa_tf, and prints the latency, the speed relative to
+convolution, the difference of the outputs, load time, first call and peak memory.
 
 Set CUDA_VISIBLE_DEVICES= (empty) to measure the CPU of a machine that has a GPU.
 """
@@ -21,17 +27,18 @@ import sys
 
 from absl import flags
 
-from sasa_tf.bin import program
+from sasa_tf.bin import program, serving_flags
 from sasa_tf.errors import UserError
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_enum("target", "op", ["op", "layer", "model"], "What to measure.")
+flags.adopt_module_key_flags(serving_flags)
+flags.DEFINE_enum("target", "op", ["op", "layer", "model", "serving"], "What to measure.")
 flags.DEFINE_list(
   "candidates",
   [],
   "What to compare: conv3x3, auto and names of implementations. For models: conv, "
-  "conv_stem+attention, full_attention, optionally with an implementation as in "
+  "conv_stem+attention, full_attention, optionally (not for serving) with an implementation as in "
   "conv_stem+attention/blocked. All by default.",
 )
 flags.DEFINE_list(
@@ -52,7 +59,9 @@ flags.DEFINE_list(
   ["56x56x64", "28x28x128", "14x14x256", "7x7x512"],
   "HxWxC of the targets op and layer. By default those of ResNet's four stages at 224 pixels.",
 )
-flags.DEFINE_list("batch_sizes", [], "Batch sizes. By default 2 on a CPU and 64 on a GPU.")
+flags.DEFINE_list(
+  "batch_sizes", [], "Batch sizes. By default 2 on a CPU and 64 on a GPU; 1 and 8 for serving."
+)
 flags.DEFINE_list(
   "dtypes",
   ["float32"],
@@ -63,17 +72,19 @@ flags.DEFINE_integer("num_heads", 8, "Number of attention heads.", lower_bound=1
 flags.DEFINE_integer("kernel_size", 7, "Window size of the attention, odd.", lower_bound=1)
 flags.DEFINE_integer("dilation_rate", 1, "Dilation rate of the attention.", lower_bound=1)
 flags.DEFINE_enum("border", "zero", ["zero", "mask"], "Treatment of neighbors outside the image.")
-flags.DEFINE_integer("model_id", 50, "ResNet depth of the target model: 26, 38 or 50.")
-flags.DEFINE_integer("image_size", 224, "Image size of the target model in pixels.", lower_bound=1)
+flags.DEFINE_integer("model_id", 50, "ResNet depth of the networks: 26, 38 or 50.")
+flags.DEFINE_integer("image_size", 224, "Image size of the networks in pixels.", lower_bound=1)
 flags.DEFINE_integer("rounds", 15, "Number of runs of each candidate.", lower_bound=1)
 flags.DEFINE_float(
   "min_run_seconds",
   None,
   "Minimum duration of a run. By default 0.2 on a CPU, 0.1 on a GPU, and 1 for models on a GPU, "
-  "whose steps overlap with the work of the host except for the first.",
+  "whose steps overlap with the work of the host except for the first, and for serving.",
   lower_bound=0,
 )
-flags.DEFINE_bool("memory", True, "Whether to measure peak memory.")
+flags.DEFINE_bool(
+  "memory", True, "Whether to measure peak memory; for serving also load time and first call."
+)
 flags.DEFINE_integer(
   "threads", 0, "Threads of an operation on the CPU; 0 for all cores.", lower_bound=0
 )
@@ -113,6 +124,11 @@ def _min_run_seconds(gpu: bool) -> float:
 
 
 def _measure() -> None:
+  command = shlex.join(["python", "-m", "sasa_tf.bin.benchmark", *sys.argv[1:]])
+  if FLAGS.target == "serving":
+    serving_flags.measure_served_models(_batch_sizes(), command)
+    return
+  serving_flags.reject_for_other_targets(FLAGS.target)
   shapes, batch_sizes = _shapes(), _batch_sizes()
 
   from sasa_tf.benchmarks import run
@@ -152,7 +168,7 @@ def _measure() -> None:
     output=FLAGS.output,
     plot=FLAGS.plot,
     overwrite=FLAGS.overwrite,
-    command=shlex.join(["python", "-m", "sasa_tf.bin.benchmark", *sys.argv[1:]]),
+    command=command,
   )
 
 
@@ -161,9 +177,16 @@ def main(argv: list[str]) -> None:
   program.check_no_positional_args(argv)
   if FLAGS.compare or FLAGS.show:
     from sasa_tf.benchmarks import run
+    from sasa_tf.benchmarks.serving import results as served_results
 
     if FLAGS.compare:
       run.compare_files(FLAGS.compare)
+    elif served_results.holds_served_results(FLAGS.show):
+      from sasa_tf.benchmarks.serving.run import show
+
+      if FLAGS.plot:
+        raise UserError("--plot does not apply to results of --target=serving. Remove the flag.")
+      show(FLAGS.show)
     else:
       run.show(FLAGS.show, baselines=FLAGS.baselines, plot=FLAGS.plot, overwrite=FLAGS.overwrite)
   else:

@@ -89,7 +89,9 @@ def choose_kernels(choice: str) -> tuple[KernelFormat | None, str]:
   return chosen, f"the best of TensorFlow {tf.__version__}"
 
 
-def gpu_signature(module: Any, kernel_format: KernelFormat) -> GpuSignature:
+def gpu_signature(
+  module: Any, kernel_format: KernelFormat, *, require_kernels: bool = True
+) -> GpuSignature:
   """Traces the signature.
 
   The network computes in the precision of its training (`runtime.mixed_precision_dtype`), with the
@@ -99,6 +101,7 @@ def gpu_signature(module: Any, kernel_format: KernelFormat) -> GpuSignature:
   Args:
     module: export module with restored weights.
     kernel_format: "ptx" or "triton".
+    require_kernels: whether at least one layer must have a kernel.
 
   Raises:
     UserError: a kernel cannot be compiled, or no layer has one.
@@ -110,7 +113,7 @@ def gpu_signature(module: Any, kernel_format: KernelFormat) -> GpuSignature:
   spec = tf.TensorSpec([batch, *module.prepared_size, 3], tf.float32, name="images")
   with gpu_kernels_for_export(kernels), _compiled(twin) as serve:
     function = serve.get_concrete_function(spec)
-  if not kernels.layers:
+  if require_kernels and not kernels.layers:
     reasons = "; ".join(dict.fromkeys(kernels.stock)) or "the model has no local attention"
     raise UserError(
       f"no attention layer of this model can have a GPU kernel: {reasons}. Export with "

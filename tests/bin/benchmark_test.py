@@ -1,8 +1,11 @@
 """The benchmark program; what it measures is tested in tests/benchmarks."""
 
+import json
 import pathlib
 import subprocess
 import sys
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
@@ -53,3 +56,50 @@ def test_invalid_flags_print_one_sentence():
   status, _, errors = benchmark("--shapes=56x56")
   assert status == 2 and "Traceback" not in errors
   assert "--shapes: expected HxWxC such as 56x56x64; received '56x56'" in errors
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (
+      ["--target=serving", "--batch_sizes=0"],
+      "--batch_sizes: expected positive integers; received",
+    ),
+    (["--target=serving", "--jit=off"], "--jit does not apply to --target=serving"),
+    (["--target=serving", "--exports=a", "--image_size=64"], "--image_size describes networks to"),
+    (["--target=serving", "--baselines=conv,a"], "--baselines: --target=serving compares with one"),
+    (["--exports=a"], "--exports is a flag of --target=serving; received --target=op"),
+  ],
+)
+def test_flags_of_another_target_are_rejected(arguments, message):
+  status, _, errors = benchmark(*arguments)
+  assert status == 2 and "Traceback" not in errors
+  assert message in errors
+
+
+@pytest.mark.slow
+def test_served_models(tmp_path):
+  results = tmp_path / "results.jsonl"
+  small = ["--model_id=26", "--image_size=32", "--width_multiplier=0.25"]
+  status, output, errors = benchmark(
+    "--target=serving",
+    *small,
+    "--candidates=conv,conv_stem+attention",
+    "--batch_sizes=1,3",
+    "--rounds=2",
+    "--min_run_seconds=0",
+    "--threads=1",
+    f"--output={results}",
+  )
+  assert status == 0, errors
+  lines = [json.loads(line) for line in results.read_text().splitlines()]
+  found = {(each["case"]["candidate"], each["case"]["served"]) for each in lines}
+  assert ("conv_stem+attention", "saved_model") in found and ("conv", "litert") in found
+  assert all(each["difference"] < 1e-4 for each in lines)
+  assert all(each["peak_bytes"] > 0 and each["load_seconds"] > 0 for each in lines)
+  assert "vs conv" in output and "first call s" in output
+  status, shown, errors = benchmark(f"--show={results}")
+  assert (
+    status == 0
+    and shown.partition("difference  calls")[2] == output.partition("difference  calls")[2]
+  ), errors

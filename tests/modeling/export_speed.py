@@ -1,11 +1,10 @@
-"""Times exported attention against convolution in the runtimes that are installed, two threads.
+"""Times the exported operation against convolution in the installed runtimes, two threads.
 
-  python -m tests.modeling.export_speed                # the operation at ResNet's four shapes
-  python -m tests.modeling.export_speed --model        # ResNet-50, one image of 224 pixels
-  python -m tests.modeling.export_speed --save=DIR      # SavedModels; then --memory=DIR/convolution
+  python -m tests.modeling.export_speed
 
-All candidates of a runtime run interleaved in one process: milliseconds, median and (lowest).
-Runtimes: TensorFlow, LiteRT, and with the packages tf2onnx, onnxruntime and openvino also those.
+Shapes are those of ResNet's four stages. Both run interleaved in one process for each runtime:
+milliseconds, median and (lowest). Runtimes: TensorFlow, LiteRT, and with the packages tf2onnx,
+onnxruntime and openvino also those. `sasa_tf.bin.benchmark --target=serving` times models.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import pathlib
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,15 +20,9 @@ import numpy as np
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.tf_keras import SASAResNetClassifier
 
 Run = Callable[[], np.ndarray]
 SHAPES = ((56, 64), (28, 128), (14, 256), (7, 512))
-MODELS = {
-  "convolution": {"stem": "conv", "attention_groups": ()},
-  "conv stem + attention": {"stem": "conv"},
-  "full attention": {"stem": "attention"},
-}
 THREADS = 2
 
 
@@ -46,16 +38,6 @@ def operations(size: int, channels: int) -> dict[str, tuple[Callable, np.ndarray
     "convolution": (lambda x: tf.nn.conv2d(x, kernel, 1, "SAME"), images),
     "attention": (lambda x: ops.local_attention_2d_qkv_packed(x, *tables), packed),
   }
-
-
-def models() -> dict[str, tuple[Callable, np.ndarray]]:
-  """Returns ResNet-50 with convolution and with attention, with their inputs."""
-  images = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype(np.float32)
-  built = {}
-  for name, architecture in MODELS.items():
-    model = SASAResNetClassifier(50, 1000, (224, 224, 3), **architecture)
-    built[name] = (lambda x, model=model: model(x, training=False), images)
-  return built
 
 
 def _traced(function: Callable, shape: tuple, **options):
@@ -156,41 +138,13 @@ def time_candidates(name: str, candidates: dict, rounds: int) -> None:
       )
 
 
-def print_memory(prefix: str, directory: pathlib.Path) -> None:
-  """Prints load time, first call and peak memory of a SavedModel at batch 32, in this process."""
-  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  start = time.perf_counter()
-  signature = tf.saved_model.load(str(directory)).signatures["serving_default"]
-  loaded = time.perf_counter()
-  signature(inputs=tf.zeros([1, 224, 224, 3]))
-  first = time.perf_counter()
-  signature(inputs=tf.zeros([32, 224, 224, 3]))
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  print(
-    f"{prefix}: load {loaded - start:.2f} s, first call {first - loaded:.2f} s, peak memory at "
-    f"batch 32 {peak / 1024:.0f} MiB ({(peak - before) / 1024:.0f} more than TensorFlow alone)"
-  )
-
-
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--model", action="store_true", help="time ResNet-50")
-  parser.add_argument("--save", help="directory for SavedModels of the models, for --memory")
-  parser.add_argument("--memory", help="SavedModel directory to load and run")
   parser.add_argument("--rounds", type=int, default=10)
   flags = parser.parse_args()
   tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-  if flags.memory:
-    print_memory(flags.memory, pathlib.Path(flags.memory))
-  elif flags.save:
-    for name, (function, _) in models().items():
-      directory = f"{flags.save}/{name.replace(' ', '_')}"
-      _saved(function, (None, 224, 224, 3), directory, batch_loop=True)
-  elif flags.model:
-    time_candidates("ResNet-50", models(), flags.rounds)
-  else:
-    for size, channels in SHAPES:
-      time_candidates(f"{size} x {size} x {channels}", operations(size, channels), flags.rounds)
+  for size, channels in SHAPES:
+    time_candidates(f"{size} x {size} x {channels}", operations(size, channels), flags.rounds)
 
 
 if __name__ == "__main__":

@@ -179,3 +179,6 @@ def test_model_without_attention(no_kernels, tmp_path):
     export(module, tmp_path / "ptx", small_classifier.NAMES, gpu_kernels="ptx")
   (line,) = export(module, tmp_path / "auto", small_classifier.NAMES, gpu_kernels="auto")
   assert line.startswith("no signature 'gpu': no attention layer of this model can have")
+  options = {"gpu_kernels": "ptx", "require_gpu_kernels": False}
+  (line,) = export(module, tmp_path / "baseline", small_classifier.NAMES, **options)
+  assert line.startswith("signature 'gpu': 0 of 0 attention layers have ptx kernels")

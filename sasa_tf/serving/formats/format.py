@@ -28,6 +28,8 @@ class SavedModelOptions:
     cpu_kernels: whether the signatures call the compiled kernels, which are then copied to
       assets.extra. Signatures in TensorFlow's own operations are added.
     gpu_kernels: "auto", "ptx", "triton" or "none", see `sasa_tf.serving.gpu_signature`.
+    require_gpu_kernels: whether a model without attention that a kernel supports has no signature
+      `gpu`. Otherwise XLA compiles its stock operations, for measurements.
     report: called with lines for the user.
   """
 
@@ -36,6 +38,7 @@ class SavedModelOptions:
   warmup_requests: int = 1
   cpu_kernels: bool = False
   gpu_kernels: str = "none"
+  require_gpu_kernels: bool = True
   report: Callable[[str], None] = print
 
 

@@ -132,7 +132,9 @@ def _gpu_signature(module: export_base.ExportModule, options: ExportOptions) -> 
       report(f"no signature 'gpu': {reason}")
     return None
   try:
-    signature = gpu_signature(module, kernel_format)
+    signature = gpu_signature(
+      module, kernel_format, require_kernels=options.saved_model.require_gpu_kernels
+    )
   except UserError as error:
     if requested != "auto":
       raise

@@ -19,7 +19,7 @@ class Model:
 
     self.version = f"Keras {keras.__version__}"
     self._model = keras.models.load_model(path, compile=False)
-    self.signatures = {"normalized": None}
+    self.signatures = {"normalized": list(self._model.inputs[0].shape)}
 
   def run(self, signature, inputs):
     """Returns the outputs as `output_0` and so on, in the order of `tf.nest.flatten`."""

@@ -15,14 +15,14 @@ except ModuleNotFoundError:
 class Model:
   """A LiteRT file, see `run_model`. Its signature is called "prepared" here."""
 
-  def __init__(self, path):
+  def __init__(self, path, num_threads=None):
     """Loads the model."""
     self.version = VERSION
-    self._interpreter = Interpreter(path, num_threads=1)
+    self._interpreter = Interpreter(path, num_threads=num_threads or 1)
     self._runner = self._interpreter.get_signature_runner("serving_default")
     ((self._name, details),) = self._runner.get_input_details().items()
-    batch = int(details["shape_signature"][0])
-    self.signatures = {"prepared": None if batch < 0 else batch}
+    shape = [int(size) for size in details["shape_signature"]]
+    self.signatures = {"prepared": [None if size < 0 else size for size in shape]}
 
   def run(self, signature, inputs):
     """Returns the outputs by name."""

@@ -6,14 +6,17 @@ import onnxruntime
 class Model:
   """An ONNX file, see `run_model`. Its signature is called "prepared" here."""
 
-  def __init__(self, path):
+  def __init__(self, path, num_threads=None):
     """Loads the model."""
     self.version = f"ONNX Runtime {onnxruntime.__version__}"
-    self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads or 0
+    self._session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
     (images,) = self._session.get_inputs()
-    batch = images.shape[0]  # a name if it is dynamic
     self._input = images.name
-    self.signatures = {"prepared": batch if isinstance(batch, int) else None}
+    # Dynamic sizes are names.
+    shape = [size if isinstance(size, int) else None for size in images.shape]
+    self.signatures = {"prepared": shape}
 
   def run(self, signature, inputs):
     """Returns the outputs by name."""

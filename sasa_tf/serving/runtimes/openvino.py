@@ -8,15 +8,18 @@ import openvino
 class Model:
   """A directory with model.xml, see `run_model`. Its signature is called "prepared" here."""
 
-  def __init__(self, path):
+  def __init__(self, path, num_threads=None):
     """Loads the model."""
     self.version = f"OpenVINO {openvino.__version__.partition('-')[0]}"
     # Otherwise OpenVINO computes in bfloat16 where the processor has instructions for it.
-    self._model = openvino.Core().compile_model(
-      os.path.join(path, "model.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
-    batch = self._model.input().partial_shape[0]
-    self.signatures = {"prepared": None if batch.is_dynamic else batch.get_length()}
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    if num_threads:
+      settings["INFERENCE_NUM_THREADS"] = num_threads
+    self._model = openvino.Core().compile_model(os.path.join(path, "model.xml"), "CPU", settings)
+    shape = self._model.input().partial_shape
+    self.signatures = {
+      "prepared": [None if size.is_dynamic else size.get_length() for size in shape]
+    }
 
   def run(self, signature, inputs):
     """Returns the outputs by name."""

@@ -15,6 +15,9 @@ _FOLDER = pathlib.Path(__file__).parent
 # The script that runs an adapter in a fresh process.
 RUN_MODEL = _FOLDER / "run_model.py"
 
+# The script that times several models of a runtime in one process.
+MEASURE_MODELS = _FOLDER / "measure_models.py"
+
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:

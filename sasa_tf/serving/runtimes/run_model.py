@@ -6,8 +6,10 @@ Each adapter beside this file loads the models of one format with that format's 
 defines `Model(path)` with
 
   version     name and version of the runtime
-  signatures  {name: fixed batch size, or None if it is dynamic}
+  signatures  {name: shape of its input, with None for dynamic sizes}
   run(signature, inputs) -> {output: array}
+
+Adapters of runtimes that `measure_models` times also take `num_threads`.
 
 REQUESTS.npz holds SIGNATURE/NUMBER -> inputs [B, ...]. OUTPUTS.npz gets SIGNATURE/NUMBER/OUTPUT ->
 array [B, ...], `version`, and `signatures`, the names of those that the model has. Strings are byte
@@ -23,19 +25,20 @@ import numpy as np
 def main(adapter_file, model_path, requests_file, outputs_file):
   """Runs each request whose signature the model has."""
   sys.modules["sasa_tf"] = None  # `import sasa_tf` raises ModuleNotFoundError
-  model = _load_adapter(adapter_file).Model(model_path)
+  model = load_adapter(adapter_file).Model(model_path)
   outputs = {"signatures": np.asarray(sorted(model.signatures), dtype=str)}
   with np.load(requests_file) as requests:
     for key in requests.files:
       signature = key.rpartition("/")[0]
       if signature in model.signatures:
-        found = _run_in_batches(model, signature, _decoded(requests[key]))
+        found = run_in_batches(model, signature, _decoded(requests[key]))
         outputs.update({f"{key}/{name}": _encoded(value) for name, value in found.items()})
   outputs["version"] = np.asarray(model.version)  # some know it only after a run
   np.savez(outputs_file, **outputs)
 
 
-def _load_adapter(path):
+def load_adapter(path):
+  """Returns the module of an adapter."""
   # By path: the directory must not be on sys.path, because its files have the runtimes' names.
   spec = importlib.util.spec_from_file_location("adapter", path)
   adapter = importlib.util.module_from_spec(spec)
@@ -43,9 +46,9 @@ def _load_adapter(path):
   return adapter
 
 
-def _run_in_batches(model, signature, inputs):
+def run_in_batches(model, signature, inputs):
   """Runs inputs of any number; a last batch below the fixed batch size is filled up."""
-  size = model.signatures[signature] or len(inputs)
+  size = model.signatures[signature][0] or len(inputs)
   filled = np.concatenate([inputs, np.repeat(inputs[-1:], -len(inputs) % size, axis=0)])
   batches = [model.run(signature, filled[i : i + size]) for i in range(0, len(filled), size)]
   return {

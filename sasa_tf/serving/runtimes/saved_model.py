@@ -8,15 +8,19 @@ import tensorflow as tf
 class Model:
   """A SavedModel directory, see `run_model`."""
 
-  def __init__(self, path):
+  def __init__(self, path, num_threads=None):
     """Loads the model."""
     self.version = f"TensorFlow {tf.__version__}"
+    if num_threads:
+      tf.config.threading.set_intra_op_parallelism_threads(num_threads)
     kernels = pathlib.Path(path, "assets.extra", "libsasa_tf.so")
     if kernels.exists():
       tf.load_library(str(kernels))
     self._model = tf.saved_model.load(path)  # owns the variables
     self._functions = dict(self._model.signatures)
-    self.signatures = {name: _spec(each)[1].shape[0] for name, each in self._functions.items()}
+    self.signatures = {
+      name: _spec(each)[1].shape.as_list() for name, each in self._functions.items()
+    }
     if not tf.config.list_physical_devices("GPU"):
       self.signatures.pop("gpu", None)  # it holds kernels for GPUs only
 

@@ -15,11 +15,11 @@ class Model:
   """A directory with model.json, see `run_model`. Its signature is called "prepared" here."""
 
   def __init__(self, path):
-    """Reads the batch size."""
+    """Reads the shape of the input."""
     with open(os.path.join(path, "model.json"), encoding="utf-8") as file:
       ((_, images),) = json.load(file)["signature"]["inputs"].items()
-    batch = int(images["tensorShape"]["dim"][0]["size"])
-    self.signatures = {"prepared": None if batch < 0 else batch}
+    shape = [int(size["size"]) for size in images["tensorShape"]["dim"]]
+    self.signatures = {"prepared": [None if size < 0 else size for size in shape]}
     self.version = "TensorFlow.js"
     self._path = path
 

@@ -14,7 +14,7 @@ class Model:
   version = "Double 1.0"
   def __init__(self, path):
     batch = int(open(path).read())
-    self.signatures = {"prepared": batch or None, "image_bytes": batch or None}
+    self.signatures = {name: [batch or None] for name in ("prepared", "image_bytes")}
   def run(self, signature, inputs):
     assert inputs.ndim
     if signature == "image_bytes":

@@ -1,0 +1,1 @@
+"""Exported models in their runtimes: latency, speed, loading, memory and differences."""
