@@ -18,6 +18,7 @@ GUIDES = {
   for path in (
     ROOT / "docs" / "getting_started.md",
     ROOT / "docs" / "concepts.md",
+    ROOT / "docs" / "presets.md",
     *sorted((ROOT / "docs" / "how_to").glob("*.md")),
   )
 }

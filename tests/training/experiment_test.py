@@ -62,7 +62,8 @@ def test_overrides_in_every_notation(override):
   assert params.task.model.backbone.sasa_resnet.attention_groups == [3, 4]
 
 
-def test_every_field_of_the_backbone_reaches_the_model():
+@pytest.mark.parametrize("excluded", [{"content", "locality_strength"}, {"content", "positions"}])
+def test_every_field_of_the_backbone_reaches_the_model(excluded):
   changes = {
     "model_id": 26,
     "stem": "attention",
@@ -79,9 +80,11 @@ def test_every_field_of_the_backbone_reaches_the_model():
     "baseline": "squeeze_excitation",
     "group_strides": [1, 2, 1, 2],
     "zero_init_residual": False,
+    "locality_strength": 2.0,
   }
+  changes = {key: value for key, value in changes.items() if key not in excluded}
   default = exp_factory.get_exp_config("sasa_resnet_imagenet").task.model.backbone.sasa_resnet
-  assert set(default.as_dict()) == {*changes, "content"}
+  assert set(default.as_dict()) == {*changes, *excluded}
   override = json.dumps({"task": {"model": {"backbone": {"sasa_resnet": changes}}}})
   params = experiment.load_experiment("sasa_resnet_digits", params_override=override)
   arguments = task_factory.get_task(params.task).build_model().backbone.get_config()
