@@ -10,7 +10,8 @@ from sasa_tf import ops
 from sasa_tf.layers.checks import check_layout, equal_pair, head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import StemVariant
-from sasa_tf.ops.checks import sizes, with_static_shape
+from sasa_tf.ops.checks import inferable_sizes, reshape_inferring, with_static_shape
+from sasa_tf.ops.pointwise import pointwise_product
 from sasa_tf.ops.stem.absorbed_attention import (
   block_attention_2d_absorbed,
   should_absorb_projections,
@@ -200,14 +201,14 @@ class AttentionStemBase(KerasMixin):
       for kernel in (self.query_kernel, self.key_kernel)
     ]
     # One matrix product for both projections reads the input once.
-    projected = tf.tensordot(inputs, tf.concat(kernels, axis=-1), axes=1)
+    projected = pointwise_product(inputs, tf.concat(kernels, axis=-1))
     query, key = tf.split(projected, 2, axis=-1)
     return self._as_heads(query), self._as_heads(key)
 
   def _as_heads(self, images: tf.Tensor) -> tf.Tensor:
     """Splits the heads: [B, H, W, filters] -> [B, H, W, N, D]."""
-    # Explicit sizes, because -1 is undefined for an empty batch.
-    heads = tf.reshape(images, [*sizes(images)[:3], self.num_heads, self.head_dim])
+    shape = [*inferable_sizes(images)[:3], self.num_heads, self.head_dim]
+    heads = reshape_inferring(images, shape)
     return with_static_shape(heads, [*images.shape[:3], self.num_heads, self.head_dim])
 
   def _mixture(self) -> tuple[tf.Tensor, ...]:
@@ -224,7 +225,7 @@ class AttentionStemBase(KerasMixin):
       return ops.spatial_value_mixture(inputs, *self._mixture())
     kernel = tf.cast(tf.convert_to_tensor(self.value_kernel), inputs.dtype)
     if self.variant == "standalone":
-      return tf.tensordot(inputs, kernel, axes=1)
+      return pointwise_product(inputs, kernel)
     return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME")
 
   def _block_arguments(self) -> dict[str, Any]:
@@ -270,7 +271,7 @@ class AttentionStemBase(KerasMixin):
     query, key = self._query_and_key(inputs)
     value = self._as_heads(self._values(inputs))
     attended = ops.block_attention_2d(query, key, value, **self._block_arguments())
-    outputs = tf.reshape(attended, [*sizes(inputs)[:3], self.filters])
+    outputs = reshape_inferring(attended, [*inferable_sizes(inputs)[:3], self.filters])
     return with_static_shape(outputs, [*inputs.shape[:3], self.filters])
 
   def attention_weights(self, inputs: Any) -> tf.Tensor:

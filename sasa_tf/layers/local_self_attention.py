@@ -16,8 +16,15 @@ from sasa_tf.layers.locality import (
   locality_query_bias,
 )
 from sasa_tf.layers.types import Border, ImplementationName, Positions
-from sasa_tf.ops.checks import sizes, window_geometry, with_static_shape
+from sasa_tf.ops.checks import (
+  inferable_sizes,
+  reshape_inferring,
+  sizes,
+  window_geometry,
+  with_static_shape,
+)
 from sasa_tf.ops.dispatch import check_implementation
+from sasa_tf.ops.pointwise import pointwise_product
 from sasa_tf.ops.qkv_packing import split_qkv
 from sasa_tf.ops.xla_barriers import fusion_barrier, recompute_barrier
 
@@ -252,12 +259,12 @@ class LocalSelfAttention2DBase(KerasMixin):
     """Returns query, key (if `content`) and value, [B, H, W, parts, N, D]."""
     kernel, *bias = projection
     # One matrix product for all projections reads the input once.
-    projected = tf.tensordot(inputs, kernel, axes=1)
+    projected = pointwise_product(inputs, kernel)
     if bias:
       projected += bias[0]
     parts = 3 if self.content else 2
-    # Explicit sizes, because -1 is undefined for an empty batch.
-    return tf.reshape(projected, [*sizes(inputs)[:3], parts, self.num_heads, self.head_dim])
+    shape = [*inferable_sizes(inputs)[:3], parts, self.num_heads, self.head_dim]
+    return reshape_inferring(projected, shape)
 
   def _window_arguments(self) -> dict[str, Any]:
     relative = {
@@ -286,7 +293,7 @@ class LocalSelfAttention2DBase(KerasMixin):
       recompute_qkv=lambda earlier: self._project(source, recompute_barrier(earlier, projection)),
       **self._window_arguments(),
     )
-    outputs = tf.reshape(attended, [*sizes(attended)[:3], self.filters])
+    outputs = reshape_inferring(attended, [*inferable_sizes(attended)[:3], self.filters])
     return self.activation(with_static_shape(outputs, [*attended.shape[:3], self.filters]))
 
   def attention_weights(self, inputs: Any, pixels: Any = None) -> tf.Tensor:

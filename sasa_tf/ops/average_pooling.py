@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import sizes, with_static_shape
+from sasa_tf.ops.checks import inferable_sizes, reshape_inferring, with_static_shape
 from sasa_tf.ops.empty import without_empty_axes
 
 
@@ -59,6 +59,6 @@ def average_pool_heads(outputs: tf.Tensor, size: int) -> tf.Tensor:
     return outputs
   heads: Any = outputs.shape[3:]
   channels = heads.num_elements()
-  flat = tf.reshape(outputs, [*sizes(outputs)[:3], channels])
+  flat = reshape_inferring(outputs, [*inferable_sizes(outputs)[:3], channels])
   pooled = average_pool_2d(with_static_shape(flat, [*outputs.shape[:3], channels]), size)
-  return tf.reshape(pooled, [*sizes(pooled)[:3], *heads])
+  return reshape_inferring(pooled, [*inferable_sizes(pooled)[:3], *heads])

@@ -35,6 +35,23 @@ def sizes(tensor: tf.Tensor) -> list[Size]:
   return [dynamic[axis] if size is None else size for axis, size in enumerate(tensor.shape)]
 
 
+def inferable_sizes(tensor: tf.Tensor) -> list[Size]:
+  """Returns `sizes`, but -1 for the batch if it is the only unknown size.
+
+  For `reshape_inferring`. Graphs with an unknown batch then need no operations that compute shapes.
+  They take longer than small operations on tensors, and most of the operations of a graph.
+  """
+  batch, *others = tensor.shape.as_list()
+  if batch is None and None not in others and 0 not in others:
+    return [-1, *others]
+  return sizes(tensor)
+
+
+def reshape_inferring(tensor: tf.Tensor, shape: Sequence[Size]) -> tf.Tensor:
+  """`tf.reshape` to `inferable_sizes` or multiples of them: a negative size is inferred."""
+  return tf.reshape(tensor, [max(-1, size) if isinstance(size, int) else size for size in shape])
+
+
 def ceil_divide(size: Size, divisor: int) -> Size:
   """Returns ceil(size / divisor) of a size."""
   # Not -(-size // divisor): tf2onnx rounds quotients of negative integers towards zero.

@@ -63,6 +63,7 @@ _with_kernels: contextvars.ContextVar[bool] = contextvars.ContextVar(
 )
 _quantizable: contextvars.ContextVar[bool] = contextvars.ContextVar("quantizable", default=True)
 _batch_loop: contextvars.ContextVar[bool] = contextvars.ContextVar("batch_loop", default=False)
+_product_columns: contextvars.ContextVar[int] = contextvars.ContextVar("product_columns", default=0)
 
 
 @contextlib.contextmanager
@@ -71,6 +72,7 @@ def tracing_for_export(
   compiled_kernels: bool = False,
   quantizable: bool | None = None,
   batch_loop: bool | None = None,
+  product_columns: int | None = None,
 ) -> Iterator[None]:
   """Context manager in which implementation="auto" traces TensorFlow's own operations only.
 
@@ -89,6 +91,11 @@ def tracing_for_export(
       at a time. It bounds the memory and is faster, but converters from TensorFlow to other
       formats may not support it. None keeps what an outer context specifies, and is False without
       one.
+    product_columns: the lowest number of columns of the matrix products of attention, for runtimes
+      whose products of narrow matrices are slow: heads are joined, with a block-diagonal query,
+      until they have as many channels. 0 computes one product for each head, as multi-head
+      attention does, a pattern that some runtimes fuse. None keeps what an outer context specifies,
+      and is 0 without one. The results are equal.
 
   Examples:
     >>> with sasa_tf.ops.tracing_for_export():
@@ -97,9 +104,13 @@ def tracing_for_export(
   tracing, with_kernels = _tracing.set(True), _with_kernels.set(compiled_kernels)
   bounded = _quantizable.set(_quantizable.get() if quantizable is None else quantizable)
   loop = _batch_loop.set(_batch_loop.get() if batch_loop is None else batch_loop)
+  columns = _product_columns.set(
+    _product_columns.get() if product_columns is None else product_columns
+  )
   try:
     yield
   finally:
+    _product_columns.reset(columns)
     _batch_loop.reset(loop)
     _quantizable.reset(bounded)
     _with_kernels.reset(with_kernels)
@@ -149,3 +160,8 @@ def is_quantizable() -> bool:
 def may_loop_over_batch() -> bool:
   """Returns whether attention of a batch of unknown size may be a loop over its images."""
   return _batch_loop.get()
+
+
+def product_columns() -> int:
+  """Returns the lowest number of columns of matrix products, see `tracing_for_export`."""
+  return _product_columns.get()

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.ops.blocked import chunked_map
+from sasa_tf.ops.blocked import chunked_map, export_attention
 from sasa_tf.ops.blocked.block_sizes import export_block_size
 from sasa_tf.ops.bounded_masks import mask_logits
 from sasa_tf.ops.checks import window_geometry
@@ -18,11 +18,16 @@ from tests.ops.cases import CASES, FEW, TOLERANCE, Case, assert_close, attention
 both_borders = pytest.mark.parametrize("border", ["zero", "mask"])
 
 
-@pytest.fixture(params=[True, False], ids=["quantizable", "float"], autouse=True)
+@pytest.fixture(
+  params=[(True, 0), (False, 0), (False, 8), (True, 8)],
+  ids=["quantizable", "float", "joined", "quantizable-joined"],
+  autouse=True,
+)
 def quantizable(request):
-  """Both forms of the masks; `_exported` and `_constants` trace the form of the test."""
-  with ops.tracing_for_export(quantizable=request.param):
-    yield request.param
+  """Forms of masks and products; `_exported` and `_constants` trace the form of the test."""
+  quantizable, product_columns = request.param
+  with ops.tracing_for_export(quantizable=quantizable, product_columns=product_columns):
+    yield quantizable
 
 
 def _exported(function, tensors, unknown=False):
@@ -119,6 +124,29 @@ def test_chunks_of_images_give_the_same_result():
   with use_target_device("CPU"):
     received = _exported(attention(case, "blocked"), tensors)
   assert_close([received], [attention(case, "reference")(*tensors)], 1e-5)
+
+
+@pytest.mark.parametrize("border", ["zero", "mask"])
+@pytest.mark.parametrize("dilation_rate", [1, 2])
+def test_parts_of_the_blocks_give_the_same_result(border, dilation_rate, monkeypatch):
+  monkeypatch.setattr(export_attention, "_CACHED_LOGITS", 4 * 3 * 16 * 36)
+  case = Case((2, 19, 22, 4, 4), (3, 3), dilation_rate, border=border)
+  *tensors, _ = inputs(case)
+  received = _exported(attention(case, "blocked"), tensors)
+  assert_close([received], [attention(case, "reference")(*tensors)], 1e-10)
+
+
+@pytest.mark.parametrize("border", ["zero", "mask"])
+def test_graph_of_an_unknown_batch_computes_no_shapes(border):
+  case = Case((3, 16, 12, 4, 4), (7, 7), border=border)
+  *tensors, _ = inputs(case, tf.float32)
+  images = tf.TensorSpec([None, *tensors[0].shape[1:]])
+  with ops.tracing_for_export():
+    function = tf.function(attention(case, "auto"))
+    exported = function.get_concrete_function(*[images] * 3, *tensors[3:])
+  assert "Shape" not in {node.op for node in exported.graph.as_graph_def().node}
+  assert_close([exported(*tensors)], [attention(case, "reference")(*tensors)], 1e-5)
+  assert exported(*[t[:0] for t in tensors[:3]], *tensors[3:]).shape == [0, 16, 12, 4, 4]
 
 
 @pytest.mark.parametrize("batch", [0, 1, 5])

@@ -1,10 +1,15 @@
 """Local attention as exported models compute it, in operations that every runtime executes fast.
 
 It equals `local_attention` of `blocked`. Small operations and passes over the logits cost more in
-an interpreter than arithmetic. So tiles are gathered with all channels of a pixel, heads are
-separated as in multi-head attention (runtimes fuse this pattern), and the bias of all logits of a
-block, q.r and masks, is one matrix product: of the row and column terms of each query with a
-constant that selects the row and the column of each key.
+an interpreter than arithmetic. So blocks are processed a few at a time, whose logits stay in the
+cache, tiles are gathered with all channels of a pixel, and the bias of all logits of a block, q.r
+and masks, is one matrix product: of the row and column terms of each query with a constant that
+selects the row and the column of each key.
+
+Heads are computed in one of two ways, which `tracing_for_export` selects. They are separated as in
+multi-head attention, which some runtimes fuse, or groups of heads share matrix products that are
+wide enough for other runtimes: the query of each head is zero in the channels of the other heads,
+and of the outputs, which have the channels of all heads, each head's own are gathered.
 """
 
 from __future__ import annotations
@@ -22,11 +27,20 @@ from sasa_tf.ops.blocked.chunked_map import (
 )
 from sasa_tf.ops.blocked.gathered_tiles import GatheredTiles, constant
 from sasa_tf.ops.bounded_masks import mask_logits
-from sasa_tf.ops.checks import sizes, softmax_dtype, static_size
-from sasa_tf.ops.export_context import is_quantizable, may_loop_over_batch
+from sasa_tf.ops.checks import (
+  inferable_sizes,
+  reshape_inferring,
+  softmax_dtype,
+  static_size,
+)
+from sasa_tf.ops.export_context import is_quantizable, may_loop_over_batch, product_columns
 from sasa_tf.ops.precision import product, product_dtype
 from sasa_tf.ops.reference import MASKED_LOGIT
 from sasa_tf.ops.window import WindowGeometry
+
+# Logits to compute at once: 2.5 MB in float32. All of 56 x 56 pixels, four times as many, take up
+# to 1.4 times as long; parts of half this size take as long or longer, because of their number.
+_CACHED_LOGITS = 5 * 2**17
 
 
 def _key_selector(tiles: GatheredTiles, dtype: tf.DType) -> tf.Tensor:
@@ -94,54 +108,61 @@ def _per_image(
   logits: tf.Tensor, tiles: GatheredTiles, function: Callable[[tf.Tensor], tf.Tensor]
 ) -> tf.Tensor:
   """Applies an elementwise function of [B, blocks, ...] to logits [B * blocks, ...]."""
-  count, *shape = sizes(logits)
-  split = tf.reshape(logits, [count // tiles.blocks, tiles.blocks, *shape])
-  return tf.reshape(function(split), [count, *shape])
+  count, *shape = inferable_sizes(logits)
+  images = -1 if isinstance(count, int) and count < 0 else count // tiles.blocks
+  split = reshape_inferring(logits, [images, tiles.blocks, *shape])
+  return reshape_inferring(function(split), [count, *shape])
 
 
-def _position_bias(
-  tiles: GatheredTiles,
-  queries: tf.Tensor,
-  rows: tf.Tensor,
-  columns: tf.Tensor,
-  window_mask: bool,
-  masked: bool,
+def _position_terms(
+  tiles: GatheredTiles, queries: tf.Tensor, tables: tf.Tensor, window_mask: bool, masked: bool
 ) -> tf.Tensor:
-  """Returns q.r of every key, with masks if `masked`, [A, N, n, t].
+  """Returns the row and column terms of q.r, with masks if `masked`, [A, n, N, lines].
 
   Args:
     tiles: the blocks.
     queries: [A, n, N, D] of A = B * blocks blocks.
-    rows: [K of the rows, D/2].
-    columns: [K of the columns, D/2].
+    tables: see `_position_tables`.
     window_mask: see `local_attention_2d`.
     masked: whether to add the masks.
   """
-  blocks, n, heads, depth = sizes(queries)
-  tables = _position_tables(tiles, rows, columns, window_mask)
-  terms = tf.reshape(tf.transpose(queries, [1, 0, 2, 3]), [n, blocks * heads, depth])
-  terms = tf.matmul(terms, tables, transpose_b=True)  # [n, A * N, tile rows + tile columns]
+  blocks, n, heads, depth = inferable_sizes(queries)
+  lines = sum(tiles.tile)
+  terms = tf.transpose(reshape_inferring(queries, [blocks, n, heads * depth]), [1, 0, 2])
+  terms = reshape_inferring(terms, [n, blocks * heads, depth])
+  terms = tf.matmul(terms, tables, transpose_b=True)  # [n, A * N, lines]
   if masked and window_mask:
     window = constant(lambda: tf.concat([tiles.in_window(0), tiles.in_window(1)], axis=1))
     terms += _masked(window, terms.dtype)[:, None]
-  lines = sum(tiles.tile)
-  terms = tf.transpose(tf.reshape(terms, [n, blocks, heads, lines]), [1, 2, 0, 3])
+  terms = tf.transpose(reshape_inferring(terms, [n, blocks, heads * lines]), [1, 0, 2])
+  terms = reshape_inferring(terms, [blocks, n, heads, lines])
   if masked and tiles.geometry.border == "mask":
     inside = tf.concat(tiles.in_image(), axis=1)
     outside = tf.reshape(_masked(inside, terms.dtype), [-1, 1, 1, lines])
     terms = _per_image(terms, tiles, lambda x: x + outside)
-  flat = tf.reshape(terms, [blocks * heads * n, lines])
-  bias = tf.matmul(flat, _key_selector(tiles, flat.dtype))
-  return tf.reshape(bias, [blocks, heads, n, tiles.keys])
+  return terms
 
 
 def _mask(
-  tiles: GatheredTiles, logits: tf.Tensor, window_mask: bool, quantizable: bool
+  tiles: GatheredTiles, logits: tf.Tensor, window_mask: bool, quantizable: bool, joined: bool
 ) -> tf.Tensor:
-  """Returns logits [A, N, n, t] whose softmax excludes the keys that take no part."""
+  """Returns logits whose softmax excludes the keys that take no part.
+
+  Args:
+    tiles: the blocks.
+    logits: [A, N, n, t], or [A, n * N, t] if `joined`.
+    window_mask: see `local_attention_2d`.
+    quantizable: whether to keep the logits moderate.
+    joined: the order of the axes.
+  """
   mask = attended_keys(tiles, window_mask)
   if mask is None:
     return logits
+  shape = inferable_sizes(logits)
+  if joined:
+    mask = tf.reshape(mask, [-1, mask.shape[2], 1, tiles.keys])
+    heads = static_size(logits, 1) // tiles.queries
+    logits = reshape_inferring(logits, [shape[0], tiles.queries, heads, tiles.keys])
 
   def apply(logits: tf.Tensor) -> tf.Tensor:
     if not quantizable:
@@ -150,7 +171,60 @@ def _mask(
     attended = tiles.geometry.size if tiles.geometry.border == "zero" else 1
     return mask_logits(logits, mask, attended)
 
-  return apply(logits) if mask.shape[0] == 1 else _per_image(logits, tiles, apply)
+  logits = apply(logits) if mask.shape[0] == 1 else _per_image(logits, tiles, apply)
+  return reshape_inferring(logits, shape) if joined else logits
+
+
+class _Heads:
+  """Products of N heads that are separated as in multi-head attention: logits [A, N, n, t]."""
+
+  joined = False
+
+  def logits(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    """Returns q.k of queries [A, n, N, D] and keys [A, t, N, D]."""
+    return product(tf.transpose(queries, [0, 2, 1, 3]), tf.transpose(keys, [0, 2, 3, 1]))
+
+  def bias(self, terms: tf.Tensor, selector: tf.Tensor) -> tf.Tensor:
+    """Returns the bias of terms [A, n, N, lines] and a key selector [lines, t]."""
+    blocks, n, heads, lines = inferable_sizes(terms)
+    flat = tf.transpose(terms, [0, 2, 1, 3])
+    flat = reshape_inferring(flat, [blocks * heads * n, lines])
+    return reshape_inferring(tf.matmul(flat, selector), [blocks, heads, n, selector.shape[1]])
+
+  def outputs(self, weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Returns [A, n, N, D] of weights like the logits and values [A, t, N, D]."""
+    outputs = product(weights, tf.transpose(values, [0, 2, 1, 3]))
+    return tf.transpose(outputs, [0, 2, 1, 3])
+
+
+class _JoinedHeads:
+  """Products of all N heads at once: logits [A, n * N, t], because runtimes copy at reshapes."""
+
+  joined = True
+
+  def logits(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
+    """Returns q.k of queries [A, n, N, D] and keys [A, t, N, D]."""
+    blocks, n, heads, depth = inferable_sizes(queries)
+    t = static_size(keys, 1)
+    if heads > 1:
+      dtype = queries.dtype
+      own = constant(lambda: tf.repeat(tf.eye(heads, dtype=dtype), depth, axis=1))  # [N, N * D]
+      queries = reshape_inferring(queries, [blocks, n, 1, heads * depth]) * own
+    queries = reshape_inferring(queries, [blocks, n * heads, heads * depth])
+    keys = reshape_inferring(keys, [blocks, t, heads * depth])
+    return product(queries, keys, adjoint_b=True)
+
+  def bias(self, terms: tf.Tensor, selector: tf.Tensor) -> tf.Tensor:
+    """Returns the bias of terms [A, n, N, lines] and a key selector [lines, t]."""
+    blocks, n, heads, lines = inferable_sizes(terms)
+    return tf.matmul(reshape_inferring(terms, [blocks, n * heads, lines]), selector)
+
+  def outputs(self, weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Returns [A, n, N, N * D] of weights like the logits and values [A, t, N, D]."""
+    blocks, t, heads, depth = inferable_sizes(values)
+    outputs = product(weights, reshape_inferring(values, [blocks, t, heads * depth]))
+    n = static_size(weights, 1) // heads
+    return reshape_inferring(outputs, [blocks, n, heads, heads * depth])
 
 
 def _attend(
@@ -158,30 +232,102 @@ def _attend(
   query: tf.Tensor,
   key: tf.Tensor | None,
   value: tf.Tensor,
-  rows: tf.Tensor | None,
-  columns: tf.Tensor | None,
+  tables: tf.Tensor | None,
+  selector: tf.Tensor,
   scale: float,
   window_mask: bool,
+  heads: _Heads | _JoinedHeads,
 ) -> tf.Tensor:
-  """Returns the output [B, H, W, N, D] of all images at once."""
-  dtype, quantizable = product_dtype(value.dtype), is_quantizable()
-  queries = tf.cast(tiles.split_queries(query), softmax_dtype(query.dtype))
+  """Returns the outputs of the selected blocks, [B, blocks * n, channels].
+
+  Args:
+    tiles: the blocks.
+    query: [B, H * W, N, D].
+    key: [B, H * W + 1, N, D] or None.
+    value: [B, H * W + 1, N, D].
+    tables: see `_position_tables`, or None.
+    selector: see `_key_selector`.
+    scale: multiplies the query.
+    window_mask: see `local_attention_2d`.
+    heads: how to compute the products.
+  """
+  batch, _, number, depth = inferable_sizes(value)
+  quantizable = is_quantizable()
+
+  def split(images: tf.Tensor, function: Callable[..., tf.Tensor]) -> tf.Tensor:
+    pixels = reshape_inferring(images, [batch, inferable_sizes(images)[1], number * depth])
+    blocks = function(pixels, batch)
+    return reshape_inferring(blocks, [batch * tiles.blocks, blocks.shape[1], number, depth])
+
+  queries = tf.cast(split(query, tiles.split_queries), softmax_dtype(query.dtype))
   if scale != 1.0:
     queries *= scale
   logits: Any = None
+  dtype = product_dtype(value.dtype)
   if key is not None:
-    keys = tf.transpose(tf.cast(tiles.split_keys(key), dtype), [0, 2, 3, 1])
-    logits = product(tf.cast(tf.transpose(queries, [0, 2, 1, 3]), dtype), keys)
-  positions = rows is not None and columns is not None
-  if positions:
-    bias = _position_bias(tiles, queries, rows, columns, window_mask, masked=not quantizable)
+    keys = tf.cast(split(key, tiles.split_keys), dtype)
+    logits = heads.logits(tf.cast(queries, dtype), keys)
+  if tables is not None:
+    terms = _position_terms(tiles, queries, tables, window_mask, masked=not quantizable)
+    bias = heads.bias(terms, selector)
     logits = bias if logits is None else logits + bias
-  if quantizable or not positions:
-    logits = _mask(tiles, logits, window_mask, quantizable)
-  values = tf.transpose(tf.cast(tiles.split_keys(value), dtype), [0, 2, 1, 3])
-  outputs = product(tf.cast(tf.nn.softmax(logits), dtype), values)  # [A, N, n, D]
-  outputs = tiles.join_queries(tf.transpose(outputs, [0, 2, 1, 3]), sizes(value)[0])
+  if quantizable or tables is None:
+    logits = _mask(tiles, logits, window_mask, quantizable, heads.joined)
+  values = tf.cast(split(value, tiles.split_keys), dtype)
+  outputs = heads.outputs(tf.cast(tf.nn.softmax(logits), dtype), values)
+  channels = outputs.shape[2] * outputs.shape[3]
+  outputs = reshape_inferring(outputs, [batch, tiles.blocks * tiles.queries, channels])
   return tf.cast(outputs, value.dtype)
+
+
+def _joined_heads(heads: int, depth: int) -> int:
+  """Returns how many heads share a product, a divisor of their number."""
+  enough = (n for n in range(1, heads) if heads % n == 0 and n * depth >= product_columns())
+  return next(enough, heads)
+
+
+def _attend_images(
+  tiles: GatheredTiles,
+  query: tf.Tensor,
+  key: tf.Tensor | None,
+  value: tf.Tensor,
+  tables: tf.Tensor | None,
+  scale: float,
+  window_mask: bool,
+) -> tf.Tensor:
+  """Returns the output [B, H, W, N, D] of all images at once, some blocks at a time."""
+  batch, height, width, number, depth = inferable_sizes(value)
+  heads: _Heads | _JoinedHeads = _JoinedHeads() if product_columns() else _Heads()
+  joined = _joined_heads(number, depth) if product_columns() else number
+  groups = number // joined
+
+  def pixels(images: tf.Tensor) -> tf.Tensor:
+    """[B, H, W, N, D] -> [B * groups, H * W, joined heads, D]."""
+    images = reshape_inferring(images, [batch, height * width, groups, joined * depth])
+    if groups > 1:
+      images = tf.transpose(images, [0, 2, 1, 3])
+    return reshape_inferring(images, [batch * groups, height * width, joined, depth])
+
+  def padded(images: tf.Tensor) -> tf.Tensor:
+    return tf.pad(pixels(images), [[0, 0], [0, 1], [0, 0], [0, 0]])
+
+  query, value = pixels(query), padded(value)
+  key = None if key is None else padded(key)
+  parts = [tiles]
+  if tiles.is_static:
+    images = batch if isinstance(batch, int) and batch > 0 else 1
+    logits = images * number * tiles.blocks * tiles.queries * tiles.keys
+    parts = tiles.parts(min(-(-logits // _CACHED_LOGITS), tiles.blocks))
+  selector = _key_selector(tiles, softmax_dtype(query.dtype))
+  outputs = [
+    _attend(part, query, key, value, tables, selector, scale, window_mask, heads) for part in parts
+  ]
+  output = tf.concat(outputs, axis=1) if len(outputs) > 1 else outputs[0]
+  output = tiles.join_queries(output, joined, heads.joined)
+  if groups > 1:
+    output = reshape_inferring(output, [batch, groups, height * width, joined * depth])
+    output = tf.transpose(output, [0, 2, 1, 3])
+  return reshape_inferring(output, [batch, height, width, number, depth])
 
 
 def local_attention(
@@ -201,7 +347,7 @@ def local_attention(
   Images whose logits exceed the cache are processed in chunks, if the batch size is static or the
   graph may loop over it.
   """
-  batch, height, width, heads, _ = sizes(value)
+  _, height, width, heads, _ = inferable_sizes(value)
   # Zero neighbors outside of the image are computed like all others.
   may_be_single = window_mask and geometry.border == "mask"
   single_rows, single_columns = (
@@ -210,12 +356,15 @@ def local_attention(
   )
   tiles = GatheredTiles(geometry, (height, width), block, (single_rows, single_columns))
   logits = heads * tiles.blocks * tiles.queries * tiles.keys
+  tables = None
+  if relative_rows is not None and relative_columns is not None:
+    tables = _position_tables(tiles, relative_rows, relative_columns, window_mask)
 
   def attend_images(query, key, value):
-    return _attend(tiles, query, key, value, relative_rows, relative_columns, scale, window_mask)
+    return _attend_images(tiles, query, key, value, tables, scale, window_mask)
 
   if may_loop_over_batch() and value.shape[0] is None:
     return chunked_loop(attend_images, [query, key, value], parts_per_chunk(logits))
-  chunks = chunk_count(batch, logits)
+  chunks = chunk_count(value.shape[0], logits)
   like = None if chunks == 1 else tf.TensorSpec(value.shape, value.dtype)
   return chunked_map(attend_images, [query, key, value], like, chunks)

@@ -8,13 +8,20 @@ So only exported models use it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import Size, ceil_divide, sizes, static_size
+from sasa_tf.ops.checks import (
+  Size,
+  ceil_divide,
+  inferable_sizes,
+  reshape_inferring,
+  static_size,
+)
 from sasa_tf.ops.window import WindowGeometry
 
 
@@ -38,12 +45,15 @@ class GatheredTiles:
     block: (rows, columns) of queries in a block.
     single: (rows, columns), whether one block spans that axis of a phase and its tile is the block,
       without a halo.
+    selected: (first, last + 1) of the blocks that `blocks`, `split_queries`, `split_keys` and
+      `in_image` refer to, of images of static size; None for all.
   """
 
   geometry: WindowGeometry
   image: tuple[Size, Size]
   block: tuple[int, int]
   single: tuple[bool, bool]
+  selected: tuple[int, int] | None = None
 
   @property
   def margin(self) -> tuple[int, int]:
@@ -75,9 +85,30 @@ class GatheredTiles:
     return ceil_divide(self.image[axis], self.block[axis] * self.geometry.dilation_rate[axis])
 
   @property
+  def is_static(self) -> bool:
+    """Whether H and W are known when the graph is built."""
+    return all(isinstance(size, int) for size in self.image)
+
+  @property
   def blocks(self) -> Size:
-    """Number of blocks of an image."""
+    """Number of selected blocks of an image."""
+    if self.selected is not None:
+      return self.selected[1] - self.selected[0]
     return math.prod(self.geometry.dilation_rate) * self._count(0) * self._count(1)
+
+  def parts(self, count: int) -> list[GatheredTiles]:
+    """Returns `count` selections of about equally many blocks, for images of static size."""
+    bounds = [part * self.blocks // count for part in range(count + 1)]
+    return [
+      dataclasses.replace(self, selected=(first, end)) for first, end in itertools.pairwise(bounds)
+    ]
+
+  def _of_selected(self, entries: tf.Tensor) -> tf.Tensor:
+    """Returns the part of entries of all blocks, of equally many for each, that is selected."""
+    if self.selected is None:
+      return entries
+    each = static_size(entries, 0) // dataclasses.replace(self, selected=None).blocks
+    return entries[self.selected[0] * each : self.selected[1] * each]
 
   def _positions(self, axis: int, length: int, before: int) -> tf.Tensor:
     """Returns the row (column) of each pixel along an axis of every block, [blocks, length]."""
@@ -101,21 +132,21 @@ class GatheredTiles:
 
   def _static(self, compute: Callable[[], tf.Tensor]) -> tf.Tensor:
     """Returns the result as a constant of the graph if H and W are static."""
-    static = all(isinstance(size, int) for size in self.image)
-    return constant(compute) if static else compute()
+    return constant(compute) if self.is_static else compute()
 
   def _query_pixels(self) -> tf.Tensor:
     rows, columns = (  # outputs of queries outside the image are dropped
       tf.minimum(self._positions(axis, self.block[axis], 0), self.image[axis] - 1)
       for axis in (0, 1)
     )
-    return self._flat(rows, columns)
+    return self._of_selected(self._flat(rows, columns))
 
   def _key_pixels(self) -> tf.Tensor:
     """Pixels of the tiles; H * W outside the image."""
     pixels = self._flat(self._key_positions(0), self._key_positions(1))
     inside = self._inside(0)[:, None, :, None] & self._inside(1)[:, None]
-    return tf.where(tf.reshape(inside, [-1]), pixels, self.image[0] * self.image[1])
+    outside = self.image[0] * self.image[1]
+    return self._of_selected(tf.where(tf.reshape(inside, [-1]), pixels, outside))
 
   def _output_pixels(self) -> tf.Tensor:
     """The query that computes each pixel of the image, [H * W]."""
@@ -130,33 +161,43 @@ class GatheredTiles:
     offset = offsets[0][:, None] * self.block[1] + offsets[1]
     return tf.reshape(block * self.queries + offset, [-1])
 
-  def _gather(self, pixels: tf.Tensor, index: tf.Tensor, count: int, heads: int) -> tf.Tensor:
-    """[B, any, N * D] -> [B * blocks, count, N, D]."""
-    batch, _, channels = sizes(pixels)
-    shape = [batch * self.blocks, count, heads, channels // heads]
-    return tf.reshape(tf.gather(pixels, index, axis=1), shape)
+  def split_queries(self, pixels: tf.Tensor, batch: Size) -> tf.Tensor:
+    """Splits images [B, H * W, C] into blocks of queries [B * blocks, n, C]."""
+    queries = tf.gather(pixels, self._static(self._query_pixels), axis=1)
+    return reshape_inferring(queries, [batch * self.blocks, self.queries, pixels.shape[2]])
 
-  def _pixels(self, images: tf.Tensor) -> tf.Tensor:
-    """[B, H, W, N, D] -> [B, H * W, N * D]."""
-    batch, height, width, heads, depth = sizes(images)
-    return tf.reshape(images, [batch, height * width, heads * depth])
+  def split_keys(self, pixels: tf.Tensor, batch: Size) -> tf.Tensor:
+    """Splits images into tiles of keys [B * blocks, t, C].
 
-  def split_queries(self, images: tf.Tensor) -> tf.Tensor:
-    """Splits images [B, H, W, N, D] into blocks of queries [B * blocks, n, N, D]."""
-    index = self._static(self._query_pixels)
-    return self._gather(self._pixels(images), index, self.queries, static_size(images, 3))
+    Args:
+      pixels: [B, H * W + 1, C], where the last pixel is what neighbors outside of the image have.
+      batch: B, negative if it is to be inferred.
+    """
+    keys = tf.gather(pixels, self._static(self._key_pixels), axis=1)
+    return reshape_inferring(keys, [batch * self.blocks, self.keys, pixels.shape[2]])
 
-  def split_keys(self, images: tf.Tensor) -> tf.Tensor:
-    """Splits images [B, H, W, N, D] into tiles of keys [B * blocks, t, N, D], zero outside."""
-    pixels = tf.pad(self._pixels(images), [[0, 0], [0, 1], [0, 0]])
-    return self._gather(pixels, self._static(self._key_pixels), self.keys, static_size(images, 3))
+  def join_queries(self, blocks: tf.Tensor, heads: int, repeated: bool) -> tf.Tensor:
+    """Inverse of `split_queries` for all blocks: [B, blocks * n, channels] -> [B, H * W, N * D].
 
-  def join_queries(self, blocks: tf.Tensor, batch: Size) -> tf.Tensor:
-    """Inverse of `split_queries`: [B * blocks, n, N, D] -> [B, H, W, N, D]."""
-    _, count, heads, depth = sizes(blocks)
-    pixels = tf.reshape(blocks, [batch, self.blocks * count, heads * depth])
-    pixels = tf.gather(pixels, self._static(self._output_pixels), axis=1)
-    return tf.reshape(pixels, [batch, *self.image, heads, depth])
+    Args:
+      blocks: outputs of the queries, N * D channels.
+      heads: N.
+      repeated: whether the outputs have N * N * D channels instead, those of each head for each
+        head, of which head i has its own at i.
+    """
+    if not repeated or heads == 1:
+      return tf.gather(blocks, self._static(self._output_pixels), axis=1)
+
+    def own_entries() -> tf.Tensor:
+      first = self._output_pixels()[:, None] * heads**2
+      return tf.reshape(first + tf.range(heads) * (heads + 1), [-1])
+
+    entries = self._static(own_entries)
+    depth = static_size(blocks, 2) // heads**2
+    batch, pixels = inferable_sizes(blocks)[:2]
+    blocks = reshape_inferring(blocks, [batch, pixels * heads**2, depth])
+    gathered = tf.gather(blocks, entries, axis=1)
+    return reshape_inferring(gathered, [batch, math.prod(self.image), heads * depth])
 
   def window_offsets(self, axis: int) -> tf.Tensor:
     """Returns the position in a query's window of each row (column) of the tile, [block, tile].
@@ -183,6 +224,6 @@ class GatheredTiles:
         inside = tf.tile(inside[:, None], [1, others, 1])
       else:
         inside = tf.tile(inside[None], [others, 1, 1])
-      return tf.reshape(inside, [-1, self.tile[axis]])
+      return self._of_selected(tf.reshape(inside, [-1, self.tile[axis]]))
 
     return self._static(lambda: expanded(0)), self._static(lambda: expanded(1))

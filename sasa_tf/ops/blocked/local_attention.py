@@ -23,7 +23,7 @@ from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
 from sasa_tf.ops.blocked.halo_tiling import HaloTiling
 from sasa_tf.ops.blocked.matmul_attention import Operands
 from sasa_tf.ops.blocked.separable_bias import separable_bias
-from sasa_tf.ops.checks import sizes, softmax_dtype, static_size
+from sasa_tf.ops.checks import inferable_sizes, sizes, softmax_dtype, static_size
 from sasa_tf.ops.derivatives import recorded, vector_jacobian_product
 from sasa_tf.ops.export_context import is_tracing_for_export
 from sasa_tf.ops.precision import product_dtype
@@ -265,7 +265,7 @@ def local_attention(
     [B, H, W, N, D] in value's dtype.
   """
   exported = is_tracing_for_export()
-  _, height, width, _, _ = sizes(query)
+  _, height, width, _, _ = inferable_sizes(query)
   static = (query.shape[1], query.shape[2])
   if block is None and not window_mask:
     block = geometry.kernel_size

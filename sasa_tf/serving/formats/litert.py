@@ -17,6 +17,9 @@ if TYPE_CHECKING:
   import numpy as np
   from official.vision.serving import export_base
 
+# XNNPACK pads narrower matrices.
+_PRODUCT_COLUMNS = 32
+
 
 def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportOptions) -> None:
   """Writes an export module as a LiteRT file, see `convert`.
@@ -65,7 +68,9 @@ def convert(
   from sasa_tf.serving.modules.detection_module import DetectionModule
 
   images = tf.TensorSpec([1, *module.prepared_size, 3], name="images")
-  with tracing_for_export(quantizable=quantize == "int8"):
+  quantizable = quantize == "int8"
+  columns = 0 if quantizable else _PRODUCT_COLUMNS
+  with tracing_for_export(quantizable=quantizable, product_columns=columns):
     function = tf.function(module.serve_prepared).get_concrete_function(images)
   with tempfile.TemporaryDirectory() as directory:
     # Given concrete functions, the converter saves them with gradients, which takes minutes.

@@ -24,6 +24,8 @@ MAX_OPSET = 18
 # Below, QuantizeLinear has one scale for all channels.
 MIN_INT8_OPSET = 13
 _PRODUCER = "sasa_tf"
+# ONNX Runtime multiplies and transposes narrower matrices slowly.
+_PRODUCT_COLUMNS = 16
 
 
 def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportOptions) -> None:
@@ -83,7 +85,9 @@ def convert(
 
   function, images = prepared_signature(module, module.batch_size)
   logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-  with tracing_for_export(quantizable=quantize == "int8"):
+  quantizable = quantize == "int8"
+  columns = 0 if quantizable else _PRODUCT_COLUMNS
+  with tracing_for_export(quantizable=quantizable, product_columns=columns):
     model, _ = tf2onnx.convert.from_function(function, [images], opset=opset)
   _check_operations(model, opset)
   _name_batch(model, module.batch_size)
