@@ -20,7 +20,7 @@ def pointwise_product(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     [B, H, W, F].
   """
   size = inferable_sizes(inputs)
-  if size[0] != -1:
+  if not isinstance(size[0], int) or size[0] >= 0:
     return tf.tensordot(inputs, kernel, axes=1)
   pixels = tf.reshape(inputs, [-1, size[3]])
   return reshape_inferring(tf.matmul(pixels, kernel), [*size[:3], static_size(kernel, 1)])

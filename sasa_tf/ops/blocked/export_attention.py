@@ -39,7 +39,7 @@ from sasa_tf.ops.reference import MASKED_LOGIT
 from sasa_tf.ops.window import WindowGeometry
 
 # Logits to compute at once: 2.5 MB in float32. All of 56 x 56 pixels, four times as many, take up
-# to 1.4 times as long; parts of half this size take as long or longer, because of their number.
+# to 1.5 times as long. Smaller parts gain little, and each adds operations to the graph.
 _CACHED_LOGITS = 5 * 2**17
 
 
