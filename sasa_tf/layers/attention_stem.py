@@ -10,7 +10,9 @@ from sasa_tf import ops
 from sasa_tf.layers.checks import check_layout, equal_pair, head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.types import StemVariant
-from sasa_tf.ops.checks import inferable_sizes, reshape_inferring, with_static_shape
+from sasa_tf.ops.blocked.chunked_map import chunked_loop, parts_per_chunk
+from sasa_tf.ops.checks import inferable_sizes, reshape_inferring, sizes, with_static_shape
+from sasa_tf.ops.export_context import is_tracing_for_export, may_loop_over_batch
 from sasa_tf.ops.pointwise import pointwise_product
 from sasa_tf.ops.stem.absorbed_attention import (
   block_attention_2d_absorbed,
@@ -268,11 +270,22 @@ class AttentionStemBase(KerasMixin):
       positions=self.variant == "standalone",
     ):
       return self._attend_absorbed(inputs)
+    shape = [*inputs.shape[:3], self.filters]
+    if not (is_tracing_for_export() and may_loop_over_batch() and inputs.shape[0] is None):
+      return with_static_shape(self._attend(inputs), shape)
+    # Queries, keys and values of a batch of images would take most of the memory of a model.
+    _, height, width, _ = sizes(inputs)
+    logits = height * width * self.num_heads * self.block_size**2
+    images = parts_per_chunk(logits)
+    outputs = chunked_loop(self._attend, [inputs], images, tf.TensorSpec(shape, inputs.dtype))
+    return with_static_shape(outputs, shape)
+
+  def _attend(self, inputs: tf.Tensor) -> tf.Tensor:
+    """Projects and attends: [B, H, W, C] -> [B, H, W, filters]."""
     query, key = self._query_and_key(inputs)
     value = self._as_heads(self._values(inputs))
     attended = ops.block_attention_2d(query, key, value, **self._block_arguments())
-    outputs = reshape_inferring(attended, [*inferable_sizes(inputs)[:3], self.filters])
-    return with_static_shape(outputs, [*inputs.shape[:3], self.filters])
+    return reshape_inferring(attended, [*inferable_sizes(inputs)[:3], self.filters])
 
   def attention_weights(self, inputs: Any) -> tf.Tensor:
     """Returns the softmax weights of each block, for visualization. The layer must be built.

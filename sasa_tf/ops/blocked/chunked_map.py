@@ -101,18 +101,23 @@ def chunked_map(function: Callable[..., Any], arguments: Any, like: Any, chunks:
 
 
 def chunked_loop(
-  function: Callable[..., tf.Tensor], arguments: Sequence[tf.Tensor | None], size: int | tf.Tensor
+  function: Callable[..., tf.Tensor],
+  arguments: Sequence[tf.Tensor | None],
+  size: int | tf.Tensor,
+  result: tf.TensorSpec | None = None,
 ) -> tf.Tensor:
   """`chunked_map` for a number of parts that is unknown when the graph is built.
 
   The loop has no efficient gradient, and few converters support it.
 
   Args:
-    function: processes each part independently. Its result has the shape of the last argument.
+    function: processes each part independently.
     arguments: tensors [parts, ...], or None; the last is a tensor.
     size: parts of a chunk; the last chunk may be smaller.
+    result: spec of the result, [parts, ...]; that of the last argument by default.
   """
   like: Any = arguments[-1]
+  result = tf.TensorSpec(like.shape, like.dtype) if result is None else result
   # At least one chunk, because no results cannot be concatenated if their shape is unknown.
   count = tf.maximum((tf.shape(like)[0] + size - 1) // size, 1)
 
@@ -122,7 +127,7 @@ def chunked_loop(
     return index + 1, results.write(index, function(*chunk))
 
   results = tf.TensorArray(
-    like.dtype, count, infer_shape=False, element_shape=[None, *like.shape[1:]]
+    result.dtype, count, infer_shape=False, element_shape=[None, *result.shape[1:]]
   )
   _, results = tf.while_loop(
     lambda index, _: index < count, process, (tf.constant(0), results), parallel_iterations=1
