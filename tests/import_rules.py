@@ -63,7 +63,7 @@ PACKAGES = {
   ),
   "pretrained": Package(
     {"compat", "errors", "extras", "keras", "modeling", "tf_keras"},
-    {"keras", "numpy", "official", "tensorflow", "tf_keras"},
+    {"h5py", "keras", "numpy", "official", "tensorflow", "tf_keras"},  # h5py comes with Keras
   ),
   # No TensorFlow: the study's own process must not use the GPUs of its trainings.
   "studies": Package({"errors", "extras", "outputs", "reporting"}, {"matplotlib", "scipy", "yaml"}),

@@ -8,6 +8,7 @@ import pathlib
 import zipfile
 from typing import Any
 
+import h5py
 import keras
 import tensorflow as tf
 
@@ -55,25 +56,30 @@ def read_keras_application(
     except _INVALID_FILE_ERRORS as error:
       raise UserError(f"{file} cannot be read as a model of Keras 3: {_first(error)}.") from error
     return from_keras_application(model, caffe_inputs=caffe_inputs)
-  problems = []
-  for include_top in (True, False):
+  try:
+    include_top = _has_classifier(file)
     model = keras.applications.ResNet50(
       include_top=include_top,
       weights=None,
       classes=num_classes,
       input_shape=None if include_top else (None, None, 3),
     )
-    try:
-      model.load_weights(file)
-    except _INVALID_FILE_ERRORS as error:
-      problems.append(_first(error))
-      continue
-    return from_keras_application(model, caffe_inputs=caffe_inputs)
-  raise UserError(
-    f"{file} does not hold the weights of keras.applications.ResNet50 with {num_classes} classes "
-    f"({problems[0]}) or without its classifier ({problems[1]}). Use the file of a ResNet50, and "
-    "set the number of classes that it was trained with."
-  )
+    model.load_weights(file)
+  except _INVALID_FILE_ERRORS as error:
+    raise UserError(
+      f"{file} does not hold the weights of keras.applications.ResNet50 with {num_classes} classes "
+      f"or without its classifier: {_first(error)}. Use the file of a ResNet50, and set the number "
+      "of classes that it was trained with."
+    ) from error
+  return from_keras_application(model, caffe_inputs=caffe_inputs)
+
+
+def _has_classifier(file: pathlib.Path) -> bool:
+  """Returns whether a file of weights has a matrix, which in ResNet50 is the classifier's kernel."""
+  dimensions = []
+  with h5py.File(file) as content:
+    content.visititems(lambda _, item: dimensions.append(len(getattr(item, "shape", ()))))
+  return 2 in dimensions
 
 
 def read_model_garden(
