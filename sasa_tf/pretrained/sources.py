@@ -75,7 +75,7 @@ def read_keras_application(
 
 
 def _has_classifier(file: pathlib.Path) -> bool:
-  """Returns whether a file of weights has a matrix, which in ResNet50 is the classifier's kernel."""
+  """Returns whether the file has a matrix, which in ResNet50 is the kernel of the classifier."""
   dimensions = []
   with h5py.File(file) as content:
     content.visititems(lambda _, item: dimensions.append(len(getattr(item, "shape", ()))))
