@@ -6,21 +6,16 @@ python -m sasa_tf.bin.train --experiment=sasa_resnet_digits --mode=train_and_eva
 
 from __future__ import annotations
 
-import functools
 import os
-from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from sasa_tf.bin import program
+from sasa_tf.bin import attention_summaries_flag, program
 from sasa_tf.errors import UserError
 
 program.require("official", "tf_keras")
 
 from official.common import flags as model_garden_flags
-
-if TYPE_CHECKING:
-  from sasa_tf.training.train_actions import TrainActionFactory
 
 FLAGS = flags.FLAGS
 
@@ -115,7 +110,9 @@ def main(argv: list[str]) -> None:
     params = determinism.enable_determinism(params, FLAGS.seed or 0, FLAGS.model_dir)
   elif FLAGS.seed is not None:
     params = determinism.set_seed(params, FLAGS.seed, FLAGS.model_dir)
-  train_actions = _attention_summaries(params) if FLAGS.attention_summaries is not None else ()
+  train_actions = attention_summaries_flag.train_actions(
+    FLAGS.attention_summaries, params, FLAGS.mode
+  )
   run.run_experiment(
     FLAGS.experiment,
     params,
@@ -128,23 +125,6 @@ def main(argv: list[str]) -> None:
     force=FLAGS.force,
     train_actions=train_actions,
   )
-
-
-def _attention_summaries(params: Any) -> list[TrainActionFactory]:
-  """Returns the action of --attention_summaries."""
-  text, interval = FLAGS.attention_summaries, None
-  if text != "auto":
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-      raise UserError(
-        "--attention_summaries must be a number of steps, 1 or more, or auto; received "
-        f"{text!r}. Remove the flag for no summaries."
-      )
-    interval = int(text)
-
-  from sasa_tf.analysis.training_summaries import attention_summaries
-
-  attention_summaries.check_supported(params, FLAGS.mode)
-  return [functools.partial(attention_summaries.AttentionSummaries, interval=interval)]
 
 
 def _check_model_garden_flags() -> None:

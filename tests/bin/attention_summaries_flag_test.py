@@ -1,13 +1,9 @@
 """The flag --attention_summaries of `train`."""
 
-import functools
-
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from sasa_tf.analysis.training_summaries.attention_summaries import AttentionSummaries
-from sasa_tf.bin import train
+from sasa_tf.bin.attention_summaries_flag import train_actions
 from sasa_tf.errors import UserError
 from tests.training import tiny_run
 
@@ -28,20 +24,13 @@ def data(tmp_path_factory):
   ],
 )
 def test_wrong_flags(value, mode, message, data):
-  with flagsaver.flagsaver():
-    flags.FLAGS.mark_as_parsed()
-    with (
-      flagsaver.flagsaver(attention_summaries=value, mode=mode),
-      pytest.raises(UserError, match=message),
-    ):
-      train._attention_summaries(tiny_run.params(data))
+  with pytest.raises(UserError, match=message):
+    train_actions(value, tiny_run.params(data), mode)
 
 
 def test_flag_selects_the_interval(data):
-  with flagsaver.flagsaver():
-    flags.FLAGS.mark_as_parsed()
-    for value, interval in (("auto", None), ("7", 7)):
-      with flagsaver.flagsaver(attention_summaries=value, mode="train"):
-        (factory,) = train._attention_summaries(tiny_run.params(data))
-      assert isinstance(factory, functools.partial)
-      assert (factory.func, factory.keywords) == (AttentionSummaries, {"interval": interval})
+  params = tiny_run.params(data)
+  for value, interval in (("auto", None), ("7", 7)):
+    (factory,) = train_actions(value, params, "train")
+    assert (factory.func, factory.keywords) == (AttentionSummaries, {"interval": interval})
+  assert train_actions(None, params, "eval") == []

@@ -26,7 +26,7 @@ def record_bytes(tmp_path):
     (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
     (b"\xff\xd8\xff\xe0\x00\x10JFIF", "a JPEG image"),
     (b"PK\x03\x04\x14\0", "a ZIP archive"),
-    (gzip.compress(b"x"), "compressed with gzip (file_type is tfrecord_compressed"),
+    (gzip.compress(b"x", mtime=0), "compressed with gzip (file_type is tfrecord_compressed"),
     (b"\x80\x81\0" * 99, ""),  # perhaps corrupt records
     (b"", ""),
   ],
