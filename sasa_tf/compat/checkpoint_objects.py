@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -10,6 +10,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 _GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "VARIABLE_VALUE"
+_MAX_SHOWN = 3
 
 
 class Mismatch(NamedTuple):
@@ -43,12 +44,7 @@ def mismatches(checkpoint: str, items: Mapping[str, Any]) -> list[Mismatch]:
     tf.errors.OpError: the checkpoint cannot be read.
     ValueError: it is not in this format.
   """
-  reader = tf.train.load_checkpoint(checkpoint)
-  shapes = reader.get_variable_to_shape_map()
-  if _GRAPH not in shapes:
-    raise ValueError("it is not an object-based checkpoint of TensorFlow 2")
-  graph = trackable_object_graph_pb2.TrackableObjectGraph()
-  graph.ParseFromString(reader.get_tensor(_GRAPH))
+  graph, shapes = _read(checkpoint)
   found: list[Mismatch] = []
   for name, item in items.items():
     root = _children(graph.nodes[0]).get(name)
@@ -57,6 +53,27 @@ def mismatches(checkpoint: str, items: Mapping[str, Any]) -> list[Mismatch]:
       for variable, shape in _compare(item, root, graph, shapes, visited=set())
     ]
   return found
+
+
+def item_names(checkpoint: str) -> set[str]:
+  """Returns the names of the items of a checkpoint, such as "model".
+
+  Args:
+    checkpoint: path without suffix, in the format of `tf.train.Checkpoint`.
+
+  Raises:
+    tf.errors.OpError: the checkpoint cannot be read.
+    ValueError: it is not in this format.
+  """
+  graph, _ = _read(checkpoint)
+  return set(_children(graph.nodes[0]))
+
+
+def describe(found: Sequence[Mismatch]) -> str:
+  """Returns the first mismatches, and the number of further ones."""
+  shown = "; ".join(map(str, found[:_MAX_SHOWN]))
+  more = len(found) - _MAX_SHOWN
+  return f"{shown}; and {more} more" if more > 0 else shown
 
 
 def _compare(
@@ -80,6 +97,19 @@ def _compare(
   known = _children(graph.nodes[node]) if node is not None else {}
   for name, child in tf.train.TrackableView(trackable).children(trackable).items():
     yield from _compare(child, known.get(name), graph, shapes, visited)
+
+
+def _read(
+  checkpoint: str,
+) -> tuple[trackable_object_graph_pb2.TrackableObjectGraph, Mapping[str, list[int]]]:
+  """Returns the objects of a checkpoint, and the shapes of its tensors."""
+  reader = tf.train.load_checkpoint(checkpoint)
+  shapes = reader.get_variable_to_shape_map()
+  if _GRAPH not in shapes:
+    raise ValueError("it is not an object-based checkpoint of TensorFlow 2")
+  graph = trackable_object_graph_pb2.TrackableObjectGraph()
+  graph.ParseFromString(reader.get_tensor(_GRAPH))
+  return graph, shapes
 
 
 def _children(

@@ -21,7 +21,6 @@ from sasa_tf.pretrained.resnet_weights import (
   from_model_garden,
 )
 
-_MAX_SHOWN = 3
 # What Keras and h5py raise for files of other content.
 _INVALID_FILE_ERRORS = (
   OSError,
@@ -112,11 +111,10 @@ def read_model_garden(
   except (ValueError, tf.errors.OpError) as error:
     raise UserError(f"{checkpoint} cannot be read: {_first(error)}.") from error
   if found:
-    more = len(found) - _MAX_SHOWN
     raise UserError(
       f"{checkpoint} does not hold Model Garden's ResNet-{model_id} as its backbone: "
-      f"{'; '.join(map(str, found[:_MAX_SHOWN]))}{f'; and {more} more' if more > 0 else ''}. Use a "
-      "checkpoint with a backbone of type resnet, of this depth and with stem_type v0."
+      f"{checkpoint_objects.describe(found)}. Use a checkpoint "
+      "with a backbone of type resnet, of this depth and with stem_type v0."
     )
   tf.train.Checkpoint(backbone=backbone).read(checkpoint).expect_partial()
   return from_model_garden(backbone, norm_epsilon=norm_epsilon)

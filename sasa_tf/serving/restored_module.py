@@ -18,8 +18,6 @@ from sasa_tf.serving.modules.classification_module import ClassificationModule
 from sasa_tf.serving.modules.detection_module import DetectionModule
 from sasa_tf.serving.named_variables import named_variables
 
-_MAX_LISTED = 3
-
 
 def restored_module(
   params: config_definitions.ExperimentConfig,
@@ -86,9 +84,7 @@ def _restore(model: tf.Module, checkpoint_path: str) -> None:
   try:
     path = glob_free_path(checkpoint_path)
     found = checkpoint_objects.mismatches(path, {"model": model})
-    problem = "; ".join(map(str, found[:_MAX_LISTED]))
-    if len(found) > _MAX_LISTED:
-      problem += f"; and {len(found) - _MAX_LISTED} more"
+    problem = checkpoint_objects.describe(found)
     if not found:
       tf.train.Checkpoint(model=model).read(path).expect_partial()
       return

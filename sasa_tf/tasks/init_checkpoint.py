@@ -11,8 +11,6 @@ from sasa_tf.compat import checkpoint_objects
 from sasa_tf.compat.glob_free_paths import glob_free_path, original_paths
 from sasa_tf.errors import UserError
 
-_MAX_SHOWN = 3
-
 
 def find_init_checkpoint(path: str) -> str:
   """Returns the checkpoint of `init_checkpoint`: itself, or the latest of a directory.
@@ -80,14 +78,8 @@ def restore_init_checkpoint(
   if found:
     raise UserError(
       f"task.init_checkpoint={path} does not fit task.init_checkpoint_modules={modules} of this "
-      f"model: {_describe(found)}. {_cure(found, names, parts['backbone'])}"
+      f"model: {checkpoint_objects.describe(found)}. {_cure(found, names, parts['backbone'])}"
     )
-
-
-def _describe(found: Sequence[checkpoint_objects.Mismatch]) -> str:
-  shown = "; ".join(map(str, found[:_MAX_SHOWN]))
-  more = len(found) - _MAX_SHOWN
-  return f"{shown}; and {more} more" if more > 0 else shown
 
 
 def _cure(found: Sequence[checkpoint_objects.Mismatch], names: list[str], backbone: Any) -> str:

@@ -156,3 +156,33 @@ def test_metrics_of_an_unfinished_best_checkpoint_are_deleted(tmp_path, capsys):
   metrics.write_text(json.dumps({"best_ckpt_global_step": 12.0, "accuracy": 0.6}))
   checkpoints.repair_best(str(tmp_path))
   assert not metrics.exists()
+
+
+@pytest.mark.parametrize(
+  ("saved", "problem"),
+  [
+    ({"other": 3}, r"weight:0 \[3\] is not in the checkpoint; .*step:0 \[\]"),
+    ({"weight": 4, "step": None, "optimizer": None}, r"weight:0 has \[4\] .*, \[3\] here"),
+    ({"weight": 3, "step": None}, "it holds no optimizer"),
+  ],
+)
+def test_checkpoint_of_another_program_is_rejected(saved, problem, tmp_path):
+  """TensorFlow restores what agrees: the training would restart from random weights."""
+
+  def variables(sizes):
+    return {
+      name: tf.Variable(tf.zeros([size] if size else []), name=name) for name, size in sizes.items()
+    }
+
+  objects = variables({"weight": 3, "step": None, "optimizer": None})
+  path = tf.train.Checkpoint(**variables(saved)).write(str(tmp_path / "ckpt-6"))
+  with pytest.raises(UserError, match=f"ckpt-6 is not a checkpoint of this training: {problem}"):
+    checkpoints.check_objects(path, objects, train=True)
+  checkpoints.check_objects(tf.train.Checkpoint(**objects).write(path), objects, train=True)
+
+
+def test_name_based_checkpoint_is_rejected(tmp_path):
+  path = str(tmp_path / "ckpt-6")
+  tf.raw_ops.SaveV2(prefix=path, tensor_names=["weight"], shape_and_slices=[""], tensors=[0.0])
+  with pytest.raises(UserError, match="ckpt-6 is not .*: it is not an object-based checkpoint"):
+    checkpoints.check_objects(path, {"weight": tf.Variable(0.0)}, train=False)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from official.modeling import optimization
 
-from sasa_tf.errors import PreemptedError
+from sasa_tf.errors import PreemptedError, UserError
 from sasa_tf.training.resilience.controller import Controller
 from sasa_tf.training.resilience.preemption import StopRequest
 
@@ -116,6 +116,13 @@ def test_resumed_run_completes(tmp_path):
     run(tmp_path, "training", StopRequest())
   trainer = run(tmp_path, "nowhere", StopRequest())
   assert int(trainer.step) == 12 and trainer.optimizer.swaps == 4
+
+
+def test_foreign_checkpoint_is_not_restored(tmp_path):
+  state = tf.train.Checkpoint(other=tf.Variable(0))
+  tf.train.CheckpointManager(state, str(tmp_path), 5).save(6)
+  with pytest.raises(UserError, match=f"{tmp_path}/ckpt-6 is not a checkpoint of this training"):
+    run(tmp_path, "nowhere", StopRequest())
 
 
 def test_second_sigterm_terminates_the_process():

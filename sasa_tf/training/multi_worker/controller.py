@@ -73,6 +73,7 @@ class MultiWorkerController(Controller):
     if not name:
       return super().restore_checkpoint()
     path = glob_free_path(os.path.join(self._model_dir, name))
+    self._check_objects(path)
     with self.strategy.scope():
       self.checkpoint_manager.checkpoint.restore(path)
     # Workers must save when the chief does, and restore the same checkpoint after a divergence.

@@ -7,16 +7,20 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 
+from sasa_tf.compat import checkpoint_objects
 from sasa_tf.compat.glob_free_paths import glob_free_path, original_paths
 from sasa_tf.errors import UserError
 
 # TensorFlow's file that lists the checkpoints of a directory and names the latest one.
 STATE_FILE = "checkpoint"
 _INDEX = ".index"
+# Name of the optimizer in the checkpoints of Model Garden.
+_OPTIMIZER = "optimizer"
 # Model Garden's metrics of the best checkpoint.
 _BEST_METRICS = "info.json"
 # Temporary names of checkpoints that TensorFlow has not finished writing.
@@ -44,6 +48,38 @@ def step_of(checkpoint: str) -> int:
   """Returns the step at the end of a checkpoint's name, or -1 if there is none."""
   number = re.search(r"-(\d+)$", checkpoint)
   return int(number[1]) if number else -1
+
+
+def check_objects(checkpoint: str, objects: Mapping[str, Any], *, train: bool) -> None:
+  """Checks that a valid checkpoint is one of this run, which TensorFlow does not require.
+
+  TensorFlow restores what agrees, and the rest keeps its random or initial values.
+
+  Args:
+    checkpoint: path without suffix.
+    objects: {name: object} that the run saves: the model, the step and the optimizer. The optimizer
+      creates its variables in the first step, so that only its presence is checked.
+    train: whether the run continues the training.
+
+  Raises:
+    UserError: it is of another model, or of another program.
+  """
+  items = {name: item for name, item in objects.items() if name != _OPTIMIZER}
+  try:
+    found = checkpoint_objects.mismatches(checkpoint, items)
+    problem = checkpoint_objects.describe(found)
+    if train and not found and not {*objects} <= checkpoint_objects.item_names(checkpoint):
+      problem = f"it holds no {_OPTIMIZER}"
+  except (LookupError, ValueError, tf.errors.OpError) as error:
+    problem = str(getattr(error, "message", error)).splitlines()[0]
+  if problem:
+    raise UserError(
+      original_paths(
+        f"{checkpoint} is not a checkpoint of this training: {problem.rstrip('.')}. Move its files "
+        "elsewhere to continue from the checkpoint before it, or choose another --model_dir. To "
+        "start from the weights of another training, set task.init_checkpoint."
+      )
+    )
 
 
 def latest_valid(*directories: str) -> str | None:

@@ -52,15 +52,33 @@ class Controller(HookedController):
       self._make_evaluation_interruptible()
 
   def restore_checkpoint(self, checkpoint_path: str | None = None) -> str | None:
-    """Restores the given checkpoint, or the latest valid one if it is None or corrupt."""
+    """Restores the given checkpoint, or the latest valid one if it is None or corrupt.
+
+    Raises:
+      UserError: it is not a checkpoint of this model.
+    """
     manager = self.checkpoint_manager
     if checkpoint_path is not None:
       checkpoint_path = glob_free_path(checkpoint_path)
     if checkpoint_path is None or checkpoints.find_corruption(checkpoint_path):
       valid = checkpoints.latest_valid(manager.directory)
+      self._check_objects(valid)
       # If the manager restores the checkpoint itself, it also counts its interval from it.
       checkpoint_path = valid if valid != manager.latest_checkpoint else None
+    else:
+      self._check_objects(checkpoint_path)
     return super().restore_checkpoint(checkpoint_path)
+
+  def _check_objects(self, checkpoint: str | None) -> None:
+    """Raises `UserError` if the checkpoint does not hold what is to be restored."""
+    if checkpoint is None:
+      return
+    root = self.checkpoint_manager.checkpoint
+    objects = tf.train.TrackableView(root).children(root)
+    # TensorFlow's number of saves, which nothing depends on.
+    objects.pop("save_counter", None)
+    with self.strategy.scope():
+      checkpoints.check_objects(glob_free_path(checkpoint), objects, train=self.trainer is not None)
 
   def train_n_steps(self, num_steps: int) -> None:
     """Runs one loop of steps; then saves and raises `PreemptedError` on a stop request."""
