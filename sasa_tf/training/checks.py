@@ -35,6 +35,7 @@ from sasa_tf.training.model_differences import (
   PARAMS_FILE,
   differences,
   load_model_config,
+  load_optimizer_config,
   without_tuples,
 )
 from sasa_tf.training.resilience import checkpoints
@@ -224,6 +225,31 @@ def check_model_dir(
       f"--model_dir={model_dir} holds a checkpoint of another model ({checkpoint}). It differs "
       f"in {'; '.join(changes[:5])}. Use an empty directory, or the configuration of that run "
       f"({saved})."
+    )
+  _check_saved_optimizer(params, saved, checkpoint, train=train)
+
+
+def _check_saved_optimizer(
+  params: config_definitions.ExperimentConfig, saved: str, checkpoint: str, *, train: bool
+) -> None:
+  """Raises `UserError` if the checkpoint lacks the state of the configured optimizer.
+
+  TensorFlow would keep the initial state, also for averaged weights, which are random then. An
+  evaluation reads only the averaged weights.
+  """
+  before, now = load_optimizer_config(saved), params.trainer.optimizer_config.as_dict()
+  key, changes = "trainer.optimizer_config", []
+  kind = before.get("optimizer", {}).get("type") if train else None
+  if kind is not None and kind != now["optimizer"]["type"]:
+    changes.append(f"{key}.optimizer.type: {kind!r} before, {now['optimizer']['type']!r} now")
+  if "ema" in before and bool(before["ema"]) != bool(now["ema"]) and (train or now["ema"]):
+    states = ("set", "null") if before["ema"] else ("null", "set")
+    changes.append(f"{key}.ema: {states[0]} before, {states[1]} now")
+  if changes:
+    raise UserError(
+      f"{checkpoint} holds the state of another optimizer ({saved}). It differs in "
+      f"{'; '.join(changes)}. Use the optimizer of that run, or start from its weights in another "
+      f"--model_dir with task.init_checkpoint={checkpoint}."
     )
 
 

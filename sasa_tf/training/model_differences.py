@@ -91,6 +91,18 @@ def load_model_config(path: str) -> dict[str, Any]:
   return without_tuples(params["task"]["model"])
 
 
+def load_optimizer_config(path: str) -> dict[str, Any]:
+  """Returns `trainer.optimizer_config` of a params.yaml, {} if it has none.
+
+  Args:
+    path: the file, which `load_model_config` has read before.
+  """
+  params, _ = strict_yaml.read_file(path)
+  trainer = params.get("trainer")
+  config = trainer.get("optimizer_config") if isinstance(trainer, Mapping) else None
+  return without_tuples(config) if isinstance(config, Mapping) else {}
+
+
 def _missing_section(params: Any) -> str | None:
   """Returns what lacks of the configuration of a backbone, or None."""
   path, value = "the file", params

@@ -184,5 +184,5 @@ def test_checkpoint_of_another_program_is_rejected(saved, problem, tmp_path):
 def test_name_based_checkpoint_is_rejected(tmp_path):
   path = str(tmp_path / "ckpt-6")
   tf.raw_ops.SaveV2(prefix=path, tensor_names=["weight"], shape_and_slices=[""], tensors=[0.0])
-  with pytest.raises(UserError, match="ckpt-6 is not .*: it is not an object-based checkpoint"):
+  with pytest.raises(UserError, match=r"ckpt-6 is not .*: it is not an object-based checkpoint"):
     checkpoints.check_objects(path, {"weight": tf.Variable(0.0)}, train=False)

@@ -1,5 +1,6 @@
 """Error messages for missing data."""
 
+import functools
 import os
 
 import pytest
@@ -109,6 +110,30 @@ def test_saved_values_of_wrong_types_are_named(tmp_path):
   file.unlink()
   with pytest.raises(UserError, match=rf"{file}: .*No such file.* Restore the file"):
     experiment.load_trained_experiment(str(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+  ("saved", "current", "problem"),
+  [
+    ("ema=null", "ema={average_decay: 0.9}", r"optimizer_config\.ema: null before, set now"),
+    ("ema={average_decay: 0.9}", "ema=null", r"optimizer_config\.ema: set before, null now"),
+    ("optimizer.type=sgd", "optimizer.type=adamw", r"optimizer\.type: 'sgd' before, 'adamw' now"),
+  ],
+)
+def test_optimizer_without_state_in_the_checkpoint_is_rejected(saved, current, problem, tmp_path):
+  """A changed optimizer would restart, and averaged weights would start at random ones."""
+  key = "trainer.optimizer_config"
+  load = functools.partial(experiment.load_experiment, "sasa_resnet_digits")
+  tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
+  train_utils.serialize_config(load(params_override=f"{key}.{saved}"), str(tmp_path))
+  params = load(params_override=f"{key}.{current}")
+  with pytest.raises(UserError, match=f"{problem}.* with task.init_checkpoint={tmp_path}/ckpt-1"):
+    checks.check_model_dir(str(tmp_path), params, train=True)
+  if "set now" in problem:  # an evaluation reads no other state of the optimizer
+    with pytest.raises(UserError, match=problem):
+      checks.check_model_dir(str(tmp_path), params, train=False)
+  else:
+    checks.check_model_dir(str(tmp_path), params, train=False)
 
 
 @pytest.mark.parametrize("content", ["", "\0\1", "model_checkpoint_path: 3", "nonsense {"])
