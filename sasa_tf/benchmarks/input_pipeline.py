@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
-from official.core import config_definitions, task_factory, train_utils
+from official.core import config_definitions, task_factory
 from official.modeling import performance
 
 from sasa_tf.training import checks, input_files, strategy
-from sasa_tf.training.trainer import Trainer
+from sasa_tf.training.config_validation.experiment_check import check_experiment
+from sasa_tf.training.creation import create_trainer, translate_step_errors
+from sasa_tf.training.resilience.data_errors import translate_data_errors
 
 # Ratio of the two throughputs above which one of them is called the bottleneck.
 _CLEAR_RATIO = 1.1
@@ -65,15 +67,20 @@ def measure_input(
     params: of the experiment.
     seconds: minimum duration of the measurement.
     warmup_batches: batches before the measurement; the shuffle buffer is full before the first one.
+
+  Raises:
+    UserError: the configuration is invalid, or the data is missing or of another task.
   """
+  check_experiment(params, "train")
   checks.check_data("task.train_data", params.task.train_data)
   task = input_files.with_literal_paths(params.task)
   dataset = task_factory.get_task(task).build_inputs(task.train_data)
   batches = iter(dataset)
-  for _ in range(warmup_batches):
-    next(batches)
   batch_size = params.task.train_data.global_batch_size
-  return batch_size * _calls_per_second(lambda: next(batches), seconds)
+  with translate_data_errors(params.task, "train"):
+    for _ in range(warmup_batches):
+      next(batches)
+    return batch_size * _calls_per_second(lambda: next(batches), seconds)
 
 
 def measure(
@@ -99,9 +106,7 @@ def measure(
     performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype)
   with distribution.scope():
     task = task_factory.get_task(params.task)
-    trainer = train_utils.create_trainer(
-      params, task, train=True, evaluate=False, trainer_cls=Trainer
-    )
+    trainer = create_trainer(params, task, train=True, evaluate=False)
   batch_size = params.task.train_data.global_batch_size
   steps = tf.constant(steps_per_loop)
 
@@ -111,9 +116,10 @@ def measure(
       loops_per_second = _calls_per_second(lambda: trainer.train(steps), seconds)
     return batch_size * steps_per_loop * loops_per_second
 
-  together = images_per_second()
-  trainer.train_dataset = _repeated_batch(distribution, trainer.train_dataset)
-  return Throughput(input_alone, images_per_second(), together)
+  with translate_data_errors(params.task, "train"), translate_step_errors(params):
+    together = images_per_second()
+    trainer.train_dataset = _repeated_batch(distribution, trainer.train_dataset)
+    return Throughput(input_alone, images_per_second(), together)
 
 
 def _repeated_batch(

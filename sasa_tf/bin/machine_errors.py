@@ -37,6 +37,8 @@ _REASONS = {os.strerror(number): number for number in _CURES}
 _PATH = re.compile(
   rf"^(?P<path>[^;\n]+); (?P<reason>{'|'.join(map(re.escape, _REASONS))})$", re.MULTILINE
 )
+# How Python represents a byte of a file name that is not UTF-8.
+_BYTE = re.compile("[\udc80-\udcff]")
 _NODE = re.compile(r"\{\{.*?\}\} ?| \[Op:\w*\].*", re.DOTALL)
 
 
@@ -50,6 +52,11 @@ def describe(error: BaseException) -> str | None:
     verb = "written" if error.errno in _WRITING else "used"
     path = error.filename or ("a file or standard output" if verb == "written" else "a file")
     return f"{path} cannot be {verb}: {error.strerror}. {_CURES[error.errno]}"
+  if isinstance(error, UnicodeEncodeError) and _BYTE.fullmatch(error.object[error.start]):
+    return (
+      f"the path or text {error.object!a} holds a byte that is not UTF-8, which TensorFlow needs. "
+      "Rename the file, or correct the text."
+    )
   if isinstance(error, MemoryError):
     return f"out of memory ({error}). Use less data, a smaller model or smaller batches."
   if isinstance(error, RuntimeError) and "can't start new thread" in str(error):

@@ -89,8 +89,20 @@ def _fail(problem: object, status: int, discard: bool = False) -> NoReturn:
   sys.exit(status)
 
 
+# What Python says of texts that are no numbers.
+_NUMBER_ERRORS = {
+  r"invalid literal for int\(\) with base 10: .*": "an integer",
+  r"could not convert string to float: .*": "a number",
+}
+
+
 def _parse_flags(argv: list[str]) -> list[str]:
   """Parses the flags; ends the program with one line if there is an error."""
+  for argument in argv[1:]:
+    try:
+      argument.encode()
+    except UnicodeEncodeError as error:
+      _fail(machine_errors.describe(error), UserError.exit_status)
   try:
     return flags.FLAGS(argv)
   except (flags.Error, UnicodeDecodeError) as error:
@@ -108,6 +120,8 @@ def _flag_problem(error: Exception) -> str:
   if missing and len(missing) == len(message.splitlines()):
     pronoun = "it" if len(missing) == 1 else "them"
     return f"expected {', '.join(missing)}; received no value of {pronoun}"
+  for python, expected in _NUMBER_ERRORS.items():
+    message = re.sub(python, f"expected {expected}", message)
   return " ".join(message.replace(" ?.", "?").split())
 
 

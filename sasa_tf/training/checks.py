@@ -18,6 +18,7 @@ from official.vision.configs.retinanet import DataConfig as DetectionData
 from sasa_tf.data.integrity import raw_records, shard_count
 from sasa_tf.data.integrity.foreign_files import foreign_kind
 from sasa_tf.data.integrity.record_boxes import check_boxes
+from sasa_tf.data.integrity.record_image_ids import check_image_ids
 from sasa_tf.data.integrity.record_labels import check_labels
 from sasa_tf.data.labels import read_labels
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
@@ -81,19 +82,30 @@ def check_data(name: str, data: config_definitions.DataConfig) -> None:
       check_boxes(find_input_files(data.input_path), COMPRESSIONS[data.file_type])
 
 
+def check_annotations(task: config_definitions.TaskConfig) -> None:
+  """Raises `UserError` if `task.annotation_file` is not of the validation data."""
+  data, annotation_file = task.validation_data, getattr(task, "annotation_file", None)
+  if annotation_file and is_files(data) and data.file_type in COMPRESSIONS:
+    files = find_input_files(data.input_path)
+    check_image_ids(annotation_file, files, COMPRESSIONS[data.file_type])
+
+
 def _check_tfrecords(name: str, data: config_definitions.DataConfig, converters: str) -> None:
   input_path, files = data.input_path, []
   for pattern, matched in match_patterns(input_path).items():
     if not matched:
       raise UserError(
-        f"{name}={pattern}: no file matches (looked from {os.getcwd()}). Write TFRecords with "
+        f"{name}={pattern}: no file matches (looked from {os.getcwd()}).{_not_expanded(pattern)} "
+        "Write TFRecords with "
         f"`python -m sasa_tf.bin.make_tfrecords` ({converters}), or set the path."
       )
     for file in matched:
       if tf.io.gfile.isdir(file):
+        # A pattern such as data/* also matches directories among the files.
+        beside = os.path.dirname(file) if len(matched) > 1 else file
         raise UserError(
           f"{name}={pattern}: {file} is a directory; expected TFRecord files. Set the path to "
-          f"{os.path.join(file, 'train-*')}, for example."
+          f"{os.path.join(beside, 'train-*')}, for example."
         )
       if os.path.islink(file) and not os.path.exists(file):
         raise UserError(
@@ -124,6 +136,14 @@ def _check_tfrecords(name: str, data: config_definitions.DataConfig, converters:
     raise UserError(
       f"{name}={input_path}: the {len(files)} files have no records. Write them again."
     )
+
+
+def _not_expanded(pattern: str) -> str:
+  """Returns a sentence about what a shell would have expanded, or ""."""
+  expanded = os.path.expandvars(os.path.expanduser(pattern))
+  if expanded == pattern:
+    return ""
+  return f" Only a shell expands ~ and $: write {expanded}."
 
 
 def _check_data_service(name: str, address: str) -> None:
@@ -347,6 +367,11 @@ def _check_entries(model_dir: str, params: config_definitions.ExperimentConfig) 
     files += [os.path.join(best, name) for name in (checkpoints.STATE_FILE, "info.json")]
   for name in files:
     path = os.path.join(model_dir, name)
+    if os.path.islink(path):
+      raise UserError(
+        f"{path} is a link to {os.path.realpath(path)}, which the training would overwrite. Remove "
+        "the link or put a copy of the file there, or choose another --model_dir."
+      )
     if os.path.exists(path) and not os.path.isfile(path):
       kind = "a directory" if os.path.isdir(path) else "a pipe or a device"
       raise UserError(

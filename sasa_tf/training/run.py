@@ -210,6 +210,7 @@ def _check_config(
     checks.check_data("task.train_data", params.task.train_data)
   if "eval" in mode:
     checks.check_data("task.validation_data", params.task.validation_data)
+    checks.check_annotations(params.task)
   checks.check_precision(params)
   if "train" in mode:
     return checks.resolve_init_checkpoint(params.task)

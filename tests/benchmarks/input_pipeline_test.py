@@ -4,6 +4,8 @@ import pytest
 
 from sasa_tf.benchmarks import input_pipeline
 from sasa_tf.benchmarks.input_pipeline import Throughput
+from sasa_tf.errors import UserError
+from sasa_tf.training import experiment
 from tests.training import tiny_run
 
 
@@ -33,3 +35,11 @@ def test_experiment_is_measured(tmp_path):
   assert throughput.input_alone > throughput.step_alone > 0
   assert throughput.together > 0
   assert "training step alone" in str(throughput)
+
+
+def test_records_of_another_task_are_named(tmp_path):
+  data = tiny_run.write_data(tmp_path)
+  override = f"task.train_data.input_path={data}/train-*,task.train_data.global_batch_size=2"
+  params = experiment.load_experiment("retinanet_sasa_scenes", params_override=override)
+  with pytest.raises(UserError, match="image/source_id"):
+    input_pipeline.measure_input(params, seconds=0)

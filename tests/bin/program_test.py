@@ -98,6 +98,16 @@ def test_small_limit_of_virtual_memory_is_one_line():
   assert done.stderr.startswith("error: the limit of virtual memory is 1000000 kB (ulimit -v)")
 
 
+def test_names_that_are_not_utf8_are_one_line():
+  for program, argument in (
+    ("pass", "$(printf 'm\\377')"),
+    ("'m\\udcff'.encode()", ""),
+  ):
+    done = run(program, f'"$PYTHON" -c "$PROGRAM" {argument}')
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert r"error: the path or text 'm\udcff' holds a byte that is not UTF-8" in done.stderr
+
+
 def test_invalid_flags_are_one_line():
   for flag in ("--no_such_flag=1", "--verbosity=x"):
     done = run("print(1)", f'"$PYTHON" -c "$PROGRAM" {flag}')
@@ -116,6 +126,7 @@ def test_missing_flags_and_broken_flag_files_are_one_line(tmp_path):
     ("--flagfile=/nonexistent", "Unable to open flagfile: [Errno 2] No such file"),
     (f"--flagfile={tmp_path}/circular", "expected --a_b, --c; received no value of them."),
     ("--c=1", "expected --a_b; received no value of it."),
+    ("--a_b=1 --c=1 --v=abc", "flag --verbosity=abc: expected an integer."),
     ("--a_b=1 --c=1 --helpfulll", "Unknown command line flag 'helpfulll'"),
   ):
     done = run("pass", f'"$PYTHON" -c "{required}$PROGRAM" {flag}')

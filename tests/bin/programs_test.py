@@ -209,6 +209,10 @@ def test_serving_errors(exported, tmp_path):
 
   with pytest.raises(UserError, match="is not a SavedModel"):
     EncodedImageModel.from_saved_model(str(tmp_path))
+  (tmp_path / "saved_model").mkdir()
+  (tmp_path / "saved_model" / "saved_model.pb").touch()
+  with pytest.raises(UserError, match=f"It holds {tmp_path}/saved_model: pass that"):
+    EncodedImageModel.from_saved_model(str(tmp_path))
   model = EncodedImageModel.from_saved_model(str(exported))
   with pytest.raises(UserError, match="No such file"):
     classify(model, str(tmp_path / "missing.png"), top_k=3)

@@ -123,10 +123,13 @@ def test_other_directories_are_not_written_to(saved, tmp_path):
   assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_unknown_preset_names_the_nearest(saved, monkeypatch):
+def test_unknown_preset_names_the_nearest(saved, monkeypatch, tmp_path):
   monkeypatch.setattr(preset, "_DIRECTORY", saved[1].parent)
   assert "small" in packaged_presets()
   assert "small" in sasa_tf.keras.SASAResNetClassifier.presets()
+  (tmp_path / "params.yaml").touch()
+  with pytest.raises(UserError, match=f"training: write .*--model_dir={tmp_path} --format=preset"):
+    find_preset(tmp_path)
   with pytest.raises(UserError, match=r"'smal' is neither a preset .* Did you mean 'small'"):
     find_preset("smal")
 

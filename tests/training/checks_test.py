@@ -91,6 +91,16 @@ def test_names_of_a_training_that_are_taken_are_named(name, create, kind, tmp_pa
     checks.check_model_dir(str(tmp_path), params, train=True)
 
 
+@pytest.mark.parametrize("name", ["labels.txt", "params.yaml"])
+def test_files_behind_links_are_not_overwritten(name, tmp_path):
+  (tmp_path / "mine").write_text("keep")
+  (tmp_path / "run").mkdir()
+  (tmp_path / "run" / name).symlink_to(tmp_path / "mine")
+  params = experiment.load_experiment("sasa_resnet_digits")
+  with pytest.raises(UserError, match=f"{name} is a link to {tmp_path}/mine, which .* overwrite"):
+    checks.check_model_dir(str(tmp_path / "run"), params, train=True)
+
+
 def test_saved_values_of_wrong_types_are_named(tmp_path):
   params = experiment.load_experiment("sasa_resnet_digits")
   tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
@@ -177,6 +187,19 @@ def test_data_without_a_record_is_rejected(tmp_path, file_type):
     tf.io.TFRecordWriter(str(tmp_path / f"train-{shard}"), compression).close()
   with pytest.raises(UserError, match="the 2 files have no records"):
     checks.check_data("task.train_data", digits(tmp_path, file_type))
+
+
+def test_patterns_that_match_a_directory_or_need_a_shell(tmp_path):
+  (tmp_path / "previews").mkdir()
+  (tmp_path / "train-0").touch()
+  data = digits(tmp_path).replace(input_path=f"{tmp_path}/*")
+  with pytest.raises(UserError, match=f"previews is a directory.* path to {tmp_path}/train-"):
+    checks.check_data("task.train_data", data)
+  data = data.replace(input_path="~/missing/train-*")
+  with pytest.raises(
+    UserError, match=r"Only a shell expands ~ and \$: write /.*/missing/train-\*\."
+  ):
+    checks.check_data("task.train_data", data)
 
 
 def test_pipe_among_the_files_is_rejected_without_reading_it(tmp_path):

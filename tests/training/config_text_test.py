@@ -93,6 +93,7 @@ def test_overrides_in_every_notation(text, expected):
     ("a=1,b", "'b', which cannot be parsed.*as in a, needs quotes"),
     ("a=1,", "it is not a key"),
     ("a..b=1", "it is not a key"),
+    ("--a.b=1", r"Keys have no hyphens: write a\.b\."),
     ("a.b-c=1", r"it is not a key.*Keys have no hyphens: write a\.b_c\."),
     ("a=1,a.b=2", "sets both a and a.b"),
     ("a.b=1,a=2", "sets both a and a part of it"),

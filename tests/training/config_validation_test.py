@@ -152,7 +152,11 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ("task.train_data.is_multilabel=true", r"metric='accuracy': .*\(globalPR-AUC, meanPR-AUC, "),
     ("task.train_data.crop_area_range=[1.0,0.5]", "the smaller value first"),
     ("task.train_data.is_training=false", "expected true"),
-    ("task.validation_data.is_training=true", "never ends"),
+    (
+      "task.validation_data.is_training=true,trainer.validation_steps=2",
+      "the metrics would be those of random crops",
+    ),
+    ("trainer.train_steps=2;trainer.steps_per_loop=2", "Separate assignments by commas: a.b=1,"),
     ("task.train_data.tfds_name=cifar11,task.train_data.input_path=''", "Did you mean 'cifar10"),
     ("task.train_data.enable_tf_data_service=true", "expected an address"),
     ("task.train_data.global_batch_size=1000000", "needs at least .* GiB of memory"),

@@ -80,6 +80,11 @@ def find_preset(preset: str | os.PathLike) -> Preset:
   if not os.path.isfile(path):
     known = packaged_presets()
     hint = f" {did_you_mean(name, known)}" if known else ""
+    if os.path.isfile(directory / "params.yaml"):
+      hint = (
+        f" It is the directory of a training: write a preset of it with `python -m "
+        f"sasa_tf.bin.export --model_dir={name} --format=preset`."
+      )
     raise UserError(
       f"{name!r} is neither a preset of this package nor a directory with {CONFIG_FILE}.{hint}"
     )

@@ -58,9 +58,14 @@ class EncodedImageModel:
     """
     path = pathlib.Path(saved_model)
     if not (path / "saved_model.pb").is_file():
+      inside = path / "saved_model"
+      cure = (
+        f"It holds {inside}: pass that."
+        if (inside / "saved_model.pb").is_file()
+        else "Create one with `python -m sasa_tf.bin.export_saved_model`."
+      )
       raise UserError(
-        f"--saved_model={saved_model} is not a SavedModel: it has no saved_model.pb. Create one "
-        "with `python -m sasa_tf.bin.export_saved_model`."
+        f"--saved_model={saved_model} is not a SavedModel: it has no saved_model.pb. {cure}"
       )
     model = _load(saved_model)
     signatures = model.signatures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,9 @@ from sasa_tf.training.config_validation.conversion import WrongTypeError, conver
 from sasa_tf.training.config_validation.problems import Problem, wrong_value
 from sasa_tf.training.config_validation.rules import is_too_large, one_of
 from sasa_tf.training.config_validation.schema import Field, choices_of
+
+# Of a value that holds the next assignment of --params_override, after another character than ",".
+_NEXT_ASSIGNMENT = re.compile(r"[;&\s][A-Za-z_]+\.[\w.]+=")
 
 
 def expected_values(config_class: type, field: Field) -> str:
@@ -82,6 +86,8 @@ def _type_fix(value: Any, field: Field) -> str:
       return "Write '' for no text."
   if field.hint is bool:
     return "Write true or false, without quotes."
+  if isinstance(value, str) and _NEXT_ASSIGNMENT.search(value):
+    return "Separate assignments by commas: a.b=1,c.d=2."
   if field.hint in (int, float) and isinstance(value, str):
     return "Write a number without quotes and units."
   return ""

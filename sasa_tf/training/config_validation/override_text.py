@@ -57,7 +57,7 @@ def _parse_assignments(text: str, source: str) -> tuple[dict[str, Any], list[str
     match = _ASSIGNMENT.fullmatch(part)
     if not match or not _KEY.fullmatch(match["key"]) or match["key"].count(".") > 30:
       hint = f" Text with a comma, as in {previous}, needs quotes." if previous else ""
-      if match and _KEY.fullmatch(key := match["key"].replace("-", "_")):
+      if match and _KEY.fullmatch(key := match["key"].lstrip("-").replace("-", "_")):
         hint = f" Keys have no hyphens: write {key}."
       raise ConfigError(
         f"{source}: expected 'a.b=1,c.d=2'; received {show(part.strip())}, which cannot be parsed: "

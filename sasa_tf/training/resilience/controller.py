@@ -131,7 +131,7 @@ class Controller(HookedController):
     return UserError(
       f"step {int(self.global_step.numpy())}: {directory} cannot be written: {problem}. "
       f"{f'The latest valid checkpoint is {valid}' if valid else 'There is no valid checkpoint'}. "
-      "Free disk space, or make the directory writable, and rerun the same command to resume."
+      f"{_cure(problem)}, and rerun the same command to resume."
     )
 
   def _save_and_raise(self) -> None:
@@ -164,6 +164,12 @@ class Controller(HookedController):
       return reduce(*args, **kwargs)
 
     self.evaluator.eval_reduce = checked
+
+
+def _cure(problem: str) -> str:
+  if "File too large" in problem:
+    return "Raise the limit of file sizes (ulimit -f)"
+  return "Free disk space, or make the directory writable"
 
 
 class _EvaluationInterrupted(Exception):  # noqa: N818

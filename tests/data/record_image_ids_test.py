@@ -1,0 +1,37 @@
+"""TFRecords of other images than those of the annotation file are rejected before a training."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf.data.errors import DatasetError
+from sasa_tf.data.integrity.record_image_ids import check_image_ids
+
+
+def write(path, ids):
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for value in ids:
+      feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+      features = tf.train.Features(feature={"image/source_id": feature})
+      writer.write(tf.train.Example(features=features).SerializeToString())
+  return [str(path)]
+
+
+@pytest.mark.parametrize("content", [{}, {"images": [{"id": 3}, {"id": 9}]}])
+def test_other_images_are_named(content, tmp_path):
+  files = write(tmp_path / "a", [b"7", b"9", b"8"])
+  annotations = tmp_path / "a.json"
+  annotations.write_text(json.dumps(content))
+  with pytest.raises(DatasetError, match=rf"{annotations} has no images with the ids 7, .*first 3"):
+    check_image_ids(str(annotations), files)
+
+
+def test_annotated_images_and_unreadable_files_are_accepted(tmp_path):
+  """What cannot be read is reported by the evaluation, with its name."""
+  files = write(tmp_path / "a", [b"7", b"x"])
+  annotations = tmp_path / "a.json"
+  for text in ('{"images": [{"id": 7}, {"id": 8}]}', "nonsense {", "[]"):
+    annotations.write_text(text)
+    check_image_ids(str(annotations), files)
+  check_image_ids(str(tmp_path / "missing.json"), files)
