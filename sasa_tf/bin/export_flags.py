@@ -254,13 +254,19 @@ def _trained_model() -> tuple[Any, Any]:
 def _class_names(params: Any, weights: Any) -> tuple[str, ...] | None:
   """Returns the names of --labels, else those of the preset, --model_dir or training data."""
   from sasa_tf.data.labels import read_labels
+  from sasa_tf.serving.model_description import check_class_names
   from sasa_tf.training import checks, model_labels
 
   if FLAGS.labels:
-    return read_labels(FLAGS.labels)
-  if FLAGS.preset:
-    return weights.labels
-  return model_labels.read(FLAGS.model_dir) or checks.read_class_names(params.task.train_data)
+    source, names = f"--labels={FLAGS.labels}", read_labels(FLAGS.labels)
+  elif FLAGS.preset:
+    source, names = f"--preset={FLAGS.preset}", weights.labels
+  elif names := model_labels.read(FLAGS.model_dir):
+    source = f"labels.txt of --model_dir={FLAGS.model_dir}"
+  else:
+    source, names = "labels.txt of task.train_data", checks.read_class_names(params.task.train_data)
+  check_class_names(params, names, source)
+  return names
 
 
 def versioned(outputs: Mapping[str, str | os.PathLike]) -> dict[str, str | os.PathLike]:

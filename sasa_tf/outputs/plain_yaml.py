@@ -21,17 +21,32 @@ def parse(text: str) -> Any:
     text: the document.
 
   Raises:
-    ValueError: it is not YAML, nested too deeply, or has aliases that contain themselves or
-      multiply values. The message is one line.
+    ValueError: it is not YAML, has a key twice in one mapping, is nested too deeply, or has
+      aliases that contain themselves or multiply values. The message is one line.
   """
   try:
-    value = yaml.safe_load(text)
+    value = _Loader(text).get_single_data()
   except RecursionError:
     raise ValueError("nested too deeply") from None
   except (yaml.YAMLError, *_CONSTRUCTOR_ERRORS) as error:
     raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
   _check_size(value)
   return value
+
+
+class _Loader(yaml.SafeLoader):
+  """A safe loader that rejects keys that occur twice, of which PyYAML drops all but the last."""
+
+  def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    """Composes a mapping, before the keys of others (<<) are merged into it."""
+    node = super().compose_mapping_node(anchor)
+    known = set()
+    for key, _ in node.value:
+      if isinstance(key, yaml.ScalarNode):
+        if key.value in known:
+          raise ValueError(f"line {key.start_mark.line + 1}: the key {key.value!r} occurs twice")
+        known.add(key.value)
+    return node
 
 
 def _check_size(value: Any) -> None:

@@ -54,7 +54,10 @@ def read_keras_application(
       model = keras.saving.load_model(file, compile=False)
     except _INVALID_FILE_ERRORS as error:
       raise UserError(f"{file} cannot be read as a model of Keras 3: {_first(error)}.") from error
-    return from_keras_application(model, caffe_inputs=caffe_inputs)
+    try:
+      return from_keras_application(model, caffe_inputs=caffe_inputs)
+    except UserError as error:
+      raise UserError(f"{file}: {error}") from error
   try:
     include_top = _has_classifier(file)
     model = keras.applications.ResNet50(

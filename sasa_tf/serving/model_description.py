@@ -18,13 +18,21 @@ _CLASSIFIER_OUTPUTS = {
 }
 
 
-def check_class_names(params: Any, class_names: Sequence[str] | None) -> None:
-  """Raises a `UserError` if the number of names is not that of the model's classes."""
+def check_class_names(
+  params: Any, class_names: Sequence[str] | None, source: str = "the label file"
+) -> None:
+  """Raises a `UserError` if the number of names is not that of the model's classes.
+
+  Args:
+    params: configuration of the model.
+    class_names: in label order; None if unknown.
+    source: where they are from, for the error.
+  """
   classes = params.task.model.num_classes
   if class_names is not None and len(class_names) != classes:
     raise UserError(
-      f"the model has {classes} classes, but there are {len(class_names)} class names. Pass the "
-      "label file of the training data with --labels."
+      f"task.model.num_classes is {classes}, but {source} has {len(class_names)} class names. Pass "
+      "the label file of the training data with --labels, or the num_classes of the training."
     )
 
 

@@ -357,6 +357,11 @@ def _check_entries(model_dir: str, params: config_definitions.ExperimentConfig) 
   directories = ("train", best, params.trainer.validation_summary_subdir)
   for name in filter(None, directories):
     path = os.path.join(model_dir, name)
+    if os.path.islink(path) and not os.path.exists(path):
+      raise UserError(
+        f"{path} is a link that leads to no directory, which the training needs. Correct or "
+        "remove it."
+      )
     if os.path.exists(path) and not os.path.isdir(path):
       raise UserError(
         f"{path} is a file; expected a directory, which the training writes. Move it, or choose "

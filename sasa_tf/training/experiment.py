@@ -136,6 +136,13 @@ def load_trained_experiment(
       "the directory, or set --experiment (and --config_file) to what was trained."
     )
   trained = _read_run_file(run_file)
+  try:
+    _registered(trained)
+  except UserError as error:
+    raise UserError(
+      f"{run_file}: {error} Restore the file, or set --experiment (and --config_file) to what was "
+      "trained."
+    ) from None
   params_file = os.path.join(model_dir, PARAMS_FILE)
   load_model_config(params_file)  # Without it, the experiment's own model would be taken.
   return load_experiment(trained, [params_file, *config_files], params_override, mode=mode)

@@ -267,7 +267,10 @@ def _initialize_model_dir(
   """Repairs what an interrupted run left there, and writes the configuration of this run."""
   checkpoints.repair(model_dir)
   if params.trainer.best_checkpoint_export_subdir:
-    checkpoints.repair_best(os.path.join(model_dir, params.trainer.best_checkpoint_export_subdir))
+    checkpoints.repair_best(
+      os.path.join(model_dir, params.trainer.best_checkpoint_export_subdir),
+      params.trainer.best_checkpoint_eval_metric,
+    )
   train_utils.serialize_config(params, model_dir)
   model_labels.copy(params.task.train_data, model_dir)
   with tf.io.gfile.GFile(os.path.join(model_dir, RUN_FILE), "w") as file:

@@ -1,6 +1,7 @@
 """Presets: saved by one Keras version, loaded by both."""
 
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -142,6 +143,7 @@ def test_unknown_preset_names_the_nearest(saved, monkeypatch, tmp_path):
     ("config.json", b"\xff", "config.json cannot be read"),
     ("weights.npz", b"", "weights.npz cannot be read"),
     ("weights.npz", b"PK\x03\x04", "weights.npz cannot be read"),
+    ("weights.npz", pickle.dumps({}), "not a complete archive of NumPy"),
     ("weights.npz", None, "weights.npz cannot be read"),
   ],
 )

@@ -250,7 +250,7 @@ def test_failed_export_leaves_no_files(evaluated, tmp_path, monkeypatch):
     "outputs": {"saved_model": target},
     "saved_model": SavedModelOptions(signatures=("image_tensor",)),  # each takes seconds to trace
   }
-  with pytest.raises(UserError, match="4 classes, but there are 2 class names"):
+  with pytest.raises(UserError, match="num_classes is 4, but the label file has 2 class"):
     export_model(params, weights=checkpoint, **{**arguments, "class_names": ["a", "b"]})
   other = tf.train.Checkpoint(model=tf.train.Checkpoint(weight=tf.Variable(1.0)))
   with pytest.raises(UserError, match="does not hold the weights"):

@@ -50,6 +50,7 @@ def test_rows_inherit_and_override(tmp_path):
     ("experiment: e\nrows: {a: {seeds: 1000000000000}}", "a number of seeds, 1 to 10,000"),
     ("experiment: e\nrows: {a: {seeds: [4294967296]}}", "a.seeds: expected a number of seeds"),
     ("a: [", "expected YAML"),
+    ("rows:\n  a: {}\n  a: {}", "line 3: the key 'a' occurs twice"),
     ("a: !!int b", "expected YAML: invalid literal for int()"),
     (
       "overrides: &a {b: *a}\nexperiment: e\nrows: {a: {}}",

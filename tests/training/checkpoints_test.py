@@ -143,19 +143,31 @@ def test_metrics_of_an_unfinished_best_checkpoint_are_deleted(tmp_path, capsys):
   metrics = tmp_path / "info.json"
   checkpoint = tf.train.Checkpoint(global_step=tf.Variable(8))
   manager = tf.train.CheckpointManager(checkpoint, str(tmp_path), 1, checkpoint_name="best_ckpt")
-  checkpoints.repair_best(str(tmp_path / "missing"))
-  for content in (json.dumps({"best_ckpt_global_step": 8.0}), "", '{"best_ckpt_glo'):
+  checkpoints.repair_best(str(tmp_path / "missing"), "accuracy")
+  for content in (
+    json.dumps({"best_ckpt_global_step": 8.0, "accuracy": 0.5}),
+    "",
+    '{"best_ckpt_glo',
+  ):
     metrics.write_text(content)
-    checkpoints.repair_best(str(tmp_path))  # no checkpoint yet
+    checkpoints.repair_best(str(tmp_path), "accuracy")  # no checkpoint yet
     assert not metrics.exists()
   assert "not finished" in capsys.readouterr().err
   manager.save()
   metrics.write_text(json.dumps({"best_ckpt_global_step": 8.0, "accuracy": 0.5}))
-  checkpoints.repair_best(str(tmp_path))
+  checkpoints.repair_best(str(tmp_path), "accuracy")
   assert metrics.exists()
   metrics.write_text(json.dumps({"best_ckpt_global_step": 12.0, "accuracy": 0.6}))
-  checkpoints.repair_best(str(tmp_path))
+  checkpoints.repair_best(str(tmp_path), "accuracy")
   assert not metrics.exists()
+  # Metrics that no later evaluation can be compared with.
+  for changed in ({}, {"accuracy": float("nan")}, {"accuracy": "x"}, {"accuracy": [1]}):
+    metrics.write_text(json.dumps({"best_ckpt_global_step": 8.0, **changed}))
+    checkpoints.repair_best(str(tmp_path), "accuracy")
+    assert not metrics.exists()
+  metrics.write_text(json.dumps({"best_ckpt_global_step": 8.0, "all": {"accuracy": 0.5}}))
+  checkpoints.repair_best(str(tmp_path), "all|accuracy")
+  assert metrics.exists()
 
 
 @pytest.mark.parametrize(

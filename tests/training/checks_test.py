@@ -91,6 +91,13 @@ def test_names_of_a_training_that_are_taken_are_named(name, create, kind, tmp_pa
     checks.check_model_dir(str(tmp_path), params, train=True)
 
 
+def test_directories_behind_broken_links_are_named(tmp_path):
+  (tmp_path / "train").symlink_to(tmp_path / "missing")
+  params = experiment.load_experiment("sasa_resnet_digits")
+  with pytest.raises(UserError, match=f"{tmp_path}/train is a link that leads to no directory"):
+    checks.check_model_dir(str(tmp_path), params, train=True)
+
+
 @pytest.mark.parametrize("name", ["labels.txt", "params.yaml"])
 def test_files_behind_links_are_not_overwritten(name, tmp_path):
   (tmp_path / "mine").write_text("keep")
@@ -117,6 +124,11 @@ def test_saved_values_of_wrong_types_are_named(tmp_path):
   for train in (True, False):
     with pytest.raises(UserError, match=r"num_classes: \['ten'\] in the checkpoint, 10 in this"):
       checks.check_model_dir(str(tmp_path), params, train=train)
+  run_file = tmp_path / "run.json"
+  run_file.write_text('{"experiment": "sasa_resnet_digit"}')
+  with pytest.raises(UserError, match=rf"{run_file}: unknown experiment .*, or set --experiment"):
+    experiment.load_trained_experiment(str(tmp_path), None)
+  run_file.write_text('{"experiment": "sasa_resnet_digits"}')
   file.unlink()
   with pytest.raises(UserError, match=rf"{file}: .*No such file.* Restore the file"):
     experiment.load_trained_experiment(str(tmp_path), None)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from official.core import exp_factory
+from official.core import exp_factory, train_utils
 from official.modeling import optimization
 
 from sasa_tf import registry_imports  # noqa: F401
@@ -108,8 +108,6 @@ def test_experiments_are_valid_in_every_mode(name, mode):
 
 
 def test_saved_parameters_are_read_unchanged(tmp_path):
-  from official.core import train_utils
-
   for name in config_values.EXPERIMENTS:
     params = experiment.load_experiment(name)
     train_utils.serialize_config(params, str(tmp_path))
@@ -285,6 +283,12 @@ def test_all_problems_are_reported_together(tmp_path):
     "runtime.num_gpus='z' (--params_override)",
   ):
     assert part in message
+
+
+def test_configuration_of_another_experiment_is_recognized(tmp_path):
+  train_utils.serialize_config(experiment.load_experiment("retinanet_sasa_scenes"), str(tmp_path))
+  with pytest.raises(ConfigError, match=r"problems, \d+ of them keys .*another experiment\?\):\n"):
+    experiment.load_experiment("sasa_resnet_digits", [str(tmp_path / "params.yaml")])
 
 
 def test_numbers_are_converted_to_the_type_of_the_field():

@@ -51,6 +51,8 @@ class Preset:
     """
     path = self.path / WEIGHTS_FILE
     try:
+      if not zipfile.is_zipfile(path):
+        raise ValueError("it is not a complete archive of NumPy")
       with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:

@@ -11,6 +11,8 @@ from sasa_tf.errors import ConfigError
 
 # Longer lists hide the problems that matter.
 MAX_REPORTED = 20
+# More than a few misspelled keys.
+_MANY_UNKNOWN_KEYS = 8
 
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
@@ -67,4 +69,12 @@ def raise_problems(problems: Iterable[Problem]) -> None:
   if len(texts) > len(shown):
     shown.append(f"and {len(texts) - len(shown)} more")
   lines = "".join(f"\n  {text}" for text in shown)
-  raise ConfigError(f"the configuration has {len(texts)} problems:{lines}")
+  unknown = sum(": no key " in text for text in texts)
+  if unknown >= _MANY_UNKNOWN_KEYS:
+    count = (
+      f"{len(texts)} problems, {unknown} of them keys that the experiment does not have (is a file "
+      "of another experiment?)"
+    )
+  else:
+    count = f"{len(texts)} problems"
+  raise ConfigError(f"the configuration has {count}:{lines}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import operator
 import os
 import re
 import sys
@@ -146,25 +148,34 @@ def repair(directory: str) -> None:
     _write_state(directory, [*sorted(earlier, key=step_of), valid])
 
 
-def repair_best(directory: str) -> None:
-  """Deletes the metrics of the best checkpoint if that checkpoint was never finished.
+def repair_best(directory: str, metric: str) -> None:
+  """Deletes the metrics of the best checkpoint if a later one cannot be compared with it.
 
   Model Garden writes the metrics first. If the process is killed before the checkpoint is written,
-  Model Garden waits for a better evaluation, or fails to start.
+  Model Garden waits for a better evaluation, or fails to start. It fails after the next evaluation
+  if the metrics lack the one to compare, and never finds a better one than NaN.
 
   Args:
     directory: `trainer.best_checkpoint_export_subdir` of a run; may be missing.
+    metric: `trainer.best_checkpoint_eval_metric`, with "|" between the keys of nested metrics.
   """
   metrics = os.path.join(directory, _BEST_METRICS)
   if not tf.io.gfile.exists(metrics):
     return
   try:
     with tf.io.gfile.GFile(metrics) as file:
-      step = int(json.loads(file.read())["best_ckpt_global_step"])
+      saved = json.loads(file.read())
+    step = int(saved["best_ckpt_global_step"])
+    value = float(functools.reduce(operator.getitem, metric.split("|"), saved))
     best = latest_valid(directory)
-    finished = best is not None and step == int(
-      tf.train.load_checkpoint(glob_free_path(best)).get_tensor(
-        "global_step/.ATTRIBUTES/VARIABLE_VALUE"
+    finished = (
+      best is not None
+      and math.isfinite(value)
+      and step
+      == int(
+        tf.train.load_checkpoint(glob_free_path(best)).get_tensor(
+          "global_step/.ATTRIBUTES/VARIABLE_VALUE"
+        )
       )
     )
   except (LookupError, RecursionError, TypeError, ValueError, tf.errors.OpError):
@@ -172,8 +183,8 @@ def repair_best(directory: str) -> None:
     finished = False
   if not finished:
     _warn_once(
-      f"{metrics} belongs to a checkpoint that was not finished; the next evaluation becomes the "
-      "best one"
+      f"{metrics} has no valid {metric}, or belongs to a checkpoint that was not finished; the "
+      "next evaluation becomes the best one"
     )
     tf.io.gfile.remove(metrics)
 
