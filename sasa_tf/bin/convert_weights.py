@@ -102,6 +102,11 @@ def _check_output() -> pathlib.Path:
     raise UserError(f"--output={FLAGS.output} exists. Choose another directory, or --overwrite.")
   if FLAGS.checkpoint:
     target = check_local_path(FLAGS.checkpoint, "checkpoint")
+    if target.resolve() == output.resolve() or target.is_dir():
+      raise UserError(
+        f"--checkpoint={FLAGS.checkpoint}: expected the prefix of new files, but it is a directory "
+        f"or that of --output. Use {target / 'ckpt'}, for example."
+      )
     if pathlib.Path(f"{target}.index").exists() and not FLAGS.overwrite:
       raise UserError(f"--checkpoint={FLAGS.checkpoint} exists. Choose another, or --overwrite.")
   return output

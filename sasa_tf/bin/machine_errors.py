@@ -30,6 +30,11 @@ _FILE_ERRORS = (
   *("UnknownError", "InvalidArgumentError", "NotFoundError"),
 )
 _WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# TensorFlow's error of a remote file system: the problem, and the path in the next line.
+_REMOTE = re.compile(
+  r"(?P<problem>Error executing an HTTP request: [^\n]*)\n\s*"
+  r"when \w+ (?:metadata of )?(?P<path>\S+)"
+)
 _SCHEME = re.compile(r"File system scheme '\w*' not implemented \(file: '(.*)'\)", re.DOTALL)
 
 # "PATH; REASON", as TensorFlow reports errors of files.
@@ -61,8 +66,20 @@ def describe(error: BaseException) -> str | None:
     return f"out of memory ({error}). Use less data, a smaller model or smaller batches."
   if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
     return "no further thread can be started. Raise the limit of processes (ulimit -u)."
+  if isinstance(error, ModuleNotFoundError) and (missing := error.name) is not None:
+    package = missing.partition(".")[0]
+    if package not in ("sasa_tf", "tests"):
+      return (
+        f"the Python package that provides the module {package!r} is missing. Install it in this "
+        f"environment, most often with `pip install {package}`."
+      )
   # TensorFlow's errors have no common type without importing it.
   name = type(error).__name__
+  if found := _REMOTE.search(str(error)):
+    return (
+      f"{found['path'].rstrip('.')} cannot be reached: {found['problem']}. Check the address, the "
+      "network and the credentials, or use a local directory."
+    )
   if name in _FILE_ERRORS and (found := _PATH.search(str(error))):
     number = _REASONS[found["reason"]]
     verb = "written" if number in _WRITING else "used"

@@ -215,6 +215,9 @@ def check_model_dir(
   Raises:
     UserError: a check fails.
   """
+  if "://" in model_dir:
+    # Raises the error of a file system that cannot be reached; the search below ignores it.
+    tf.io.gfile.exists(model_dir)
   if train if write is None else write:
     _check_entries(model_dir, params)
   checkpoint = checkpoints.latest_valid(model_dir)

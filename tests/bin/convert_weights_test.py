@@ -34,6 +34,9 @@ def test_a_keras_file_becomes_a_preset_and_a_checkpoint(tmp_path):
   names = [name for name, _ in tf.train.list_variables(str(checkpoint))]
   assert any(name.startswith("backbone/") for name in names)
 
+  same = convert("--source=sasa_tf", "--input=x", "--output=new", "--checkpoint=new")
+  assert same.returncode == 2 and "expected the prefix of new files" in same.stderr
+
   again = convert(*flags, f"--input={tmp_path}/model.keras")
   assert again.returncode == 2 and "exists. Choose another directory" in again.stderr
   assert again.stderr.count("\n") == 1

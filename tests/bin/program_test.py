@@ -79,6 +79,30 @@ def test_environment_on_which_tensorflow_aborts_is_one_line(name, value):
   assert done.stderr.startswith(f"error: the environment variable {name}={value}: expected")
 
 
+@pytest.mark.parametrize(
+  ("error", "message"),
+  [
+    (
+      "FailedPreconditionError: Error executing an HTTP request: libcurl code 6\\n"
+      "\\t when reading metadata of gs://b/a-*",
+      "gs://b/a-* cannot be reached: Error executing an HTTP request: libcurl code 6. Check",
+    ),
+    (
+      "ModuleNotFoundError: no_such_module",
+      "the Python package that provides the module 'no_such_module' is missing. Install it",
+    ),
+  ],
+)
+def test_errors_of_networks_and_packages_are_one_line(error, message):
+  name, _, text = error.partition(": ")
+  main = f"raise type('{name}', (Exception,), {{}})('{text}')"
+  if name == "ModuleNotFoundError":
+    main = f"import {text}"
+  done = run(main, '"$PYTHON" -c "$PROGRAM"')
+  assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+  assert done.stderr.startswith(f"error: {message}")
+
+
 def test_error_that_cannot_be_printed_keeps_its_status():
   for flags in ("-c", "-uc"):
     main = "from sasa_tf.errors import UserError; raise UserError('x')"

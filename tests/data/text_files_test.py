@@ -1,4 +1,5 @@
 import codecs
+import gzip
 import os
 
 import pytest
@@ -23,6 +24,12 @@ ENCODED = {
 @pytest.mark.parametrize("name", ENCODED)
 def test_reads_every_unicode_encoding(name):
   assert decode(ENCODED[name]) == TEXT
+
+
+def test_compressed_files_are_named(tmp_path):
+  (tmp_path / "a.json.gz").write_bytes(gzip.compress(b"{}"))
+  with pytest.raises(TextError, match=r"compressed file, not text. Decompress it .* gunzip"):
+    read_text(tmp_path / "a.json.gz")
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

@@ -209,6 +209,7 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
       r"train_data\.image_field_key='image/encoded', .*label_field_key=.*names of two features",
     ),
     ("task.train_data.weights={a: -1}", r"task\.train_data\.weights=\{'a': -1"),
+    ("task.freeze_backbone=true", "expected task.init_checkpoint with trained weights"),
     ("runtime.num_gpus=3", "not divisible by 3 replicas"),
   ],
 )

@@ -21,6 +21,8 @@ _ZERO_BYTES = {
   (False, True, False, True): "utf-16-le",
   (True, False, True, False): "utf-16-be",
 }
+# First bytes of compressed files -> the program that decompresses them.
+_ARCHIVES = {b"\x1f\x8b": "gunzip", b"PK\x03\x04": "unzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz"}
 # Encodings that an error suggests, if the file can be decoded with them.
 _SUGGESTED = ("gb18030", "big5", "cp932", "euc_kr", "cp1252")
 
@@ -75,8 +77,11 @@ def decode(content: bytes, declared: str = "") -> str:
     The text without the byte order mark.
 
   Raises:
-    TextError: if it cannot be decoded, or contains NUL characters.
+    TextError: if it cannot be decoded, is compressed, or contains NUL characters.
   """
+  for start, program in _ARCHIVES.items():
+    if content.startswith(start):
+      raise TextError(f"a compressed file, not text. Decompress it first, with {program}")
   mark, encoding = b"", _ZERO_BYTES.get(tuple(not byte for byte in content[:4])) or declared
   for candidate, its_encoding in _BYTE_ORDER_MARKS.items():
     if content.startswith(candidate):

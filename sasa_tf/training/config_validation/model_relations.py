@@ -110,6 +110,16 @@ def _widths(use: Use) -> Iterator[Problem]:
       )
 
 
+def _frozen_backbone(use: Use) -> Iterator[Problem]:
+  task = use.params.task
+  if use.trains and getattr(task, "freeze_backbone", False) and not task.init_checkpoint:
+    yield Problem(
+      "task.freeze_backbone=true: expected task.init_checkpoint with trained weights; without it, "
+      "the backbone would keep its random ones.",
+      ("task.freeze_backbone", "task.init_checkpoint"),
+    )
+
+
 def _locality(use: Use) -> Iterator[Problem]:
   """Checks that heads with `locality_strength` have the features that express it."""
   widths: dict[str, tuple[Any, int]] = {}
@@ -189,6 +199,7 @@ RELATIONS = (
   _sasa_resnet,
   _activation,
   _widths,
+  _frozen_backbone,
   _locality,
   _levels,
   _detection_strides,
