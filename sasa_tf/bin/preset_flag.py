@@ -27,6 +27,6 @@ def check_alternatives(*names: str) -> None:
   """
   given = [name for name in ("preset", *names) if FLAGS[name].value]
   if len(given) != 1:
-    expected = " or ".join(f"--{name}" for name in (*names, "preset"))
-    received = " and ".join(f"--{name}" for name in given) or "neither"
-    raise UserError(f"expected one of {expected}; received {received}. See --help.")
+    expected = ", ".join(f"--{name}" for name in names)
+    received = " and ".join(f"--{name}" for name in given) or "none of them"
+    raise UserError(f"expected {expected} or --preset; received {received}. See --help.")

@@ -26,8 +26,9 @@ def run(*images, **values):
   ("images", "values", "message"),
   [
     ([], {"saved_model": "x"}, "expected paths of images after the flags; received none"),
-    (["a.png"], {}, "expected either --model_dir or --saved_model"),
-    (["a.png"], {"saved_model": "x", "model_dir": "y"}, "expected either"),
+    (["a.png"], {}, "expected --model_dir, --saved_model or --preset; received none"),
+    (["a.png"], {"saved_model": "x", "model_dir": "y"}, "received --model_dir and --saved_model"),
+    (["a.png"], {"preset": "x", "model_dir": "y"}, "received --preset and --model_dir"),
     (["a.png"], {"saved_model": "x", "checkpoint_path": "y"}, "--checkpoint_path is for"),
     (["a.png"], {"saved_model": "x", "output": "/"}, "--output=/"),
     (["a.png"], {"saved_model": "x", "output": "gs://bucket/x.html"}, "expected a local path"),

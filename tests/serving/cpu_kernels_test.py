@@ -13,7 +13,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from sasa_tf.errors import UserError
 from sasa_tf.ops import KernelStatus, kernel_status
-from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
+from sasa_tf.serving.clients.encoded_image_model import signature_name
 from sasa_tf.serving.compiled_kernels import library_file
 from sasa_tf.serving.compiled_kernels.signatures import calls_kernels
 from sasa_tf.serving.export_paths import check_export_paths
@@ -156,8 +156,8 @@ def test_client_uses_its_own_kernels_or_stock_operations(exported, monkeypatch, 
       lambda: KernelStatus((), {}, ""),
     )
   monkeypatch.setattr(tf, "load_library", None)
-  model = EncodedImageModel.from_saved_model(str(path))
-  assert calls_kernels(model._signature) == usable
+  signatures = tf.saved_model.load(str(path)).signatures
+  assert calls_kernels(signatures[signature_name(signatures)]) == usable
 
 
 def test_kernels_that_are_not_built_are_reported(monkeypatch):

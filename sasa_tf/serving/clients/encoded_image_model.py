@@ -69,11 +69,7 @@ class EncodedImageModel:
       )
     model = _load(saved_model)
     signatures = model.signatures
-    name = "image_bytes" if "image_bytes" in signatures else "serving_default"
-    # Asking for the status loads this library's kernels. The copy in assets.extra is not loaded,
-    # because a client may not trust who exported the model.
-    if name + STOCK_SUFFIX in signatures and "CPU" not in kernel_status().usable:
-      name += STOCK_SUFFIX
+    name = signature_name(signatures)
     signature = signatures.get(name)
     inputs = signature.structured_input_signature[1] if signature else {}
     outputs = signature.structured_outputs.keys() if signature else set()
@@ -167,6 +163,21 @@ def _load(saved_model: str) -> Any:
       f"--saved_model={saved_model} is incomplete, corrupt or of another TensorFlow, and cannot be "
       f"loaded: {problem.splitlines()[0]} Copy it again, or export the model again."
     ) from error
+
+
+def signature_name(signatures: Mapping[str, Any]) -> str:
+  """Returns the name of the signature that takes encoded images, as this process can run it.
+
+  Asking for the status loads this library's kernels. The copy in assets.extra is not loaded,
+  because a client may not trust who exported the model.
+
+  Args:
+    signatures: of a SavedModel.
+  """
+  name = "image_bytes" if "image_bytes" in signatures else "serving_default"
+  if name + STOCK_SUFFIX in signatures and "CPU" not in kernel_status().usable:
+    name += STOCK_SUFFIX
+  return name
 
 
 def _size(encoded: bytes) -> tuple[int, int] | None:
