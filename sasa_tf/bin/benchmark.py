@@ -73,6 +73,7 @@ flags.DEFINE_integer("kernel_size", 7, "Window size of the attention, odd.", low
 flags.DEFINE_integer("dilation_rate", 1, "Dilation rate of the attention.", lower_bound=1)
 flags.DEFINE_enum("border", "zero", ["zero", "mask"], "Treatment of neighbors outside the image.")
 flags.DEFINE_integer("model_id", 50, "ResNet depth of the networks: 26, 38 or 50.")
+flags.register_validator("model_id", lambda depth: depth in (26, 38, 50), "expected 26, 38 or 50")
 flags.DEFINE_integer("image_size", 224, "Image size of the networks in pixels.", lower_bound=1)
 flags.DEFINE_integer("rounds", 15, "Number of runs of each candidate.", lower_bound=1)
 flags.DEFINE_float(

@@ -33,6 +33,7 @@ flags.DEFINE_list(
   "All-reduce of the gradients: between_programs (two XLA programs), or none to measure its cost.",
 )
 flags.DEFINE_integer("model_id", 50, "ResNet depth: 26, 38 or 50.")
+flags.register_validator("model_id", lambda depth: depth in (26, 38, 50), "expected 26, 38 or 50")
 flags.DEFINE_integer("image_size", 224, "Image size in pixels.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 128, "Images per replica.", lower_bound=1)
 flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "bfloat16 is mixed precision.")

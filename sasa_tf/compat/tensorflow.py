@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -150,6 +151,17 @@ def replace_captured_variables(
     replacements[id(before.handle)] = after.handle
   captures = [replacements.get(id(capture), capture) for capture in function.captured_inputs]
   function.set_external_captures(captures)
+
+
+def hide_async_checkpoint_errors() -> None:
+  """Keeps TensorFlow from logging errors of asynchronous saves, which are raised as well."""
+  logger = logging.getLogger("absl")
+  if _is_no_async_error not in logger.filters:
+    logger.addFilter(_is_no_async_error)
+
+
+def _is_no_async_error(record: logging.LogRecord) -> bool:
+  return not record.getMessage().startswith("Propagating the most recent error from the async")
 
 
 def raise_async_checkpoint_error(checkpoint: tf.train.Checkpoint) -> None:

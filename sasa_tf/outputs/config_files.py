@@ -31,6 +31,8 @@ def find_config_file(file: str, flag: str = "config_file") -> pathlib.Path:
   if os.path.exists(file):
     kind = "a directory" if os.path.isdir(file) else "a pipe or a device"
     raise UserError(f"--{flag}={file} is {kind}; expected a YAML file. Set the path of the file.")
+  if "," in file and all(os.path.isfile(part) for part in file.split(",")):
+    raise UserError(f"--{flag}={file}: expected one file. Repeat the flag for several.")
   official = {str(p.relative_to(root)) for root in roots for p in root.glob("**/*.yaml")}
   raise UserError(
     f"--{flag}={file}: no such file, and no official config of that name. "

@@ -78,7 +78,8 @@ def _is_result(line: bytes) -> bool:
   try:
     value = json.loads(line)
   except (ValueError, RecursionError):
-    return False
+    # Unfinished, of a process that was killed while it wrote its first result.
+    return line.startswith(b'{"case"')
   return isinstance(value, dict) and isinstance(value.get("case"), dict)
 
 

@@ -37,6 +37,7 @@ from sasa_tf.training.model_differences import (
   differences,
   load_model_config,
   load_optimizer_config,
+  with_defaults,
   without_tuples,
 )
 from sasa_tf.training.resilience import checkpoints
@@ -242,7 +243,8 @@ def check_model_dir(
       "configuration of its model. Use another directory, or restore params.yaml."
     )
   saved_model = load_model_config(saved)
-  changes = _describe(saved_model, without_tuples(params.task.model.as_dict()))
+  model = params.task.model
+  changes = _describe(with_defaults(saved_model, model), without_tuples(model.as_dict()))
   if changes:
     raise UserError(
       f"--model_dir={model_dir} holds a checkpoint of another model ({checkpoint}). It differs "
@@ -323,7 +325,8 @@ def _check_saved_model(
 ) -> None:
   """Raises a `UserError` if the weights of a saved model do not fit this one."""
   model = without_tuples(task.model.as_dict())
-  changes = _describe(_backbone(saved), _backbone(model), "task.model.backbone")
+  completed = with_defaults(saved, task.model)
+  changes = _describe(_backbone(completed), _backbone(model), "task.model.backbone")
   if changes:
     raise UserError(
       f"task.init_checkpoint={task.init_checkpoint} is of another backbone ({source}). It differs "

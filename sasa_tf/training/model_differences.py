@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 from official.core import config_definitions
+from official.modeling.hyperparams import base_config
 
 from sasa_tf.errors import ConfigError, UserError
 from sasa_tf.training.config_validation import strict_yaml
@@ -89,6 +90,27 @@ def load_model_config(path: str) -> dict[str, Any]:
       "the file from a backup, or use another directory."
     )
   return without_tuples(params["task"]["model"])
+
+
+def with_defaults(saved: Mapping[str, Any], config: Any) -> dict[str, Any]:
+  """Returns a saved configuration with the defaults of settings that it lacks.
+
+  An earlier version, which did not have these settings, wrote it.
+
+  Args:
+    saved: section of params.yaml.
+    config: the same section of this run, whose classes define the defaults.
+  """
+  default, completed = type(config)(), dict(saved)
+  for key in config.as_dict():
+    value = getattr(default, key)
+    if isinstance(value, base_config.Config):
+      section = completed.get(key, {})
+      if isinstance(section, Mapping):
+        completed[key] = with_defaults(section, getattr(config, key) or value)
+    elif key not in completed:
+      completed[key] = without_tuples(value)
+  return completed
 
 
 def load_optimizer_config(path: str) -> dict[str, Any]:

@@ -27,6 +27,14 @@ def test_line_of_a_killed_process_is_not_continued(tmp_path):
   assert path.read_text().splitlines() == [LINE, LINE[:9], LINE]
 
 
+def test_unfinished_first_line_is_not_continued(tmp_path):
+  path = tmp_path / "a.jsonl"
+  path.write_text(LINE[:9])
+  append_json_lines(path, [LINE])
+  append_json_lines(path, [LINE])
+  assert path.read_text().splitlines() == [LINE[:9], LINE, LINE]
+
+
 @pytest.mark.parametrize("content", ["# Notes\n", "{}\n", '{"case": 1}\n', "[" * 9999, "\x89PNG"])
 def test_other_files_are_not_appended_to(tmp_path, content):
   path = tmp_path / "a"

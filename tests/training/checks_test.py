@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 
 import pytest
 import tensorflow as tf
@@ -156,6 +157,21 @@ def test_optimizer_without_state_in_the_checkpoint_is_rejected(saved, current, p
       checks.check_model_dir(str(tmp_path), params, train=False)
   else:
     checks.check_model_dir(str(tmp_path), params, train=False)
+
+
+def test_settings_that_an_earlier_version_lacked_have_their_defaults(tmp_path):
+  key, heads = (f"task.model.backbone.sasa_resnet.{k}" for k in ("locality_strength", "num_heads"))
+  tf.train.Checkpoint(x=tf.Variable(1.0)).save(str(tmp_path / "ckpt"))
+  params = experiment.load_experiment("sasa_resnet_digits")
+  train_utils.serialize_config(params, str(tmp_path))
+  file = tmp_path / "params.yaml"
+  written = file.read_text()
+  file.write_text(re.sub(" +locality_strength: 0.0\n", "", written))
+  assert file.read_text() != written
+  checks.check_model_dir(str(tmp_path), params, train=True)
+  params = experiment.load_experiment("sasa_resnet_digits", params_override=f"{key}=2,{heads}=1")
+  with pytest.raises(UserError, match=r"locality_strength: 0\.0 in the checkpoint, 2\.0 in this"):
+    checks.check_model_dir(str(tmp_path), params, train=True)
 
 
 @pytest.mark.parametrize("content", ["", "\0\1", "model_checkpoint_path: 3", "nonsense {"])

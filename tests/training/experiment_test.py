@@ -108,6 +108,13 @@ def test_config_file_may_choose_another_optimizer(tmp_path):
     )
 
 
+def test_files_in_one_flag_are_named(tmp_path):
+  for name in ("a", "b"):
+    (tmp_path / name).touch()
+  with pytest.raises(UserError, match=r"expected one file\. Repeat the flag for several"):
+    experiment.load_experiment("sasa_resnet_digits", [f"{tmp_path}/a,{tmp_path}/b"])
+
+
 def test_overrides_take_precedence_over_files(tmp_path):
   file = tmp_path / "a.yaml"
   file.write_text("trainer: {train_steps: 5, validation_steps: 7}")

@@ -46,6 +46,7 @@ class Controller(HookedController):
       **kwargs: keyword arguments of Orbit's controller.
     """
     self._stop = stop
+    tensorflow_compat.hide_async_checkpoint_errors()
     super().__init__(*args, **kwargs)
     self.train_actions = (lambda output: self.wait_for_checkpoint(), *self.train_actions)
     if self.trainer is not None and self.evaluator is not None:
