@@ -35,6 +35,7 @@ _REMOTE = re.compile(
   r"(?P<problem>Error executing an HTTP request: [^\n]*)\n\s*"
   r"when \w+ (?:metadata of )?(?P<path>\S+)"
 )
+_MODULE = re.compile(r"No module named '(\w+)")
 _SCHEME = re.compile(r"File system scheme '\w*' not implemented \(file: '(.*)'\)", re.DOTALL)
 
 # "PATH; REASON", as TensorFlow reports errors of files.
@@ -66,8 +67,9 @@ def describe(error: BaseException) -> str | None:
     return f"out of memory ({error}). Use less data, a smaller model or smaller batches."
   if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
     return "no further thread can be started. Raise the limit of processes (ulimit -u)."
-  if isinstance(error, ModuleNotFoundError) and (missing := error.name) is not None:
-    package = missing.partition(".")[0]
+  # gin raises a copy, which has only the message.
+  if isinstance(error, ModuleNotFoundError) and (found := _MODULE.search(str(error))):
+    package = found[1]
     if package not in ("sasa_tf", "tests"):
       return (
         f"the Python package that provides the module {package!r} is missing. Install it in this "

@@ -1,6 +1,7 @@
 """TFRecords of other images than those of the annotation file are rejected before a training."""
 
 import json
+import os
 
 import pytest
 import tensorflow as tf
@@ -18,7 +19,9 @@ def write(path, ids):
   return [str(path)]
 
 
-@pytest.mark.parametrize("content", [{}, {"images": [{"id": 3}, {"id": 9}]}])
+@pytest.mark.parametrize(
+  "content", [{}, {"images": [{"id": 3}, {"id": 9}]}, {"images": [{"id": "7"}, {"id": 9}]}]
+)
 def test_other_images_are_named(content, tmp_path):
   files = write(tmp_path / "a", [b"7", b"9", b"8"])
   annotations = tmp_path / "a.json"
@@ -34,4 +37,13 @@ def test_annotated_images_and_unreadable_files_are_accepted(tmp_path):
   for text in ('{"images": [{"id": 7}, {"id": 8}]}', "nonsense {", "[]"):
     annotations.write_text(text)
     check_image_ids(str(annotations), files)
-  check_image_ids(str(tmp_path / "missing.json"), files)
+  check_image_ids("gs://bucket/a.json", files)
+
+
+def test_pipes_and_missing_files_are_named_without_reading_them(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  for name, problem in (("pipe", "is no file"), ("missing", "does not exist"), (".", "is no file")):
+    with pytest.raises(
+      DatasetError, match=f"annotation_file={tmp_path}/{name} {problem}; expected"
+    ):
+      check_image_ids(f"{tmp_path}/{name}", [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
 
 from sasa_tf.data.errors import DatasetError
@@ -17,16 +18,25 @@ _SOURCE_ID = "image/source_id"
 def check_image_ids(annotation_file: str, files: Sequence[str], compression: str = "") -> None:
   """Raises `DatasetError` if the first images are not in the annotation file.
 
-  An unreadable file is not reported here, but where the evaluation reads it.
+  Files on remote file systems, and of other content, are read by the evaluation, which names them.
 
   Args:
     annotation_file: a COCO instances file.
     files: paths of TFRecord files; the first records are read.
     compression: "" or "GZIP".
   """
+  if "://" in annotation_file:
+    return
+  if not os.path.isfile(annotation_file):
+    kind = "is no file" if os.path.exists(annotation_file) else "does not exist"
+    raise DatasetError(
+      f"task.annotation_file={annotation_file} {kind}; expected a COCO instances file. Set its "
+      "path, or omit task.annotation_file to use the boxes of the TFRecords."
+    )
   try:
     with open(annotation_file, encoding="utf-8") as file:
-      annotated = {int(image["id"]) for image in json.load(file).get("images", ())}
+      # Other ids than integers are those of no record.
+      annotated = {image["id"] for image in json.load(file).get("images", ())}
   except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
     return
   ids = list(itertools.islice(_image_ids(files, compression), _MAX_RECORDS))
