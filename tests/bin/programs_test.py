@@ -209,6 +209,8 @@ def test_serving_errors(exported, tmp_path):
 
   with pytest.raises(UserError, match="is not a SavedModel"):
     EncodedImageModel.from_saved_model(str(tmp_path))
+  with pytest.raises(UserError, match="is a remote address; expected a local directory"):
+    EncodedImageModel.from_saved_model("gs://bucket/model")
   (tmp_path / "saved_model").mkdir()
   (tmp_path / "saved_model" / "saved_model.pb").touch()
   with pytest.raises(UserError, match=f"It holds {tmp_path}/saved_model: pass that"):

@@ -144,7 +144,7 @@ def test_unknown_preset_names_the_nearest(saved, monkeypatch, tmp_path):
     ("weights.npz", b"", "weights.npz cannot be read"),
     ("weights.npz", b"PK\x03\x04", "weights.npz cannot be read"),
     ("weights.npz", pickle.dumps({}), "not a complete archive of NumPy"),
-    ("weights.npz", None, "weights.npz cannot be read"),
+    ("weights.npz", None, "No such file or directory"),
   ],
 )
 def test_broken_files_are_named(file, content, message, saved, tmp_path):

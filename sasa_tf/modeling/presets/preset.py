@@ -51,7 +51,7 @@ class Preset:
     """
     path = self.path / WEIGHTS_FILE
     try:
-      if not zipfile.is_zipfile(path):
+      if path.is_file() and not zipfile.is_zipfile(path):
         raise ValueError("it is not a complete archive of NumPy")
       with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}

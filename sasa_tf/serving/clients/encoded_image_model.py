@@ -59,6 +59,10 @@ class EncodedImageModel:
     path = pathlib.Path(saved_model)
     if not (path / "saved_model.pb").is_file():
       inside = path / "saved_model"
+      if "://" in saved_model:
+        raise UserError(
+          f"--saved_model={saved_model} is a remote address; expected a local directory. Copy it."
+        )
       cure = (
         f"It holds {inside}: pass that."
         if (inside / "saved_model.pb").is_file()

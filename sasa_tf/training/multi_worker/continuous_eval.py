@@ -77,7 +77,10 @@ class CheckpointWatcher:
 
     Raises:
       UserError: there is none within the timeout.
+      tf.errors.OpError: the remote file system cannot be reached.
     """
+    if "://" in self._directory:
+      tf.io.gfile.exists(self._directory)
     self._wait(last_step=None)
 
   def _wait(self, last_step: int | None) -> str | None:
