@@ -78,11 +78,14 @@ def measure_served_models(batch_sizes: Sequence[int], command: str) -> None:
   extras.require("--target=serving", "official", "tf_keras", "PIL")
 
   from sasa_tf import registry_imports  # noqa: F401
+  from sasa_tf.benchmarks.measurement.environment import set_threads
   from sasa_tf.benchmarks.serving import run
   from sasa_tf.benchmarks.serving.exports import Architecture
   from sasa_tf.benchmarks.serving.processes import Plan
 
   seconds = FLAGS.min_run_seconds
+  threads = FLAGS.threads or len(os.sched_getaffinity(0))
+  set_threads(threads)
   run.measure(
     run.ServingBenchmark(
       formats=FLAGS.formats,
@@ -99,7 +102,7 @@ def measure_served_models(batch_sizes: Sequence[int], command: str) -> None:
       ),
       plan=Plan(
         batch_sizes or _BATCH_SIZES,
-        FLAGS.threads or len(os.sched_getaffinity(0)),
+        threads,
         FLAGS.rounds,
         _MIN_RUN_SECONDS if seconds is None else seconds,
       ),

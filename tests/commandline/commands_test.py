@@ -53,7 +53,7 @@ def test_command_runs_the_program_with_its_flags():
 # Prints {command: {flag: help}} of the programs. Their flags have the same names, so those of one
 # are removed before the next is imported.
 REGISTERED = """
-import importlib, json
+import importlib, json, sys
 from absl import app, flags, logging
 from sasa_tf.commandline.commands import COMMANDS
 result = {}
@@ -69,6 +69,9 @@ for name, command in COMMANDS.items():
   result[name] = {flag: flags.FLAGS[flag].help for flag in added}
   for flag in added:
     delattr(flags.FLAGS, flag)
+  for shared in ("preset_flag", "export_flags", "serving_flags"):  # to be defined again
+    if sys.modules.pop(f"sasa_tf.bin.{shared}", None):
+      delattr(sys.modules["sasa_tf.bin"], shared)
 print(json.dumps(result))
 """
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tf_keras
 
 from sasa_tf import extras
-from sasa_tf.benchmarks.measurement.environment import describe_environment, gpu_name, set_threads
+from sasa_tf.benchmarks.measurement.environment import describe_environment, gpu_name
 from sasa_tf.benchmarks.results.report import describe
 from sasa_tf.benchmarks.serving import results as records
 from sasa_tf.benchmarks.serving.exports import (
@@ -92,7 +92,6 @@ def measure(benchmark: ServingBenchmark) -> None:
     names = list(dict.fromkeys(benchmark.candidates or ARCHITECTURES))
     check_architectures(names)
   baseline = _baseline(names, benchmark.baseline)
-  set_threads(benchmark.plan.num_threads)
   environment = describe_environment()
   print(f"{describe(environment)}\n\n{LEGEND}", flush=True)
   served_formats = _usable(served_formats, devices, benchmark)
