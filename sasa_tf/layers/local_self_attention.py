@@ -259,7 +259,10 @@ class LocalSelfAttention2DBase(KerasMixin):
     """Returns query, key (if `content`) and value, [B, H, W, parts, N, D]."""
     kernel, *bias = projection
     # One matrix product for all projections reads the input once.
-    projected = pointwise_product(inputs, kernel)
+    if inputs.shape.is_fully_defined():
+      projected = tf.tensordot(inputs, kernel, axes=1)
+    else:
+      projected = pointwise_product(inputs, kernel)
     if bias:
       projected += bias[0]
     parts = 3 if self.content else 2

@@ -1,7 +1,12 @@
 """Progress bars, tables and report files of all programs."""
 
-from sasa_tf.reporting.duration import format_duration, format_speed
-from sasa_tf.reporting.progress import ProgressBar, format_metrics, track
+from sasa_tf.reporting.progress import (
+  ProgressBar,
+  format_duration,
+  format_metrics,
+  format_speed,
+  track,
+)
 from sasa_tf.reporting.report import FORMATS, Report, csv_text, json_text, write_report
 from sasa_tf.reporting.table import WIDTH, Column, Table, clip
 
