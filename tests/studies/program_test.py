@@ -19,7 +19,7 @@ from tests.studies.stub_study import GPUS, by_run, make_program, results
 def test_finished_runs_are_recorded_and_not_repeated(tmp_path):
   make_program(tmp_path, ["a", "b"], seeds=2, target=0.905).run()
   found = by_run(tmp_path)
-  # Two at a time, so they may end in another order.
+  # Records may wait for the cost of their row.
   assert sorted(found) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
   record = found["b", 1]
   assert record["status"] == "finished" and record["error"] is None
