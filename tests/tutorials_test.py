@@ -74,9 +74,7 @@ def test_stored_outputs(name):
   assert images >= 3
 
 
-@pytest.mark.parametrize(
-  "name", ["01_keras_model", pytest.param("02_detector", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", SMALL)
 def test_tutorial_runs_at_a_small_size(name, tmp_path, monkeypatch):
   monkeypatch.setenv("PYTHONPATH", str(ROOT))
   for variable, value in SMALL[name].items():
