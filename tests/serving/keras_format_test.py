@@ -67,10 +67,12 @@ def test_detector(tmp_path):
       assert_close(ours[level], theirs[level])
 
 
-def test_parts_of_other_libraries_are_named(tmp_path):
+@pytest.mark.parametrize("name", ["keras", "preset"])
+def test_parts_of_other_libraries_are_named(name, tmp_path):
   params = params_of(decoder={"type": "fpn"})
   _, model = build(params)
   checkpoint = tf.train.Checkpoint(model=model).write(str(tmp_path / "ckpt"))
-  with pytest.raises(UserError, match=r"hold for task\.model\.decoder\.type='fpn' \(expected"):
-    export_model(params, weights=checkpoint, class_names=None, outputs={"keras": tmp_path / "a"})
+  message = rf"--format={name} .*hold for task\.model\.decoder\.type='fpn' \(expected"
+  with pytest.raises(UserError, match=message):
+    export_model(params, weights=checkpoint, class_names=None, outputs={name: tmp_path / "a"})
   assert not (tmp_path / "a").exists()

@@ -146,12 +146,3 @@ def test_invalid_presets(classifier, tmp_path, change, message):
   path = _changed(classifier[0], tmp_path / "changed", change)
   with pytest.raises(UserError, match=message):
     _restored(path)
-
-
-def test_parts_of_other_libraries_are_named(tmp_path):
-  params = params_of(decoder={"type": "fpn"})
-  _, model = build(params)
-  checkpoint = tf.train.Checkpoint(model=model).write(str(tmp_path / "ckpt"))
-  with pytest.raises(UserError, match=r"--format=preset .*task\.model\.decoder\.type='fpn'"):
-    export_model(params, weights=checkpoint, class_names=None, outputs={"preset": tmp_path / "a"})
-  assert not (tmp_path / "a").exists()
