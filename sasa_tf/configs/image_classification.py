@@ -7,7 +7,7 @@ from typing import Any
 
 from official.core import config_definitions, exp_factory
 from official.modeling import optimization
-from official.vision.configs import image_classification
+from official.vision.configs import common, image_classification
 
 from sasa_tf.configs.backbones import Backbone
 
@@ -24,15 +24,29 @@ class ImageClassificationModel(image_classification.ImageClassificationModel):
 
 
 @dataclasses.dataclass
+class RandomErasing(common.RandomErasing):
+  """Model Garden's random erasing, with a number of trials that can be set.
+
+  Attributes:
+    trials: largest number of rectangles that are drawn until one fits into the image. Model Garden
+      unrolls them, so a small number is faster where most rectangles fit.
+  """
+
+  trials: int = 10
+
+
+@dataclasses.dataclass
 class DataConfig(image_classification.DataConfig):
   """Model Garden's data config with a crop for small images.
 
   Attributes:
+    random_erasing: rectangles of training images that are erased; None for none.
     pad_crop: pixels of reflected border that are added to each side of a training image before it
       is cropped at random to its size; 0 for no crop. Model Garden's `aug_crop` enlarges a random
       part of the image instead.
   """
 
+  random_erasing: RandomErasing | None = None
   pad_crop: int = 0
 
 

@@ -134,9 +134,8 @@ def _pad_crop(use: Use) -> Iterator[Problem]:
 
 def _order(use: Use) -> Iterator[Problem]:
   for path, config, _ in sections(use.params):
-    pairs = list(_ORDERED_NAMES)
-    if type(config) in _ORDERED:
-      pairs.append(_ORDERED[type(config)])
+    own = [_ORDERED[base] for base in type(config).__mro__ if base in _ORDERED]
+    pairs = [*_ORDERED_NAMES, *own]
     for low, high in pairs:
       smaller, larger = getattr(config, low, None), getattr(config, high, None)
       if smaller is not None and larger is not None and smaller > larger:

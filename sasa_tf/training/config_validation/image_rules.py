@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from official.vision.configs import common, image_classification
 
-from sasa_tf.configs.image_classification import DataConfig
+from sasa_tf.configs.image_classification import DataConfig, RandomErasing
 from sasa_tf.training.config_validation.rules import (
   Rule,
   at_least,
@@ -70,6 +70,7 @@ RULES: dict[type, dict[str, Rule]] = {
     "max_area": Rule(above=0, maximum=1),
     "min_aspect": positive(),
   },
+  RandomErasing: {"trials": at_least(1, 100)},
   common.MixupAndCutmix: {
     "mixup_alpha": at_least(0),
     "cutmix_alpha": at_least(0),
