@@ -5,7 +5,8 @@
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`, where NAME is a set of
 results.json or a function of `SUMMARIES`. The tables of served models are rendered from
-serving_results.jsonl, the --output of `sasa_tf.bin.benchmark --target=serving`.
+serving_results.jsonl, the --output of `sasa_tf.bin.benchmark --target=serving`, and those of studies
+from studies/*.jsonl, the results of `sasa_tf.bin.study`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from sasa_tf.studies.records import read_results
+from sasa_tf.studies.report import tables
+from sasa_tf.studies.report.summary import StudySummary, summarize
+
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text())
 SERVING_RESULTS = ROOT / "docs" / "serving_results.jsonl"
@@ -24,6 +29,24 @@ _NETWORKS = {
   "conv": "convolution",
   "conv_stem+attention": "conv stem + attention",
   "full_attention": "full attention",
+}
+_CIFAR10_ROWS = {
+  "convolution": "convolution",
+  "attention_4": "attention in stage 4",
+  "attention_34": "attention in stages 3 and 4",
+  "attention_234": "attention in stages 2, 3 and 4",
+  "attention_all": "attention in all stages",
+}
+_BCCD_ROWS = {
+  "convolution": "convolutions everywhere",
+  "attention_backbone": "attention in backbone and stem",
+  "shortcut_locality": "attention everywhere, shortcuts and locality",
+  "shortcut_locality_conv_stem": "the same with a convolutional stem",
+}
+_BCCD_STUDIES = {
+  "bccd": "600 steps",
+  "bccd_long": "1,200 steps",
+  "bccd_transfer": "600 steps, backbone from CIFAR-10",
 }
 _MARKED = re.compile(r"(<!-- results:([\w-]+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 
@@ -86,12 +109,10 @@ def render_set(name: str) -> str:
 
 
 def summary() -> str:
-  """Returns the five rows of the README: ResNet-50 with convolutions and with attention."""
+  """Returns the rows of the README: ResNet-50 with convolutions and with attention."""
   parameters, flops = column("model_cost", "parameters"), column("model_cost", "GFLOPs")
   speed, memory = training_step("images/s", 256), training_step("peak MiB", 256)
   models = list(parameters)
-  cifar10 = column("cifar10_10k", "accuracy")
-  accuracy = [f"{value:.1f} %" for value in cifar10.values()]
   return _table(
     [
       ["", "convolution", "conv stem + attention", "full attention"],
@@ -99,9 +120,36 @@ def summary() -> str:
       ["FLOPs (2 per multiply-add)", *(f"{flops[model]:.2f} G" for model in models)],
       ["training, images/s", *(f"{speed[model]:,}" for model in models)],
       ["training, peak memory", *(f"{memory[model] / 1024:.1f} GiB" for model in models)],
-      ["CIFAR-10 accuracy, ResNet-26", *accuracy, "not measured"],
     ]
   )
+
+
+def _study(name: str) -> StudySummary:
+  return summarize(read_results([ROOT / "docs" / "studies" / f"{name}.jsonl"]))
+
+
+def cifar10_study() -> str:
+  """Returns the accuracy of networks with attention in some stages, over several seeds."""
+  study = _study("cifar10")
+  rows = [["ResNet-26, CIFAR-10", "parameters", "GFLOPs", "test accuracy, %", "seeds"]]
+  for name, label in _CIFAR10_ROWS.items():
+    row = study.row(name)
+    accuracy = tables.percent(row.mean, row.spread)
+    cost = [f"{row.parameters / 1e6:.2f} M", f"{row.flops() / 1e9:.2f}"]
+    rows.append([label, *cost, accuracy, str(len(row.values))])
+  return _table(rows)
+
+
+def bccd_studies() -> str:
+  """Returns the AP of detectors of blood cells for several budgets, over several seeds."""
+  studies = [_study(name) for name in _BCCD_STUDIES]
+  rows = [["AP, mean and standard deviation of 3 seeds", "parameters", *_BCCD_STUDIES.values()]]
+  for name, label in _BCCD_ROWS.items():
+    found = [study.row(name) for study in studies]
+    cells = [tables.percent(row.mean, row.spread) if row else "" for row in found]
+    parameters = next(row.parameters for row in found if row)
+    rows.append([label, f"{parameters:,}", *cells])
+  return _table(rows)
 
 
 def input_rates() -> str:
@@ -190,6 +238,8 @@ def serving_machine() -> str:
 
 SUMMARIES: dict[str, Callable[[], str]] = {
   "summary": summary,
+  "cifar10_study": cifar10_study,
+  "bccd_studies": bccd_studies,
   "input_rates": input_rates,
   "serving_speed": serving_speed,
   "serving_loading": serving_loading,

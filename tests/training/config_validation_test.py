@@ -142,6 +142,11 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ("task.train_data.aug_type={type: ssd_random_crop}", "aug_type.type=ssd_random_crop"),
     ("task.train_data.aug_type.randaug.num_layers=1", "aug_type.type=null.*This run needs it"),
     ("task.train_data.mixup_and_cutmix.prob=0.5", "one_hot=false and soft_labels=true"),
+    ("task.train_data.random_erasing.trials=0", "random_erasing.trials=0.*1 to 100"),
+    (
+      "task.train_data.random_erasing.min_area=0.5,task.train_data.random_erasing.max_area=0.1",
+      "random_erasing.min_area=0.5.*at most.*max_area=0.1",
+    ),
     (
       "task.train_data.aug_type={type: autoaug, autoaug: {augmentation_name: detection_v0}}",
       "augmentation_name=detection_v0: expected a policy for classification",
