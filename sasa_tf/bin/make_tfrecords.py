@@ -69,10 +69,17 @@ from sasa_tf.data.tfrecord.workers import configure_tensorflow
 
 
 class Command(NamedTuple):
-  """A converter, whose parameters are the flags of the subcommand, and an experiment to train."""
+  """A subcommand.
+
+  Attributes:
+    convert: the converter, whose parameters are the flags of the subcommand.
+    experiment: name of an experiment to train.
+    is_of_data: whether the experiment is of this very data set, not of any images.
+  """
 
   convert: Callable[..., DatasetSummary]
   experiment: str
+  is_of_data: bool = False
 
   @property
   def parameters(self) -> dict[str, inspect.Parameter]:
@@ -87,10 +94,10 @@ class Command(NamedTuple):
 
 COMMANDS = {
   "image_folder": Command(image_folder.convert, "sasa_resnet_imagenet"),
-  "digits": Command(digits.convert, "sasa_resnet_digits"),
+  "digits": Command(digits.convert, "sasa_resnet_digits", is_of_data=True),
   "voc": Command(voc.convert, "retinanet_sasa_coco"),
   "coco": Command(coco.convert, "retinanet_sasa_coco"),
-  "scenes": Command(scenes.convert, "retinanet_sasa_scenes"),
+  "scenes": Command(scenes.convert, "retinanet_sasa_scenes", is_of_data=True),
 }
 
 
@@ -229,7 +236,13 @@ def execute(arguments: Sequence[str], values: flags.FlagValues) -> None:
     raise DatasetError(
       f"the conversion failed: {error}. Fix the cause and run the command again."
     ) from error
-  print(conversion_report(summary, command.next_split(arguments[1]), command.experiment))
+  report = conversion_report(
+    summary,
+    command.next_split(arguments[1]),
+    command.experiment,
+    only_paths=command.is_of_data,
+  )
+  print(report)
 
 
 def _command(arguments: Sequence[str]) -> Command:

@@ -12,13 +12,16 @@ from sasa_tf.data.tfrecord.output_directory import OutputDirectory
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, SplitSummary
 
 
-def conversion_report(summary: DatasetSummary, converter: str, experiment: str) -> str:
+def conversion_report(
+  summary: DatasetSummary, converter: str, experiment: str, *, only_paths: bool = False
+) -> str:
   """Describes what was written, the speed, and the command to run next.
 
   Args:
     summary: what `write_dataset` returned.
     converter: subcommand and inputs that convert another split.
     experiment: name of the experiment to train on the data set.
+    only_paths: whether the experiment is of this data set, and needs the paths of its files alone.
 
   Returns:
     Several lines of text.
@@ -51,7 +54,7 @@ def conversion_report(summary: DatasetSummary, converter: str, experiment: str) 
         f"  {'':{width}}  {text}"
         for text in split.annotation_stats.report_lines(summary.output, name)
       ]
-  output = pathlib.Path(summary.output).absolute()
+  output = pathlib.Path(summary.output)
   records = OutputDirectory(output).records()
   lines.append("Next:")
   missing = [name for name in ("train", "validation") if name not in records]
@@ -62,7 +65,9 @@ def conversion_report(summary: DatasetSummary, converter: str, experiment: str) 
     )
   else:
     written = next(iter(splits.values()))
-    lines.append(_training_command(output, records, written, experiment))
+    overrides = {} if only_paths else _overrides(records, written)
+    overrides |= _path_overrides(output, written)
+    lines.append(_training_command(output, experiment, overrides))
   return "\n".join(lines)
 
 
@@ -78,24 +83,32 @@ def _classes(split: SplitSummary) -> str:
   return _count(split.classes, "class")
 
 
-def _training_command(
-  output: pathlib.Path,
-  records: Mapping[str, Mapping[str, Any]],
-  written: SplitSummary,
-  experiment: str,
-) -> str:
-  stats = written.annotation_stats
+def _overrides(records: Mapping[str, Mapping[str, Any]], written: SplitSummary) -> dict[str, Any]:
+  """Returns {key: value} of the experiment that the content of the splits needs."""
   overrides: dict[str, Any] = {"task.model.num_classes": written.classes}  # of all splits
-  if stats:
-    overrides |= stats.experiment_overrides(str(output))
   for split in ("train", "validation"):
     overrides[f"task.{split}_data.tfds_name"] = ""  # Some experiments set it.
-    overrides[f"task.{split}_data.input_path"] = f"{output}/{split}-*.tfrecord"
-    if not stats and set(records[split].get("formats", {})) != {"jpeg"}:
+    if not written.annotation_stats and set(records[split].get("formats", {})) != {"jpeg"}:
       overrides[f"task.{split}_data.decode_jpeg_only"] = False
+  return overrides
+
+
+def _path_overrides(output: pathlib.Path, written: SplitSummary) -> dict[str, str]:
+  """Returns {key: path} of the files that training and evaluation read."""
+  overrides = {
+    f"task.{split}_data.input_path": f"{output}/{split}-*.tfrecord"
+    for split in ("train", "validation")
+  }
+  if written.annotation_stats:
+    overrides |= written.annotation_stats.experiment_overrides(str(output))
+  return overrides
+
+
+def _training_command(output: pathlib.Path, experiment: str, overrides: Mapping[str, Any]) -> str:
+  model_dir = f"runs/{os.path.basename(os.path.abspath(output))}"
   return (
     f"  python -m sasa_tf.bin.train --experiment={experiment} --mode=train_and_eval \\\n"
-    f"    {shlex.quote(f'--model_dir=runs/{output.name}')} {_params_override(overrides)}"
+    f"    {shlex.quote(f'--model_dir={model_dir}')} {_params_override(overrides)}"
   )
 
 

@@ -8,6 +8,8 @@ from official.core import input_reader
 
 from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.data import conversion_report
+from sasa_tf.data.classification.digits import CLASS_NAMES
+from sasa_tf.data.detection.box_stats import BoxStats
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary, SplitSummary
 from sasa_tf.errors import UserError
 from sasa_tf.training import checks, experiment, input_files
@@ -71,6 +73,17 @@ def test_directory_raises(tmp_path):
     checks.check_data("task.train_data", data.replace(input_path=str(tmp_path)))
 
 
+def printed_training(output, split, experiment_name, **options):
+  """Returns --model_dir and the experiment of the training command in a conversion's report."""
+  summary = DatasetSummary(str(output), {"train": split}, 12.0, 2.0)
+  report = conversion_report.conversion_report(summary, "digits", experiment_name, **options)
+  command = report.partition("Next:\n")[2].replace("\\\n", "")
+  *_, model_dir, overrides = shlex.split(command)
+  return model_dir, experiment.load_experiment(
+    experiment_name, params_override=overrides.removeprefix("--params_override=")
+  )
+
+
 @pytest.mark.parametrize("name", [*NAMES, """both ' and " """.strip(), "a: b #c", "`!`"])
 def test_printed_training_command_reads_the_data(tmp_path, name):
   """The command is split as a shell does and its overrides are parsed as `train` does."""
@@ -82,17 +95,45 @@ def test_printed_training_command_reads_the_data(tmp_path, name):
     {"train": [], "validation": []},
   )
   split = SplitSummary(2, 1, 10, 0, {"png": 2})
-  summary = DatasetSummary(str(tmp_path / name), {"train": split}, 12.0, 2.0)
-  report = conversion_report.conversion_report(summary, "digits", "sasa_resnet_digits")
-  command = report.partition("Next:\n")[2].replace("\\\n", "")
-  *_, model_dir, overrides = shlex.split(command)
+  model_dir, params = printed_training(tmp_path / name, split, "sasa_resnet_digits")
   assert model_dir == f"--model_dir=runs/{name}"
-  params = experiment.load_experiment(
-    "sasa_resnet_digits", params_override=overrides.removeprefix("--params_override=")
-  )
   assert params.task.train_data.input_path == f"{tmp_path}/{name}/train-*.tfrecord"
   assert params.task.validation_data.decode_jpeg_only is False
   assert params.task.train_data.tfds_name == ""
+
+
+@pytest.mark.parametrize(
+  ("experiment_name", "split"),
+  [
+    ("sasa_resnet_digits", SplitSummary(2, 1, len(CLASS_NAMES), 0, {"png": 2})),
+    (
+      "retinanet_sasa_scenes",
+      SplitSummary(
+        2,
+        1,
+        1 + len(CLASS_NAMES),
+        0,
+        {"jpeg": 2},
+        BoxStats(dict.fromkeys(CLASS_NAMES, 1), 0, 0, 5, {}),
+      ),
+    ),
+  ],
+)
+def test_experiments_of_generated_data_need_its_paths_alone(
+  tmp_path, monkeypatch, experiment_name, split
+):
+  monkeypatch.chdir(tmp_path)
+  for directory in ("data", "a,b"):
+    write(tmp_path / directory)
+    conversion_report.OutputDirectory(directory).commit(
+      {name: {"shards": 0, "formats": split.formats} for name in ("train", "validation")},
+      CLASS_NAMES,
+      {"train": [], "validation": []},
+    )
+    _, complete = printed_training(directory, split, experiment_name)
+    _, short = printed_training(directory, split, experiment_name, only_paths=True)
+    assert short.as_dict() == complete.as_dict()
+    assert short.task.validation_data.input_path == f"{directory}/validation-*.tfrecord"
 
 
 def test_unquoted_special_characters_in_overrides():

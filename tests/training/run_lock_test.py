@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from sasa_tf.errors import UserError
+from sasa_tf.outputs import file_locks
 from sasa_tf.training.resilience import run_lock as module
 from sasa_tf.training.resilience.run_lock import LOCK_FILE, run_lock
 
@@ -89,7 +90,7 @@ def test_file_systems_without_locks_compare_processes(tmp_path, monkeypatch):
   def unsupported(*arguments):
     raise OSError("not supported")
 
-  monkeypatch.setattr(module.fcntl, "flock", unsupported)
+  monkeypatch.setattr(file_locks.fcntl, "flock", unsupported)
   host, start = module.socket.gethostname(), module._start_time(1)
   for process, started, running in ((1, start, True), (1, "other", False), (2**22 + 1, "1", False)):
     write_lock(tmp_path, host=host, process=process, start=started)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import pathlib
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.file_locks import try_lock
 
 LOCK_FILE = ".lock"
 _TOUCH_SECONDS = 5.0
@@ -70,14 +70,10 @@ def _open(path: pathlib.Path, model_dir: str) -> int:
         f"--model_dir={model_dir}: {path} cannot be written: {error.strerror}. Make it writable, "
         "or use another directory."
       ) from error
-    try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(descriptor):
       owner = _read(descriptor)
       os.close(descriptor)
-      raise _in_use(model_dir, owner) from None
-    except OSError:
-      return descriptor  # Some network file systems cannot lock.
+      raise _in_use(model_dir, owner)
     with contextlib.suppress(FileNotFoundError):
       if os.path.samestat(os.fstat(descriptor), os.stat(path)):
         return descriptor
