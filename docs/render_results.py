@@ -5,8 +5,8 @@
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`, where NAME is a set of
 results.json or a function of `SUMMARIES`. The tables of served models are rendered from
-serving_results.jsonl, the --output of `sasa_tf.bin.benchmark --target=serving`, and those of studies
-from studies/*.jsonl, the results of `sasa_tf.bin.study`.
+serving_results.jsonl, the --output of `sasa_tf.bin.benchmark --target=serving`. Those of studies
+are rendered from studies/*.jsonl, the results of `sasa_tf.bin.study`.
 """
 
 from __future__ import annotations
