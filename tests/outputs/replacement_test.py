@@ -76,17 +76,15 @@ def test_failing_rename_restores_the_old_directory(tmp_path, monkeypatch):
 ROOT = pathlib.Path(__file__).parents[2]
 KILLED = """
 import os, pathlib, signal, sys
+sys.dont_write_bytecode = True  # would be changes too
 from sasa_tf.outputs.replacement import replace_directory
 from tests.outputs.directories import LAYOUT, write
 count = iter(range(int(sys.argv[2]) + 1))
-def killed_at_last(real):
-  def change(*arguments, **options):
-    if next(count, None) in (int(sys.argv[2]), None):
-      os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **options)
-  return change
-for name in ("rename", "unlink", "rmdir", "mkdir"):
-  setattr(os, name, killed_at_last(getattr(os, name)))
+def killed_at_last(event, arguments):
+  changes = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
+  if event in changes and next(count, None) in (int(sys.argv[2]), None):
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(killed_at_last)
 with replace_directory(pathlib.Path(sys.argv[1], "a"), LAYOUT) as path:
   write(path, "new")
 """
