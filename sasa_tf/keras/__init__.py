@@ -12,6 +12,7 @@ from sasa_tf.layers import (
   LocalSelfAttention2DBase,
   NonLocal2DBase,
   SqueezeExcitation2DBase,
+  StemPooling2DBase,
   UpsampleAdd2DBase,
   mark_exports,
   warn_about_quantization,
@@ -74,12 +75,19 @@ class AttentionStem(AttentionStemBase, keras.layers.Layer):
 
 
 @_register
+class StemPooling2D(StemPooling2DBase, keras.layers.MaxPooling2D):
+  __doc__ = StemPooling2DBase.__doc__
+  _keras = keras
+
+
+@_register
 class SASAResNet(SASAResNetBase, keras.Model):
   __doc__ = SASAResNetBase.__doc__
   _keras = keras
   _attention = LocalSelfAttention2D
   _baselines = BaselineLayers(SqueezeExcitation2D, NonLocal2D, AttentionAugmentedConv2D)
   _attention_stem = AttentionStem
+  _stem_pooling = StemPooling2D
 
 
 @_register

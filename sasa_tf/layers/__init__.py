@@ -8,6 +8,7 @@ from sasa_tf.layers.keras_quantization import warn_about_quantization
 from sasa_tf.layers.local_self_attention import LocalSelfAttention2DBase
 from sasa_tf.layers.non_local import NonLocal2DBase
 from sasa_tf.layers.squeeze_excitation import SqueezeExcitation2DBase
+from sasa_tf.layers.stem_pooling import StemPooling2DBase, pooling_within_stem
 from sasa_tf.layers.upsample_add import UpsampleAdd2DBase
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
   "LocalSelfAttention2DBase",
   "NonLocal2DBase",
   "SqueezeExcitation2DBase",
+  "StemPooling2DBase",
   "UpsampleAdd2DBase",
   "mark_exports",
+  "pooling_within_stem",
   "warn_about_quantization",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 import tensorflow as tf
@@ -9,16 +10,31 @@ import tensorflow as tf
 from sasa_tf import ops
 from sasa_tf.layers.checks import check_layout, equal_pair, head_width, require_channels
 from sasa_tf.layers.keras_mixin import KerasMixin
+from sasa_tf.layers.stem_pooling import pooling_signs
 from sasa_tf.layers.types import StemVariant
 from sasa_tf.ops.blocked.chunked_map import chunked_loop, parts_per_chunk
-from sasa_tf.ops.checks import inferable_sizes, reshape_inferring, sizes, with_static_shape
-from sasa_tf.ops.export_context import is_tracing_for_export, may_loop_over_batch
+from sasa_tf.ops.checks import (
+  inferable_sizes,
+  reshape_inferring,
+  sizes,
+  softmax_dtype,
+  with_static_shape,
+)
+from sasa_tf.ops.export_context import (
+  exported_gpu_kernels,
+  exports_stock_operations,
+  is_tracing_for_export,
+  may_loop_over_batch,
+)
 from sasa_tf.ops.pointwise import pointwise_product
 from sasa_tf.ops.stem.absorbed_attention import (
   block_attention_2d_absorbed,
   should_absorb_projections,
 )
+from sasa_tf.ops.stem.block_attention import relative_embeddings
+from sasa_tf.ops.stem.export_attention import StemKernels, block_attention
 from sasa_tf.ops.stem.value_mixture import spatial_value_kernels
+from sasa_tf.ops.xla_barriers import target_device
 
 VARIANTS: tuple[str, ...] = get_args(StemVariant)
 
@@ -270,14 +286,30 @@ class AttentionStemBase(KerasMixin):
       positions=self.variant == "standalone",
     ):
       return self._attend_absorbed(inputs)
-    shape = [*inputs.shape[:3], self.filters]
-    if not (is_tracing_for_export() and may_loop_over_batch() and inputs.shape[0] is None):
-      return with_static_shape(self._attend(inputs), shape)
-    # Queries, keys and values of a batch of images would take most of the memory of a model.
-    _, height, width, _ = sizes(inputs)
-    logits = height * width * self.num_heads * self.block_size**2
-    images = parts_per_chunk(logits)
-    outputs = chunked_loop(self._attend, [inputs], images, tf.TensorSpec(shape, inputs.dtype))
+    if self._exports_absorbed(inputs):
+      return self._in_chunks(self._attend_exported, inputs, self._output_shape(inputs))
+    return self._in_chunks(self._attend, inputs, self._output_shape(inputs))
+
+  def _output_shape(self, inputs: tf.Tensor) -> list[int | None]:
+    size: Any = inputs.shape[:3].as_list()
+    if pooling_signs() is not None:
+      size[1:] = (length // self.block_size for length in size[1:])
+    return [*size, self.filters]
+
+  def _in_chunks(
+    self, attend: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor, shape: list[int | None]
+  ) -> tf.Tensor:
+    """Returns the output of `attend`, computed a few images at a time if the export allows it.
+
+    Queries, keys and values of a batch of images would take most of the memory of a model.
+    """
+    if is_tracing_for_export() and may_loop_over_batch() and inputs.shape[0] is None:
+      _, height, width, _ = sizes(inputs)
+      logits = height * width * self.num_heads * self.block_size**2
+      images = parts_per_chunk(logits)
+      outputs = chunked_loop(attend, [inputs], images, tf.TensorSpec(shape, inputs.dtype))
+    else:
+      outputs = attend(inputs)
     return with_static_shape(outputs, shape)
 
   def _attend(self, inputs: tf.Tensor) -> tf.Tensor:
@@ -286,6 +318,48 @@ class AttentionStemBase(KerasMixin):
     value = self._as_heads(self._values(inputs))
     attended = ops.block_attention_2d(query, key, value, **self._block_arguments())
     return reshape_inferring(attended, [*inferable_sizes(inputs)[:3], self.filters])
+
+  def _exports_absorbed(self, inputs: Any) -> bool:
+    """Returns whether stock operations with absorbed projections are being exported."""
+    stock = exports_stock_operations() and exported_gpu_kernels() is None
+    few_channels = self.query_kernel.shape[0] < self.head_dim
+    return stock and target_device() == "CPU" and few_channels and self.variant != "conv_values"
+
+  def pools_blocks(self, inputs: Any) -> bool:
+    """Returns whether the layer can pool the blocks of these inputs, see `pooling_within_stem`."""
+    size = inputs.shape[1:3]
+    whole = all(length is not None and length % self.block_size == 0 for length in size)
+    return whole and self._exports_absorbed(inputs)
+
+  def _attend_exported(self, inputs: tf.Tensor) -> tf.Tensor:
+    """`_attend`, or with pooled blocks, as exported models compute it."""
+    dtype = softmax_dtype(inputs.dtype)
+    heads, positions = (self.num_heads, self.head_dim), self.block_size**2
+    block = (self.block_size, self.block_size)
+
+    def kernel(weight: Any) -> tf.Tensor:
+      weight = tf.cast(tf.convert_to_tensor(weight), dtype)
+      return tf.reshape(weight, [*weight.shape[:-1], *heads])
+
+    query, key = kernel(self.query_kernel) * self.scale, kernel(self.key_kernel)
+    similarity = tf.einsum("cnd,end->nce", query, key)
+    if self.variant == "mixture":
+      mixture = tf.reshape(self.mixture_weights(), [positions, self.num_mixtures])
+      kernels = StemKernels(similarity, tf.cast(mixture, dtype), kernel(self.value_kernels))
+    else:
+      rows, columns = (
+        tf.cast(tf.convert_to_tensor(x), dtype) for x in (self.relative_rows, self.relative_columns)
+      )
+      embeddings = relative_embeddings(rows, columns, block)
+      kernels = StemKernels(
+        similarity,
+        tf.ones([positions, 1], dtype),
+        kernel(self.value_kernel)[None],
+        tf.einsum("cnd,pqd->pnqc", query, embeddings),
+      )
+    signs = pooling_signs()
+    signs = None if signs is None else tf.cast(signs, dtype)
+    return block_attention(inputs, kernels, block, signs)
 
   def attention_weights(self, inputs: Any) -> tf.Tensor:
     """Returns the softmax weights of each block, for visualization. The layer must be built.

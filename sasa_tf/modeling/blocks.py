@@ -76,7 +76,12 @@ class LayerFactory:
 
 
 def build_stem(
-  images: Any, factory: LayerFactory, stem: Stem, filters: int, attention: Callable[..., Any]
+  images: Any,
+  factory: LayerFactory,
+  stem: Stem,
+  filters: int,
+  attention: Callable[..., Any],
+  pooling: Callable[..., Any],
 ) -> Any:
   """Applies the layers before the first stage.
 
@@ -89,6 +94,7 @@ def build_stem(
       without an activation because the paper names none.
     filters: output channels.
     attention: (filters, name=...) -> the layer of an attention stem.
+    pooling: creates the max pooling of an attention stem, with the arguments of `MaxPooling2D`.
 
   Returns:
     Symbolic [B, ceil(H / 4), ceil(W / 4), filters]; [B, H, W, filters] for "conv_small".
@@ -97,9 +103,7 @@ def build_stem(
   if stem == "attention":
     attend = attention(filters, name="stem")
     x = factory.normalize(attend(images), name="stem", activate=False)
-    pool = layers.MaxPooling2D(
-      attend.block_size, padding="same", data_format="channels_last", name="stem_pool"
-    )
+    pool = pooling(attend.block_size, padding="same", data_format="channels_last", name="stem_pool")
     return pool(x)
   kernel_size, strides = (7, 2) if stem == "conv" else (3, 1)
   x = factory.convolution(filters, kernel_size, strides=strides, name="stem")(images)

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
+from sasa_tf.modeling.pooled_stem import PooledStemMixin
 from sasa_tf.modeling.presets import PresetMixin
 
 Pooling = Literal["avg", "max"]
@@ -19,7 +20,7 @@ MEAN_RGB = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 STDDEV_RGB = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
-class SASAResNetClassifierBase(PresetMixin):
+class SASAResNetClassifierBase(PooledStemMixin, PresetMixin):
   """Classifies images with a `SASAResNet`, global pooling and a dense layer.
 
   Input: images [B, H, W, 3], RGB values in the range 0 to 255, normalized by `preprocess`: minus

@@ -22,6 +22,7 @@ from sasa_tf.modeling.blocks import (
   bottleneck_block,
   build_stem,
 )
+from sasa_tf.modeling.pooled_stem import PooledStemMixin
 from sasa_tf.modeling.presets import PresetMixin
 
 # Bottleneck blocks of the four stages (paper Sec. 4.1).
@@ -69,7 +70,7 @@ def _check_arguments(
     )
 
 
-class SASAResNetBase(PresetMixin):
+class SASAResNetBase(PooledStemMixin, PresetMixin):
   """ResNet v1.5 with attention in place of the 3x3 convolutions of selected stages.
 
   `attention_groups=()` gives the convolutional baseline, (1, 2, 3, 4) the paper's fully attentional
@@ -92,6 +93,7 @@ class SASAResNetBase(PresetMixin):
 
   _attention: Callable[..., Any]
   _attention_stem: Callable[..., Any]
+  _stem_pooling: Callable[..., Any]
   _baselines: BaselineLayers
 
   def __init__(
@@ -217,7 +219,7 @@ class SASAResNetBase(PresetMixin):
     stem_width = scaled_width(WIDTHS[0], width_multiplier, stem_unit)
 
     images = keras.Input(shape=tuple(input_shape), name="images")
-    x = build_stem(images, factory, stem, stem_width, stem_attention)
+    x = build_stem(images, factory, stem, stem_width, stem_attention, self._stem_pooling)
     endpoints = {}
     for stage in (1, 2, 3, 4):
       operations = attention

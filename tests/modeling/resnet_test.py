@@ -137,7 +137,7 @@ def test_attention_stem_is_attention_batch_norm_and_max_pooling():
   assert kinds == [
     ("stem", "AttentionStem"),
     ("stem_norm", "BatchNormalization"),
-    ("stem_pool", "MaxPooling2D"),
+    ("stem_pool", "StemPooling2D"),
   ]
 
 

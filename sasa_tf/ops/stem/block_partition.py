@@ -12,7 +12,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from sasa_tf.ops.checks import Size, ceil_divide, sizes
+from sasa_tf.ops.checks import Size, ceil_divide, reshape_inferring, sizes, static_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,8 @@ class BlockPartition:
 
   Attributes:
     block: (rows, columns) of a block in pixels.
-    image: (B, H, W), each an int if static and else a scalar tensor.
+    image: (B, H, W), each an int if static and else a scalar tensor; B may be negative if it is to
+      be inferred.
   """
 
   block: tuple[int, int]
@@ -38,12 +39,12 @@ class BlockPartition:
     """((above, below), (left, right)) padding of the image in pixels."""
     rows, columns = (
       count * length - size
-      for count, length, size in zip(self._counts, self.block, self.image[1:], strict=True)
+      for count, length, size in zip(self.counts, self.block, self.image[1:], strict=True)
     )
     return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
 
   @property
-  def _counts(self) -> tuple[Size, Size]:
+  def counts(self) -> tuple[Size, Size]:
     """(rows, columns) of blocks in an image."""
     rows, columns = (
       ceil_divide(size, length) for size, length in zip(self.image[1:], self.block, strict=True)
@@ -53,7 +54,7 @@ class BlockPartition:
   @property
   def count(self) -> Size:
     """G, the number of blocks in all images."""
-    return self.image[0] * self._counts[0] * self._counts[1]
+    return self.image[0] * self.counts[0] * self.counts[1]
 
   @property
   def positions(self) -> int:
@@ -67,23 +68,22 @@ class BlockPartition:
 
   def split(self, images: tf.Tensor) -> tf.Tensor:
     """[B, H, W, C] -> [G, P, C], with blocks in row-major order and zeros outside the image."""
-    (batch, _, _), (rows, columns), (high, wide) = self.image, self.block, self._counts
-    channels = sizes(images)[3]
+    (batch, _, _), (rows, columns), (high, wide) = self.image, self.block, self.counts
+    channels = static_size(images, 3)
     if self.is_ragged:
       images = tf.pad(images, [(0, 0), *self._margins, (0, 0)])
-    # No size is -1, which could not be inferred for an empty batch.
-    bands = tf.reshape(images, [batch * high, rows, wide, columns * channels])
+    bands = reshape_inferring(images, [batch * high, rows, wide, columns * channels])
     blocks = tf.transpose(bands, [0, 2, 1, 3])
-    return tf.reshape(blocks, [self.count, self.positions, channels])
+    return reshape_inferring(blocks, [self.count, self.positions, channels])
 
   def join(self, blocks: tf.Tensor) -> tf.Tensor:
     """[G, P, C] -> [B, H, W, C], the inverse of `split`."""
     (batch, height, width), (rows, columns) = self.image, self.block
-    high, wide = self._counts
-    channels = sizes(blocks)[2]
-    blocks = tf.reshape(blocks, [batch * high, wide, rows, columns * channels])
+    high, wide = self.counts
+    channels = static_size(blocks, 2)
+    blocks = reshape_inferring(blocks, [batch * high, wide, rows, columns * channels])
     bands = tf.transpose(blocks, [0, 2, 1, 3])
-    images = tf.reshape(bands, [batch, high * rows, wide * columns, channels])
+    images = reshape_inferring(bands, [batch, high * rows, wide * columns, channels])
     if not self.is_ragged:
       return images
     (above, _), (left, _) = self._margins
