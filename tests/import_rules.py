@@ -77,6 +77,7 @@ PACKAGES = {
       "errors",
       "extras",
       "keras",
+      "layers",
       "modeling",
       "ops",
       "outputs",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, get_args
 
 import tensorflow as tf
@@ -12,20 +11,13 @@ from sasa_tf.layers.checks import check_layout, equal_pair, head_width, require_
 from sasa_tf.layers.keras_mixin import KerasMixin
 from sasa_tf.layers.stem_pooling import pooling_signs
 from sasa_tf.layers.types import StemVariant
-from sasa_tf.ops.blocked.chunked_map import chunked_loop, parts_per_chunk
 from sasa_tf.ops.checks import (
   inferable_sizes,
   reshape_inferring,
-  sizes,
   softmax_dtype,
   with_static_shape,
 )
-from sasa_tf.ops.export_context import (
-  exported_gpu_kernels,
-  exports_stock_operations,
-  is_tracing_for_export,
-  may_loop_over_batch,
-)
+from sasa_tf.ops.export_context import exported_gpu_kernels, exports_stock_operations
 from sasa_tf.ops.pointwise import pointwise_product
 from sasa_tf.ops.stem.absorbed_attention import (
   block_attention_2d_absorbed,
@@ -286,31 +278,14 @@ class AttentionStemBase(KerasMixin):
       positions=self.variant == "standalone",
     ):
       return self._attend_absorbed(inputs)
-    if self._exports_absorbed(inputs):
-      return self._in_chunks(self._attend_exported, inputs, self._output_shape(inputs))
-    return self._in_chunks(self._attend, inputs, self._output_shape(inputs))
+    attend = self._attend_exported if self._exports_absorbed(inputs) else self._attend
+    return with_static_shape(attend(inputs), self._output_shape(inputs))
 
   def _output_shape(self, inputs: tf.Tensor) -> list[int | None]:
     size: Any = inputs.shape[:3].as_list()
     if pooling_signs() is not None:
       size[1:] = (length // self.block_size for length in size[1:])
     return [*size, self.filters]
-
-  def _in_chunks(
-    self, attend: Callable[[tf.Tensor], tf.Tensor], inputs: tf.Tensor, shape: list[int | None]
-  ) -> tf.Tensor:
-    """Returns the output of `attend`, computed a few images at a time if the export allows it.
-
-    Queries, keys and values of a batch of images would take most of the memory of a model.
-    """
-    if is_tracing_for_export() and may_loop_over_batch() and inputs.shape[0] is None:
-      _, height, width, _ = sizes(inputs)
-      logits = height * width * self.num_heads * self.block_size**2
-      images = parts_per_chunk(logits)
-      outputs = chunked_loop(attend, [inputs], images, tf.TensorSpec(shape, inputs.dtype))
-    else:
-      outputs = attend(inputs)
-    return with_static_shape(outputs, shape)
 
   def _attend(self, inputs: tf.Tensor) -> tf.Tensor:
     """Projects and attends: [B, H, W, C] -> [B, H, W, filters]."""

@@ -62,7 +62,6 @@ _with_kernels: contextvars.ContextVar[bool] = contextvars.ContextVar(
   "exported_with_compiled_kernels", default=False
 )
 _quantizable: contextvars.ContextVar[bool] = contextvars.ContextVar("quantizable", default=True)
-_batch_loop: contextvars.ContextVar[bool] = contextvars.ContextVar("batch_loop", default=False)
 _product_columns: contextvars.ContextVar[int] = contextvars.ContextVar("product_columns", default=0)
 
 
@@ -71,7 +70,6 @@ def tracing_for_export(
   *,
   compiled_kernels: bool = False,
   quantizable: bool | None = None,
-  batch_loop: bool | None = None,
   product_columns: int | None = None,
 ) -> Iterator[None]:
   """Context manager in which implementation="auto" traces TensorFlow's own operations only.
@@ -87,10 +85,6 @@ def tracing_for_export(
       only as low as the softmax needs, because a quantized tensor has one range for all of its
       elements. False adds a large negative constant instead, which takes fewer operations. The
       results are equal. None keeps what an outer context specifies, and is True without one.
-    batch_loop: whether attention of a batch whose size is unknown may be a loop over a few images
-      at a time. It bounds the memory and is faster, but converters from TensorFlow to other
-      formats may not support it. None keeps what an outer context specifies, and is False without
-      one.
     product_columns: the lowest number of columns of the matrix products of attention, for runtimes
       whose products of narrow matrices are slow: heads are joined, with a block-diagonal query,
       until they have as many channels. 0 computes one product for each head, as multi-head
@@ -103,7 +97,6 @@ def tracing_for_export(
   """
   tracing, with_kernels = _tracing.set(True), _with_kernels.set(compiled_kernels)
   bounded = _quantizable.set(_quantizable.get() if quantizable is None else quantizable)
-  loop = _batch_loop.set(_batch_loop.get() if batch_loop is None else batch_loop)
   columns = _product_columns.set(
     _product_columns.get() if product_columns is None else product_columns
   )
@@ -111,7 +104,6 @@ def tracing_for_export(
     yield
   finally:
     _product_columns.reset(columns)
-    _batch_loop.reset(loop)
     _quantizable.reset(bounded)
     _with_kernels.reset(with_kernels)
     _tracing.reset(tracing)
@@ -155,11 +147,6 @@ def exports_stock_operations() -> bool:
 def is_quantizable() -> bool:
   """Returns whether the activations of the function being exported may be quantized later."""
   return _quantizable.get()
-
-
-def may_loop_over_batch() -> bool:
-  """Returns whether attention of a batch of unknown size may be a loop over its images."""
-  return _batch_loop.get()
 
 
 def product_columns() -> int:

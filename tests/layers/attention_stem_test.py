@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.ops.blocked import chunked_map
 from sasa_tf.ops.types import DEVICES
 from tests.layers.bindings import BINDINGS, both_bindings, needs_tf_keras
 from tests.ops import stem_oracle
@@ -297,19 +296,3 @@ def test_bad_inputs(keras_api):
   layer(keras.Input([8, 8, 3]))
   with pytest.raises(ValueError, match=r"axis -1|was built for"):
     layer(keras.Input([8, 8, 4]))
-
-
-@both_bindings
-@pytest.mark.parametrize("batch", [0, 3])
-@pytest.mark.parametrize("size", [(8, 8), (7, 9), (None, None)], ids=str)
-def test_exported_graph_loops_over_a_batch_of_unknown_size(keras_api, size, batch, monkeypatch):
-  monkeypatch.setattr(chunked_map, "_CPU_LOGITS", 2 * 8 * 8 * 2 * 16)  # two images
-  _, binding = BINDINGS[keras_api]
-  x = images(batch, *(length or 8 for length in size), 3)
-  layer = binding.AttentionStem(8, num_heads=2)
-  expected = layer(x)
-  with ops.use_target_device("CPU"), ops.tracing_for_export(batch_loop=True):
-    exported = tf.function(layer).get_concrete_function(tf.TensorSpec([None, *size, 3]))
-  kinds = {node.op.removeprefix("Stateless") for node in exported.graph.as_graph_def().node}
-  assert "While" in kinds
-  np.testing.assert_allclose(exported(tf.constant(x)), expected, rtol=1e-5, atol=1e-6)

@@ -26,8 +26,8 @@ def draw_weights(layer):
     weight.assign(values)
 
 
-def exported(function, *specs, **options):
-  with ops.tracing_for_export(**options):
+def exported(function, *specs):
+  with ops.tracing_for_export():
     return tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
@@ -52,13 +52,8 @@ def test_equals_the_layer(keras_api, variant, size):
   layer(x)
   draw_weights(layer)
   expected = np.array(layer(x))
-  for spec, loop in (
-    ([None, *size, 3], False),
-    ([None, *size, 3], True),
-    ([None] * 3 + [3], False),
-    ([3, *size, 3], False),
-  ):
-    concrete = exported(layer, tf.TensorSpec(spec), batch_loop=loop)
+  for spec in ([None, *size, 3], [None] * 3 + [3], [3, *size, 3]):
+    concrete = exported(layer, tf.TensorSpec(spec))
     np.testing.assert_allclose(concrete(tf.constant(x)), expected, rtol=1e-4, atol=1e-5)
     empty = concrete(tf.zeros([0, *size, 3])) if spec[0] is None else expected[:0]
     assert empty.shape == (0, *size, 16)

@@ -54,7 +54,7 @@ def _saved(function: Callable, shape: tuple, directory: str, **options) -> None:
 
 
 def tensorflow(function: Callable, inputs: np.ndarray, directory: str) -> Run:
-  _saved(function, (None, *inputs.shape[1:]), directory, batch_loop=True)
+  _saved(function, (None, *inputs.shape[1:]), directory)
   module = tf.saved_model.load(directory)
   signature, tensor = module.signatures["serving_default"], tf.constant(inputs)
   return lambda _keep=module: next(iter(signature(inputs=tensor).values())).numpy()

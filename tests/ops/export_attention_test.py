@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.ops.blocked import chunked_map, export_attention
+from sasa_tf.ops.blocked import export_attention
 from sasa_tf.ops.blocked.block_sizes import export_block_size
 from sasa_tf.ops.bounded_masks import mask_logits
 from sasa_tf.ops.checks import window_geometry
@@ -147,26 +147,6 @@ def test_graph_of_an_unknown_batch_computes_no_shapes(border):
   assert "Shape" not in {node.op for node in exported.graph.as_graph_def().node}
   assert_close([exported(*tensors)], [attention(case, "reference")(*tensors)], 1e-5)
   assert exported(*[t[:0] for t in tensors[:3]], *tensors[3:]).shape == [0, 16, 12, 4, 4]
-
-
-@pytest.mark.parametrize("batch", [0, 1, 5])
-@pytest.mark.parametrize("size", [16, None])
-def test_loop_over_a_batch_of_unknown_size(size, batch, monkeypatch):
-  monkeypatch.setattr(chunked_map, "_CPU_LOGITS", 2 * 2 * 16 * 16 * 100)  # two images
-  case = Case((5, 16, 16, 2, 4), (7, 7))
-  *tensors, _ = inputs(case, tf.float32)
-  images = tf.TensorSpec([None, size, size, 2, 4])
-  with use_target_device("CPU"), ops.tracing_for_export(batch_loop=True):
-    function = tf.function(attention(case, "auto"))
-    exported = function.get_concrete_function(*[images] * 3, *tensors[3:])
-  assert "While" in {
-    node.op.removeprefix("Stateless") for node in exported.graph.as_graph_def().node
-  }
-  expected = attention(case, "reference")(*tensors)[:batch]
-  received = exported(*[t[:batch] for t in tensors[:3]], *tensors[3:])
-  assert received.shape == expected.shape
-  if batch:
-    assert_close([received], [expected], 1e-5)
 
 
 @both_borders

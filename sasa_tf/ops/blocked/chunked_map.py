@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -15,14 +15,6 @@ from sasa_tf.ops.xla_barriers import target_device
 _CPU_LOGITS = 2**21
 _ACCELERATOR_LOGITS = 2**28
 _TPU_LOGITS = 2**22
-
-
-def parts_per_chunk(logits: int | tf.Tensor) -> int | tf.Tensor:
-  """Returns the number of parts to process at once, for parts with this number of logits each."""
-  limit = _limit()
-  if isinstance(logits, int):
-    return max(1, limit // max(1, logits))
-  return tf.maximum(1, limit // tf.maximum(1, logits))
 
 
 def _limit() -> int:
@@ -98,38 +90,3 @@ def chunked_map(function: Callable[..., Any], arguments: Any, like: Any, chunks:
   computed = iter(computed)
   joined = [None if leaf is None else tf.reshape(next(computed), leaf.shape) for leaf in results]
   return tf.nest.pack_sequence_as(like, joined)
-
-
-def chunked_loop(
-  function: Callable[..., tf.Tensor],
-  arguments: Sequence[tf.Tensor | None],
-  size: int | tf.Tensor,
-  result: tf.TensorSpec | None = None,
-) -> tf.Tensor:
-  """`chunked_map` for a number of parts that is unknown when the graph is built.
-
-  The loop has no efficient gradient, and few converters support it.
-
-  Args:
-    function: processes each part independently.
-    arguments: tensors [parts, ...], or None; the last is a tensor.
-    size: parts of a chunk; the last chunk may be smaller.
-    result: spec of the result, [parts, ...]; that of the last argument by default.
-  """
-  like: Any = arguments[-1]
-  result = tf.TensorSpec(like.shape, like.dtype) if result is None else result
-  # At least one chunk, because no results cannot be concatenated if their shape is unknown.
-  count = tf.maximum((tf.shape(like)[0] + size - 1) // size, 1)
-
-  def process(index, results):
-    start = index * size
-    chunk = [None if x is None else x[start : start + size] for x in arguments]
-    return index + 1, results.write(index, function(*chunk))
-
-  results = tf.TensorArray(
-    result.dtype, count, infer_shape=False, element_shape=[None, *result.shape[1:]]
-  )
-  _, results = tf.while_loop(
-    lambda index, _: index < count, process, (tf.constant(0), results), parallel_iterations=1
-  )
-  return results.concat()

@@ -19,12 +19,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from sasa_tf.ops.blocked.chunked_map import (
-  chunk_count,
-  chunked_loop,
-  chunked_map,
-  parts_per_chunk,
-)
+from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
 from sasa_tf.ops.blocked.gathered_tiles import GatheredTiles, constant
 from sasa_tf.ops.bounded_masks import mask_logits
 from sasa_tf.ops.checks import (
@@ -33,7 +28,7 @@ from sasa_tf.ops.checks import (
   softmax_dtype,
   static_size,
 )
-from sasa_tf.ops.export_context import is_quantizable, may_loop_over_batch, product_columns
+from sasa_tf.ops.export_context import is_quantizable, product_columns
 from sasa_tf.ops.precision import product, product_dtype
 from sasa_tf.ops.reference import MASKED_LOGIT
 from sasa_tf.ops.window import WindowGeometry
@@ -344,8 +339,7 @@ def local_attention(
 ) -> tf.Tensor:
   """Computes `blocked.local_attention` without a gradient of its own; the arguments are the same.
 
-  Images whose logits exceed the cache are processed in chunks, if the batch size is static or the
-  graph may loop over it.
+  Images whose logits exceed the cache are processed in chunks if the batch size is static.
   """
   _, height, width, heads, _ = inferable_sizes(value)
   # Zero neighbors outside of the image are computed like all others.
@@ -363,8 +357,6 @@ def local_attention(
   def attend_images(query, key, value):
     return _attend_images(tiles, query, key, value, tables, scale, window_mask)
 
-  if may_loop_over_batch() and value.shape[0] is None:
-    return chunked_loop(attend_images, [query, key, value], parts_per_chunk(logits))
   chunks = chunk_count(value.shape[0], logits)
   like = None if chunks == 1 else tf.TensorSpec(value.shape, value.dtype)
   return chunked_map(attend_images, [query, key, value], like, chunks)

@@ -29,7 +29,7 @@ def trace_with_kernels(
     UserError: there are no kernels, or the model has no operation that uses them.
   """
   require_kernels()
-  with tracing_for_export(quantizable=False, batch_loop=True):
+  with tracing_for_export(quantizable=False):
     stock = module.get_inference_signatures(signatures, class_names)
   with (
     tf.device("/device:CPU:0"),

@@ -99,7 +99,7 @@ def _trace(module: Any, options: ExportOptions) -> dict[str, Any]:
 
     functions = trace_with_kernels(module, keys, class_names)
   else:
-    with tracing_for_export(quantizable=False, batch_loop=True):
+    with tracing_for_export(quantizable=False):
       functions = module.get_inference_signatures(keys, class_names)
   # The default is a second name of a function.
   for suffix in ("", library_file.STOCK_SUFFIX):

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from official.vision.serving import export_base
 
+from sasa_tf.layers import AttentionStemBase, LocalSelfAttention2DBase
 from sasa_tf.serving.modules.encoded_images import map_encoded, parse_examples
+from sasa_tf.serving.modules.image_loop import map_images
 
 Outputs = Mapping[str, tf.Tensor]
 Step = Callable[[tf.Tensor], Outputs]
@@ -134,13 +136,24 @@ class ImageModule(export_base.ExportModule, metaclass=abc.ABCMeta):
     }
 
   def _step_of_any_batch(self, images: tf.Tensor) -> Outputs:
-    """Runs an empty batch with one image: optimized convolutions of TensorFlow need one."""
+    """Returns the outputs of a batch that may be empty.
+
+    Models with attention run on one image after another, because of its memory.
+    """
     if self._batch_size is not None:
       return self._step(images)
+    if self._has_attention:
+      return map_images(self._step, images)
+    # An empty batch is run with one image: optimized convolutions of TensorFlow need one.
     number = tf.shape(images)[0]
     padded = tf.pad(images, [[0, tf.maximum(1 - number, 0)], [0, 0], [0, 0], [0, 0]])
     outputs = self._step(tf.ensure_shape(padded, images.shape))
     return {name: values[:number] for name, values in outputs.items()}
+
+  @property
+  def _has_attention(self) -> bool:
+    attention = (AttentionStemBase, LocalSelfAttention2DBase)
+    return any(isinstance(part, attention) for part in self.model.submodules)
 
   def _from_tensor(self, images: tf.Tensor, step: Step) -> Outputs:
     # Resizing has no GPU kernels for all methods, and needs the CPU's memory only.
