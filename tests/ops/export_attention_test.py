@@ -136,6 +136,21 @@ def test_parts_of_the_blocks_give_the_same_result(border, dilation_rate, monkeyp
   assert_close([received], [attention(case, "reference")(*tensors)], 1e-10)
 
 
+@both_borders
+@pytest.mark.parametrize("batch", [1, 3])
+def test_parts_of_one_image_and_of_an_unknown_batch(batch, border, monkeypatch):
+  monkeypatch.setattr(export_attention, "_CACHED_LOGITS", 3 * 2 * 16 * 100)
+  case = Case((batch, 16, 12, 2, 4), (7, 7), border=border)
+  *tensors, _ = inputs(case, tf.float32)
+  images = tf.TensorSpec([1 if batch == 1 else None, *tensors[0].shape[1:]])
+  with ops.tracing_for_export():
+    function = tf.function(attention(case, "auto"))
+    exported = function.get_concrete_function(*[images] * 3, *tensors[3:])
+  kinds = [node.op for node in exported.graph.as_graph_def().node]
+  assert kinds.count("Softmax") > 1
+  assert_close([exported(*tensors)], [attention(case, "reference")(*tensors)], 1e-5)
+
+
 @pytest.mark.parametrize("border", ["zero", "mask"])
 def test_graph_of_an_unknown_batch_computes_no_shapes(border):
   case = Case((3, 16, 12, 4, 4), (7, 7), border=border)

@@ -14,7 +14,7 @@ and of the outputs, which have the channels of all heads, each head's own are ga
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -23,6 +23,7 @@ from sasa_tf.ops.blocked.chunked_map import chunk_count, chunked_map
 from sasa_tf.ops.blocked.gathered_tiles import GatheredTiles, constant
 from sasa_tf.ops.bounded_masks import mask_logits
 from sasa_tf.ops.checks import (
+  Size,
   inferable_sizes,
   reshape_inferring,
   softmax_dtype,
@@ -127,8 +128,13 @@ def _position_terms(
   terms = reshape_inferring(terms, [n, blocks * heads, depth])
   terms = tf.matmul(terms, tables, transpose_b=True)  # [n, A * N, lines]
   if masked and window_mask:
-    window = constant(lambda: tf.concat([tiles.in_window(0), tiles.in_window(1)], axis=1))
-    terms += _masked(window, terms.dtype)[:, None]
+    dtype = terms.dtype
+
+    def outside_window() -> tf.Tensor:
+      window = tf.concat([tiles.in_window(0), tiles.in_window(1)], axis=1)
+      return _masked(window, dtype)[:, None]
+
+    terms += constant(outside_window)
   terms = tf.transpose(reshape_inferring(terms, [n, blocks, heads * lines]), [1, 0, 2])
   terms = reshape_inferring(terms, [blocks, n, heads, lines])
   if masked and tiles.geometry.border == "mask":
@@ -177,7 +183,8 @@ class _Heads:
 
   def logits(self, queries: tf.Tensor, keys: tf.Tensor) -> tf.Tensor:
     """Returns q.k of queries [A, n, N, D] and keys [A, t, N, D]."""
-    return product(tf.transpose(queries, [0, 2, 1, 3]), tf.transpose(keys, [0, 2, 3, 1]))
+    queries, keys = (tf.transpose(x, [0, 2, 1, 3]) for x in (queries, keys))
+    return product(queries, keys, adjoint_b=True)
 
   def bias(self, terms: tf.Tensor, selector: tf.Tensor) -> tf.Tensor:
     """Returns the bias of terms [A, n, N, lines] and a key selector [lines, t]."""
@@ -222,14 +229,38 @@ class _JoinedHeads:
     return reshape_inferring(outputs, [blocks, n, heads, heads * depth])
 
 
+def _split_into_blocks(
+  images: tf.Tensor, blocks: Size, function: Callable[[tf.Tensor, Size], tf.Tensor]
+) -> tf.Tensor:
+  """Applies `split_queries` or `split_keys`: [B, pixels, N, D] -> [B * blocks, n or t, N, D]."""
+  batch, pixels, number, depth = inferable_sizes(images)
+  split = function(reshape_inferring(images, [batch, pixels, number * depth]), batch)
+  return reshape_inferring(split, [batch * blocks, split.shape[1], number, depth])
+
+
+def _of_parts(blocks: tf.Tensor | None, parts: Sequence[GatheredTiles]) -> list[Any]:
+  """Splits a tensor [A, ...] of A = B * blocks blocks into those of each part."""
+  if blocks is None or len(parts) == 1:
+    return [blocks] * len(parts)
+  count, *shape = inferable_sizes(blocks)
+  numbers = [part.blocks for part in parts]
+  if count == sum(numbers):  # TensorFlow copies nothing if it splits the first axis
+    return tf.split(blocks, numbers, axis=0)
+  images = -1 if isinstance(count, int) and count < 0 else count // sum(numbers)
+  split = tf.split(reshape_inferring(blocks, [images, sum(numbers), *shape]), numbers, axis=1)
+  return [
+    reshape_inferring(part, [images * number, *shape])
+    for part, number in zip(split, numbers, strict=True)
+  ]
+
+
 def _attend(
   tiles: GatheredTiles,
-  query: tf.Tensor,
+  queries: tf.Tensor,
+  terms: tf.Tensor | None,
   key: tf.Tensor | None,
   value: tf.Tensor,
-  tables: tf.Tensor | None,
   selector: tf.Tensor,
-  scale: float,
   window_mask: bool,
   heads: _Heads | _JoinedHeads,
 ) -> tf.Tensor:
@@ -237,40 +268,29 @@ def _attend(
 
   Args:
     tiles: the blocks.
-    query: [B, H * W, N, D].
+    queries: [B * blocks, n, N, D], scaled, in the softmax's dtype.
+    terms: see `_position_terms`, or None.
     key: [B, H * W + 1, N, D] or None.
     value: [B, H * W + 1, N, D].
-    tables: see `_position_tables`, or None.
     selector: see `_key_selector`.
-    scale: multiplies the query.
     window_mask: see `local_attention_2d`.
     heads: how to compute the products.
   """
-  batch, _, number, depth = inferable_sizes(value)
   quantizable = is_quantizable()
-
-  def split(images: tf.Tensor, function: Callable[..., tf.Tensor]) -> tf.Tensor:
-    pixels = reshape_inferring(images, [batch, inferable_sizes(images)[1], number * depth])
-    blocks = function(pixels, batch)
-    return reshape_inferring(blocks, [batch * tiles.blocks, blocks.shape[1], number, depth])
-
-  queries = tf.cast(split(query, tiles.split_queries), softmax_dtype(query.dtype))
-  if scale != 1.0:
-    queries *= scale
   logits: Any = None
   dtype = product_dtype(value.dtype)
   if key is not None:
-    keys = tf.cast(split(key, tiles.split_keys), dtype)
+    keys = tf.cast(_split_into_blocks(key, tiles.blocks, tiles.split_keys), dtype)
     logits = heads.logits(tf.cast(queries, dtype), keys)
-  if tables is not None:
-    terms = _position_terms(tiles, queries, tables, window_mask, masked=not quantizable)
+  if terms is not None:
     bias = heads.bias(terms, selector)
     logits = bias if logits is None else logits + bias
-  if quantizable or tables is None:
+  if quantizable or terms is None:
     logits = _mask(tiles, logits, window_mask, quantizable, heads.joined)
-  values = tf.cast(split(value, tiles.split_keys), dtype)
+  values = tf.cast(_split_into_blocks(value, tiles.blocks, tiles.split_keys), dtype)
   outputs = heads.outputs(tf.cast(tf.nn.softmax(logits), dtype), values)
   channels = outputs.shape[2] * outputs.shape[3]
+  batch = inferable_sizes(value)[0]
   outputs = reshape_inferring(outputs, [batch, tiles.blocks * tiles.queries, channels])
   return tf.cast(outputs, value.dtype)
 
@@ -308,14 +328,30 @@ def _attend_images(
 
   query, value = pixels(query), padded(value)
   key = None if key is None else padded(key)
+
+  def queries_and_terms(tiles: GatheredTiles) -> tuple[tf.Tensor, tf.Tensor | None]:
+    queries = _split_into_blocks(query, tiles.blocks, tiles.split_queries)
+    queries = tf.cast(queries, softmax_dtype(query.dtype))
+    if scale != 1.0:
+      queries *= scale
+    if tables is None:
+      return queries, None
+    masked = not is_quantizable()
+    return queries, _position_terms(tiles, queries, tables, window_mask, masked)
+
   parts = [tiles]
   if tiles.is_static:
     images = batch if isinstance(batch, int) and batch > 0 else 1
     logits = images * number * tiles.blocks * tiles.queries * tiles.keys
     parts = tiles.parts(min(-(-logits // _CACHED_LOGITS), tiles.blocks))
   selector = _key_selector(tiles, softmax_dtype(query.dtype))
+  if heads.joined:  # of the runtimes for which heads are joined, LiteRT is slower if it splits
+    inputs = [queries_and_terms(part) for part in parts]
+  else:  # TensorFlow splits without copies, and has fewer operations to optimize
+    inputs = list(zip(*(_of_parts(x, parts) for x in queries_and_terms(tiles)), strict=True))
   outputs = [
-    _attend(part, query, key, value, tables, selector, scale, window_mask, heads) for part in parts
+    _attend(part, queries, terms, key, value, selector, window_mask, heads)
+    for part, (queries, terms) in zip(parts, inputs, strict=True)
   ]
   output = tf.concat(outputs, axis=1) if len(outputs) > 1 else outputs[0]
   output = tiles.join_queries(output, joined, heads.joined)

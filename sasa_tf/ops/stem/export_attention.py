@@ -11,6 +11,7 @@ these rows, and the output of all pixels, which takes most of the memory of a mo
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -59,13 +60,17 @@ class StemKernels:
     """N."""
     return static_size(self.values, 2)
 
+  # The parts of an image share the following tensors.
+
+  @functools.cached_property
   def as_queries(self) -> tf.Tensor:
-    """Returns [C, N * C], whose product with inputs are the queries of absorbed projections."""
+    """[C, N * C], whose product with inputs are the queries of absorbed projections."""
     channels = static_size(self.values, 1)
     return tf.reshape(tf.transpose(self.similarity, [1, 0, 2]), [channels, self.heads * channels])
 
+  @functools.cached_property
   def position_logits(self) -> tf.Tensor | None:
-    """Returns [P * C, P * N * P], whose product with blocks is q.r of all pairs of positions."""
+    """[P * C, P * N * P], whose product with blocks is q.r of all pairs of positions."""
     if self.positions is None:
       return None
     shape: Any = self.positions.shape
@@ -74,23 +79,34 @@ class StemKernels:
     own = _identity(positions, kernel.dtype)[:, None, :, None, None]
     return tf.reshape(kernel * own, [positions * channels, positions * heads * positions])
 
+  @functools.cached_property
   def joined_values(self) -> tf.Tensor:
-    """Returns the block-diagonal matrix of the heads' value kernels, [N * M * C, N * D]."""
+    """The block-diagonal matrix of the heads' value kernels, [N * M * C, N * D]."""
     shape: Any = self.values.shape
     mixtures, channels, heads, depth = shape
     kernel = tf.transpose(self.values, [2, 0, 1, 3])[..., None, :]  # [N, M, C, 1, D]
     kernel *= _identity(heads, kernel.dtype)[:, None, None, :, None]
     return tf.reshape(kernel, [heads * mixtures * channels, heads * depth])
 
+  @functools.cached_property
+  def _channel_repeater(self) -> tf.Tensor:
+    """The product with this matrix repeats C channels for each mixture, [C, M * C]."""
+    channels, mixtures = static_size(self.values, 1), static_size(self.mixture, 1)
+    dtype = self.mixture.dtype
+    return constant(lambda: tf.tile(tf.eye(channels, dtype=dtype), [1, mixtures]))
+
+  @functools.cached_property
+  def _mixture_of_channels(self) -> tf.Tensor:
+    """The mixture weights of each repeated channel, [P, M * C]."""
+    return tf.repeat(self.mixture, static_size(self.values, 1), axis=1)
+
   def mixed_inputs(self, blocks: tf.Tensor) -> tf.Tensor:
     """Returns the inputs times the weights of each mixture, [G, P, M * C] of blocks [G, P, C]."""
     count, positions, channels = inferable_sizes(blocks)
-    mixtures = static_size(self.mixture, 1)
-    weights = tf.repeat(self.mixture, channels, axis=1)
+    weights = self._mixture_of_channels
     # A product, because broadcast multiplications of a few channels are slow.
-    repeat = tf.tile(_identity(channels, weights.dtype), [1, mixtures])  # [C, M * C]
-    pixels = tf.matmul(tf.reshape(blocks, [-1, channels]), repeat)
-    return reshape_inferring(pixels, [count, positions, mixtures * channels]) * weights
+    pixels = tf.matmul(tf.reshape(blocks, [-1, channels]), self._channel_repeater)
+    return reshape_inferring(pixels, [count, positions, weights.shape[1]]) * weights
 
 
 def _attend(partition: BlockPartition, images: tf.Tensor, kernels: StemKernels) -> tf.Tensor:
@@ -98,20 +114,19 @@ def _attend(partition: BlockPartition, images: tf.Tensor, kernels: StemKernels) 
   blocks = tf.cast(partition.split(images), softmax_dtype(images.dtype))  # [G, P, C]
   count, positions, channels = partition.count, partition.positions, static_size(blocks, 2)
   heads = kernels.heads
-  queries = tf.matmul(tf.reshape(blocks, [-1, channels]), kernels.as_queries())
+  queries = tf.matmul(tf.reshape(blocks, [-1, channels]), kernels.as_queries)
   queries = reshape_inferring(queries, [count, positions * heads, channels])
   logits = tf.matmul(queries, blocks, transpose_b=True)  # [G, P * N, P]
-  position_logits = kernels.position_logits()
-  if position_logits is not None:
+  if kernels.position_logits is not None:
     flat = tf.reshape(blocks, [-1, positions * channels])
-    bias = tf.matmul(flat, position_logits)
+    bias = tf.matmul(flat, kernels.position_logits)
     logits += reshape_inferring(bias, [count, positions * heads, positions])
   if partition.is_ragged:
     shape = [count, positions, heads, positions]
     logits = mask_padding(reshape_inferring(logits, shape), partition)
     logits = reshape_inferring(logits, [count, positions * heads, positions])
   mixed = tf.matmul(tf.nn.softmax(logits), kernels.mixed_inputs(blocks))  # [G, P * N, M * C]
-  joined = kernels.joined_values()
+  joined = kernels.joined_values
   outputs = tf.matmul(tf.reshape(mixed, [-1, joined.shape[0]]), joined)
   return reshape_inferring(outputs, [count, positions, joined.shape[1]])
 
