@@ -21,6 +21,7 @@ def _options():
   """Returns pytest's options from Bazel's environment variables."""
   directory = os.environ["TEST_TMPDIR"]
   os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = os.path.join(directory, "hypothesis")
+  os.environ["MPLCONFIGDIR"] = os.path.join(directory, "matplotlib")  # The default is read-only.
   # No cache: the runfiles are read-only.
   options = ["-p", "no:cacheprovider", f"--basetemp={os.path.join(directory, 'pytest')}"]
   if "XML_OUTPUT_FILE" in os.environ:
