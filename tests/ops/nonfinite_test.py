@@ -3,6 +3,8 @@
 `local_attention_2d` documents the rule.
 """
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -31,11 +33,16 @@ def _nonfinite(tensor):
   return ~np.isfinite(tf.cast(tensor, tf.float32).numpy())
 
 
-def _run(case, implementation, tensors, mode="eager"):
+@functools.cache  # Only the numbers differ between tests, not the program.
+def _function(case, implementation, mode):
   compute = lambda tensors: output_and_gradients(attention(case, implementation), tensors)  # noqa: E731
   if mode != "eager":
     compute = tf.function(compute, jit_compile=mode == "jit", autograph=False)
-  return compute(tensors)
+  return compute
+
+
+def _run(case, implementation, tensors, mode="eager"):
+  return _function(case, implementation, mode)(tensors)
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf], ids=str)
