@@ -62,7 +62,7 @@ def assert_documented(lines, quickstart):
 def data(tmp_path_factory, quickstart):
   output = tmp_path_factory.mktemp("digits")
   _, printed = program("make_tfrecords", "digits", f"--output={output}", "--num_preview_images=10")
-  assert_documented(printed.splitlines()[:-1], quickstart)  # without the long command to train
+  assert_documented(printed.splitlines(), quickstart)
   return output
 
 
