@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Of the fast tests, each of up to 6 GB.
+# Of the fast tests.
 TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile
+CORE_TESTS := tests/ops tests/layers tests/modeling
 FUZZ_MINUTES ?= 10
 QUICKSTART := .quickstart
 SCENES := $(QUICKSTART)/scenes
@@ -62,11 +64,14 @@ quickstart-detection: env native ## train, evaluate, export and use a detector o
 	@echo "next             $(BIN)/python -m sasa_tf.bin.predict --saved_model=$(DETECTOR)/exported/saved_model --output=drawn YOUR_IMAGE.jpg"
 
 test: env native ## all fast tests
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	@# In two runs, because a process keeps all programs that XLA compiled in it.
+	status=0; \
+	  $(PYTEST) --no-loadscope-reorder $(CORE_TESTS) || status=1; \
+	  $(PYTEST) --no-loadscope-reorder $(addprefix --ignore=,$(CORE_TESTS)) || status=1; \
+	  exit $$status
 
 test-quick: env native ## the tests of ops, layers and models but the thorough ones: 3 minutes
-	$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile \
-	  -m "not slow and not gpu and not thorough" tests/ops tests/layers tests/modeling
+	$(PYTEST) -m "not slow and not gpu and not thorough" $(CORE_TESTS)
 
 test-slow: env native ## tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
