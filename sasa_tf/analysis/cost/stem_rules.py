@@ -1,4 +1,4 @@
-"""Rule of the attention stem (paper Sec. 3.2, App. A.1)."""
+"""Rules of the attention stem (paper Sec. 3.2, App. A.1) and of its pooling."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 
 from sasa_tf.analysis.cost.attention_rules import position_counts
+from sasa_tf.analysis.cost.keras_rules import pooling
 from sasa_tf.analysis.cost.layer_ops import LayerOps, Shape, elements
 from sasa_tf.analysis.cost.registry import layer_rule
-from sasa_tf.layers import AttentionStemBase
+from sasa_tf.layers import AttentionStemBase, StemPooling2DBase
+
+layer_rule(StemPooling2DBase)(pooling)
 
 
 @layer_rule(AttentionStemBase)
