@@ -63,6 +63,7 @@ _with_kernels: contextvars.ContextVar[bool] = contextvars.ContextVar(
 )
 _quantizable: contextvars.ContextVar[bool] = contextvars.ContextVar("quantizable", default=True)
 _product_columns: contextvars.ContextVar[int] = contextvars.ContextVar("product_columns", default=0)
+_for_openvino: contextvars.ContextVar[bool] = contextvars.ContextVar("for_openvino", default=False)
 
 
 @contextlib.contextmanager
@@ -71,6 +72,7 @@ def tracing_for_export(
   compiled_kernels: bool = False,
   quantizable: bool | None = None,
   product_columns: int | None = None,
+  for_openvino: bool | None = None,
 ) -> Iterator[None]:
   """Context manager in which implementation="auto" traces TensorFlow's own operations only.
 
@@ -90,6 +92,10 @@ def tracing_for_export(
       until they have as many channels. 0 computes one product for each head, as multi-head
       attention does, a pattern that some runtimes fuse. None keeps what an outer context specifies,
       and is 0 without one. The results are equal.
+    for_openvino: whether the graph is for OpenVINO, which has channels first and fuses attention.
+      Projections then take their pixels from images with channels first, and the bias of the logits
+      is a batched product, which TensorFlow's own kernels may not compute. None keeps what an outer
+      context specifies, and is False without one. The results are equal.
 
   Examples:
     >>> with sasa_tf.ops.tracing_for_export():
@@ -100,9 +106,11 @@ def tracing_for_export(
   columns = _product_columns.set(
     _product_columns.get() if product_columns is None else product_columns
   )
+  first = _for_openvino.set(_for_openvino.get() if for_openvino is None else for_openvino)
   try:
     yield
   finally:
+    _for_openvino.reset(first)
     _product_columns.reset(columns)
     _quantizable.reset(bounded)
     _with_kernels.reset(with_kernels)
@@ -152,3 +160,8 @@ def is_quantizable() -> bool:
 def product_columns() -> int:
   """Returns the lowest number of columns of matrix products, see `tracing_for_export`."""
   return _product_columns.get()
+
+
+def exports_for_openvino() -> bool:
+  """Returns whether a function is being traced for OpenVINO, see `tracing_for_export`."""
+  return is_tracing_for_export() and _for_openvino.get()

@@ -29,7 +29,7 @@ from sasa_tf.ops.checks import (
   softmax_dtype,
   static_size,
 )
-from sasa_tf.ops.export_context import is_quantizable, product_columns
+from sasa_tf.ops.export_context import exports_for_openvino, is_quantizable, product_columns
 from sasa_tf.ops.precision import product, product_dtype
 from sasa_tf.ops.reference import MASKED_LOGIT
 from sasa_tf.ops.window import WindowGeometry
@@ -188,8 +188,10 @@ class _Heads:
 
   def bias(self, terms: tf.Tensor, selector: tf.Tensor) -> tf.Tensor:
     """Returns the bias of terms [A, n, N, lines] and a key selector [lines, t]."""
-    blocks, n, heads, lines = inferable_sizes(terms)
     flat = tf.transpose(terms, [0, 2, 1, 3])
+    if exports_for_openvino():  # which fuses it with the softmax if there is no reshape to a matrix
+      return tf.matmul(flat, selector)
+    blocks, n, heads, lines = inferable_sizes(terms)
     flat = reshape_inferring(flat, [blocks * heads * n, lines])
     return reshape_inferring(tf.matmul(flat, selector), [blocks, heads, n, selector.shape[1]])
 

@@ -42,13 +42,16 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
   import openvino
 
   with tempfile.TemporaryDirectory() as directory:
-    write_prepared(module, pathlib.Path(directory), module.batch_size)
+    # The batch is unknown, because only then projections are traced for OpenVINO.
+    write_prepared(module, pathlib.Path(directory), None, for_openvino=True)
     try:
       model = openvino.convert_model(directory)
     except openvino.frontend.OpConversionFailure as error:
       raise UserError(
         f"the model cannot be converted to OpenVINO: {_summary(str(error))}. {IMPLEMENTATION_HINT}"
       ) from error
+    if module.batch_size is not None:
+      model.reshape([module.batch_size, *module.prepared_size, 3])
     for key, value in options.metadata.to_properties().items():
       model.set_rt_info(value, ["model_info", key])
     half = options.quantize == "float16"

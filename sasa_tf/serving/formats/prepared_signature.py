@@ -26,7 +26,11 @@ def prepared_signature(
 
 
 def write_prepared(
-  module: export_base.ExportModule, path: pathlib.Path, batch_size: int | None
+  module: export_base.ExportModule,
+  path: pathlib.Path,
+  batch_size: int | None,
+  *,
+  for_openvino: bool = False,
 ) -> None:
   """Writes a SavedModel with only this signature, for the converters of other formats.
 
@@ -34,12 +38,13 @@ def write_prepared(
     module: export module with restored weights.
     path: directory to create.
     batch_size: of the input; None if it is dynamic.
+    for_openvino: of `tracing_for_export`.
   """
   from sasa_tf.ops import tracing_for_export
   from sasa_tf.serving.formats.saved_model import save
 
   function, images = prepared_signature(module, batch_size)
-  with tracing_for_export(quantizable=False):
+  with tracing_for_export(quantizable=False, for_openvino=for_openvino):
     concrete = function.get_concrete_function(images)
   save(path, module, {"serving_default": concrete})
 

@@ -52,6 +52,17 @@ def test_classifier(name, exported_classifier, classifier_verifier):
   assert is_own  # --overwrite replaces it
 
 
+def test_openvino_has_a_fixed_batch(tmp_path):
+  params = small_classifier.params_of(attention_groups=[4])
+  path = export("openvino", small_classifier.build_module(params, batch_size=2), None, tmp_path)
+  import openvino
+
+  model = openvino.Core().read_model(path / "model.xml")
+  size = small_classifier.SIZE
+  assert list(model.input().shape) == [2, size, size, 3]
+  assert list(model.output("probs").shape) == [2, 10]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_detector(name, detector, detector_verifier, tmp_path):
   path = export(name, detector, small_detector.NAMES, tmp_path)
