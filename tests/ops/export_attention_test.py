@@ -129,7 +129,8 @@ def test_chunks_of_images_give_the_same_result():
 @pytest.mark.parametrize("border", ["zero", "mask"])
 @pytest.mark.parametrize("dilation_rate", [1, 2])
 def test_parts_of_the_blocks_give_the_same_result(border, dilation_rate, monkeypatch):
-  monkeypatch.setattr(export_attention, "_CACHED_LOGITS", 4 * 3 * 16 * 36)
+  for name in ("_CACHED_LOGITS", "_CACHED_JOINED_LOGITS"):
+    monkeypatch.setattr(export_attention, name, 4 * 3 * 16 * 36)
   case = Case((2, 19, 22, 4, 4), (3, 3), dilation_rate, border=border)
   *tensors, _ = inputs(case)
   received = _exported(attention(case, "blocked"), tensors)
@@ -139,7 +140,8 @@ def test_parts_of_the_blocks_give_the_same_result(border, dilation_rate, monkeyp
 @both_borders
 @pytest.mark.parametrize("batch", [1, 3])
 def test_parts_of_one_image_and_of_an_unknown_batch(batch, border, monkeypatch):
-  monkeypatch.setattr(export_attention, "_CACHED_LOGITS", 3 * 2 * 16 * 100)
+  for name in ("_CACHED_LOGITS", "_CACHED_JOINED_LOGITS"):
+    monkeypatch.setattr(export_attention, name, 3 * 2 * 16 * 100)
   case = Case((batch, 16, 12, 2, 4), (7, 7), border=border)
   *tensors, _ = inputs(case, tf.float32)
   images = tf.TensorSpec([1 if batch == 1 else None, *tensors[0].shape[1:]])

@@ -35,8 +35,10 @@ from sasa_tf.ops.reference import MASKED_LOGIT
 from sasa_tf.ops.window import WindowGeometry
 
 # Logits to compute at once: 2.5 MB in float32. All of 56 x 56 pixels, four times as many, take up
-# to 1.5 times as long. Smaller parts gain little, and each adds operations to the graph.
+# to 1.5 times as long. Smaller parts gain little, and each adds operations to the graph. With
+# joined heads they are slightly faster, and a batch of images takes less memory.
 _CACHED_LOGITS = 5 * 2**17
+_CACHED_JOINED_LOGITS = 2**18
 
 
 def _key_selector(tiles: GatheredTiles, dtype: tf.DType) -> tf.Tensor:
@@ -345,9 +347,10 @@ def _attend_images(
   if tiles.is_static:
     images = batch if isinstance(batch, int) and batch > 0 else 1
     logits = images * number * tiles.blocks * tiles.queries * tiles.keys
-    parts = tiles.parts(min(-(-logits // _CACHED_LOGITS), tiles.blocks))
+    cached = _CACHED_JOINED_LOGITS if heads.joined else _CACHED_LOGITS
+    parts = tiles.parts(min(-(-logits // cached), tiles.blocks))
   selector = _key_selector(tiles, softmax_dtype(query.dtype))
-  if heads.joined:  # of the runtimes for which heads are joined, LiteRT is slower if it splits
+  if heads.joined or exports_for_openvino():  # LiteRT and OpenVINO are slower if they split
     inputs = [queries_and_terms(part) for part in parts]
   else:  # TensorFlow splits without copies, and has fewer operations to optimize
     inputs = list(zip(*(_of_parts(x, parts) for x in queries_and_terms(tiles)), strict=True))
