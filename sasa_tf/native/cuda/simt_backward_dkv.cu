@@ -4,16 +4,15 @@
 // A thread owns a strip of keys and loops over the queries whose windows contain them, so dK and dV
 // are gathered without atomic operations. For each query it computes S, P, dP and dS = P (dP -
 // delta), and accumulates dV += P dO and dK += dS Q.
-#ifndef SASA_TF_NATIVE_CUDA_SIMT_BACKWARD_DKV_CUH_
-#define SASA_TF_NATIVE_CUDA_SIMT_BACKWARD_DKV_CUH_
-
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
 #include "cuda/element_types.cuh"
 #include "cuda/kernel_launch.cuh"
+#include "cuda/launch.h"
 #include "cuda/ptx.cuh"
+#include "cuda/simt_backward.h"
 #include "cuda/simt_memory.cuh"
 #include "cuda/simt_traits.cuh"
 #include "cuda/table_gradients.cuh"
@@ -121,6 +120,18 @@ void LaunchBackwardDkv(const LocalAttentionProblem& p, const BackwardArrays& a,
 }
 
 }  // namespace
-}  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CUDA_SIMT_BACKWARD_DKV_CUH_
+void SimtBackwardDkv(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+                     const TableReduction& reduction, cudaStream_t stream) {
+  DispatchSimtWindow(p, [&](auto head, auto columns) {
+    using Config = DkvConfig<decltype(head), decltype(columns)::value>;
+    LaunchBackwardDkv<SimtKernelTraits<Config>>(p, arrays, reduction, stream);
+  });
+}
+
+void SimtBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+                  cudaStream_t stream) {
+  SimtBackwardDkv(p, arrays, SimtBackwardDq(p, arrays, stream), stream);
+}
+
+}  // namespace sasa

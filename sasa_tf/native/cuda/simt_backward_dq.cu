@@ -5,9 +5,6 @@
 // keys and values of the row and its halo, dS = P (dP - delta), and dQ += dS K. dS summed over the
 // columns and over the rows of the window gives the tables' part of dQ and their gradients. Each
 // warp accumulates the latter in its own shared memory; the CTA's partial sum is their sum.
-#ifndef SASA_TF_NATIVE_CUDA_SIMT_BACKWARD_DQ_CUH_
-#define SASA_TF_NATIVE_CUDA_SIMT_BACKWARD_DQ_CUH_
-
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -15,6 +12,7 @@
 #include "cuda/element_types.cuh"
 #include "cuda/kernel_launch.cuh"
 #include "cuda/ptx.cuh"
+#include "cuda/simt_backward.h"
 #include "cuda/simt_memory.cuh"
 #include "cuda/simt_traits.cuh"
 #include "cuda/table_gradients.cuh"
@@ -215,6 +213,15 @@ TableReduction LaunchBackwardDq(const LocalAttentionProblem& p, const BackwardAr
 }
 
 }  // namespace
-}  // namespace sasa
 
-#endif  // SASA_TF_NATIVE_CUDA_SIMT_BACKWARD_DQ_CUH_
+TableReduction SimtBackwardDq(const LocalAttentionProblem& p, const BackwardArrays& arrays,
+                              cudaStream_t stream) {
+  TableReduction reduction = {};
+  DispatchSimtWindow(p, [&](auto head, auto columns) {
+    using Config = DqConfig<decltype(head), decltype(columns)::value>;
+    reduction = LaunchBackwardDq<SimtKernelTraits<Config>>(p, arrays, stream);
+  });
+  return reduction;
+}
+
+}  // namespace sasa
