@@ -27,6 +27,7 @@ PROGRAMS = (
 
 # Training, evaluation and export with TF Model Garden, and its data.
 GARDEN = [
+  "importlib-resources>=6",  # TFDS imports it without requiring it
   "numpy<2.4",  # Model Garden's COCO evaluation fails with later versions
   "pillow>=10.1",
   "rich>=13",

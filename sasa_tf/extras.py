@@ -8,7 +8,7 @@ import os
 import pathlib
 import sys
 
-from sasa_tf.errors import KerasBackendError, MissingExtraError
+from sasa_tf.errors import KerasBackendError, MissingExtraError, UserError
 
 # Module -> (distribution, the extra that installs it).
 OPTIONAL = {
@@ -80,9 +80,60 @@ def _keras_backend() -> tuple[object, str]:
     return keras.backend.backend(), "the imported Keras"
   if os.environ.get("KERAS_BACKEND"):
     return os.environ["KERAS_BACKEND"], "the environment variable KERAS_BACKEND"
-  home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
-  config = pathlib.Path(home, "keras.json").expanduser()
+  path = _keras_config_file()
   try:
-    return json.loads(config.read_text())["backend"], str(config)
-  except (OSError, ValueError, LookupError, TypeError):
+    return json.loads(path.read_text())["backend"], str(path)
+  except (OSError, RecursionError, ValueError, LookupError, TypeError):
     return "tensorflow", "Keras's default"
+
+
+def _keras_config_file() -> pathlib.Path:
+  home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+  return pathlib.Path(home, "keras.json").expanduser()
+
+
+# Key of keras.json -> what both Keras versions accept.
+_KERAS_CONFIG = {
+  "floatx": ("float16, float32 or float64", {"float16", "float32", "float64"}.__contains__),
+  "epsilon": ("a float", lambda value: isinstance(value, float)),
+  "image_data_format": (
+    "channels_last or channels_first",
+    {"channels_last", "channels_first"}.__contains__,
+  ),
+}
+
+
+def check_keras_config() -> None:
+  """Checks the configuration file of Keras, which is read when Keras is imported.
+
+  Raises:
+    UserError: Keras would fail to be imported, or read a pipe forever.
+  """
+  path = _keras_config_file()
+  if not os.path.exists(path):
+    return
+  try:
+    if not os.path.isfile(path):
+      raise UserError("it is a directory, a pipe or a device")
+    config = json.loads(path.read_text())
+    if not isinstance(config, dict):
+      raise UserError(f"received {str(config)[:60]}")
+    for key, (expected, is_valid) in _KERAS_CONFIG.items():
+      value = config.get(key)
+      if key in config and not (isinstance(value, (str, float)) and is_valid(value)):
+        raise UserError(f"expected {expected} for {key!r}; received {str(value)[:60]!r}")
+  except OSError as error:
+    raise _keras_config_error(path, str(error.strerror)) from error
+  except RecursionError as error:
+    raise _keras_config_error(path, "it is nested too deeply") from error
+  except UserError as error:
+    raise _keras_config_error(path, str(error)) from None
+  except ValueError:
+    return  # Keras ignores a file that is no JSON
+
+
+def _keras_config_error(path: pathlib.Path, problem: str) -> UserError:
+  return UserError(
+    f"{path}, the configuration of Keras, cannot be used: {problem}. Correct or remove it; Keras "
+    "writes a new one."
+  )

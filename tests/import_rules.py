@@ -23,7 +23,7 @@ PACKAGES = {
   "errors": Package(set(), set()),
   "extras": Package({"errors"}, set()),
   "outputs": Package({"errors"}, {"yaml"}),  # in plain_yaml alone, for the programs of [report]
-  "reporting": Package({"errors", "extras", "outputs"}, {"rich", "tqdm"}),
+  "reporting": Package({"errors", "extras", "outputs"}, {"matplotlib", "rich", "tqdm"}),
   "compat": Package({"errors"}, {"keras", "numpy", "official", "orbit", "tensorflow", "tf_keras"}),
   "native": Package({"compat", "errors"}, {"tensorflow"}),
   "ops": Package({"compat", "native"}, {"tensorflow"}),

@@ -76,7 +76,11 @@ def measure(
       if plot and measured:
         save_plot(measured, plot, overwrite=overwrite)
   if not any(measurement.seconds for measurement in measured):
-    raise UserError("no candidate could be measured; the tables show the errors.")
+    first = measured[0]
+    raise UserError(
+      f"no candidate could be measured; the tables show the errors. The first: "
+      f"{first.case.candidate}: {first.error}. Change the flags, or use a machine with more memory."
+    )
 
 
 def show(

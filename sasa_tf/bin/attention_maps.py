@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """Console script."""
-  program.run(main)
+  program.run(main, local_inputs=("preset", "saved_model"))
 
 
 if __name__ == "__main__":

@@ -68,14 +68,15 @@ flags.DEFINE_list(
   "Some of float32, bfloat16 and float16. Layers and models use mixed precision.",
 )
 flags.DEFINE_enum("jit", "on", ["on", "off", "both"], "Whether XLA compiles the step.")
-flags.DEFINE_integer("num_heads", 8, "Number of attention heads.", lower_bound=1)
-flags.DEFINE_integer("kernel_size", 7, "Window size of the attention, odd.", lower_bound=1)
-flags.DEFINE_integer("dilation_rate", 1, "Dilation rate of the attention.", lower_bound=1)
+flags.DEFINE_integer("num_heads", 8, "Number of attention heads.", 1, 1024)
+flags.DEFINE_integer("kernel_size", 7, "Window size of the attention, odd.", 1, 255)
+flags.register_validator("kernel_size", lambda size: size % 2, "expected an odd number")
+flags.DEFINE_integer("dilation_rate", 1, "Dilation rate of the attention.", 1, 65_536)
 flags.DEFINE_enum("border", "zero", ["zero", "mask"], "Treatment of neighbors outside the image.")
 flags.DEFINE_integer("model_id", 50, "ResNet depth of the networks: 26, 38 or 50.")
 flags.register_validator("model_id", lambda depth: depth in (26, 38, 50), "expected 26, 38 or 50")
-flags.DEFINE_integer("image_size", 224, "Image size of the networks in pixels.", lower_bound=1)
-flags.DEFINE_integer("rounds", 15, "Number of runs of each candidate.", lower_bound=1)
+flags.DEFINE_integer("image_size", 224, "Image size of the networks in pixels.", 1, 65_500)
+flags.DEFINE_integer("rounds", 15, "Number of runs of each candidate.", 1, 1_000_000)
 flags.DEFINE_float(
   "min_run_seconds",
   None,
@@ -86,9 +87,7 @@ flags.DEFINE_float(
 flags.DEFINE_bool(
   "memory", True, "Whether to measure peak memory; for serving also load time and first call."
 )
-flags.DEFINE_integer(
-  "threads", 0, "Threads of an operation on the CPU; 0 for all cores.", lower_bound=0
-)
+flags.DEFINE_integer("threads", 0, "Threads of an operation on the CPU; 0 for all cores.", 0, 1024)
 flags.DEFINE_string("output", None, "JSON-lines file to append the results to.")
 flags.DEFINE_bool("overwrite", False, "Replace --plot if it exists.")
 flags.DEFINE_string(
@@ -100,19 +99,23 @@ flags.DEFINE_list(
 )
 
 
+# Positive integers below 10 million.
+_SIZE = r"[1-9]\d{0,6}"
+
+
 def _shapes() -> list[tuple[int, int, int]]:
   if FLAGS.target == "model":
     return [(FLAGS.image_size, FLAGS.image_size, 3)]
   for shape in FLAGS.shapes:
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*x[1-9]\d*", shape):
-      raise UserError(f"--shapes: expected HxWxC such as 56x56x64; received {shape!r}.")
+    if not re.fullmatch(f"{_SIZE}x{_SIZE}x{_SIZE}", shape):
+      raise UserError(f"--shapes: expected HxWxC such as 56x56x64; received {shape[:40]!r}.")
   return [tuple(map(int, shape.split("x"))) for shape in FLAGS.shapes]
 
 
 def _batch_sizes() -> list[int]:
   for size in FLAGS.batch_sizes:
-    if not re.fullmatch(r"[1-9]\d*", size):
-      raise UserError(f"--batch_sizes: expected positive integers; received {size!r}.")
+    if not re.fullmatch(_SIZE, size):
+      raise UserError(f"--batch_sizes: expected positive integers; received {size[:40]!r}.")
   return [int(size) for size in FLAGS.batch_sizes]
 
 
@@ -130,6 +133,9 @@ def _measure() -> None:
     serving_flags.measure_served_models(_batch_sizes(), command)
     return
   serving_flags.reject_for_other_targets(FLAGS.target)
+  for name in ("dtypes", "shapes"):
+    if not FLAGS[name].value:
+      raise UserError(f"--{name} is empty, so that nothing would be measured. Omit the flag.")
   shapes, batch_sizes = _shapes(), _batch_sizes()
 
   from sasa_tf.benchmarks import run
@@ -196,7 +202,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """Console script."""
-  program.run(main)
+  program.run(main, local_inputs=("compare", "exports", "show"))
 
 
 if __name__ == "__main__":

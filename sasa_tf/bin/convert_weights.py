@@ -18,7 +18,7 @@ from absl import flags
 
 from sasa_tf.bin import program
 from sasa_tf.errors import UserError
-from sasa_tf.outputs.path_checks import check_local_path
+from sasa_tf.outputs.path_checks import check_local_input, check_local_path
 
 if TYPE_CHECKING:
   from sasa_tf.pretrained.resnet_weights import ResNetWeights
@@ -44,7 +44,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_bool("overwrite", False, "Replace the preset and the checkpoint if they exist.")
 flags.DEFINE_integer(
-  "num_classes", 1000, "Classes of the weights of keras_applications.", lower_bound=1
+  "num_classes", 1000, "Classes of the weights of keras_applications.", 1, 10_000_000
 )
 flags.DEFINE_enum(
   "preprocessing",
@@ -69,8 +69,8 @@ _MODEL_FLAGS = (
     ["1", "2", "3", "4"],
     "Stages with attention; --attention_groups= for none.",
   ),
-  flags.DEFINE_integer("kernel_size", 7, "Window size of the attention, odd."),
-  flags.DEFINE_integer("num_heads", 8, "Number of attention heads."),
+  flags.DEFINE_integer("kernel_size", 7, "Window size of the attention, odd.", 1, 255),
+  flags.DEFINE_integer("num_heads", 8, "Number of attention heads.", 1, 1024),
 )
 
 
@@ -78,6 +78,8 @@ def main(argv: list[str]) -> None:
   """Converts the weights and lists what was copied."""
   program.check_no_positional_args(argv)
   output = _check_output()
+  if FLAGS.source != "model_garden":  # whose checkpoints TensorFlow reads, also remote ones
+    check_local_input(FLAGS.input, "input")
   if FLAGS.source == "sasa_tf":
     from sasa_tf.pretrained.sources import read_model
 

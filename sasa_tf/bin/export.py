@@ -47,7 +47,7 @@ flags.DEFINE_enum(
   "integers (litert, onnx), calibrated on the training data.",
 )
 flags.DEFINE_integer(
-  "calibration_images", 128, "Number of images for --quantize=int8.", lower_bound=1
+  "calibration_images", 128, "Number of images for --quantize=int8.", 1, 1_000_000
 )
 flags.DEFINE_string(
   "output_dir", None, "Directory of the outputs, on a local file system.", required=True
@@ -65,12 +65,14 @@ def main(argv: list[str]) -> None:
 
   outputs = paths_in(FLAGS.output_dir, find_formats(FLAGS.format, FLAGS.quantize))
   outputs = export_flags.versioned(outputs)
+  preset = export_flags.find_preset()
   export_flags.check_paths(outputs)
   export_flags.check_verification(outputs)
   onnx = _onnx_options(outputs)
   card = check_card(FLAGS.output_dir)
   exported, heading, is_detector = export_flags.export(
     outputs,
+    preset=preset,
     quantize=FLAGS.quantize,
     num_calibration_images=FLAGS.calibration_images,
     model_card=card,
@@ -106,7 +108,7 @@ def _onnx_options(outputs: Mapping[str, object]) -> OnnxOptions:
 
 def run() -> None:
   """Console script."""
-  program.run(main)
+  program.run(main, local_inputs=("labels", "preset", "verification_images"))
 
 
 if __name__ == "__main__":

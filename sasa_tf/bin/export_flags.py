@@ -19,6 +19,7 @@ program.require("PIL", "official", "tf_keras")
 from sasa_tf.serving.formats.format import OnnxOptions, Quantization, SavedModelOptions
 
 if TYPE_CHECKING:
+  from sasa_tf.modeling.presets import Preset
   from sasa_tf.serving.exported import Exported
 
 FLAGS = flags.FLAGS
@@ -27,6 +28,10 @@ flags.adopt_module_key_flags(preset_flag)
 
 # Of classifiers and detectors, with and without class names.
 _SIGNATURES = ("image_tensor", "image_bytes", "tf_example", "prepared", "classify", "detect")
+
+_VERIFIED_IMAGES = 8
+# Pixels and the output of the stem, in float32.
+_BYTES_PER_PIXEL = 3 * 4 + 64 * 4 // 16
 
 flags.DEFINE_string("model_dir", None, "Model directory of the training.")
 flags.DEFINE_string(
@@ -55,6 +60,7 @@ flags.DEFINE_integer(
   1,
   "SavedModel: warm-up requests for TensorFlow Serving, for each signature.",
   lower_bound=0,
+  upper_bound=1000,  # of TensorFlow Serving
 )
 flags.DEFINE_bool(
   "cpu_kernels",
@@ -118,7 +124,6 @@ def check_paths(
   """
   from sasa_tf.serving.export_paths import check_export_paths
 
-  _check_preset()
   for flag in _SAVED_MODEL_FLAGS:
     if FLAGS[flag].value != FLAGS[flag].default and "saved_model" not in outputs:
       more = _NO_ENCODED_IMAGES if flag in ("input_type", "signatures") else ""
@@ -148,6 +153,7 @@ def check_verification(outputs: Mapping[str, str | os.PathLike]) -> None:
 def export(
   outputs: Mapping[str, str | os.PathLike],
   *,
+  preset: Preset | None,
   quantize: Quantization = "none",
   num_calibration_images: int = 0,
   model_card: str | os.PathLike | None = None,
@@ -157,6 +163,7 @@ def export(
 
   Args:
     outputs: {name of a format: path}, checked by `check_paths`.
+    preset: from `find_preset`.
     quantize: see `ExportOptions`.
     num_calibration_images: maximum number of images of the training data.
     model_card: file to write, or None.
@@ -180,7 +187,8 @@ def export(
   if FLAGS.cpu_kernels:
     require_kernels()
   choose_kernels(FLAGS.gpu_kernels)
-  params, weights = _trained_model()
+  params, weights = _trained_model(preset)
+  _check_memory(image_size or params.task.model.input_size[:2], FLAGS.batch_size or 1)
   images = find_images(
     params,
     verify=FLAGS.verify,
@@ -212,31 +220,43 @@ def export(
     progress=logging.info,
     hide_output=not is_verbose,
   )
-  lines = [f"exported {FLAGS.preset or weights}"]
-  lines += [f"verified on {images.source}" if FLAGS.verify else "not verified", *notes]
+  verified = _verified(exported, images.source) if FLAGS.verify else "not verified"
+  lines = [f"exported {FLAGS.preset or weights}", verified, *notes]
   return exported, "\n".join(lines), isinstance(params.task, RetinaNetTask)
 
 
-def _check_preset() -> None:
-  """Checks --preset, before Model Garden is imported."""
+def _verified(exported: Sequence[Exported], source: str) -> str:
+  """Returns a line about the verification; formats without a runtime have weights alone."""
+  from sasa_tf.serving.runtimes.registry import RUNTIMES
+
+  names = [each.format_name for each in exported]
+  weights = ", ".join(name for name in names if name not in RUNTIMES)
+  parts = [f"on {source}"] if RUNTIMES.keys() & set(names) else []
+  return f"verified {', '.join([*parts, *([f'{weights} by its weights'] if weights else [])])}"
+
+
+def find_preset() -> Preset | None:
+  """Returns the preset of --preset, before Model Garden is imported; None without the flag.
+
+  Raises:
+    UserError: another flag selects a model too, or there is no such preset.
+  """
   if not FLAGS.preset:
-    return
+    return None
   others = ("model_dir", "checkpoint_path", "experiment", "config_file")
   if given := [name for name in others if FLAGS[name].value]:
     raise UserError(f"--preset and --{given[0]} both select a model. Remove one of them.")
-  from sasa_tf.modeling.presets import find_preset
+  from sasa_tf.modeling import presets
 
-  find_preset(FLAGS.preset)
+  return presets.find_preset(FLAGS.preset)
 
 
-def _trained_model() -> tuple[Any, Any]:
-  """Returns the configuration, and a checkpoint or preset."""
-  from sasa_tf.modeling.presets import find_preset
+def _trained_model(preset: Preset | None) -> tuple[Any, Any]:
+  """Returns the configuration, and a checkpoint or the preset."""
   from sasa_tf.training import experiment, results
   from sasa_tf.training.model_differences import check_exported_model
 
-  if FLAGS.preset:
-    preset = find_preset(FLAGS.preset)
+  if preset is not None:
     params = experiment.load_preset_experiment(preset, FLAGS.params_override, mode="export")
     return params, preset
   params = experiment.load_trained_experiment(
@@ -276,6 +296,22 @@ def versioned(outputs: Mapping[str, str | os.PathLike]) -> dict[str, str | os.Pa
   if not FLAGS.versioned or "saved_model" not in outputs:
     return dict(outputs)
   return {**outputs, "saved_model": next_version(outputs["saved_model"])}
+
+
+def _check_memory(image_size: Sequence[int], batch_size: int) -> None:
+  """Raises a `UserError` if the images of the verification do not fit into the memory."""
+  from sasa_tf.training.config_validation import memory
+
+  height, width = image_size
+  images = max(_VERIFIED_IMAGES, batch_size)
+  needed = float(images * _BYTES_PER_PIXEL * height * width)
+  available = memory.available_memory()
+  if needed > available:
+    raise UserError(
+      f"--input_image_size={height},{width}, --batch_size={batch_size}: an export needs at least "
+      f"{memory.format_gib(needed)} of memory for {images} images of this size, but this machine "
+      f"has {memory.format_gib(available)}. Use a smaller size or batch."
+    )
 
 
 def _image_size(flag: Sequence[str]) -> list[int]:

@@ -39,9 +39,10 @@ def main(argv: list[str]) -> None:
   if FLAGS.litert:
     outputs["litert"] = FLAGS.litert
   outputs = export_flags.versioned(outputs)
+  preset = export_flags.find_preset()
   export_flags.check_paths(outputs, {"saved_model": "export_dir", "litert": "litert"})
   export_flags.check_verification(outputs)
-  exported, heading, is_detector = export_flags.export(outputs)
+  exported, heading, is_detector = export_flags.export(outputs, preset=preset)
   lines = [heading, f"to       {exported[0].path}"]
   if FLAGS.litert:
     lines.append(f"and      {FLAGS.litert}")
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> None:
   """Console script."""
-  program.run(main)
+  program.run(main, local_inputs=("labels", "preset", "verification_images"))
 
 
 if __name__ == "__main__":

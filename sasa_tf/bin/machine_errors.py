@@ -67,6 +67,11 @@ def describe(error: BaseException) -> str | None:
     return f"out of memory ({error}). Use less data, a smaller model or smaller batches."
   if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
     return "no further thread can be started. Raise the limit of processes (ulimit -u)."
+  if isinstance(error, ValueError) and str(error).startswith("Key backend:"):
+    return (
+      f"the environment variable MPLBACKEND={os.environ.get('MPLBACKEND')}: matplotlib has no such "
+      "backend. Unset it; plots are written to files."
+    )
   # gin raises a copy, which has only the message.
   if isinstance(error, ModuleNotFoundError) and (found := _MODULE.search(str(error))):
     package = found[1]

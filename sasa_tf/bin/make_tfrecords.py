@@ -66,6 +66,7 @@ from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.images import options
 from sasa_tf.data.tfrecord.sharded_writer import DatasetSummary
 from sasa_tf.data.tfrecord.workers import configure_tensorflow
+from sasa_tf.outputs.path_checks import check_local_path
 
 
 class Command(NamedTuple):
@@ -230,6 +231,7 @@ def execute(arguments: Sequence[str], values: flags.FlagValues) -> None:
   """
   command = _command(arguments)
   settings = _flags_of(command, arguments[1], values)
+  check_local_path(str(settings["output"]), "output")
   try:
     summary = command.convert(**settings)
   except OSError as error:
@@ -287,7 +289,7 @@ def main(argv: Sequence[str]) -> None:
 def run() -> None:
   """Console script."""
   define_flags(flags.FLAGS)
-  program.run(main)
+  program.run(main, local_inputs=("annotations", "classes", "input"))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def _preset_model(preset: Preset) -> EncodedImageModel:
 
 def run() -> None:
   """Console script."""
-  program.run(main)
+  program.run(main, local_inputs=("preset", "saved_model"))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import select
 import sys
 from collections.abc import Sequence
 
+from sasa_tf import extras
+from sasa_tf.bin import xla_flags
 from sasa_tf.errors import UserError
 
 # TensorFlow alone maps more than 2 GiB; with less it aborts, or its import does not end.
@@ -69,10 +71,10 @@ def check_limits() -> None:
 
 
 def check_environment() -> None:
-  """Checks environment variables whose values make TensorFlow abort.
+  """Checks environment variables and the file with which TensorFlow or Keras cannot start.
 
   Raises:
-    UserError: a value is invalid. Unknown flags in XLA_FLAGS are not recognized.
+    UserError: a value is invalid.
   """
   for name in _THREADS:
     value = os.environ.get(name, "")
@@ -87,6 +89,8 @@ def check_environment() -> None:
       f"the environment variable XLA_FLAGS={flags}: expected flags such as "
       "--xla_dump_to=DIRECTORY, or an existing file with some. Correct or unset it."
     )
+  xla_flags.check(os.environ)
+  extras.check_keras_config()
 
 
 def _check_file_limit() -> None:

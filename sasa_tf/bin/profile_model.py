@@ -28,6 +28,8 @@ program.require("rich")
 
 FLAGS = flags.FLAGS
 
+_MAX_SIDE = 65_500
+
 # Arguments of SASAResNet; omitted flags mean its defaults.
 _MODEL_FLAGS = (
   flags.DEFINE_integer("model_id", None, "ResNet depth: 26, 38 or 50 (default)."),
@@ -40,8 +42,10 @@ _MODEL_FLAGS = (
   flags.DEFINE_float(
     "width_multiplier", None, "Factor of all channels (paper Fig. 5).", upper_bound=64
   ),
-  flags.DEFINE_integer("kernel_size", None, "Window size of the attention, odd; 7 by default."),
-  flags.DEFINE_integer("num_heads", None, "Number of attention heads; 8 by default."),
+  flags.DEFINE_integer(
+    "kernel_size", None, "Window size of the attention, odd; 7 by default.", 1, 255
+  ),
+  flags.DEFINE_integer("num_heads", None, "Number of attention heads; 8 by default.", 1, 1024),
   flags.DEFINE_enum(
     "positions", None, ["relative", "absolute", "none"], "Positions; relative by default."
   ),
@@ -55,9 +59,9 @@ _MODEL_FLAGS = (
     ["mixture", "standalone", "conv_values"],
     "Value transform of --stem=attention.",
   ),
-  flags.DEFINE_integer("stem_num_heads", None, "Heads of --stem=attention; 4 by default."),
+  flags.DEFINE_integer("stem_num_heads", None, "Heads of --stem=attention; 4 by default.", 1, 1024),
   flags.DEFINE_integer(
-    "stem_num_mixtures", None, "Value matrices of --stem=attention; 8 by default."
+    "stem_num_mixtures", None, "Value matrices of --stem=attention; 8 by default.", 1, 1024
   ),
   flags.DEFINE_enum(
     "baseline",
@@ -71,7 +75,9 @@ _MODEL_FLAGS = (
     "Initial locality of the heads, which adds query biases; 0 by default.",
   ),
   flags.DEFINE_list("group_strides", None, "Stride of each stage; 1,2,2,2 by default."),
-  flags.DEFINE_integer("num_classes", None, "Classes of the head, 1000 by default; 0 for no head."),
+  flags.DEFINE_integer(
+    "num_classes", None, "Classes of the head, 1000 by default; 0 for no head.", 0, 10_000_000
+  ),
 )
 
 # Alternatively, a configuration of TF Model Garden.
@@ -89,7 +95,7 @@ _CONFIG_FLAGS = (
 flags.DEFINE_list(
   "input_size", None, "Size, or height,width. By default 224 or that of the config."
 )
-flags.DEFINE_integer("batch_size", 1, "Batch size, for the bytes.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 1, "Batch size, for the bytes.", 1, 2**31 - 1)
 flags.DEFINE_string("dtype", "float32", "Dtype of activations and weights, for the bytes.")
 flags.DEFINE_enum("convention", "paper", ["paper", "mac"], "Convention for counting FLOPs.")
 flags.DEFINE_enum(
@@ -133,8 +139,11 @@ def _input_shape(default: tuple[int, int, int]) -> tuple[int, int, int]:
   if FLAGS.input_size is None:
     return default
   size = _integers("input_size", FLAGS.input_size)
-  if len(size) not in (1, 2) or min(size) < 1:
-    raise UserError(f"--input_size expects 224, or height,width; received {FLAGS.input_size}.")
+  if len(size) not in (1, 2) or not 1 <= min(size) <= max(size) <= _MAX_SIDE:
+    raise UserError(
+      f"--input_size expects 224, or height,width, from 1 to {_MAX_SIDE:,} pixels; received "
+      f"{','.join(FLAGS.input_size)}."
+    )
   return (size[0], size[-1], default[-1])
 
 
@@ -157,6 +166,8 @@ def _experiment_in_header(config_files: list[str]) -> str:
   from sasa_tf.training.experiment import find_config_file
 
   for file in config_files:
+    if "://" in file:  # only Model Garden's reader knows remote files
+      continue
     header = pathlib.Path(find_config_file(file)).read_text(encoding="utf-8", errors="replace")
     found = re.search(r"^# run: .*--experiment=(\w+)", header, re.MULTILINE)
     if found:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 import pathlib
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -16,6 +19,7 @@ from sasa_tf.bin import machine_errors, process_setup
 from sasa_tf.commandline.short_help import short_help
 from sasa_tf.compat import startup_messages
 from sasa_tf.errors import PreemptedError, UserError, WorkerLostError
+from sasa_tf.outputs.path_checks import check_local_input
 
 # Here, because programs import this module before those that import TensorFlow.
 startup_messages.silence(sys.argv)
@@ -28,18 +32,23 @@ if sys.flags.optimize > 1:
   sys.exit(UserError.exit_status)
 
 
-def run(main: Callable[[list[str]], None]) -> None:
+def run(main: Callable[[list[str]], None], local_inputs: Sequence[str] = ()) -> None:
   """Runs `main` with absl and reports the errors of `sasa_tf.errors` in one paragraph.
 
   The exit status is that of the error: 2 for `UserError`, and separate ones for preemption, the
   loss of a worker, SIGINT, and a reader of the output that is gone (as after `| head -1`).
+
+  Args:
+    main: receives the program and its positional arguments, which are local paths, if any.
+    local_inputs: names of the flags whose values are local paths that the program reads.
   """
   process_setup.use_utf8_file_names()
   process_setup.open_standard_streams()
 
   if "--helpshort" in sys.argv[1:]:
     source = pathlib.Path(sys.modules[main.__module__].__file__ or "")
-    print(short_help(source, f"python -m sasa_tf.bin.{source.stem}"))
+    with _output_errors():
+      print(short_help(source, f"python -m sasa_tf.bin.{source.stem}"), flush=True)
     return
 
   def guarded(argv: list[str]) -> None:
@@ -48,6 +57,7 @@ def run(main: Callable[[list[str]], None]) -> None:
     try:
       process_setup.check_limits()
       process_setup.check_environment()
+      _check_local_inputs(argv[1:], local_inputs)
       main(argv)
       sys.stdout.flush()
     except PreemptedError as ended:
@@ -69,7 +79,34 @@ def run(main: Callable[[list[str]], None]) -> None:
         raise
       _fail(problem, UserError.exit_status, discard=machine_errors.is_full(error))
 
-  app.run(guarded, flags_parser=_parse_flags)
+  try:
+    app.run(guarded, flags_parser=_parse_flags)
+  except SystemExit:  # also after absl's --help
+    with _output_errors():
+      sys.stdout.flush()
+    raise
+
+
+@contextlib.contextmanager
+def _output_errors() -> Iterator[None]:
+  """Ends the program without a traceback if standard output cannot be written."""
+  try:
+    yield
+  except BrokenPipeError:
+    process_setup.discard_output()
+    sys.exit(128 + signal.SIGPIPE)
+  except OSError as error:
+    _fail(machine_errors.describe(error) or error, UserError.exit_status, discard=True)
+
+
+def _check_local_inputs(arguments: Sequence[str], names: Sequence[str]) -> None:
+  """Raises `UserError` for remote addresses where only local paths can be read."""
+  for path in arguments:
+    check_local_input(path, "")
+  for name in names:
+    value = flags.FLAGS[name].value
+    for path in [value] if isinstance(value, str) else value or ():
+      check_local_input(path, name)
 
 
 def _fail(problem: object, status: int, discard: bool = False) -> NoReturn:
@@ -104,11 +141,36 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except UnicodeEncodeError as error:
       _fail(machine_errors.describe(error), UserError.exit_status)
   try:
-    return flags.FLAGS(argv)
+    _check_flag_files(argv[1:])
+    with _output_errors():  # --help prints
+      arguments = flags.FLAGS(argv)
+    _check_finite_flags()
+    return arguments
   except (flags.Error, UnicodeDecodeError) as error:
     message = _flag_problem(error).rstrip(".")
     print(f"error: {message}. --helpshort lists the flags.", file=sys.stderr)
     sys.exit(UserError.exit_status)
+
+
+def _check_flag_files(arguments: Sequence[str]) -> None:
+  """Raises an error for pipes and devices, which absl would read forever."""
+  for argument in arguments:
+    name, _, path = argument.partition("=")
+    if name.lstrip("-") == "flagfile" and os.path.exists(path) and not os.path.isfile(path):
+      raise flags.CantOpenFlagFileError(
+        f"--flagfile={path} is a directory, a pipe or a device, and no file with one flag per line"
+      )
+
+
+def _check_finite_flags() -> None:
+  """Raises an error for NaN and infinity, which absl's bounds accept."""
+  for name in flags.FLAGS:
+    flag = flags.FLAGS[name]
+    if isinstance(flag.parser, flags.FloatParser) and flag.value is not None:
+      values = flag.value if isinstance(flag.value, list) else [flag.value]
+      for value in values:
+        if not math.isfinite(value):
+          raise flags.IllegalFlagValueError(f"flag --{name}={value}: expected a finite number")
 
 
 def _flag_problem(error: Exception) -> str:

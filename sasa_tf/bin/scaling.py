@@ -34,16 +34,17 @@ flags.DEFINE_list(
 )
 flags.DEFINE_integer("model_id", 50, "ResNet depth: 26, 38 or 50.")
 flags.register_validator("model_id", lambda depth: depth in (26, 38, 50), "expected 26, 38 or 50")
-flags.DEFINE_integer("image_size", 224, "Image size in pixels.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 128, "Images per replica.", lower_bound=1)
+flags.DEFINE_integer("image_size", 224, "Image size in pixels.", 1, 65_500)
+flags.DEFINE_integer("batch_size", 128, "Images per replica.", 1, 1_000_000)
 flags.DEFINE_enum("dtype", "bfloat16", ["bfloat16", "float32"], "bfloat16 is mixed precision.")
-flags.DEFINE_integer("steps", 100, "Steps per round.", lower_bound=1)
-flags.DEFINE_integer("rounds", 3, "Rounds after the warm-up round.", lower_bound=1)
+flags.DEFINE_integer("steps", 100, "Steps per round.", 1, 2**31 - 1)
+flags.DEFINE_integer("rounds", 3, "Rounds after the warm-up round.", 1, 1_000_000)
 flags.DEFINE_float(
   "buffer_mib",
   None,
   "Maximum MiB of a gradient bucket; 0 for one bucket per gradient. By default all gradients "
   "are in one bucket.",
+  lower_bound=0,
 )
 flags.DEFINE_integer(
   "time_limit", 0, "Seconds after which the program is stopped; 0 for no limit.", lower_bound=0
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> None:
   if FLAGS.time_limit:
     faulthandler.dump_traceback_later(FLAGS.time_limit, exit=True)
   for count in FLAGS.replicas:
-    if not re.fullmatch(r"[1-9]\d*", count):
+    if not re.fullmatch(r"[1-9]\d{0,5}", count):
       raise UserError(f"--replicas: expected positive integers; received {count!r}.")
   if FLAGS.output:
     check_json_lines(FLAGS.output)

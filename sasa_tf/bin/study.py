@@ -25,6 +25,7 @@ from absl import flags
 
 from sasa_tf.bin import program
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.path_checks import check_local_path
 
 FLAGS = flags.FLAGS
 
@@ -37,9 +38,9 @@ flags.DEFINE_list("seeds", None, "Seeds to run; by default those of the study fi
 flags.DEFINE_string(
   "params_override", "", "YAML string that overrides the configuration of all rows, as in train."
 )
-flags.DEFINE_integer("processes_per_gpu", 2, "Number of runs at a time on each GPU.", lower_bound=1)
+flags.DEFINE_integer("processes_per_gpu", 2, "Number of runs at a time on each GPU.", 1, 1024)
 flags.DEFINE_integer(
-  "cpu_processes", 1, "Number of runs at a time on a host without GPUs.", lower_bound=1
+  "cpu_processes", 1, "Number of runs at a time on a host without GPUs.", 1, 1024
 )
 flags.DEFINE_string(
   "gpus", "auto", "auto: all of CUDA_VISIBLE_DEVICES; none: the CPU; or indices or UUIDs."
@@ -81,9 +82,11 @@ def _run_study() -> int:
 
   if not FLAGS.output:
     raise UserError("--study needs --output, the directory for the runs.")
+  check_local_path(FLAGS.output, "output")
   study = read_study(find_config_file(FLAGS.study, "study"))
   for file in dict.fromkeys(file for row in study.rows for file in row.config_files):
-    find_config_file(file, f"study={FLAGS.study}, config_files")
+    if "://" not in file:  # the trainings read remote files too
+      find_config_file(file, f"study={FLAGS.study}, config_files")
   found = gpus.find_gpus(FLAGS.gpus)
   planned = plan_runs(
     study,
@@ -143,7 +146,7 @@ def _write_report(files) -> None:
 
 def run() -> None:
   """Console script."""
-  program.run(main)
+  program.run(main, local_inputs=("results", "study"))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ flags.DEFINE_integer(
   None,
   "Batch size. By default 32, and 128 for the training step.",
   lower_bound=1,
+  upper_bound=1_000_000,
 )
 
 

@@ -138,6 +138,9 @@ def _parse_gin() -> None:
   """Applies --gin_file and --gin_params. Raises `UserError` if gin rejects them."""
   import gin
 
+  for file in FLAGS.gin_file or ():
+    if os.path.exists(file) and not os.path.isfile(file):
+      raise UserError(f"--gin_file={file} is a directory, a pipe or a device; expected a file.")
   try:
     gin.parse_config_files_and_bindings(FLAGS.gin_file, FLAGS.gin_params)
   except (OSError, SyntaxError, ValueError, TypeError, ImportError, AttributeError) as error:

@@ -10,7 +10,9 @@ module of the command.
 
 from __future__ import annotations
 
+import os
 import runpy
+import signal
 import sys
 
 from sasa_tf.commandline import commands, completion
@@ -54,9 +56,13 @@ def run() -> None:
   """Console script."""
   try:
     main(sys.argv[1:])
+    sys.stdout.flush()
   except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_status)
+  except BrokenPipeError:  # the reader is gone, as after `| head -1`
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.exit(128 + signal.SIGPIPE)
 
 
 if __name__ == "__main__":

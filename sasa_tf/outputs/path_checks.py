@@ -7,13 +7,30 @@ import os
 import pathlib
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from sasa_tf.errors import UserError
 from sasa_tf.outputs import replacement
 from sasa_tf.outputs.layout import DirectoryLayout
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def check_local_input(path: str | os.PathLike, flag: str) -> None:
+  """Checks that the path of an input is no remote address, such as gs://bucket/file.
+
+  Args:
+    path: of a file or directory, which may be missing.
+    flag: name of the flag with the path; "" to name the path alone.
+
+  Raises:
+    UserError: the path is a remote address.
+  """
+  if _REMOTE.match(os.fspath(path)) and not os.path.lexists(path):
+    raise UserError(
+      f"{_named(flag, path)}: expected a local path; received a remote one. Copy it to a local "
+      "directory, and pass the copy."
+    )
 
 
 def check_local_path(path: str | os.PathLike, flag: str) -> pathlib.Path:
@@ -134,6 +151,30 @@ def check_file(
       "the file."
     )
   return target
+
+
+def check_plain_files(paths: Iterable[pathlib.Path], program: str) -> None:
+  """Checks names that a program writes to in a directory of its own.
+
+  Args:
+    paths: of the files, which may be missing.
+    program: what writes them, for the message.
+
+  Raises:
+    UserError: one is a link, which may lead to a file elsewhere, or no regular file.
+  """
+  for path in paths:
+    if path.is_symlink():
+      raise UserError(
+        f"{path} is a link to {os.path.realpath(path)}, which {program} would overwrite. Remove "
+        "the link."
+      )
+    if os.path.lexists(path) and not path.is_file():
+      kind = "a directory" if path.is_dir() else "a pipe or a device"
+      raise UserError(
+        f"{path} is {kind}; expected a file, which {program} writes. Move it, or choose another "
+        "directory."
+      )
 
 
 def begins_with(content: bytes, offset: int = 0) -> Callable[[pathlib.Path], bool]:

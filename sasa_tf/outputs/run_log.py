@@ -12,7 +12,9 @@ import os
 import pathlib
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
+
+from sasa_tf.outputs.json_types import Count, Finite, Metric, conforms
 
 RUN_LOG_FILE = "run_log.jsonl"
 
@@ -20,23 +22,47 @@ RUN_LOG_FILE = "run_log.jsonl"
 _WARMUP_LOOPS = 1
 
 
+class PeakMemory(TypedDict):
+  """The peak of the memory; `kind` is "device" or "host_rss"."""
+
+  kind: str
+  bytes: Count
+
+
+class _Event(TypedDict):
+  event: str
+  step: Count
+  seconds: Finite
+
+
+class Event(_Event, total=False):
+  """An event. "begin" has the keys from `train_steps` on, others may have the first two."""
+
+  metrics: dict[str, Metric]
+  peak_memory: PeakMemory
+  train_steps: Count
+  batch_size: Count
+  parameters: Count
+  device: str
+  versions: dict[str, str | None]
+
+
 def read_run_log(model_dir: str | os.PathLike) -> RunLogSummary:
   """Returns the log of a training; without events if there is none.
 
   Lines that a killed process did not finish, and other invalid ones, are skipped.
   """
-  try:
-    path = pathlib.Path(model_dir, RUN_LOG_FILE)
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-  except (FileNotFoundError, NotADirectoryError):
+  path = pathlib.Path(model_dir, RUN_LOG_FILE)
+  if not os.path.isfile(path):  # a pipe would be read forever
     return RunLogSummary([])
+  lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
   events = []
   for line in lines:
     try:
       event = json.loads(line)
-    except ValueError:
+    except (RecursionError, ValueError):
       continue
-    if isinstance(event, dict) and {"event", "step", "seconds"} <= set(event):
+    if conforms(event, Event):
       events.append(event)
   return RunLogSummary(events)
 

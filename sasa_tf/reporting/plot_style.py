@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import io
+from collections.abc import Callable
 from typing import Any
 
 # Wong's palette, which is safe for color blindness.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 BASELINE_COLOR = "#777777"
 INK = "#333333"
+
+
+def plain_labels(draw: Callable[..., Any]) -> Callable[..., Any]:
+  """Decorates a function that draws: a "$" in a name begins no formula, which may be invalid."""
+
+  @functools.wraps(draw)
+  def wrapped(*arguments: Any, **options: Any) -> Any:
+    try:
+      import matplotlib
+    except ImportError:  # `draw` reports it
+      return draw(*arguments, **options)
+    with matplotlib.rc_context({"text.parse_math": False}):
+      return draw(*arguments, **options)
+
+  return wrapped
 
 
 def finish_axes(axes: Any, grid: str = "both") -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib import figure
 
-from sasa_tf.reporting.plot_style import COLORS, finish_axes
+from sasa_tf.reporting.plot_style import COLORS, finish_axes, plain_labels
 from sasa_tf.run_reports.runs import Run
 
 _MAX_PANELS = 12
@@ -17,6 +17,7 @@ _LINES = ("-", "--", ":", "-.")
 _KINDS = (("train", "training"), ("evaluation", "evaluation"))
 
 
+@plain_labels
 def plot_curves(runs: Sequence[Run]) -> figure.Figure | None:
   """Returns the curves over the training step; None if nothing was logged.
 

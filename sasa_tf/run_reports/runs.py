@@ -93,6 +93,8 @@ def _distinct_names(directories: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _read_params(path: pathlib.Path) -> dict[str, Any]:
+  if not path.is_file():  # a pipe would be read forever
+    return {}
   try:
     content = plain_yaml.parse(path.read_text(encoding="utf-8"))
   except (OSError, ValueError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from sasa_tf.data.images.orientation import decode_upright
+from sasa_tf.data.images.pixel_limit import bomb_problem
+from sasa_tf.data.inputs.regular_files import read_bytes
 from sasa_tf.errors import UserError
 from sasa_tf.serving.verification.trained_model import TrainedModel
 
@@ -61,7 +62,9 @@ def read_images(paths: Sequence[str | os.PathLike]) -> list[bytes]:
   for path in paths:
     name = os.fspath(path)
     try:
-      encoded = pathlib.Path(path).read_bytes()
+      encoded = read_bytes(path)
+      if problem := bomb_problem(encoded):
+        raise UserError(f"{name} is {problem}. Pass a smaller image.")
       decode_upright(tf.constant(encoded))
     except OSError as error:
       raise UserError(f"{name} cannot be read: {error.strerror}.") from error

@@ -34,6 +34,9 @@ from sasa_tf.serving.runtimes.registry import RUNTIMES
 from sasa_tf.serving.verification import Verifier
 from sasa_tf.serving.verification.trained_model import TrainedModel
 
+# Begins the messages of errors in functions that TensorFlow traces.
+_IN_PYTHON = "in user code:"
+
 
 def export_model(
   params: config_definitions.ExperimentConfig,
@@ -201,7 +204,12 @@ def _output(
         raise UserError(f"{target} was created by another process. Choose another path.")
       yield temporary
   except (OSError, tf.errors.OpError) as error:
-    problem = getattr(error, "message", None) or str(error)
+    problem = (getattr(error, "message", None) or str(error)).strip()
+    if problem.startswith(_IN_PYTHON):  # the model cannot be traced
+      raise UserError(
+        f"the model cannot be exported to {target}: {problem.splitlines()[-1].strip()} Earlier "
+        "exports are unchanged. Check --input_image_size and --batch_size."
+      ) from error
     raise UserError(
       f"the export cannot be written to {target}: {problem.splitlines()[0]}. Earlier exports are "
       "unchanged. Free disk space, or choose another directory."

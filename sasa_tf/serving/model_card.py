@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import sasa_tf
+from sasa_tf.outputs.json_types import conforms
 from sasa_tf.outputs.provenance import package_versions
 from sasa_tf.reporting.table import Column, Table
 from sasa_tf.serving.export_paths import CARD_HEADER
@@ -66,7 +68,20 @@ def write_model_card(
   file.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
 
-def _row(each: Exported, folder: pathlib.Path, checkpoint: str, source: str) -> dict[str, Any]:
+class ExportRow(TypedDict):
+  """The record of an export in a card."""
+
+  format: str
+  file: str
+  bytes: int
+  quantize: str
+  checkpoint: str
+  verification: list[str]
+  images: str
+  accuracy: str
+
+
+def _row(each: Exported, folder: pathlib.Path, checkpoint: str, source: str) -> ExportRow:
   """Returns the record of an export as JSON values."""
   return {
     "format": each.format_name,
@@ -80,7 +95,7 @@ def _row(each: Exported, folder: pathlib.Path, checkpoint: str, source: str) -> 
   }
 
 
-def _earlier(card: pathlib.Path) -> list[dict[str, Any]]:
+def _earlier(card: pathlib.Path) -> list[ExportRow]:
   """Returns the records of an earlier card whose files exist."""
   try:
     found = _EXPORTS.search(card.read_text(encoding="utf-8"))
@@ -89,11 +104,8 @@ def _earlier(card: pathlib.Path) -> list[dict[str, Any]]:
     return []
   if not isinstance(rows, list):
     return []
-  keys = {"format", "file", "bytes", "quantize", "checkpoint", "verification", "images", "accuracy"}
   return [
-    row
-    for row in rows
-    if isinstance(row, dict) and keys <= row.keys() and (card.parent / str(row["file"])).exists()
+    row for row in rows if conforms(row, ExportRow) and os.path.exists(card.parent / row["file"])
   ]
 
 
@@ -125,7 +137,7 @@ def _listed(names: Sequence[str] | None) -> str:
   return f": {', '.join(names[:_MAX_NAMES])}{more}"
 
 
-def _exports(rows: Sequence[dict[str, Any]]) -> str:
+def _exports(rows: Sequence[ExportRow]) -> str:
   table = Table([Column(title, "left") for title in ("file", "format", "MB", "quantized")])
   details = []
   for row in rows:
@@ -161,7 +173,7 @@ def _interface(options: ExportOptions) -> str:
   )
 
 
-def _limits(module: Any, options: ExportOptions, rows: Sequence[dict[str, Any]]) -> str:
+def _limits(module: Any, options: ExportOptions, rows: Sequence[ExportRow]) -> str:
   height, width = options.metadata.preprocessing["image_size"]
   lines = [
     "The model knows the classes of its training data only, and gives one of them for any image."

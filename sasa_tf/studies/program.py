@@ -40,11 +40,17 @@ def plan_runs(
     seeds: instead of those of the rows; None for the latter.
     params_override: overrides of all runs, as of `train --params_override`.
     num_gpus: of each training: 1, or 0 for the CPU.
+
+  Raises:
+    UserError: there is no such row, or no run.
   """
-  return [
+  planned = [
     Run(study, row, seed, pathlib.Path(output), params_override, num_gpus)
     for row, seed in study.select(rows, seeds)
   ]
+  if not planned:
+    raise UserError("--rows or --seeds is empty, so that nothing would run. Omit the flag for all.")
+  return planned
 
 
 def finished_results(results: pathlib.Path, planned: Sequence[Run]) -> list[Run]:
@@ -56,7 +62,7 @@ def finished_results(results: pathlib.Path, planned: Sequence[Run]) -> list[Run]
   if not results.exists():
     return []
   digests = {
-    tuple(record["case"].items()): record["digest"]
+    tuple(record["case"].items()): record.get("digest")
     for record in records.read_results([results])
     if record["status"] == records.FINISHED
   }
@@ -152,6 +158,7 @@ class StudyProgram:
 
   def _jobs(self) -> list[Job]:
     self._uncounted = {}
+    log, lock = runs.COST_JOB_FILES
     for run in self.remaining:
       if runs.read_cost(run) is None:
         self._uncounted.setdefault(run.row.name, run)
@@ -159,8 +166,8 @@ class StudyProgram:
       Job(
         f"cost of {name}",
         self._cost_command(run),
-        run.row_dir / "cost.log",
-        lock=run.row_dir / "cost.lock",
+        run.row_dir / log,
+        lock=run.row_dir / lock,
         needs_gpu=False,
       )
       for name, run in self._uncounted.items()

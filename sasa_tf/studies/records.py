@@ -6,22 +6,79 @@ import datetime
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from sasa_tf.errors import UserError
 from sasa_tf.outputs import provenance
 from sasa_tf.outputs.json_lines import append_json_lines, read_lines
-from sasa_tf.outputs.run_log import RunLogSummary
-from sasa_tf.studies.runs import Run
+from sasa_tf.outputs.json_types import Count, Finite, Metric, conforms
+from sasa_tf.outputs.run_log import PeakMemory, RunLogSummary
+from sasa_tf.studies.runs import Cost, Run
 
 FINISHED, FAILED = "finished", "failed"
+
+
+class _Case(TypedDict):
+  study: str
+  row: str
+  seed: int
+
+
+class _Evaluation(TypedDict):
+  step: Count
+  seconds: Finite
+  metrics: dict[str, Metric]
+
+
+class _Target(TypedDict):
+  value: Finite
+  seconds: Finite | None
+  step: Count | None
+
+
+class _Report(TypedDict):
+  position: int
+  baseline: str
+  paper: str | None
+  compare_with: str | None
+  expect: Literal["higher", "lower", "not_lower"] | None
+
+
+class _Required(TypedDict):
+  case: _Case
+  status: Literal["finished", "failed"]
+  error: str | None
+  metric: str
+  value: Metric | None
+  evaluations: list[_Evaluation]
+  step: Count
+  train_steps: Count | None
+  batch_size: Count | None
+  seconds: Finite
+  target: _Target | None
+  images_per_second: Finite | None
+  peak_memory: PeakMemory | None
+  parameters: Count | None
+  flops: Cost | None
+  device: str
+  processes_per_gpu: int
+  versions: dict[str, str | None] | None
+  commit: str | None
+  timestamp: str
+  report: _Report
+
+
+class Record(_Required, total=False):
+  """The keys of a result that are read again; see `make_record`."""
+
+  digest: str
 
 
 def make_record(
   run: Run,
   *,
   error: str | None,
-  cost: Mapping[str, Any] | None,
+  cost: Cost | None,
   device: str,
   processes_per_gpu: int,
   position: int,
@@ -31,7 +88,7 @@ def make_record(
   Args:
     run: that ended.
     error: why it failed, or None.
-    cost: of the row's model, from profile_model; None if it is unknown.
+    cost: FLOPs of the row's model, from profile_model; None if they are unknown.
     device: that the run was scheduled on.
     processes_per_gpu: number of runs on a GPU at a time.
     position: of the row in the study, for the order of the report.
@@ -55,7 +112,7 @@ def make_record(
     "images_per_second": log.images_per_second,
     "peak_memory": log.peak_memory,
     "parameters": begin.get("parameters"),
-    "flops": cost and cost["flops"],
+    "flops": cost,
     "device": begin.get("device", device),
     "processes_per_gpu": processes_per_gpu,
     "versions": begin.get("versions"),
@@ -131,12 +188,8 @@ def read_results(paths: Iterable[str | pathlib.Path]) -> list[dict[str, Any]]:
 def _parse(line: str) -> dict[str, Any] | None:
   try:
     record = json.loads(line)
-    case, report = record["case"], record["report"]
-    valid = [
-      *(isinstance(value, str) for value in (case["study"], case["row"], record["status"])),
-      *(type(value) is int for value in (case["seed"], report["position"])),
-      record["value"] is None or type(record["value"]) in (int, float),
-    ]
-  except (ValueError, TypeError, KeyError, RecursionError):
+  except (ValueError, RecursionError):
     return None
-  return record if all(valid) else None
+  if not conforms(record, Record):
+    return None
+  return record if record["value"] is not None or record["status"] == FAILED else None

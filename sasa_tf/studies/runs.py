@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
 from sasa_tf.errors import UserError
+from sasa_tf.outputs.json_types import Finite, conforms
+from sasa_tf.outputs.path_checks import check_plain_files
 from sasa_tf.outputs.run_log import RunLogSummary, read_run_log
 from sasa_tf.studies.study_file import Row, Study, merge
 
@@ -20,6 +23,8 @@ RESULTS_FILE = "results.jsonl"
 _OVERRIDES_FILE = "overrides.yaml"
 _SETTINGS_FILE = "settings.json"
 _COST_FILE = "cost.json"
+# Output and lock of the process that counts the cost.
+COST_JOB_FILES = ("cost.log", "cost.lock")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +102,8 @@ class Run:
     """
     self.row_dir.mkdir(parents=True, exist_ok=True)
     settings = self.row_dir / _SETTINGS_FILE
+    names = (_SETTINGS_FILE, _OVERRIDES_FILE, _COST_FILE, *COST_JOB_FILES)
+    check_plain_files([*(self.row_dir / name for name in names), self.log, self.lock], "the study")
     if settings.exists() and any(self.row_dir.glob("seed*/ckpt-*")):
       earlier = _read_settings(settings)
       changed = sorted(key for key, value in self.settings().items() if earlier.get(key) != value)
@@ -151,11 +158,18 @@ def cost_command(run: Run) -> list[str]:
   ]
 
 
-def _read_settings(path: pathlib.Path) -> Mapping[str, Any]:
+def _read_json(path: pathlib.Path) -> Any:
+  """Returns the value of a file; None if it is missing, or something else than JSON."""
+  if not os.path.isfile(path):  # a pipe would be read forever
+    return None
   try:
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(path.read_text(encoding="utf-8"))
   except (RecursionError, ValueError):
-    settings = None
+    return None
+
+
+def _read_settings(path: pathlib.Path) -> Mapping[str, Any]:
+  settings = _read_json(path)
   if not isinstance(settings, Mapping):
     raise UserError(
       f"{path}: expected the settings that the study wrote; received something else. Restore the "
@@ -164,9 +178,15 @@ def _read_settings(path: pathlib.Path) -> Mapping[str, Any]:
   return settings
 
 
-def read_cost(run: Run) -> Mapping[str, Any] | None:
-  """Returns the cost of the row's model; None if it is not counted yet."""
-  try:
-    return json.loads(run.cost_file.read_text(encoding="utf-8"))
-  except (OSError, ValueError):
-    return None
+class Cost(TypedDict):
+  """FLOPs of a forward pass of an image, by convention."""
+
+  mac: Finite
+  paper: Finite
+
+
+def read_cost(run: Run) -> Cost | None:
+  """Returns the FLOPs of the row's model; None if they are not counted yet."""
+  cost = _read_json(run.cost_file)
+  flops = cost.get("flops") if isinstance(cost, Mapping) else None
+  return flops if conforms(flops, Cost) else None

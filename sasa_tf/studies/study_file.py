@@ -27,6 +27,8 @@ _STUDY_KEYS = (
   "rows",
 )
 _ROW_KEYS = ("experiment", "config_files", "overrides", "seeds", "paper", "compare_with", "expect")
+# Of the configuration of an experiment.
+_SECTIONS = ("runtime", "task", "trainer")
 _MAX_SEEDS = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -151,10 +153,12 @@ class _Parser:
 
   def _row(self, name: str, content: Any, study: Mapping[str, Any]) -> Row:
     where = f"rows.{self._name('rows', name)}"
-    values = self._mapping(where, content or {}, _ROW_KEYS)
+    values = self._mapping(where, {} if content is None else content, _ROW_KEYS)
     experiment = values.get("experiment", study.get("experiment"))
     if not isinstance(experiment, str):
-      raise self._error("experiment", "the name of an experiment, in the study or the row", None)
+      raise self._error(
+        "experiment", "the name of an experiment, in the study or the row", experiment
+      )
     expect = values.get("expect")
     if expect is not None and expect not in EXPECTATIONS:
       raise self._error(f"{where}.expect", f"one of {', '.join(EXPECTATIONS)}", expect)
@@ -163,7 +167,7 @@ class _Parser:
         f"--study={self._source}, {where}: compare_with and expect belong together. Set both, or "
         "neither."
       )
-    overrides = self._overrides("overrides", study.get("overrides"))
+    overrides = self._configuration("overrides", study.get("overrides"))
     return Row(
       name=name,
       experiment=experiment,
@@ -171,7 +175,9 @@ class _Parser:
         *self._texts("config_files", study.get("config_files")),
         *self._texts(f"{where}.config_files", values.get("config_files")),
       ),
-      overrides=merge(overrides, self._overrides(f"{where}.overrides", values.get("overrides"))),
+      overrides=merge(
+        overrides, self._configuration(f"{where}.overrides", values.get("overrides"))
+      ),
       seeds=self._seeds(f"{where}.seeds", values.get("seeds", study.get("seeds", 1))),
       paper=None if values.get("paper") is None else self._text(f"{where}.paper", values["paper"]),
       compare_with=values.get("compare_with"),
@@ -187,6 +193,17 @@ class _Parser:
           f"--study={self._source}, {where}: no key {key!r}. {did_you_mean(str(key), keys)}"
         )
     return value
+
+  def _configuration(self, where: str, value: Any) -> dict[str, Any]:
+    """Returns the overrides of a configuration; the trainings check the keys of its sections."""
+    overrides = self._overrides(where, value)
+    for key in overrides:
+      if key not in _SECTIONS:
+        raise UserError(
+          f"--study={self._source}, {where}: no key {key!r} in the configuration of an experiment, "
+          f"which has {', '.join(_SECTIONS)}. Correct or remove it."
+        )
+    return overrides
 
   def _overrides(self, where: str, value: Any) -> dict[str, Any]:
     """Returns nested overrides; keys may be nested or dotted."""

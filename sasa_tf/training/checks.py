@@ -7,7 +7,8 @@ import os
 import pathlib
 import re
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,8 +19,10 @@ from official.vision.configs.retinanet import DataConfig as DetectionData
 from sasa_tf.data.integrity import raw_records, shard_count
 from sasa_tf.data.integrity.foreign_files import foreign_kind
 from sasa_tf.data.integrity.record_boxes import check_boxes
+from sasa_tf.data.integrity.record_headers import find_endless_record
 from sasa_tf.data.integrity.record_image_ids import check_image_ids
-from sasa_tf.data.integrity.record_labels import check_labels
+from sasa_tf.data.integrity.record_images import check_images
+from sasa_tf.data.integrity.record_labels import check_label_range, check_labels
 from sasa_tf.data.labels import read_labels
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
 from sasa_tf.errors import UserError
@@ -45,6 +48,8 @@ from sasa_tf.training.resilience import checkpoints
 # Files whose first bytes are read before each run.
 _MAX_SNIFFED = 256
 _MAX_SAMPLED_RECORDS = 64
+# For the lengths of all records: 100,000 records or more, unless the disk is slow.
+_MAX_HEADER_SECONDS = 0.2
 _CONNECT_SECONDS = 10
 # Subcommands of make_tfrecords for each task.
 _CLASSIFICATION_CONVERTERS = "digits for scikit-learn's digits, image_folder for a folder of images"
@@ -79,8 +84,12 @@ def check_data(name: str, data: config_definitions.DataConfig) -> None:
     _check_shuffle_buffer(name, data)
     _check_batch_is_filled(name, data)
     read_class_names(data)
+    files, compression = find_input_files(data.input_path), COMPRESSIONS[data.file_type]
+    check_images(files, compression, "image/encoded" if is_detection else data.image_field_key)
+    label_key = "image/object/class/label" if is_detection else data.label_field_key
+    check_label_range(files, compression, label_key)
     if is_detection:
-      check_boxes(find_input_files(data.input_path), COMPRESSIONS[data.file_type])
+      check_boxes(files, compression)
 
 
 def check_annotations(task: config_definitions.TaskConfig) -> None:
@@ -133,10 +142,25 @@ def _check_tfrecords(name: str, data: config_definitions.DataConfig, converters:
         f"{name}={input_path}: {file} is {kind}; expected TFRecord files. Write them with `python "
         f"-m sasa_tf.bin.make_tfrecords` ({converters}), or set a path that only matches them."
       )
+  if not COMPRESSIONS[data.file_type]:
+    _check_record_lengths(name, files)
   if all(raw_records.is_empty(file, COMPRESSIONS[data.file_type]) for file in files):
     raise UserError(
       f"{name}={input_path}: the {len(files)} files have no records. Write them again."
     )
+
+
+def _check_record_lengths(name: str, files: Sequence[str]) -> None:
+  """Raises `UserError` for records of absurd length, at which TensorFlow crashes."""
+  end = time.monotonic() + _MAX_HEADER_SECONDS
+  for file in files:
+    if (left := end - time.monotonic()) < 0:
+      return
+    if found := find_endless_record(file, left):
+      raise UserError(
+        f"{name}: {file}, record {found[0]} (from 0) has a length of {found[1]:,} bytes, so the "
+        "file is corrupt. Write the TFRecords again."
+      )
 
 
 def _not_expanded(pattern: str) -> str:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from official.core import config_definitions, task_factory
 from official.vision.ops import preprocess_ops
 
+from sasa_tf.data.images.pixel_limit import bomb_problem
 from sasa_tf.data.integrity import raw_records
 from sasa_tf.training.input_files import COMPRESSIONS, find_input_files, is_files
 
@@ -62,7 +63,7 @@ def _of_records(data: Any) -> Iterator[Example]:
     for example in filter(None, map(raw_records.parse, filter(None, records))):
       images = example.features.feature[image_key].bytes_list.value
       labels = example.features.feature[label_key].int64_list.value if label_key else ()
-      if images:
+      if images and not bomb_problem(images[0]):
         yield Example(images[0], int(labels[0]) if len(labels) == 1 else None)
 
 

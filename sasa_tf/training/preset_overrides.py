@@ -86,4 +86,9 @@ def _image_size(preset: Preset, shape: Any) -> list[int]:
       f"the preset {preset.path} has no fixed image_size, but {size!r}. Save it from a model whose "
       "input_shape has a height and a width."
     )
+  if not isinstance(shape, (list, tuple)) or len(shape) != 3:
+    raise UserError(
+      f"the preset {preset.path} has input_shape={shape!r}; expected [height, width, channels]. "
+      "Save the preset again."
+    )
   return [*size, shape[-1]]

@@ -1,5 +1,7 @@
 """Attention maps of SavedModels and model directories."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -87,3 +89,11 @@ def test_file_that_is_no_image_is_explained(exported, tmp_path):
     trained.read_image(str(tmp_path / "x.png"))
   with pytest.raises(UserError, match="No such file"):
     trained.read_image(str(tmp_path / "y.png"))
+
+
+def test_other_numbers_of_class_names_are_explained(exported, tmp_path):
+  path = shutil.copytree(exported[1], tmp_path / "copy")
+  labels = path / "assets.extra" / "labels.txt"
+  labels.write_text("".join(labels.read_text().splitlines(keepends=True)[:7]))
+  with pytest.raises(UserError, match=r"labels\.txt has 7 class names, but the model has 10 cla"):
+    TrainedModel.from_saved_model(path)

@@ -94,3 +94,25 @@ def test_comparison_shows_ratios_and_missing_results():
 def test_comparison_requires_two_files():
   with pytest.raises(UserError, match=r"two files.*received 1"):
     compare_files(["one"])
+
+
+@pytest.mark.parametrize(
+  "key, value",
+  [
+    ("seconds", [0]),
+    ("seconds", ["1"]),
+    ("steps", None),
+    ("peak_bytes", "1"),
+    ("parameters", 1.5),
+    ("overhead_seconds", 1e999),
+    ("environment", {"cores": 2}),
+    ("environment", ENVIRONMENT | {"packages": []}),
+    ("error", 5),
+  ],
+)
+def test_values_of_other_types_are_named_with_their_line(tmp_path, key, value):
+  path = tmp_path / "results.jsonl"
+  line = json.loads(measurement("a").to_json())
+  path.write_text("\n".join(map(json.dumps, (line, line | {key: value}))))
+  with pytest.raises(UserError, match=r"results\.jsonl, line 2: expected a measurement"):
+    records.read(str(path))

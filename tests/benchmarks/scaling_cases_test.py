@@ -33,6 +33,8 @@ def test_single_replica_is_measured_first_and_once():
       ["outside"],
       "--all_reduce: expected some of between_programs, .*received outside",
     ),
+    ([], [1], ["none"], "--models is empty; expected some of conv"),
+    (["conv"], [1], [], "--all_reduce is empty"),
     (["conv"], [4], ["none"], "--replicas=4, but there are 2 devices"),
   ],
 )

@@ -136,6 +136,17 @@ def test_results_are_stored_in_lines(models, tmp_path):
   assert not results.holds_served_results(str(tmp_path / "other.jsonl"))
   with pytest.raises(UserError, match=r"other.jsonl, line 1: expected a result of --target=serv"):
     results.read(str(tmp_path / "other.jsonl"))
+  line = json.loads(found[0].to_json())
+  for key, value in (
+    ("latency", {"p50": 0, "p90": 1, "p99": 1}),
+    ("seconds", "12"),
+    ("num_bytes", 1.5),
+    ("environment", {"cores": 2}),
+    ("case", line["case"] | {"device": "tpu"}),
+  ):
+    (tmp_path / "other.jsonl").write_text(json.dumps(line | {key: value}))
+    with pytest.raises(UserError, match=r"other.jsonl, line 1: expected a result"):
+      results.read(str(tmp_path / "other.jsonl"))
 
 
 def test_formats():

@@ -56,6 +56,9 @@ def test_invalid_flags_print_one_sentence():
   status, _, errors = benchmark("--shapes=56x56")
   assert status == 2 and "Traceback" not in errors
   assert "--shapes: expected HxWxC such as 56x56x64; received '56x56'" in errors
+  for flag in ("--shapes", "--dtypes"):
+    status, _, errors = benchmark(f"{flag}=")
+    assert status == 2 and errors.startswith(f"error: {flag} is empty, so that nothing would be")
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,15 @@ def test_invalid_flags_print_one_sentence():
     (["--target=serving", "--exports=a", "--image_size=64"], "--image_size describes networks to"),
     (["--target=serving", "--baselines=conv,a"], "--baselines: --target=serving compares with one"),
     (["--exports=a"], "--exports is a flag of --target=serving; received --target=op"),
+    (
+      ["--threads=1000000000"],
+      "flag --threads=1000000000: 1000000000 is not an integer in the range",
+    ),
+    (["--kernel_size=4"], "flag --kernel_size=4: expected an odd number"),
+    (
+      [f"--batch_sizes={'1' + '0' * 5000}"],
+      "--batch_sizes: expected positive integers; received '1000",
+    ),
   ],
 )
 def test_flags_of_another_target_are_rejected(arguments, message):

@@ -45,3 +45,34 @@ def test_unusable_opset(flags, message, tmp_path):
   assert done.returncode == 2
   assert done.stderr.startswith(f"error: {message}")
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ("names", "expected"),
+  [
+    (["preset"], "verified preset by its weights"),
+    (["saved_model", "preset"], "verified on 8 images, preset by its weights"),
+    (["saved_model"], "verified on 8 images"),
+  ],
+)
+def test_formats_without_a_runtime_are_not_verified_on_images(names, expected):
+  program = (
+    "from types import SimpleNamespace as N\nfrom sasa_tf.bin import export_flags as e\n"
+    f"print(e._verified([N(format_name=n) for n in {names}], '8 images'))"
+  )
+  done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+  assert done.stdout.strip() == expected
+
+
+def test_images_that_exceed_the_memory_are_rejected():
+  program = (
+    "from sasa_tf.bin import export_flags as e\n"
+    "from sasa_tf.training.config_validation import memory\n"
+    "memory.available_memory = lambda: 2.0**30\n"
+    "e._check_memory([224, 224], 1)\n"
+    "try:\n  e._check_memory([10000, 9000], 1)\nexcept ValueError as error:\n  print(error)"
+  )
+  done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+  assert done.stdout.startswith(
+    "--input_image_size=10000,9000, --batch_size=1: an export needs at least 18.8 GiB"
+  )

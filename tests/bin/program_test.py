@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from sasa_tf.bin import xla_flags
+from sasa_tf.errors import UserError
+
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_names_that_the_encoding_lacks_are_printed_as_escapes(encoding):
@@ -220,3 +223,102 @@ def test_errors_of_the_machine_are_one_line(error, message):
 def test_missing_file_that_no_check_foresaw_is_an_internal_error():
   done = run("open('/nonexistent')", '"$PYTHON" -c "$PROGRAM"')
   assert done.returncode == 1 and "FileNotFoundError" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["XLA_FLAGS", "TF_XLA_FLAGS"])
+def test_unknown_flags_of_xla_are_named(name):
+  value = "--xla_no_such_flag=1"
+  done = run("print(1)", '"$PYTHON" -c "$PROGRAM"', **{name: value})
+  assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+  assert done.stderr.startswith(f"error: the environment variable {name}={value}: this version of")
+  assert f"rejects {value}. Correct or unset it." in done.stderr
+
+
+def test_flags_that_tensorflow_has_are_found_without_starting_it(monkeypatch):
+  monkeypatch.setattr(xla_flags, "_rejected", lambda environment: pytest.fail("started"))
+  xla_flags.check({"XLA_FLAGS": "--xla_dump_to='/tmp/a b' --xla_gpu_autotune_level=2"})
+  xla_flags.check({"TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit"})
+
+
+def test_flags_of_a_file_are_checked_and_tensorflow_decides(monkeypatch, tmp_path):
+  (tmp_path / "flags").write_text("--xla_dump_to=/tmp\n--xla_no_such_flag 'open")
+  environment = {"XLA_FLAGS": str(tmp_path / "flags")}
+  monkeypatch.setattr(xla_flags, "_rejected", lambda environment: None)
+  xla_flags.check(environment)
+  monkeypatch.setattr(xla_flags, "_rejected", lambda environment: "--xla_no_such_flag")
+  with pytest.raises(UserError, match="rejects --xla_no_such_flag"):
+    xla_flags.check(environment)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999"])
+def test_flags_are_finite_numbers(value):
+  main = "pass\nfrom absl import flags\nflags.DEFINE_float('seconds', 1.0, 'Time.')"
+  done = run(main, f'"$PYTHON" -c "$PROGRAM" --seconds={value}')
+  assert done.returncode == 2 and "flag --seconds=" in done.stderr, done.stderr
+  assert "expected a finite number. --helpshort lists the flags." in done.stderr
+
+
+def test_remote_addresses_are_no_local_inputs():
+  main = "pass\nfrom absl import flags\nflags.DEFINE_list('files', [], 'Files.')"
+  for arguments, named in (("--files=a,gs://b/c", "--files=gs://b/c"), ("s3://b", "s3://b")):
+    program = f"from sasa_tf.bin import program\ndef main(argv):\n  {main}\n"
+    program += "program.run(main, local_inputs=('files',))"
+    done = subprocess.run(
+      [sys.executable, "-c", program, arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"error: {named}: expected a local path; received a remote one." in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpshort"])
+def test_help_whose_reader_is_gone_or_that_cannot_be_written(flag):
+  command = f'"$PYTHON" -m sasa_tf.bin.report {flag}'
+  done = run("pass", f"{command} | sleep 0; echo ${{PIPESTATUS[0]}}")
+  assert done.stdout.strip() in ("141", "0", "1") and done.stderr == "", done.stderr
+  done = run("pass", f"{command} > /dev/full")
+  assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_commands_whose_reader_is_gone(monkeypatch):
+  done = run("pass", '"$PYTHON" -m sasa_tf.commandline | sleep 0; echo ${PIPESTATUS[0]}')
+  assert done.stdout.strip() in ("141", "0") and done.stderr == "", done.stderr
+
+
+def test_flag_files_that_never_end_are_named(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  for path in (tmp_path / "pipe", "/dev/zero", tmp_path):
+    done = run("pass", f'"$PYTHON" -c "$PROGRAM" --flagfile={path}')
+    assert done.returncode == 2 and f"--flagfile={path} is a directory, a pipe" in done.stderr
+
+
+@pytest.mark.parametrize(
+  ("content", "problem"),
+  [
+    ("[]", "received []"),
+    (
+      '{"floatx": "float8"}',
+      "expected float16, float32 or float64 for 'floatx'; received 'float8'",
+    ),
+    ('{"floatx": []}', "expected float16, float32 or float64 for 'floatx'; received '[]'"),
+    ('{"epsilon": 1}', "expected a float for 'epsilon'"),
+    ('{"image_data_format": null}', "expected channels_last or channels_first"),
+    ("[" * 100_000, "nested too deeply"),
+    (None, "it is a directory"),
+  ],
+)
+def test_configurations_with_which_keras_cannot_be_imported(content, problem, tmp_path):
+  if content is None:
+    (tmp_path / "keras.json").mkdir()
+  else:
+    (tmp_path / "keras.json").write_text(content)
+  done = run("print(1)", '"$PYTHON" -c "$PROGRAM"', KERAS_HOME=str(tmp_path))
+  assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+  assert f"{tmp_path}/keras.json, the configuration of Keras, cannot be used: " in done.stderr
+  assert problem in done.stderr
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"backend": "tensorflow", "epsilon": 1e-7}'])
+def test_other_configurations_of_keras(content, tmp_path):
+  (tmp_path / "keras.json").write_text(content)
+  done = run("print(1)", '"$PYTHON" -c "$PROGRAM"', KERAS_HOME=str(tmp_path))
+  assert done.stdout == "1\n", done.stderr

@@ -149,6 +149,16 @@ def test_invalid_annotations_are_listed_and_dropped_or_clipped(tmp_path):
     assert f": {kind}, " in line
 
 
+def test_data_without_a_valid_box_is_rejected(tmp_path):
+  root = _write(tmp_path, boxes=[(7, 3, [5, 5, 0, 4], {}), (139, 1, [900, 900, 5, 5], {})])
+  with pytest.raises(DatasetError, match=r"none of the 2 annotations is a valid box\. The first: "):
+    _convert(root, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+  # One is enough, also in another split.
+  root = _write(tmp_path / "b", boxes=[(7, 3, [5, 5, 0, 4], {}), (139, 1, [5, 5, 5, 5], {})])
+  _convert(root, tmp_path / "out")
+
+
 @pytest.mark.parametrize("kind", INVALID_ANNOTATIONS)
 def test_strict_raises_for_every_kind_of_invalid_annotation(tmp_path, kind):
   root = _write(tmp_path, boxes=[INVALID_ANNOTATIONS[kind]])

@@ -37,7 +37,17 @@ def test_annotated_images_and_unreadable_files_are_accepted(tmp_path):
   for text in ('{"images": [{"id": 7}, {"id": 8}]}', "nonsense {", "[]"):
     annotations.write_text(text)
     check_image_ids(str(annotations), files)
-  check_image_ids("gs://bucket/a.json", files)
+
+
+def test_remote_annotations_that_cannot_be_reached_are_an_error_of_the_machine():
+  with pytest.raises(tf.errors.OpError, match=r"s3://bucket/a\.json"):
+    check_image_ids("s3://bucket/a.json", [])
+
+
+def test_missing_remote_annotations_are_named(monkeypatch):
+  monkeypatch.setattr(tf.io.gfile, "exists", lambda path: False)
+  with pytest.raises(DatasetError, match=r"annotation_file=gs://bucket/a\.json does not exist"):
+    check_image_ids("gs://bucket/a.json", [])
 
 
 def test_pipes_and_missing_files_are_named_without_reading_them(tmp_path):

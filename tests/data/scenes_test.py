@@ -107,7 +107,8 @@ def test_splits_have_different_digits():
     ({"size": 16}, "between 32 and 2048 pixels, received 16"),
     ({"image_format": "gif"}, "jpeg or png, received 'gif'"),
     ({"num_preview_images": 7}, "between 0 and the 6 validation scenes, received 7"),
-    ({"train_images": 0}, "1 or more, received 0 and 6"),
+    ({"train_images": 0}, "must be 1 to 10,000,000, received 0 and 6"),
+    ({"train_images": 10**12}, "must be 1 to 10,000,000, received 1000000000000 and 6"),
     ({"seed": -1}, "--seed must be 0 or more, received -1"),
   ],
 )

@@ -249,7 +249,9 @@ def test_broken_images_are_skipped_and_listed(root, tmp_path):
 )
 def test_data_set_of_broken_annotations_names_the_first(content, tmp_path):
   root = box_data.write_voc(tmp_path / "voc", {"a": voc_xml(), "b": content}, {})
-  with pytest.raises(DatasetError, match=r"1 of 2 annotations cannot be used.* The first: b: "):
+  with pytest.raises(
+    DatasetError, match=r"1 of 2 annotations cannot be used.* The first: .*/b\.xml: "
+  ):
     _convert(root, tmp_path / "out")
   assert not (tmp_path / "out").exists()
 
@@ -277,6 +279,16 @@ def test_invalid_settings_raise(root, tmp_path, options, message):
   with pytest.raises(DatasetError, match=message):
     _convert(root, tmp_path / "out", **options)
   assert not (tmp_path / "out").exists()
+
+
+def test_annotations_that_cannot_be_used_are_named_with_their_path(root, tmp_path):
+  (root / "ImageSets/Main/train.txt").write_text("missing\n")
+  with pytest.raises(DatasetError, match=r"The first: .*/Annotations/missing\.xml: file not found"):
+    _convert(root, tmp_path / "out", image_sets="train")
+  for file in (root / "Annotations").iterdir():
+    file.write_text("<other/>")
+  with pytest.raises(DatasetError, match=r"The first: .*/Annotations/b\.xml: not a Pascal VOC"):
+    _convert(root, tmp_path / "out")
 
 
 def test_error_for_other_classes_suggests_the_classes_flag(root, tmp_path):

@@ -1,6 +1,7 @@
 """Presets: saved by one Keras version, loaded by both."""
 
 import json
+import os
 import pickle
 import shutil
 
@@ -155,6 +156,19 @@ def test_broken_files_are_named(file, content, message, saved, tmp_path):
     (path / file).write_bytes(content)
   with pytest.raises(UserError, match=message.replace(".", r"\.")):
     sasa_tf.keras.SASAResNetClassifier.from_preset(path)
+
+
+def test_pipes_and_weights_of_other_types_are_named(saved, tmp_path):
+  path = shutil.copytree(saved[1], tmp_path / "broken")
+  (path / "weights.npz").unlink()
+  os.mkfifo(path / "weights.npz")
+  with pytest.raises(UserError, match=r"weights\.npz cannot be read .*a pipe or a device"):
+    find_preset(path).read_weights()
+  (path / "weights.npz").unlink()
+  for value in (np.array(["a"]), np.array([1]), np.array([1j]), np.array([None])):
+    np.savez(path / "weights.npz", **{"stem/kernel": value})
+    with pytest.raises(UserError, match=r"weights\.npz cannot be read"):
+      find_preset(path).read_weights()
 
 
 def test_weights_of_another_architecture_are_rejected(saved, tmp_path):

@@ -7,7 +7,14 @@ import re
 import pytest
 
 from sasa_tf.errors import UserError
-from sasa_tf.outputs.path_checks import begins_with, check_directory, check_file, check_local_path
+from sasa_tf.outputs.path_checks import (
+  begins_with,
+  check_directory,
+  check_file,
+  check_local_input,
+  check_local_path,
+  check_plain_files,
+)
 
 from .directories import LAYOUT, texts, write
 
@@ -147,3 +154,31 @@ def test_files(tmp_path):
   with pytest.raises(UserError, match="is a directory; expected a file"):
     check_file(tmp_path, "plot", overwrite=True)
   assert check_file("/dev/null", "plot", overwrite=False) == pathlib.Path("/dev/null")
+
+
+def test_remote_inputs_are_named_with_their_flag():
+  for address in ("gs://bucket/a", "s3://bucket", "https://host/a.png", "hdfs://host:80/a"):
+    with pytest.raises(UserError, match=rf"--input={address}: expected a local path.*Copy it"):
+      check_local_input(address, "input")
+    with pytest.raises(UserError, match=rf"^{address}: expected a local path"):
+      check_local_input(address, "")
+  pathlib.Path("a:/b").mkdir(parents=True)
+  for path in ("a", "/a/b:c", "C:/a", "a:/b", ""):
+    check_local_input(path, "input")
+
+
+def test_files_of_a_program_are_no_links_and_no_pipes():
+  pathlib.Path("outside").write_text("kept")
+  pathlib.Path("link").symlink_to("outside")
+  pathlib.Path("lost").symlink_to("nowhere")
+  pathlib.Path("directory").mkdir()
+  os.mkfifo("pipe")
+  check_plain_files([pathlib.Path("missing"), pathlib.Path("outside")], "it")
+  for name, kind in (
+    ("link", "a link to .*/outside, which it would overwrite"),
+    ("lost", "a link to"),
+    ("directory", "a directory; expected a file"),
+    ("pipe", "a pipe or a device; expected a file"),
+  ):
+    with pytest.raises(UserError, match=f"^{name} is {kind}"):
+      check_plain_files([pathlib.Path(name)], "it")

@@ -1,5 +1,6 @@
 """Reports of trainings."""
 
+import json
 import re
 
 import pytest
@@ -101,3 +102,25 @@ def test_run_without_events_after_its_begin_has_no_curves(tmp_path):
   files = page.check_output(str(tmp_path / "report.html"), overwrite=False)
   page.write_report(read_runs([str(run)]), *files)
   assert files[0].exists() and not files[1].exists()
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path):
+  make_run(tmp_path / "lr=$x_{$")
+  make_run(tmp_path / "lr=$\\frac$")
+  files = page.check_output(str(tmp_path / "report.html"), overwrite=False)
+  page.write_report(read_runs([str(tmp_path)]), *files)
+  assert files[1].exists()
+
+
+def test_losses_that_are_not_finite_are_not_drawn(tmp_path):
+  run = make_run(tmp_path / "a")
+  events = [
+    {"event": kind, "step": step, "seconds": 1.0, "metrics": {"loss": value}}
+    for kind in ("train", "evaluation")
+    for step, value in enumerate((1e18, float("inf"), float("nan"), -1e18, float("-inf")), start=50)
+  ]
+  with (run / "run_log.jsonl").open("a") as file:
+    file.writelines(f"{json.dumps(event)}\n" for event in events)
+  files = page.check_output(str(tmp_path / "report.html"), overwrite=False)
+  page.write_report(read_runs([str(run)]), *files)
+  assert files[1].exists() and "-inf" in files[0].read_text()

@@ -139,6 +139,10 @@ def _changed(path, folder, change):
     (lambda c: c["config"].update(kernel_size=-1), "kernel_size"),
     (lambda c: c["config"].update(model_id="big"), r"model_id"),
     (lambda c: c["preprocessing"].update(image_size=[None, 8]), "no fixed image_size"),
+    (lambda c: c["config"].update(input_shape=5), r"input_shape=5; expected \[height, width"),
+    (lambda c: c["config"].update(input_shape=[8, 8, None]), "input_size"),
+    (lambda c: c["preprocessing"].update(image_size=["a", "b"]), "input_size"),
+    (lambda c: c["preprocessing"].update(crop_fraction="all"), "center_crop_fraction"),
     (lambda c: c["config"].update(num_classes=7), r"weights do not fit"),
   ],
 )

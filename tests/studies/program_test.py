@@ -170,3 +170,28 @@ def test_missing_metric_is_a_failure(tmp_path):
   object.__setattr__(program.remaining[0].study, "metric", "AP")
   program.run()
   assert "no metric 'AP'; it has accuracy" in program.failures["a, seed 0"]
+
+
+@pytest.mark.parametrize("name", ["settings.json", "overrides.yaml", "cost.json", "seed0.log"])
+def test_nothing_is_written_through_planted_links(tmp_path, name):
+  outside = tmp_path / "outside"
+  outside.write_text("kept")
+  row = tmp_path / "out" / "a"
+  row.mkdir(parents=True)
+  (row / name).symlink_to(outside)
+  with pytest.raises(UserError, match=rf"{name} is a link to .*outside, which the study would"):
+    make_program(tmp_path, ["a"]).run()
+  (row / name).unlink()
+  os.mkfifo(row / name)
+  with pytest.raises(UserError, match=rf"{name} is a pipe or a device"):
+    make_program(tmp_path, ["a"]).run()
+  assert outside.read_text() == "kept"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"flops": {"mac": "2"}}', "[" * 100_000, ""])
+def test_costs_of_other_content_are_counted_again(tmp_path, content):
+  row = tmp_path / "out" / "a"
+  row.mkdir(parents=True)
+  (row / "cost.json").write_text(content)
+  make_program(tmp_path, ["a"]).run()
+  assert by_run(tmp_path)["a", 0]["flops"]["mac"] == 2000

@@ -187,3 +187,43 @@ def test_report_imports_no_tensorflow(tmp_path):
   done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert (tmp_path / "r.html").exists() and "r_metric.png" in done.stdout
+
+
+@pytest.mark.parametrize(
+  "key, value",
+  [
+    ("case", {"study": "s", "row": "a", "seed": "0"}),
+    ("metric", 5),
+    ("value", None),
+    ("value", "0.9"),
+    ("evaluations", [{"step": 1}]),
+    ("evaluations", [{"step": 1, "seconds": None, "metrics": {}}]),
+    ("seconds", "60"),
+    ("peak_memory", 7),
+    ("parameters", "many"),
+    ("flops", {"mac": 1}),
+    ("timestamp", 2026),
+    ("versions", ["1"]),
+    ("status", "unknown"),
+    ("report", {"position": 0}),
+    ("images_per_second", 1e999),
+  ],
+)
+def test_results_with_values_of_other_types_are_skipped(tmp_path, key, value):
+  good, bad = record("a", 0, 0.5), record("a", 1, 0.5) | {key: value}
+  file = tmp_path / "results.jsonl"
+  file.write_text("\n".join(map(json.dumps, (bad, good))))
+  assert read_results([file]) == [good]
+
+
+def test_runs_that_diverged_have_no_deviation(tmp_path):
+  infinite, none = float("inf"), float("nan")
+  rows = {"conv": (0.5, 0.6), "a": (infinite, 0.5), "b": (none, none), "c": (infinite, -infinite)}
+  found = [record(row, s, v) for row, values in rows.items() for s, v in enumerate(values)]
+  for one in found[2:]:
+    one["report"] |= {"paper": "better", "compare_with": "conv", "expect": "higher"}
+  (tmp_path / "results.jsonl").write_text("\n".join(map(json.dumps, found)))
+  summary = summarize(read_results([tmp_path / "results.jsonl"]))
+  assert [str(row.mean) for row in summary.rows[1:]] == ["inf", "nan", "nan"]
+  page.write_report(summary, page.check_report(str(tmp_path / "a.md"), overwrite=False))
+  assert "inf" in (tmp_path / "a.md").read_text()

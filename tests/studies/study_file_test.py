@@ -3,6 +3,7 @@
 import pytest
 
 from sasa_tf.errors import UserError
+from sasa_tf.studies.program import plan_runs
 from sasa_tf.studies.study_file import read_study
 from tests.studies.stub_study import write_study
 
@@ -30,6 +31,9 @@ def test_rows_inherit_and_override(tmp_path):
   assert study.baseline == "a"
   with pytest.raises(UserError, match=r"no row 'bb'. Did you mean 'b'"):
     study.select(["bb"])
+  for empty in ({"rows": []}, {"seeds": []}):
+    with pytest.raises(UserError, match="--rows or --seeds is empty"):
+      plan_runs(study, tmp_path, **empty)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,16 @@ def test_rows_inherit_and_override(tmp_path):
     ("experiment: e\nrows: {a: {}}\ntarget: .nan", "target: expected a finite number"),
     ("experiment: e\nrows: {a: {seeds: 1000000000000}}", "a number of seeds, 1 to 10,000"),
     ("experiment: e\nrows: {a: {seeds: [4294967296]}}", "a.seeds: expected a number of seeds"),
+    (
+      "rows: {a: {}}\nexperiment: 5",
+      "experiment: expected the name of an experiment, in the study",
+    ),
+    ("experiment: e\nrows: {a: 0}", "rows.a: expected keys with values; received 0"),
+    (
+      "experiment: e\noverrides: {model_dir: x}\nrows: {a: {}}",
+      "overrides: no key 'model_dir' in the configuration of an experiment, which has runtime",
+    ),
+    ("experiment: e\nrows: {a: {overrides: {tasks.x: 1}}}", "rows.a.overrides: no key 'tasks'"),
     ("a: [", "expected YAML"),
     ("rows:\n  a: {}\n  a: {}", "line 3: the key 'a' occurs twice"),
     ("a: !!int b", "expected YAML: invalid literal for int()"),

@@ -13,6 +13,7 @@ from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.errors import UserError
 from sasa_tf.training import checks, experiment
 from tests.broken_files import BROKEN
+from tests.data import image_bombs
 
 
 @pytest.mark.parametrize(
@@ -319,3 +320,22 @@ def test_label_file_that_does_not_fit_the_records_is_rejected(tmp_path, content,
   (tmp_path / "labels.txt").write_bytes(content)
   with pytest.raises(UserError, match=error):
     checks.check_data("task.train_data", digits(tmp_path))
+
+
+def test_endless_records_and_bombs_are_named_before_the_run(tmp_path):
+  features = {"image/encoded": [image_bombs.png(23_000, 23_000)]}
+  path = tmp_path / "train-0"
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for name, images in (("image/none", [b""]), *features.items()):
+      value = tf.train.Feature(bytes_list=tf.train.BytesList(value=images))
+      example = tf.train.Example(features=tf.train.Features(feature={name: value}))
+      writer.write(example.SerializeToString())
+  override = f"task.train_data.input_path={path}"
+  for name in ("sasa_resnet_digits", "retinanet_sasa_scenes"):
+    data = experiment.load_experiment(name, params_override=override).task.train_data
+    with pytest.raises(UserError, match=rf"{path}, record 1 .* decompression bomb: .* Write the"):
+      checks.check_data("task.train_data", data)
+  with path.open("ab") as file:
+    file.write(bytes.fromhex("0000000000000010c4234e8e") + b"abc")  # a length of 2**60
+  with pytest.raises(UserError, match=rf"{path}, record 2 .* has a length of 1,152,921,504,606,"):
+    checks.check_data("task.train_data", data)

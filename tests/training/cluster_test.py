@@ -65,6 +65,7 @@ WORKER_0 = {"type": "worker", "index": 0}
 @pytest.mark.parametrize(
   ("text", "message"),
   [
+    ("[" * 100_000, "not JSON: maximum recursion"),
     ("{'cluster'", "not JSON: Expecting property.*Expected for example.*received \"{'cluster'"),
     ("[]", r"it is not a JSON object but \[\]"),
     ('{"a": 1}', "it has no 'cluster' and 'task'"),

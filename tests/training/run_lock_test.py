@@ -99,13 +99,29 @@ def test_file_systems_without_locks_compare_processes(tmp_path, monkeypatch):
       pass
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{", b"{}"])
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{", b"{}", b"[" * 4096])
 def test_invalid_lock_file_is_replaced(tmp_path, content, monkeypatch):
   monkeypatch.setattr(module, "_WAIT_SECONDS", 0.0)
   (tmp_path / LOCK_FILE).write_bytes(content)
   with run_lock(str(tmp_path)):
     pass
   assert not list(tmp_path.iterdir())
+
+
+def test_pipes_are_no_locks(tmp_path):
+  os.mkfifo(tmp_path / LOCK_FILE)
+  expected = pytest.raises(UserError, match=rf"{LOCK_FILE} is a pipe or a device; expected a file")
+  with expected, run_lock(str(tmp_path)):
+    pass
+
+
+def test_locks_that_are_links_are_named_and_not_followed(tmp_path):
+  (tmp_path / "outside").write_text("kept")
+  (tmp_path / LOCK_FILE).symlink_to(tmp_path / "outside")
+  expected = pytest.raises(UserError, match=rf"{LOCK_FILE} is a link to .*outside.*Remove the link")
+  with expected, run_lock(str(tmp_path)):
+    pass
+  assert (tmp_path / "outside").read_text() == "kept"
 
 
 def test_owner_shows_that_it_is_alive(tmp_path, monkeypatch):

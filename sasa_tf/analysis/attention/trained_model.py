@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from sasa_tf.data import labels
 from sasa_tf.data.images.orientation import decode_upright
 from sasa_tf.errors import UserError
 from sasa_tf.modeling.presets import find_preset
+from sasa_tf.serving.clients.encoded_image_model import read_file
 from sasa_tf.serving.formats.saved_model import LABELS, LAYOUT
 from sasa_tf.serving.modules.detection_module import DetectionModule
 from sasa_tf.serving.modules.normalization import denormalize, normalize
@@ -61,6 +63,7 @@ class TrainedModel:
       class_names = checks.read_class_names(params.task.train_data)
     except UserError:  # the training data was moved
       class_names = None
+    _check_names(params, class_names, "labels.txt of the training data")
     return cls(restored_module(params, checkpoint, batch_size=1), class_names)
 
   @classmethod
@@ -75,6 +78,7 @@ class TrainedModel:
     """
     found = find_preset(preset)
     params = experiment.load_preset_experiment(found, mode="export")
+    _check_names(params, found.labels, f"{found.path}/config.json")
     return cls(restored_module(params, found, batch_size=1), found.labels)
 
   @classmethod
@@ -96,6 +100,7 @@ class TrainedModel:
     name = "retinanet_sasa_coco" if "decoder" in config else "sasa_resnet_imagenet"
     params = experiment.load_experiment(name, [str(path / PARAMS_FILE)], mode="export")
     names = labels.read_labels(path / LABELS) if (path / LABELS).is_file() else None
+    _check_names(params, names, str(path / LABELS))
     module = build_module(params, batch_size=1)
     _restore_weights(module.model, path)
     return cls(module, names)
@@ -111,10 +116,9 @@ class TrainedModel:
     Raises:
       UserError: the file cannot be read or decoded.
     """
+    encoded = read_file(path)
     try:
-      decoded = decode_upright(tf.constant(pathlib.Path(path).read_bytes()))
-    except OSError as error:
-      raise UserError(f"{path}: {error.strerror}. Pass the path of an image file.") from error
+      decoded = decode_upright(tf.constant(encoded))
     except tf.errors.InvalidArgumentError as error:
       raise UserError(
         f"{path} cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image."
@@ -137,6 +141,15 @@ class TrainedModel:
   def name_of(self, label: int) -> str:
     """Returns the name of a class, or its number."""
     return self.class_names[label] if self.class_names else str(label)
+
+
+def _check_names(params: Any, names: Sequence[str] | None, source: str) -> None:
+  classes = params.task.model.num_classes
+  if names is not None and len(names) != classes:
+    raise UserError(
+      f"{source} has {len(names)} class names, but the model has {classes} classes. Restore the "
+      "names that were written with the model."
+    )
 
 
 def _restore_weights(model: Any, path: pathlib.Path) -> None:

@@ -7,7 +7,7 @@ import os
 import pathlib
 import platform
 import re
-from typing import Any
+from typing import Any, TypedDict
 
 import tensorflow as tf
 
@@ -20,6 +20,27 @@ _VARIABLES = re.compile(
   r"(TF_|XLA_|CUDA_|NVIDIA_TF32|OMP_|MKL_|ONEDNN_|DNNL_|SASA_TF_|KERAS_BACKEND|LD_PRELOAD)"
 )
 _IRRELEVANT = ("TF_CLI_CONFIG_FILE", "TF_CPP_MIN_LOG_LEVEL", "CUDA_HOME", "CUDA_PATH")
+
+
+class Environment(TypedDict):
+  """What `describe_environment` returns and reports show."""
+
+  machine: str
+  system: str
+  cores: int
+  memory_bytes: int | None
+  load_average: float
+  device: str
+  driver: str | None
+  cuda: str | None
+  cudnn: str | None
+  threads: int | str
+  python: str
+  sasa_tf: str
+  commit: str | None
+  packages: dict[str, str | None]
+  variables: dict[str, str]
+  timestamp: str
 
 
 def _first(pattern: str, file: str) -> str | None:

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sasa_tf.benchmarks.results.records import Measurement
@@ -14,6 +14,7 @@ from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.path_checks import check_file
 from sasa_tf.outputs.whole_files import writing
+from sasa_tf.reporting.plot_style import plain_labels
 
 # Wong's palette, which is safe for color blindness. The convolution is gray.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -129,6 +130,18 @@ def check_plot(path: str, overwrite: bool) -> pathlib.Path:
   return check_file(path, "plot", overwrite=overwrite)
 
 
+def _heading(environment: Mapping[str, Any]) -> str:
+  if not environment:
+    return "median and quartiles"
+  machine = environment["device"] if environment["cuda"] else environment["machine"]
+  return (
+    f"sasa_tf {environment['sasa_tf']} on {machine}, {environment['cores']} cores, TensorFlow "
+    f"{environment['packages'].get('tensorflow')}, {environment['timestamp'][:10]}; median and "
+    "quartiles"
+  )
+
+
+@plain_labels
 def save_plot(measurements: Sequence[Measurement], path: str, *, overwrite: bool = False) -> None:
   """Writes a plot.
 
@@ -156,14 +169,7 @@ def save_plot(measurements: Sequence[Measurement], path: str, *, overwrite: bool
   for row, rows in zip(grid, panels.values(), strict=True):
     for axes, memory in zip(row, kinds, strict=True):
       _draw(axes, rows, colors, memory)
-  environment = measurements[-1].environment
-  packages = environment["packages"]
-  machine = environment["device"] if environment["cuda"] else environment["machine"]
-  image.suptitle(
-    f"sasa_tf {environment['sasa_tf']} on {machine}, {environment['cores']} cores, TensorFlow "
-    f"{packages['tensorflow']}, {environment['timestamp'][:10]}; median and quartiles",
-    fontsize=10,
-  )
+  image.suptitle(_heading(measurements[-1].environment), fontsize=10)
   handles = [patches.Patch(color=color, label=name) for name, color in colors.items()]
   image.legend(
     handles=handles, loc="outside lower center", ncols=min(len(handles), 6), frameon=False

@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from sasa_tf.benchmarks.measurement.environment import Environment
 from sasa_tf.benchmarks.measurement.timing import Summary
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.json_lines import append_json_lines, read_lines
+from sasa_tf.outputs.json_types import Finite, Positive, conforms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +34,10 @@ class Measurement:
   """
 
   case: Case
-  seconds: tuple[float, ...] = ()
+  seconds: tuple[Positive, ...] = ()
   steps: int = 0
-  compile_seconds: float | None = None
-  overhead_seconds: float | None = None
+  compile_seconds: Finite | None = None
+  overhead_seconds: Finite | None = None
   peak_bytes: int | None = None
   parameters: int | None = None
   required_bytes: int | None = None
@@ -65,7 +67,11 @@ class Measurement:
     values = json.loads(line)
     del values["summary"]
     values["seconds"] = tuple(values["seconds"])
-    return cls(**values | {"case": Case.from_dict(values["case"])})
+    measurement = cls(**values | {"case": Case.from_dict(values["case"])})
+    known = measurement.environment == {} or conforms(measurement.environment, Environment)
+    if not known or not conforms(measurement, cls):
+      raise ValueError("a value has another type")
+    return measurement
 
 
 def append(path: str, measurements: Iterable[Measurement]) -> None:

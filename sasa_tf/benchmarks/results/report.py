@@ -17,6 +17,8 @@ _NOTABLE_OVERHEAD = 0.05
 
 def describe(environment: dict[str, Any]) -> str:
   """Returns machine, device and versions in a few lines."""
+  if not environment:
+    return "machine   unknown"
   memory = environment["memory_bytes"]
   packages = environment["packages"]
   commit = f" ({environment['commit']})" if environment["commit"] else ""
@@ -60,6 +62,8 @@ def _cells(measurement: Measurement, baselines: Sequence[Summary | None]) -> lis
   model = measurement.case.target == "model"
   if model:
     throughput = f"{measurement.images_per_second:,.1f}"
+  elif measurement.required_bytes is None:
+    throughput = ""
   else:
     throughput = f"{measurement.required_bytes / summary.median / 1e9:,.2f}"
   return [
@@ -68,7 +72,7 @@ def _cells(measurement: Measurement, baselines: Sequence[Summary | None]) -> lis
     *("" if base is None else _ratio(base.median / summary.median) for base in baselines),
     throughput,
     "" if peak is None else f"{peak / _MEBIBYTE:,.1f}",
-    f"{measurement.parameters:,}" if model else "",
+    f"{measurement.parameters:,}" if model and measurement.parameters is not None else "",
     f"{len(measurement.seconds)} x {measurement.steps}",
   ]
 

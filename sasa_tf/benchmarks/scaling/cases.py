@@ -78,6 +78,8 @@ def make_cases(
     ("all_reduce", all_reduce, ALL_REDUCE_MODES),
   ):
     unknown = set(names) - set(known)
+    if not names:
+      raise UserError(f"--{flag} is empty; expected some of {', '.join(known)}.")
     if unknown:
       raise UserError(
         f"--{flag}: expected some of {', '.join(known)}; received {', '.join(sorted(unknown))}."

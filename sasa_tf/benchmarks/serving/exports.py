@@ -264,5 +264,5 @@ def _models_in(
 def _has_gpu_signature(saved_model: pathlib.Path) -> bool:
   try:
     return "gpu" in json.loads((saved_model / METADATA).read_text(encoding="utf-8"))
-  except (OSError, ValueError):
+  except (OSError, RecursionError, TypeError, ValueError):
     return False

@@ -46,7 +46,7 @@ def describe_latency(results: Sequence[ServedResult]) -> str:
     table.add_row(
       each.case.candidate,
       each.case.served,
-      *(milliseconds(seconds) for seconds in each.latency.values()),
+      *(milliseconds(each.latency[name]) for name in ("p50", "p90", "p99")),
       f"{each.images_per_second:,.1f}",
       "" if each.speed is None else f"{each.speed:.2f}x",
       "" if each.difference is None else f"{each.difference:.0e}" if each.difference else "0",
@@ -89,9 +89,9 @@ def describe_loading(results: Sequence[ServedResult]) -> str:
     table.add_row(
       each.case.candidate,
       each.case.served,
-      f"{each.num_bytes / 1e6:,.1f}",
+      "" if each.num_bytes is None else f"{each.num_bytes / 1e6:,.1f}",
       f"{each.load_seconds:.2f}",
-      f"{each.first_call_seconds:.2f}",
+      "" if each.first_call_seconds is None else f"{each.first_call_seconds:.2f}",
       peak,
       each.runtime,
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, TypedDict
 
+from sasa_tf.benchmarks.measurement.environment import Environment
 from sasa_tf.errors import UserError
-from sasa_tf.outputs.json_lines import append_json_lines
+from sasa_tf.outputs.json_lines import append_json_lines, read_lines
+from sasa_tf.outputs.json_types import Finite, Positive, conforms
 
 TARGET = "serving"
 
@@ -30,11 +31,19 @@ class ServedCase:
 
   candidate: str
   served: str
-  device: str
+  device: Literal["cpu", "gpu"]
   batch_size: int
   num_threads: int
   network: str = ""
   target: str = TARGET
+
+
+class Latency(TypedDict):
+  """Percentiles in seconds."""
+
+  p50: Positive
+  p90: Positive
+  p99: Positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +73,15 @@ class ServedResult:
 
   case: ServedCase
   runtime: str = ""
-  seconds: tuple[float, ...] = ()
-  latency: dict[str, float] | None = None
+  seconds: tuple[Finite, ...] = ()
+  latency: Latency | None = None
   calls: int = 0
   baseline: str = ""
-  speed: float | None = None
+  speed: Finite | None = None
   difference: float | None = None
   num_bytes: int | None = None
-  load_seconds: float | None = None
-  first_call_seconds: float | None = None
+  load_seconds: Finite | None = None
+  first_call_seconds: Finite | None = None
   peak_bytes: int | None = None
   peak_batch: int | None = None
   error: str | None = None
@@ -97,7 +106,11 @@ class ServedResult:
     values = json.loads(line)
     del values["images_per_second"]
     values["seconds"] = tuple(values["seconds"])
-    return cls(**values | {"case": ServedCase(**values["case"])})
+    result = cls(**values | {"case": ServedCase(**values["case"])})
+    known = result.environment == {} or conforms(result.environment, Environment)
+    if not known or not conforms(result, cls):
+      raise ValueError("a value has another type")
+    return result
 
 
 def append(path: str, results: Iterable[ServedResult]) -> None:
@@ -112,9 +125,8 @@ def append(path: str, results: Iterable[ServedResult]) -> None:
 def holds_served_results(path: str) -> bool:
   """Returns whether the first line of a file is a result of this target."""
   try:
-    with open(path, encoding="utf-8") as file:
-      return json.loads(file.readline())["case"]["target"] == TARGET
-  except (OSError, ValueError, LookupError, TypeError):
+    return json.loads(read_lines(path)[0])["case"]["target"] == TARGET
+  except (OSError, RecursionError, ValueError, LookupError, TypeError):
     return False
 
 
@@ -125,10 +137,10 @@ def read(path: str) -> list[ServedResult]:
     UserError: a line is not a result of this target.
   """
   found = {}
-  for number, line in enumerate(pathlib.Path(path).read_text().splitlines(), start=1):
+  for number, line in enumerate(read_lines(path), start=1):
     try:
       result = ServedResult.from_json(line)
-    except (ValueError, TypeError, LookupError) as error:
+    except (AttributeError, RecursionError, ValueError, TypeError, LookupError) as error:
       raise UserError(
         f"{path}, line {number}: expected a result of --target=serving; received {line[:60]!r} "
         f"({type(error).__name__}: {error}). Use a file for each target."

@@ -238,6 +238,14 @@ class BoxHooks:
     """Returns the statistics of a split."""
     return box_stats(annotations, problems, self.categories)
 
+  def check(self, stats: Sequence[BoxStats], problems: Sequence[Problem]) -> None:
+    """Raises `DatasetError` if there are annotations, but none of them is a valid box."""
+    if problems and not any(count for split in stats for count in split.by_class.values()):
+      raise DatasetError(
+        f"none of the {len(problems)} annotations is a valid box. The first: "
+        f"{problems[0].message}. Correct the annotations. Nothing was written."
+      )
+
 
 def write_annotation_file(
   path: str | os.PathLike, images: Iterable[CheckedImage], categories: Sequence[dict[str, Any]]

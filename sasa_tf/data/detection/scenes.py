@@ -28,6 +28,7 @@ _JPEG_QUALITY = 95
 _ANNOTATED_PREVIEW = "with_boxes.png"
 _PREVIEW_FILES = rf"validation-\d{{6}}\.(jpg|png)|{_ANNOTATED_PREVIEW}"
 _SPLITS = ("train", "validation")
+_MAX_IMAGES = 10_000_000
 
 
 class SceneSettings(NamedTuple):
@@ -117,9 +118,9 @@ def _check_settings(
       f"--num_preview_images must be between 0 and the {num_images['validation']} validation "
       f"scenes, received {num_preview_images}."
     )
-  if min(num_images.values()) < 1:
+  if not 1 <= min(num_images.values()) <= max(num_images.values()) <= _MAX_IMAGES:
     raise DatasetError(
-      "--train_images and --validation_images must be 1 or more, received "
+      f"--train_images and --validation_images must be 1 to {_MAX_IMAGES:,}, received "
       f"{num_images['train']} and {num_images['validation']}."
     )
   if settings.seed < 0:

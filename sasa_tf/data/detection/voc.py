@@ -89,7 +89,7 @@ def convert(
   contents = _read_annotations(dataset, names)
   found = _class_names(contents)
   if not selected and not found:
-    _check_readable(contents)
+    _check_readable(dataset, contents)
   box_classes = classes_of_names(selected or found)
   _report_class_selection(selected, found)
   labels = {name: label for label, name in enumerate(box_classes.class_names)}
@@ -177,9 +177,19 @@ def _read_annotations(dataset: VocDataset, names: Sequence[str]) -> dict[str, Vo
   return contents
 
 
-def _check_readable(contents: Mapping[str, VocAnnotation | str]) -> None:
+def _annotation_path(dataset: VocDataset, name: str) -> str:
+  """Returns the path of the XML file of an image, which may be missing."""
+  files = dataset.annotation_files.get(name, [f"{name}.xml"])
+  return os.fspath(dataset.annotation_dir / files[0])
+
+
+def _check_readable(dataset: VocDataset, contents: Mapping[str, VocAnnotation | str]) -> None:
   """Raises DatasetError if annotations cannot be used, which may be why there are no classes."""
-  problems = [f"{name}: {found}" for name, found in contents.items() if isinstance(found, str)]
+  problems = [
+    f"{_annotation_path(dataset, name)}: {found}"
+    for name, found in contents.items()
+    if isinstance(found, str)
+  ]
   if problems:
     raise DatasetError(
       f"there are no classes: {len(problems)} of {len(contents)} annotations cannot be used, and "
@@ -214,8 +224,7 @@ def _annotated_image(
   labels: Mapping[str, int],
   coordinate_origin: int,
 ) -> AnnotatedImage:
-  xml_files = dataset.annotation_files.get(name, [f"{name}.xml"])
-  origin = os.fspath(dataset.annotation_dir / xml_files[0])
+  origin = _annotation_path(dataset, name)
   files = dataset.image_files.get(name, [])
   path = os.fspath(dataset.image_dir / files[0]) if files else ""
   image = AnnotatedImage(path, files[0] if files else name, source_id, origin)

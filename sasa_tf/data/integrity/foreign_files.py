@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sasa_tf.data.integrity import raw_records
-from sasa_tf.data.integrity.tfrecord_repair import is_header
+from sasa_tf.data.integrity.record_headers import is_endless, is_header
 
 _SAMPLE_BYTES = 512
-_MAX_RECORD_BYTES = 1 << 40
 _GZIP = b"\x1f\x8b"
 _KINDS = {
   b"version https://git-lfs": "a pointer of Git LFS (run `git lfs pull` to get the file)",
@@ -58,9 +57,9 @@ def foreign_kind(file: str, compression: str = "") -> str:
 
 def _endless(header: bytes) -> str:
   """Returns the problem of a record that TensorFlow would crash on when it allocates its bytes."""
-  length = int.from_bytes(header[:8], "little")
-  if length <= _MAX_RECORD_BYTES:
+  if not is_endless(header):
     return ""
+  length = int.from_bytes(header[:8], "little")
   return f"a corrupt TFRecord file, whose first record has a length of {length:,} bytes"
 
 

@@ -7,6 +7,8 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 
+import tensorflow as tf
+
 from sasa_tf.data.errors import DatasetError
 from sasa_tf.data.integrity import raw_records
 
@@ -18,7 +20,8 @@ _SOURCE_ID = "image/source_id"
 def check_image_ids(annotation_file: str, files: Sequence[str], compression: str = "") -> None:
   """Raises `DatasetError` if the first images are not in the annotation file.
 
-  Files on remote file systems, and of other content, are read by the evaluation, which names them.
+  The content of files on remote file systems, and other content, is read by the evaluation, which
+  names them.
 
   Args:
     annotation_file: a COCO instances file.
@@ -26,6 +29,12 @@ def check_image_ids(annotation_file: str, files: Sequence[str], compression: str
     compression: "" or "GZIP".
   """
   if "://" in annotation_file:
+    # Raises the error of a file system that cannot be reached.
+    if not tf.io.gfile.exists(annotation_file):
+      raise DatasetError(
+        f"task.annotation_file={annotation_file} does not exist; expected a COCO instances file. "
+        "Set its path, or omit task.annotation_file to use the boxes of the TFRecords."
+      )
     return
   if not os.path.isfile(annotation_file):
     kind = "is no file" if os.path.exists(annotation_file) else "does not exist"

@@ -1,4 +1,4 @@
-"""Compares the class names of labels.txt with those in the records."""
+"""Compares the class names of labels.txt with those in the records, and checks the labels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sasa_tf.data.integrity import raw_records
 # A sample, because the check runs before every training. Records are shuffled when they are
 # written, so the sample holds most classes.
 _MAX_FILES, _MAX_RECORDS = 8, 1024
+_MIN_INT32, _MAX_INT32 = -(1 << 31), (1 << 31) - 1
 
 
 def check_labels(
@@ -37,6 +38,28 @@ def check_labels(
           f"{shown(name)}, and {labels} {has}. Restore the labels.txt that was written with the "
           "records, or write both again."
         )
+
+
+def check_label_range(files: Sequence[str], compression: str, label_key: str) -> None:
+  """Raises `DatasetError` for labels that Model Garden, which casts them to int32, would change.
+
+  Args:
+    files: paths of TFRecord files; the first records of some of them are read.
+    compression: "" or "GZIP".
+    label_key: feature of the labels.
+  """
+  for file in files[:: -(-len(files) // _MAX_FILES) or 1]:
+    records = raw_records.read(file, compression)
+    for index, record in enumerate(itertools.islice(records, _MAX_RECORDS // _MAX_FILES)):
+      example = raw_records.parse(record)
+      features = example.features.feature if example else {}
+      labels = features[label_key].int64_list.value if label_key in features else ()
+      for label in labels:
+        if not _MIN_INT32 <= label <= _MAX_INT32:
+          raise DatasetError(
+            f"{file}, record {index} (from 0): {label_key} is {label:,}, which is not a class of "
+            "any model. Write the TFRecords again with labels from 0."
+          )
 
 
 def _named_classes(file: str, compression: str, limit: int) -> Iterator[tuple[int, str]]:

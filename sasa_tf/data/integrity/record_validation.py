@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from sasa_tf.data.images.options import MIN_CLASSIFIED_SIDE
+from sasa_tf.data.images.options import MAX_PIXELS, MIN_CLASSIFIED_SIDE
+from sasa_tf.data.images.pixel_limit import bomb_problem
 from sasa_tf.data.inputs.values import one_line
-from sasa_tf.data.integrity.parse_errors import PARSE_ERRORS, message_of
+from sasa_tf.data.integrity.parse_errors import PARSE_ERRORS, first_line, message_of, reason
 
 _BATCH_SIZE = 64
-# What TensorFlow adds to the messages of its operations.
-_NODE = re.compile(r"^\{\{.*?\}\} | \[Op:\w*\]")
 # A JPEG image of more bytes has no side of one pixel, unless its metadata is larger.
-_MAX_NARROW_BYTES = 1 << 16
+_MAX_ODD_BYTES = 1 << 16
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 
@@ -66,7 +64,7 @@ def validate_record(record: bytes, schema: RecordSchema) -> str | None:
   try:
     parsed = tf.io.parse_single_example(record, _features(schema))
   except PARSE_ERRORS as error:
-    problem = one_line(_NODE.sub("", message_of(error).splitlines()[0]))[:300]
+    problem = one_line(first_line(message_of(error)))[:300]
     return f"not an example with the expected features: {problem}"
   name = parsed["image/source_id"].numpy() or parsed["image/filename"].numpy()
   name = name.decode("utf-8", "backslashreplace")
@@ -79,12 +77,14 @@ def validate_record(record: bytes, schema: RecordSchema) -> str | None:
 def _image_problem(encoded: bytes, schema: RecordSchema) -> str | None:
   if not encoded:
     return f"{schema.image_key} is missing or empty"
+  if problem := bomb_problem(encoded):
+    return f"{schema.image_key} is {problem}"
   try:
     image = tf.io.decode_image(encoded, channels=3)
   except tf.errors.InvalidArgumentError as error:
     return (
       f"{schema.image_key}, {len(encoded)} bytes that start with {encoded[:8]!r}, is not an image: "
-      f"{_NODE.sub('', error.message.splitlines()[0])}"
+      f"{reason(error)}"
     )
   if image.shape.rank != 3:
     return (
@@ -133,8 +133,7 @@ def _suspect_records(
         valid &= labels == tf.cast(parsed[key].row_lengths(), labels.dtype)
       if not schema.box_keys:
         valid &= labels == 1
-    if not schema.box_keys:
-      valid &= ~_is_narrow(encoded, valid)
+    valid &= ~_has_odd_size(encoded, valid)
     suspect = tf.ones_like(valid) if decode_all else ~valid
     return tf.where(suspect)[:, 0], tf.boolean_mask(batch, suspect)
 
@@ -144,18 +143,19 @@ def _suspect_records(
       yield batch_index * _BATCH_SIZE + int(index), record
 
 
-def _is_narrow(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
-  """Returns which JPEG images have a side that is too small to crop, by their headers.
+def _has_odd_size(encoded: tf.Tensor, is_jpeg: tf.Tensor) -> tf.Tensor:
+  """Returns which JPEG images are too narrow to crop or too large to decode, by their headers.
 
   Raises an error of `PARSE_ERRORS` if a header is invalid.
   """
-  small = tf.where(is_jpeg & (tf.strings.length(encoded) <= _MAX_NARROW_BYTES))
-  sides = tf.map_fn(
-    lambda image: tf.reduce_min(tf.io.extract_jpeg_shape(image)[:2]),
+  small = tf.where(is_jpeg & (tf.strings.length(encoded) <= _MAX_ODD_BYTES))
+  sizes = tf.map_fn(
+    lambda image: tf.cast(tf.io.extract_jpeg_shape(image)[:2], tf.int64),
     tf.gather_nd(encoded, small),
-    fn_output_signature=tf.int32,
+    fn_output_signature=tf.TensorSpec([2], tf.int64),
   )
-  return tf.scatter_nd(small, sides < MIN_CLASSIFIED_SIDE, tf.shape(encoded, out_type=tf.int64))
+  is_odd = (tf.reduce_min(sizes, 1) < MIN_CLASSIFIED_SIDE) | (tf.reduce_prod(sizes, 1) > MAX_PIXELS)
+  return tf.scatter_nd(small, is_odd, tf.shape(encoded, out_type=tf.int64))
 
 
 def _features(schema: RecordSchema) -> dict[str, object]:

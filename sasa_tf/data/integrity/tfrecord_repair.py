@@ -11,8 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-# A record: length (8 bytes), checksum of the length (4), data, checksum of the data (4).
-_HEADER_BYTES, _FRAME_BYTES = 12, 16
+from sasa_tf.data.integrity.parse_errors import reason
+from sasa_tf.data.integrity.record_headers import (
+  FRAME_BYTES,
+  HEADER_BYTES,
+  find_endless_record,
+  header_mask,
+  is_endless,
+)
+
 _SEARCH_CHUNK_BYTES = 1 << 20
 _BUFFER_BYTES = 1 << 18
 
@@ -88,12 +95,6 @@ def read_segment(file: str, segment: Segment, compression: str = "") -> Iterator
     yield from read(path, compression).take(segment.records).as_numpy_iterator()
 
 
-def is_header(start: bytes) -> bool:
-  """Returns whether bytes start with the header of a record, whose checksum matches."""
-  data = np.frombuffer(start[:_HEADER_BYTES], np.uint8)
-  return data.size == _HEADER_BYTES and bool(_header_mask(data)[0])
-
-
 @contextlib.contextmanager
 def _file_from(file: str, start: int) -> Iterator[str]:
   """Yields the path of a file with the content from an offset on."""
@@ -109,19 +110,24 @@ def _file_from(file: str, start: int) -> Iterator[str]:
 
 
 def _read_until_corruption(file: str, start: int, compression: str) -> tuple[int, int, str | None]:
-  """Returns the number of records before the first corruption, their bytes, and the problem."""
+  """Returns the number of records before the first corruption, their bytes, and the problem.
+
+  A record of absurd length is a corruption that must not be read.
+  """
   initial = (np.int64(0), np.int64(0))
 
   def add(total, data):
-    return total[0] + 1, total[1] + tf.cast(tf.strings.length(data), tf.int64) + _FRAME_BYTES
+    return total[0] + 1, total[1] + tf.cast(tf.strings.length(data), tf.int64) + FRAME_BYTES
 
   with _file_from(file, start) as path:
     dataset = read(path, compression)
+    if not compression and (endless := find_endless_record(path)):
+      dataset = dataset.take(endless[0])
     try:
       count, length = dataset.reduce(initial, add)
       problem = None
     except tf.errors.OpError as error:
-      problem = error.message.splitlines()[0]
+      problem = reason(error)
       count, length = dataset.ignore_errors().reduce(initial, add)
   return int(count), int(length), problem
 
@@ -132,22 +138,24 @@ def _diagnose(file: str, position: int, size: int) -> tuple[str, int]:
     opened.seek(position)
     rest = np.frombuffer(opened.read(), np.uint8)
   where = f"at byte {position} of {size}"
-  if rest.size < _HEADER_BYTES:
+  if rest.size < HEADER_BYTES:
     return f"{where}: the file ends within the header of the record", size
   length = struct.unpack("<Q", rest[:8].tobytes())[0]
-  if not _header_mask(rest[:_HEADER_BYTES])[0]:
+  if not header_mask(rest[:HEADER_BYTES])[0]:
     problem = f"{where}: the checksum of its length does not match"
     if position == 0 and _next_header(rest) == size:
       return f"{problem}, and no record follows; is it a TFRecord file?", size
-  elif length + _FRAME_BYTES > rest.size:
-    return f"{where}: the file ends after {rest.size - _HEADER_BYTES} of its {length} bytes", size
+  elif is_endless(rest[:HEADER_BYTES].tobytes()):
+    problem = f"{where}: its length is {length:,} bytes"
+  elif length + FRAME_BYTES > rest.size:
+    return f"{where}: the file ends after {rest.size - HEADER_BYTES} of its {length} bytes", size
   else:
     problem = f"{where}: the checksum of its data does not match"
-    following = rest[_FRAME_BYTES + length :]
+    following = rest[FRAME_BYTES + length :]
     if following.size == 0 or (
-      following.size >= _HEADER_BYTES and _header_mask(following[:_HEADER_BYTES])[0]
+      following.size >= HEADER_BYTES and header_mask(following[:HEADER_BYTES])[0]
     ):
-      return problem, position + _FRAME_BYTES + length
+      return problem, position + FRAME_BYTES + length
   return problem, position + _next_header(rest)
 
 
@@ -155,45 +163,10 @@ def _next_header(rest: np.ndarray) -> int:
   """Returns the offset of the next record after the first byte, or of the end."""
   for start in range(1, rest.size, _SEARCH_CHUNK_BYTES):
     # A header may span two chunks.
-    chunk = rest[start : start + _SEARCH_CHUNK_BYTES + _HEADER_BYTES - 1]
-    for candidate in np.flatnonzero(_header_mask(chunk)):
+    chunk = rest[start : start + _SEARCH_CHUNK_BYTES + HEADER_BYTES - 1]
+    for candidate in np.flatnonzero(header_mask(chunk)):
       offset = start + int(candidate)
       length = struct.unpack("<Q", rest[offset : offset + 8].tobytes())[0]
-      if offset + _FRAME_BYTES + length <= rest.size:
+      if offset + FRAME_BYTES + length <= rest.size:
         return offset
   return rest.size
-
-
-def _header_mask(data: np.ndarray) -> np.ndarray:
-  """Returns for each offset whether a length with a matching checksum is there.
-
-  Args:
-    data: [number of bytes] uint8.
-
-  Returns:
-    [number of bytes - 11] bool.
-  """
-  count = data.size - _HEADER_BYTES + 1
-  if count < 1:
-    return np.zeros(0, bool)
-  crc = np.full(count, 0xFFFFFFFF, np.uint32)
-  for index in range(8):
-    crc = _CRC_TABLE[(crc ^ data[index : index + count]) & 0xFF] ^ (crc >> 8)
-  crc ^= np.uint32(0xFFFFFFFF)
-  # The mask of the TFRecord format, which allows records to contain records.
-  masked = ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
-  stored = np.zeros(count, np.uint32)
-  for index in range(4):
-    stored |= data[8 + index : 8 + index + count].astype(np.uint32) << np.uint32(8 * index)
-  return masked == stored
-
-
-def _crc_table() -> np.ndarray:
-  """Returns the byte table of CRC-32C (Castagnoli)."""
-  table = np.arange(256, dtype=np.uint32)
-  for _ in range(8):
-    table = np.where(table & 1, (table >> 1) ^ np.uint32(0x82F63B78), table >> 1)
-  return table
-
-
-_CRC_TABLE = _crc_table()

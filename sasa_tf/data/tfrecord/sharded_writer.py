@@ -60,6 +60,14 @@ class AnnotationHooks(Protocol):
   def stats(self, annotations: Sequence[Any], problems: Sequence[Problem]) -> AnnotationStats:
     """Returns the statistics of a split."""
 
+  def check(self, stats: Sequence[Any], problems: Sequence[Problem]) -> None:
+    """Raises `DatasetError` if the data set is of no use.
+
+    Args:
+      stats: the statistics of all splits.
+      problems: the invalid annotations of all splits.
+    """
+
 
 @dataclasses.dataclass(frozen=True)
 class SplitSummary:
@@ -203,12 +211,16 @@ def write_dataset(
       processes = num_processes or automatic_num_processes(num_items)
       results = iter(run_tasks(write_shard, tasks, processes, progress.update))
     summaries, skipped = {}, {}
+    problems: list[Problem] = []
     for name, plan in splits.items():
       shards = [next(results) for _ in range(plan.num_shards)]
       skipped[name] = [reason for shard in shards for reason in shard.skipped]
       summaries[name] = _summarize(name, shards, len(class_names))
       if hooks:
         summaries[name] = _apply_hooks(hooks, directory, name, plan, shards, summaries[name])
+        problems += _problems(plan, shards)
+    if hooks:
+      hooks.check([summary.annotation_stats for summary in summaries.values()], problems)
     records = {name: summary.to_record() for name, summary in summaries.items()}
     directory.commit(records, class_names, skipped)
   seconds = time.monotonic() - start
@@ -295,12 +307,16 @@ def _apply_hooks(
 ) -> SplitSummary:
   """Writes the files beside the shards and adds the statistics to the summary."""
   annotations = [each for shard in shards for each in shard.annotations]
-  problems = [*plan.problems, *(each for shard in shards for each in shard.problems)]
+  problems = _problems(plan, shards)
   return dataclasses.replace(
     summary,
     annotation_stats=hooks.stats(annotations, problems),
     files=hooks.write_files(directory, name, annotations, problems),
   )
+
+
+def _problems(plan: SplitPlan, shards: Sequence[ShardResult]) -> list[Problem]:
+  return [*plan.problems, *(each for shard in shards for each in shard.problems)]
 
 
 class _ConversionProgress:

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,21 @@ WEIGHTS_FILE = "weights.npz"
 MODEL_CARD = "README.md"
 
 _DIRECTORY = pathlib.Path(sasa_tf.__file__).parent / "presets"
+# What NumPy raises for files of other content.
+_INVALID_FILE_ERRORS = (
+  ArithmeticError,
+  AttributeError,
+  EOFError,
+  LookupError,
+  MemoryError,
+  OSError,
+  RuntimeError,  # encrypted
+  SyntaxError,
+  TypeError,
+  ValueError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
 _KEYS = {"class_name": str, "config": dict, "labels": list | None, "preprocessing": dict}
 
 
@@ -51,11 +67,17 @@ class Preset:
     """
     path = self.path / WEIGHTS_FILE
     try:
-      if path.is_file() and not zipfile.is_zipfile(path):
+      if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError("it is a directory, a pipe or a device")
+      if os.path.exists(path) and not zipfile.is_zipfile(path):
         raise ValueError("it is not a complete archive of NumPy")
       with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        weights = {name: arrays[name] for name in arrays.files}
+      others = [name for name, value in weights.items() if value.dtype.kind != "f"]
+      if others:
+        raise ValueError(f"{others[0]} holds no floating-point numbers")
+      return weights
+    except _INVALID_FILE_ERRORS as error:
       raise UserError(
         f"{path} cannot be read ({type(error).__name__}: {error}). A preset holds the arrays of "
         "its model there; save it again with save_to_preset."

@@ -12,6 +12,8 @@ import tensorflow as tf
 from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.data import labels
 from sasa_tf.data.images.options import MIN_CLASSIFIED_SIDE
+from sasa_tf.data.images.pixel_limit import bomb_problem
+from sasa_tf.data.inputs.regular_files import read_bytes
 from sasa_tf.errors import UserError
 from sasa_tf.ops import kernel_status
 from sasa_tf.serving.clients.unreadable_images import UnreadableImageError
@@ -205,11 +207,14 @@ def read_file(image: str) -> bytes:
   """Returns the content of an image file.
 
   Raises:
-    UnreadableImageError: If the file cannot be read.
+    UnreadableImageError: If the file cannot be read, or decodes to gigabytes.
   """
   try:
-    return pathlib.Path(image).read_bytes()
+    encoded = read_bytes(image)
   except OSError as error:
     raise UnreadableImageError(
       f"{image}: {error.strerror}. Pass the path of an image file."
     ) from error
+  if problem := bomb_problem(encoded):
+    raise UnreadableImageError(f"{image} is {problem}. Pass a smaller image.")
+  return encoded

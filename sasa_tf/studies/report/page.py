@@ -75,6 +75,8 @@ def write_report(summary: StudySummary, files: Mapping[str, pathlib.Path]) -> No
 
 
 def _is_marked(path: pathlib.Path) -> bool:
+  if not path.is_file():  # a pipe would be read forever
+    return False
   try:
     return bool(_MARKED.search(path.read_text(encoding="utf-8")))
   except (OSError, UnicodeDecodeError):

@@ -6,11 +6,12 @@ import math
 
 from matplotlib import figure
 
-from sasa_tf.reporting.plot_style import BASELINE_COLOR, COLORS, INK, finish_axes
+from sasa_tf.reporting.plot_style import BASELINE_COLOR, COLORS, INK, finish_axes, plain_labels
 from sasa_tf.studies.report.summary import RowSummary, StudySummary
 from sasa_tf.studies.report.tables import row_label
 
 
+@plain_labels
 def make_plots(summary: StudySummary) -> dict[str, figure.Figure]:
   """Returns {name: plot}: the metric of each row, over the cost, and over the time."""
   plots = {"metric": _plot_metric(summary), "cost": _plot_cost(summary)}

@@ -26,7 +26,8 @@ class Comparison(NamedTuple):
 
   Attributes:
     difference: mean of the row minus mean of the other one.
-    low: lower end of the 95 % confidence interval; NaN with a single seed.
+    low: lower end of the 95 % confidence interval; NaN with a single seed, or if a value is not
+      finite.
     high: its upper end.
     p_value: of Welch's t-test; NaN with a single seed.
   """
@@ -43,14 +44,21 @@ class Comparison(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> float:
-  """Returns the standard deviation of a sample; NaN for a single value."""
-  return statistics.stdev(values) if len(values) > 1 else math.nan
+  """Returns the standard deviation of a sample; NaN for a single value, or if one is not finite."""
+  if len(values) < 2 or not all(map(math.isfinite, values)):
+    return math.nan
+  return statistics.stdev(values)
+
+
+def mean(values: Sequence[float]) -> float:
+  """Returns the mean of at least one value, which may be infinite or NaN."""
+  return sum(values) / len(values)
 
 
 def compare(values: Sequence[float], others: Sequence[float]) -> Comparison:
   """Compares two samples with Welch's t-test (unequal variances, two-sided)."""
-  difference = statistics.mean(values) - statistics.mean(others)
-  if min(len(values), len(others)) < 2:
+  difference = mean(values) - mean(others)
+  if min(len(values), len(others)) < 2 or not math.isfinite(difference):
     return Comparison(difference, math.nan, math.nan, math.nan)
   if spread(values) == spread(others) == 0:
     return Comparison(difference, difference, difference, 1.0 if difference == 0 else 0.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sasa_tf.errors import UserError
 from sasa_tf.studies.records import FINISHED
-from sasa_tf.studies.report.statistics import Comparison, compare, spread
+from sasa_tf.studies.report.statistics import Comparison, compare, mean, spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RowSummary:
   @property
   def mean(self) -> float:
     """Mean over the seeds."""
-    return statistics.mean(self.values)
+    return mean(self.values)
 
   @property
   def spread(self) -> float:

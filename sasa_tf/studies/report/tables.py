@@ -103,7 +103,10 @@ def describe(summary: StudySummary) -> list[str]:
     ("Device", lambda r: f"{r['device']}, {r['processes_per_gpu']} at a time"),
     ("Versions", lambda r: ", ".join(f"{n} {v}" for n, v in (r["versions"] or {}).items() if v)),
     ("Commit", lambda r: r["commit"]),
-    ("Training", lambda r: f"{r['train_steps']:,} steps of {r['batch_size']} images"),
+    (
+      "Training",
+      lambda r: r["train_steps"] and f"{r['train_steps']:,} steps of {r['batch_size']} images",
+    ),
     ("Peak memory", lambda r: (r["peak_memory"] or {}).get("kind")),
   ):
     values = dict.fromkeys(str(value) for value in map(key, records) if value)

@@ -166,8 +166,11 @@ def read_file(path: str | os.PathLike) -> tuple[Any, list[str]]:
       data = file.read(4 * MAX_CHARACTERS + 1)
       size = file.size() if len(data) > 4 * MAX_CHARACTERS else len(data)
   except tf.errors.OpError as error:
-    problem = error.message.removeprefix(f"{path}; ")
-    raise ConfigError(f"{path}: the file cannot be read: {problem}.") from error
+    problem = error.message.removeprefix(f"{path}; ").splitlines()[0].rstrip(".")
+    cure = "Check its path and its permissions."
+    if "://" in os.fspath(path):
+      cure = "Check the address, the network and the credentials, or pass a local copy."
+    raise ConfigError(f"{path}: the file cannot be read: {problem}. {cure}") from error
   if len(data) > 4 * MAX_CHARACTERS:
     raise ConfigError(
       f"{path}: expected a configuration of at most {MAX_CHARACTERS:,} characters; received a "

@@ -115,7 +115,7 @@ def read_cluster(
 def _parse(text: str) -> Cluster | None:
   try:
     config = json.loads(text)
-  except json.JSONDecodeError as error:
+  except (RecursionError, ValueError) as error:
     raise _malformed(f"it is not JSON: {error}", text) from error
   config = _mapping("it", config, text)
   if not config:
@@ -188,5 +188,5 @@ def _mapping(name: str, value: Any, text: str) -> Mapping[str, Any]:
 def _malformed(problem: str, text: str) -> UserError:
   return UserError(
     f"the environment variable TF_CONFIG is malformed: {problem}. Expected for example {_EXAMPLE}; "
-    f"received {text!r}. For a run in a single process, unset it."
+    f"received {text[:200]!r}. For a run in a single process, unset it."
   )

@@ -22,6 +22,7 @@ from typing import Any
 
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.file_locks import try_lock
+from sasa_tf.outputs.path_checks import check_plain_files
 
 LOCK_FILE = ".lock"
 _TOUCH_SECONDS = 5.0
@@ -62,6 +63,7 @@ def run_lock(model_dir: str, *, force: bool = False) -> Iterator[None]:
 
 def _open(path: pathlib.Path, model_dir: str) -> int:
   """Returns the open and locked file."""
+  check_plain_files([path], "a training")
   while True:
     try:
       descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
@@ -134,7 +136,7 @@ def _read(descriptor: int) -> dict[str, Any]:
   """Returns the owner in the file, {} if there is none."""
   try:
     owner = json.loads(os.pread(descriptor, 4096, 0))
-  except ValueError:
+  except (RecursionError, ValueError):
     return {}
   return owner if isinstance(owner, dict) else {}
 
@@ -152,10 +154,10 @@ def _is_own(owner: dict[str, Any]) -> bool:
 def _start_time(process: object) -> str | None:
   """Returns when a process was started, in the unit of the system; None if it does not run."""
   try:
-    stat = pathlib.Path("/proc", str(process), "stat").read_text()
+    status = pathlib.Path("/proc", str(process), "stat").read_text()
   except (OSError, ValueError):
     return None
-  return stat.rpartition(")")[2].split()[19]  # the name in parentheses may have spaces
+  return status.rpartition(")")[2].split()[19]  # the name in parentheses may have spaces
 
 
 def _describe(owner: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from sasa_tf.errors import UserError
 from sasa_tf.serving.clients.encoded_image_model import EncodedImageModel
 from sasa_tf.serving.clients.unreadable_images import UnreadableImageError
+from tests.data import image_bombs
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,15 @@ def test_file_that_is_no_image_is_named(model, tmp_path):
   (tmp_path / "text.png").write_text("not an image")
   with pytest.raises(UnreadableImageError, match=r"text\.png cannot be decoded: expected a JPEG"):
     model.run(str(tmp_path / "text.png"))
+
+
+def test_pipes_and_bombs_are_not_read(model, tmp_path):
+  os.mkfifo(tmp_path / "pipe.png")
+  with pytest.raises(UnreadableImageError, match=r"pipe\.png: not a regular file, but a pipe"):
+    model.run(str(tmp_path / "pipe.png"))
+  (tmp_path / "bomb.png").write_bytes(image_bombs.png(23_000, 23_000))
+  with pytest.raises(UnreadableImageError, match=r"bomb\.png is a decompression bomb: .*smaller"):
+    model.run(str(tmp_path / "bomb.png"))
 
 
 def truncate(path):
