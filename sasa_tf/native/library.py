@@ -46,8 +46,11 @@ class Library:
 
 def read_record(directory: pathlib.Path) -> dict:
   """Returns the description that a build wrote; {} if there is no complete build."""
+  path = directory / cache.RECORD
+  if path.exists() and not path.is_file():  # a pipe would be read forever
+    return {}
   try:
-    record = json.loads((directory / cache.RECORD).read_bytes())
+    record = json.loads(path.read_bytes())
   except (OSError, ValueError, RecursionError):
     return {}
   if not isinstance(record, dict):
@@ -70,6 +73,9 @@ def unusable_reason(path: pathlib.Path) -> str:
   record_path = path.with_name(cache.RECORD)
   if reason := trust.untrusted_reason([path.parent.parent, path.parent, path, record_path]):
     return reason
+  for file in (path, record_path):
+    if not file.is_file():  # a pipe would be read forever
+      return f"{file} is no file"
   record = read_record(path.parent)
   if not record:
     return f"{record_path} is not a complete record of a build"

@@ -13,6 +13,9 @@ from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.errors import UserError
 from sasa_tf.training.resilience import checkpoints
 
+# Model Garden's directory of averaged weights.
+EMA_DIRECTORY = "ema_checkpoints"
+
 
 def best_checkpoint(model_dir: str, params: config_definitions.ExperimentConfig) -> str | None:
   """Returns the checkpoint to export: the best one, else averaged weights, else the last one.
@@ -31,7 +34,7 @@ def best_checkpoint(model_dir: str, params: config_definitions.ExperimentConfig)
   best = params.trainer.best_checkpoint_export_subdir
   directories = [os.path.join(model_dir, best)] if best else []
   if params.trainer.optimizer_config.ema:
-    directories.append(os.path.join(model_dir, "ema_checkpoints"))
+    directories.append(os.path.join(model_dir, EMA_DIRECTORY))
   directories.append(model_dir)
   return checkpoints.latest_valid(*directories)
 

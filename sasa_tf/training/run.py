@@ -271,6 +271,8 @@ def _initialize_model_dir(
       os.path.join(model_dir, params.trainer.best_checkpoint_export_subdir),
       params.trainer.best_checkpoint_eval_metric,
     )
+  if params.trainer.optimizer_config.ema:
+    checkpoints.forget_others(os.path.join(model_dir, results.EMA_DIRECTORY))
   train_utils.serialize_config(params, model_dir)
   model_labels.copy(params.task.train_data, model_dir)
   with tf.io.gfile.GFile(os.path.join(model_dir, RUN_FILE), "w") as file:

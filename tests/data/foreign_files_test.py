@@ -26,6 +26,7 @@ def record_bytes(tmp_path):
     (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
     (b"\xff\xd8\xff\xe0\x00\x10JFIF", "a JPEG image"),
     (b"PK\x03\x04\x14\0", "a ZIP archive"),
+    (b"name" + bytes(253) + b"ustar  \0" + bytes(250), "a tar archive"),
     (gzip.compress(b"x", mtime=0), "compressed with gzip (file_type is tfrecord_compressed"),
     (b"\x80\x81\0" * 99, ""),  # perhaps corrupt records
     (b"", ""),
@@ -62,4 +63,4 @@ def test_length_of_more_than_any_memory_is_a_problem(tmp_path):
 def test_file_without_any_record_is_questioned(tmp_path):
   (tmp_path / "file").write_bytes(b"\x80\x81\0" * 999)
   segments, (corruption,) = scan(str(tmp_path / "file"))
-  assert not segments and "no record follows; is it a TFRecord file?" in str(corruption)
+  assert not segments and "no record follows, so it may be no TFRecord" in str(corruption)

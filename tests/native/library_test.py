@@ -90,6 +90,14 @@ def test_record_that_is_not_one(stub_kernels, record):  # noqa: F811
   assert "build.json is not a complete record of a build" in _fused_error()
 
 
+@pytest.mark.parametrize("name", [cache.LIBRARY, cache.RECORD])
+def test_pipes_are_not_read(stub_kernels, name):  # noqa: F811
+  path = write_record() / name
+  path.unlink()
+  os.mkfifo(path)
+  assert f"{path} is no file" in _fused_error()
+
+
 @pytest.mark.parametrize("planted", ["cache", "directory", cache.LIBRARY, cache.RECORD])
 @pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
 def test_files_that_others_can_write_are_not_loaded(stub_kernels, caplog, planted, mode):  # noqa: F811

@@ -123,6 +123,64 @@ def test_unfinished_checkpoints_are_deleted(directory):
   assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-30"
 
 
+def test_links_at_names_of_unfinished_checkpoints_are_not_followed(directory, tmp_path):
+  outside = tmp_path / "outside"
+  (outside / "inner").mkdir(parents=True)
+  (outside / "keep.txt").write_text("kept")
+  for name in ("ckpt-40_temp", "ckpt-50.index.tempstate1", "checkpoint.new"):
+    (tmp_path / name).symlink_to(outside if name.startswith("ckpt") else outside / "keep.txt")
+  truncate(f"{directory}/ckpt-30")  # so that the state file is written
+  checkpoints.repair(directory)
+  assert (outside / "keep.txt").read_text() == "kept" and (outside / "inner").is_dir()
+  assert not [path for path in tmp_path.iterdir() if path.is_symlink()]
+  assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-20"
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_checkpoints_of_other_directories_are_never_deleted(directory, tmp_path, relative, capsys):
+  """As after a copy of a directory whose state file has absolute names."""
+  other = tmp_path / "other"
+  other.mkdir()
+  checkpoint = tf.train.Checkpoint(step=tf.Variable(0))
+  path = checkpoint.write(str(other / "ckpt-5"))
+  checkpoints._write_state(directory, [f"{directory}/ckpt-{step}" for step in (10, 20, 30)])
+  state = tmp_path / "checkpoint"
+  named = "other/ckpt-5" if relative else path
+  first = 'all_model_checkpoint_paths: "ckpt-10"'
+  line = f'all_model_checkpoint_paths: "{named}"\n'
+  text = state.read_text().replace(
+    "timestamps: ", "timestamps: 1\nall_model_checkpoint_timestamps: ", 1
+  )
+  assert first in text
+  state.write_text(text.replace(first, line + first))
+  checkpoints.repair(directory)
+  assert f"names {path}, which is not in this directory" in capsys.readouterr().err
+  manager = tf.train.CheckpointManager(checkpoint, directory, max_to_keep=1)
+  manager.save(40)
+  assert (other / "ckpt-5.index").exists() and not (tmp_path / "ckpt-10.index").exists()
+  assert tf.train.latest_checkpoint(directory) == f"{directory}/ckpt-40"
+
+
+def test_state_file_of_other_directories_alone_is_removed(directory, tmp_path):
+  for name in ("checkpoint", *(file.name for file in tmp_path.glob("ckpt-*"))):
+    (tmp_path / name).unlink()
+  (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/ckpt-1"\n')
+  checkpoints.forget_others(directory)
+  assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_pipes_among_the_files_of_checkpoints(directory, tmp_path, suffix, capsys):
+  (tmp_path / f"ckpt-30{suffix}").unlink()
+  os.mkfifo(tmp_path / f"ckpt-30{suffix}")
+  assert checkpoints.latest_valid(directory) == f"{directory}/ckpt-20"
+  assert f"ckpt-30{suffix} is a directory, a pipe or a device" in capsys.readouterr().err
+  (tmp_path / "checkpoint").unlink()
+  os.mkfifo(tmp_path / "checkpoint")
+  assert not checkpoints.is_state_readable(directory)
+  assert checkpoints.latest_valid(directory) == f"{directory}/ckpt-20"
+
+
 def test_directory_without_checkpoint(tmp_path):
   assert checkpoints.latest_valid(str(tmp_path / "missing"), str(tmp_path)) is None
   checkpoints.repair(str(tmp_path / "missing"))

@@ -215,7 +215,7 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ),
     ("task.train_data.weights={a: -1}", r"task\.train_data\.weights=\{'a': -1"),
     ("task.freeze_backbone=true", "expected task.init_checkpoint with trained weights"),
-    ("runtime.num_gpus=3", "not divisible by 3 replicas"),
+    ("runtime.num_gpus=3", r"not divisible by 3 replicas \(runtime.num_gpus=3\)"),
   ],
 )
 def test_invalid_configurations(override, message):

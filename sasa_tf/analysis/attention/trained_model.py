@@ -20,6 +20,7 @@ from sasa_tf.analysis.attention.prepared_image import PreparedImage
 from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.data import labels
 from sasa_tf.data.images.orientation import decode_upright
+from sasa_tf.data.inputs.regular_files import find_irregular
 from sasa_tf.errors import UserError
 from sasa_tf.modeling.presets import find_preset
 from sasa_tf.serving.clients.encoded_image_model import read_file
@@ -96,6 +97,8 @@ class TrainedModel:
         "configuration and the weights of the model, which other SavedModels do not hold in this "
         "form. Pass one that `python -m sasa_tf.bin.export_saved_model` wrote."
       )
+    if irregular := find_irregular(path):
+      raise UserError(f"{irregular} is a pipe or a device; expected a file. Copy the model again.")
     config = checks.load_model_config(str(path / PARAMS_FILE))
     name = "retinanet_sasa_coco" if "decoder" in config else "sasa_resnet_imagenet"
     params = experiment.load_experiment(name, [str(path / PARAMS_FILE)], mode="export")

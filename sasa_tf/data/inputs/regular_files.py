@@ -24,3 +24,11 @@ def read_bytes(path: str | os.PathLike) -> bytes:
       os.fspath(path),
     )
   return path.read_bytes()
+
+
+def find_irregular(directory: str | os.PathLike) -> pathlib.Path | None:
+  """Returns a pipe, socket or device below a directory, which may be read forever, or None."""
+  for path in sorted(pathlib.Path(directory).rglob("*")):
+    if path.exists() and not path.is_dir() and not path.is_file():
+      return path
+  return None

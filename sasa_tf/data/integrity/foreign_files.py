@@ -22,6 +22,7 @@ _KINDS = {
   b"\x28\xb5\x2f\xfd": "a Zstandard archive",
   b"SQLite format 3": "an SQLite database",
 }
+_TAR_OFFSET, _TAR = 257, b"ustar"
 
 
 def foreign_kind(file: str, compression: str = "") -> str:
@@ -67,6 +68,8 @@ def _kind(start: bytes) -> str:
   for magic, kind in _KINDS.items():
     if start.startswith(magic):
       return kind
+  if start[_TAR_OFFSET:].startswith(_TAR):
+    return "a tar archive"
   # The last character may be cut.
   text = start.decode("utf-8", "replace").removesuffix("\ufffd")
   is_text = bool(text) and all(c.isprintable() or c in "\t\n\r\f\ufeff" for c in text)

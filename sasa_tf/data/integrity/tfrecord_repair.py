@@ -144,7 +144,7 @@ def _diagnose(file: str, position: int, size: int) -> tuple[str, int]:
   if not header_mask(rest[:HEADER_BYTES])[0]:
     problem = f"{where}: the checksum of its length does not match"
     if position == 0 and _next_header(rest) == size:
-      return f"{problem}, and no record follows; is it a TFRecord file?", size
+      return f"{problem}, and no record follows, so it may be no TFRecord file", size
   elif is_endless(rest[:HEADER_BYTES].tobytes()):
     problem = f"{where}: its length is {length:,} bytes"
   elif length + FRAME_BYTES > rest.size:

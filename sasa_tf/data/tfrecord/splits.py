@@ -106,7 +106,9 @@ def hold_out(
     DatasetError: if the fraction is not between 0 and 1.
   """
   if not 0 < fraction < 1:
-    raise DatasetError(f"--validation_fraction must be between 0 and 1; received {fraction}.")
+    raise DatasetError(
+      f"--validation_fraction must be between 0 and 1, without both; received {fraction}."
+    )
   classes: dict[Hashable, list[Item]] = {}
   for item in items:
     classes.setdefault(label(item), []).append(item)

@@ -13,7 +13,7 @@ from sasa_tf.compat.glob_free_paths import glob_free_path
 from sasa_tf.data import labels
 from sasa_tf.data.images.options import MIN_CLASSIFIED_SIDE
 from sasa_tf.data.images.pixel_limit import bomb_problem
-from sasa_tf.data.inputs.regular_files import read_bytes
+from sasa_tf.data.inputs.regular_files import find_irregular, read_bytes
 from sasa_tf.errors import UserError
 from sasa_tf.ops import kernel_status
 from sasa_tf.serving.clients.unreadable_images import UnreadableImageError
@@ -161,6 +161,8 @@ class EncodedImageModel:
 
 def _load(saved_model: str) -> Any:
   """Returns the loaded object of a SavedModel. Raises `UserError` if it cannot be loaded."""
+  if irregular := find_irregular(saved_model):
+    raise UserError(f"{irregular} is a pipe or a device; expected a file. Copy the model again.")
   try:
     return tf.saved_model.load(glob_free_path(saved_model))
   except Exception as error:  # of any type, by the part that is missing or corrupt

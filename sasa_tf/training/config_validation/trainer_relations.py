@@ -110,9 +110,11 @@ def _replicas(use: Use) -> Iterator[Problem]:
       )
     elif size % replicas:
       lower = size // replicas * replicas
+      gpus = use.params.runtime.num_gpus
+      reason = f" (runtime.num_gpus={gpus})" if gpus == replicas else ""
       yield Problem(
-        f"{key}.global_batch_size={size}: it is not divisible by {replicas} replicas. Use a "
-        f"multiple of {replicas}, such as {f'{lower} or ' if lower else ''}{lower + replicas}.",
+        f"{key}.global_batch_size={size}: it is not divisible by {replicas} replicas{reason}. Use "
+        f"a multiple of {replicas}, such as {f'{lower} or ' if lower else ''}{lower + replicas}.",
         (f"{key}.global_batch_size", "runtime.num_gpus"),
       )
 

@@ -37,6 +37,11 @@ def find_corruption(checkpoint: str) -> str | None:
   Args:
     checkpoint: path without suffix, for example "runs/digits/ckpt-880".
   """
+  directory, name = os.path.split(checkpoint)
+  for file in os.listdir(directory or ".") if os.path.isdir(directory or ".") else ():
+    path = os.path.join(directory, file)
+    if file.startswith(f"{name}.") and _is_irregular(path):
+      return f"{path} is a directory, a pipe or a device"
   try:
     reader = tf.train.load_checkpoint(glob_free_path(checkpoint))
     for name in reader.get_variable_to_shape_map():
@@ -136,8 +141,10 @@ def repair(directory: str) -> None:
     return
   for name in tf.io.gfile.listdir(directory):
     if _UNFINISHED.fullmatch(name.rstrip("/")):
-      path = os.path.join(directory, name)
-      (tf.io.gfile.rmtree if tf.io.gfile.isdir(path) else tf.io.gfile.remove)(path)
+      path = os.path.join(directory, name.rstrip("/"))
+      is_directory = tf.io.gfile.isdir(path) and not os.path.islink(path)
+      (tf.io.gfile.rmtree if is_directory else tf.io.gfile.remove)(path)
+  forget_others(directory)
   valid = latest_valid(directory)
   if valid is None:
     state = os.path.join(directory, STATE_FILE)
@@ -146,6 +153,40 @@ def repair(directory: str) -> None:
   elif valid != recorded_latest(directory):
     earlier = [path for path in _newest_first(directory) if step_of(path) < step_of(valid)]
     _write_state(directory, [*sorted(earlier, key=step_of), valid])
+
+
+def forget_others(directory: str) -> None:
+  """Removes the checkpoints of other directories from the state file.
+
+  A state file with absolute names may have been copied together with its checkpoints. A
+  CheckpointManager deletes the oldest ones of its list, wherever they are.
+
+  Args:
+    directory: checkpoint directory of this run; may be missing.
+  """
+  state = _read_state(directory)
+  if state is None:
+    return
+  recorded = [*dict.fromkeys((*state.all_model_checkpoint_paths, state.model_checkpoint_path))]
+  others = [path for path in recorded if path and not _is_in(path, directory)]
+  if not others:
+    return
+  _warn_once(
+    f"{os.path.join(directory, STATE_FILE)} names {others[0]}, which is not in this directory and "
+    "is neither used nor deleted"
+  )
+  own = [path for path in recorded if path not in others and tf.io.gfile.exists(path + _INDEX)]
+  if own:
+    _write_state(directory, sorted(own, key=step_of))
+  else:
+    tf.io.gfile.remove(os.path.join(directory, STATE_FILE))
+
+
+def _is_in(path: str, directory: str) -> bool:
+  parent = os.path.dirname(path)
+  if "://" in directory:
+    return parent == directory.rstrip("/")
+  return os.path.realpath(parent) == os.path.realpath(directory)
 
 
 def repair_best(directory: str, metric: str) -> None:
@@ -159,6 +200,7 @@ def repair_best(directory: str, metric: str) -> None:
     directory: `trainer.best_checkpoint_export_subdir` of a run; may be missing.
     metric: `trainer.best_checkpoint_eval_metric`, with "|" between the keys of nested metrics.
   """
+  forget_others(directory)
   metrics = os.path.join(directory, _BEST_METRICS)
   if not tf.io.gfile.exists(metrics):
     return
@@ -216,6 +258,8 @@ def _write_state(directory: str, checkpoints: list[str]) -> None:
   # A CheckpointManager only deletes checkpoints that are newer than this.
   lines.append(f"last_preserved_timestamp: {min(times) - 1}")
   path = os.path.join(directory, STATE_FILE)
+  if os.path.islink(f"{path}.new"):  # planted: it is not written through
+    os.unlink(f"{path}.new")
   with tf.io.gfile.GFile(f"{path}.new", "w") as file:
     file.write("\n".join(lines) + "\n")
   tf.io.gfile.rename(f"{path}.new", path, overwrite=True)
@@ -229,6 +273,8 @@ def recorded_latest(directory: str) -> str | None:
 
 def is_state_readable(directory: str) -> bool:
   """Returns whether a CheckpointManager can read the state file, or there is none."""
+  if _is_irregular(os.path.join(directory, STATE_FILE)):
+    return False
   try:
     tf.train.get_checkpoint_state(directory)
   except (tf.errors.OpError, ValueError):
@@ -236,7 +282,14 @@ def is_state_readable(directory: str) -> bool:
   return True
 
 
+def _is_irregular(path: str) -> bool:
+  """Returns whether a path is a directory, or a pipe or a device, which may be read forever."""
+  return os.path.exists(path) and not os.path.isfile(path)
+
+
 def _read_state(directory: str) -> object | None:
+  if _is_irregular(os.path.join(directory, STATE_FILE)):
+    return None
   try:
     return tf.train.get_checkpoint_state(directory)
   except (tf.errors.OpError, ValueError):  # unreadable, or not a state file

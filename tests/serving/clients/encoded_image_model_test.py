@@ -110,3 +110,13 @@ def test_saved_models_of_other_programs_are_named(tmp_path):
   for name in ("a", "b"):
     with pytest.raises(UserError, match="has no signature that takes encoded images"):
       EncodedImageModel.from_saved_model(str(tmp_path / name))
+
+
+def test_saved_models_with_pipes_are_not_read(tmp_path):
+  (tmp_path / "saved_model.pb").write_bytes(b"x")
+  (tmp_path / "variables").mkdir()
+  os.mkfifo(tmp_path / "variables/variables.index")
+  with pytest.raises(
+    UserError, match=r"variables/variables\.index is a pipe or a device; expected"
+  ):
+    EncodedImageModel.from_saved_model(str(tmp_path))
