@@ -47,7 +47,7 @@ class Library:
 def read_record(directory: pathlib.Path) -> dict:
   """Returns the description that a build wrote; {} if there is no complete build."""
   path = directory / cache.RECORD
-  if path.exists() and not path.is_file():  # a pipe would be read forever
+  if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be read forever
     return {}
   try:
     record = json.loads(path.read_bytes())
@@ -74,7 +74,7 @@ def unusable_reason(path: pathlib.Path) -> str:
   if reason := trust.untrusted_reason([path.parent.parent, path.parent, path, record_path]):
     return reason
   for file in (path, record_path):
-    if not file.is_file():  # a pipe would be read forever
+    if not os.path.isfile(file):  # a pipe would be read forever
       return f"{file} is no file"
   record = read_record(path.parent)
   if not record:

@@ -93,7 +93,7 @@ def _distinct_names(directories: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _read_params(path: pathlib.Path) -> dict[str, Any]:
-  if not path.is_file():  # a pipe would be read forever
+  if not os.path.isfile(path):  # a pipe would be read forever
     return {}
   try:
     content = plain_yaml.parse(path.read_text(encoding="utf-8"))

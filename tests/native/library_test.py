@@ -176,3 +176,7 @@ def test_import_does_not_load_the_library():
     "ops.available_implementations(); assert library.load.cache_info().currsize == 1"
   )
   subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_path_that_is_too_long_holds_no_build(tmp_path):
+  assert library.read_record(tmp_path / ("x" * 300)) == {}

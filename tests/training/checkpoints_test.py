@@ -149,7 +149,7 @@ def test_checkpoints_of_other_directories_are_never_deleted(directory, tmp_path,
   first = 'all_model_checkpoint_paths: "ckpt-10"'
   line = f'all_model_checkpoint_paths: "{named}"\n'
   text = state.read_text().replace(
-    "timestamps: ", "timestamps: 1\nall_model_checkpoint_timestamps: ", 1
+    "timestamps: ", "timestamps: 9999999999.0\nall_model_checkpoint_timestamps: ", 1
   )
   assert first in text
   state.write_text(text.replace(first, line + first))

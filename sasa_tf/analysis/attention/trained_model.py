@@ -163,7 +163,7 @@ def _restore_weights(model: Any, path: pathlib.Path) -> None:
     )
     status.assert_existing_objects_matched().expect_partial()
   except (AssertionError, LookupError, OSError, ValueError, tf.errors.OpError) as error:
-    problem = " ".join(str(error).split())[:200]
+    problem = " ".join(str(error).split())[:200].rstrip(".")
     raise UserError(
       f"{path}: the weights in {VARIABLES} do not fit the model of {PARAMS_FILE}: {problem}. "
       "Export the model again with this version of sasa_tf."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -75,7 +76,7 @@ def write_report(summary: StudySummary, files: Mapping[str, pathlib.Path]) -> No
 
 
 def _is_marked(path: pathlib.Path) -> bool:
-  if not path.is_file():  # a pipe would be read forever
+  if not os.path.isfile(path):  # a pipe would be read forever
     return False
   try:
     return bool(_MARKED.search(path.read_text(encoding="utf-8")))
