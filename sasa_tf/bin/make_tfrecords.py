@@ -231,7 +231,6 @@ def execute(arguments: Sequence[str], values: flags.FlagValues) -> None:
   """
   command = _command(arguments)
   settings = _flags_of(command, arguments[1], values)
-  check_local_path(str(settings["output"]), "output")
   try:
     summary = command.convert(**settings)
   except OSError as error:
@@ -278,6 +277,8 @@ def _has_default(parameter: inspect.Parameter) -> bool:
 def main(argv: Sequence[str]) -> None:
   """Runs the subcommand of the command line."""
   configure_tensorflow()
+  if flags.FLAGS.output:
+    check_local_path(flags.FLAGS.output, "output")
   try:
     execute(argv, flags.FLAGS)
   except KeyboardInterrupt:

@@ -27,9 +27,11 @@ def write(path, images, key="image/encoded"):
 
 @pytest.mark.parametrize("make", [image_bombs.png, image_bombs.jpeg])
 def test_bombs_are_named_with_their_record(tmp_path, make):
-  path = write(tmp_path / "a", [SMALL, make(SIDE, SIDE)], "picture")
-  with pytest.raises(DatasetError, match=rf"{path}, record 1 \(from 0\): picture is a decompress"):
-    check_images([path], "", "picture")
+  path = write(tmp_path / "a", [SMALL, make(SIDE, SIDE)], "image/raw")
+  with pytest.raises(
+    DatasetError, match=rf"{path}, record 1 \(from 0\): image/raw is a decompress"
+  ):
+    check_images([path], "", "image/raw")
   check_images([path], "", "image/encoded")
 
 
