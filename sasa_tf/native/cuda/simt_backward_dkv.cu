@@ -70,14 +70,23 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
 #pragma unroll
         for (int i = 0; i < kChannels; ++i) q[i] *= g.scale * kLog2E;
         const float row_bias = Dot(q, row_table + a * Traits::kPaddedHeadDim, 0.f);
+        float products[kStrip][2] = {};  // S and dP
+        // Column of key j in the query's window.
+        const auto window_column = [&](int j) { return j - n + kColumns - 1; };
 #pragma unroll
         for (int j = 0; j < kStrip; ++j) {
-          const int b = j - n + kColumns - 1;  // column of the key in the query's window
+          const int b = window_column(j);
           if (b < 0 || b >= kColumns) continue;
-          float s = Dot(q, column_table + b * Traits::kPaddedHeadDim, row_bias);
-          s = HeadSum<Traits::kHeadLanes>(Dot(q, k[j], s));
-          const float dp = HeadSum<Traits::kHeadLanes>(Dot(d_out, v[j], 0.f));
-          const float p = Exp2Approx(s - query_lse), ds = p * (dp - query_delta);
+          const float bias = Dot(q, column_table + b * Traits::kPaddedHeadDim, row_bias);
+          products[j][0] = Dot(q, k[j], bias);
+          products[j][1] = Dot(d_out, v[j], 0.f);
+        }
+        SumOverHeadLanes<Traits>(g, products);
+#pragma unroll
+        for (int j = 0; j < kStrip; ++j) {
+          if (window_column(j) < 0 || window_column(j) >= kColumns) continue;
+          const float p = Exp2Approx(products[j][0] - query_lse);
+          const float ds = p * (products[j][1] - query_delta);
 #pragma unroll
           for (int i = 0; i < kChannels; ++i) {
             dk[j][i] = fmaf(ds, q[i], dk[j][i]);

@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     const int output_stride = g.heads * g.head_dim, stride = g.qkv_parts * output_stride;
     float q[kStrip][kChannels], d_out[kStrip][kChannels], dq[kStrip][kChannels] = {};
     float column_bias[kStrip][kColumns], ds_column_sum[kStrip][kColumns] = {};
-    float query_lse[kStrip], query_delta[kStrip];
+    float query_lse[kStrip], query_delta[kStrip][1];
 #pragma unroll
     for (int j = 0; j < kStrip; ++j) {
       const int x = strip.Column(g, j), pixel = strip.y * g.width + x;
@@ -61,13 +61,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
       d_output.Load(output_origin + pixel * output_stride, in_image, strip.channels, d_out[j]);
       float out[kChannels];
       output.Load(output_origin + pixel * output_stride, in_image, strip.channels, out);
-      query_delta[j] = HeadSum<Traits::kHeadLanes>(Dot(d_out[j], out, 0.f));
-      query_lse[j] = kInvalidLse;
-      if (in_image) {
-        const int64_t head = strip.HeadOffset(g, strip.y, x);
-        query_lse[j] = lse[head] * kLog2E;
-        if (strip.slice == 0) delta[head] = query_delta[j];
-      }
+      query_delta[j][0] = Dot(d_out[j], out, 0.f);
+      query_lse[j] = in_image ? lse[strip.HeadOffset(g, strip.y, x)] * kLog2E : kInvalidLse;
 #pragma unroll
       for (int i = 0; i < kChannels; ++i) q[j][i] *= g.scale * kLog2E;
 #pragma unroll
@@ -76,6 +71,14 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
         const bool masked = g.mask_border && (column < 0 || column >= g.width);
         column_bias[j][b] =
             Dot(q[j], column_table + b * Traits::kPaddedHeadDim, masked ? kMaskedLogit : 0.f);
+      }
+    }
+    SumOverHeadLanes<Traits>(g, query_delta);
+#pragma unroll
+    for (int j = 0; j < kStrip; ++j) {
+      const int x = strip.Column(g, j);
+      if (strip.slice == 0 && strip.InImage(g, x)) {
+        delta[strip.HeadOffset(g, strip.y, x)] = query_delta[j][0];
       }
     }
 #pragma unroll 1
@@ -109,14 +112,15 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
           }
         }
       }
+      SumOverHeadLanes<Traits>(g, s);
+      SumOverHeadLanes<Traits>(g, dp);
       float ds_row_sum[kStrip];
 #pragma unroll
       for (int j = 0; j < kStrip; ++j) {
         ds_row_sum[j] = 0.f;
 #pragma unroll
         for (int b = 0; b < kColumns; ++b) {
-          const float p = Exp2Approx(HeadSum<Traits::kHeadLanes>(s[j][b]) - query_lse[j]);
-          dp[j][b] = p * (HeadSum<Traits::kHeadLanes>(dp[j][b]) - query_delta[j]);
+          dp[j][b] = Exp2Approx(s[j][b] - query_lse[j]) * (dp[j][b] - query_delta[j][0]);
           ds_row_sum[j] += dp[j][b];
           ds_column_sum[j][b] += dp[j][b];
         }
@@ -144,14 +148,21 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
             dq[j][i] = fmaf(ds_row_sum[j], row_table[a * Traits::kPaddedHeadDim + i], dq[j][i]);
             sum = fmaf(ds_row_sum[j], q[j][i], sum);
           }
-          sum = WarpReduceSum<Traits::kHeadLanes>(strip.active ? sum : 0.f);
+          sum = SumOverHeads<Traits>(g, strip.active ? sum : 0.f);
           const int channel = strip.slice * kChannels + i;
-          if (lane < Traits::kHeadLanes && channel < g.half) d_tables[a * g.half + channel] += sum;
+          if (lane < g.head_lanes && channel < g.half) d_tables[a * g.half + channel] += sum;
         }
       }
     }
     if (g.has_relative) {
+      // A copy that is indexed at run time: the loop is not unrolled, as that would take a third of
+      // the time to compile the kernel.
+      float column_sum[kColumns][kStrip];
 #pragma unroll
+      for (int i = 0; i < kColumns * kStrip; ++i) {
+        column_sum[i / kStrip][i % kStrip] = ds_column_sum[i % kStrip][i / kStrip];
+      }
+#pragma unroll 1
       for (int b = 0; b < kColumns; ++b) {
 #pragma unroll
         for (int i = 0; i < kChannels; ++i) {
@@ -159,12 +170,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
 #pragma unroll
           for (int j = 0; j < kStrip; ++j) {
             dq[j][i] =
-                fmaf(ds_column_sum[j][b], column_table[b * Traits::kPaddedHeadDim + i], dq[j][i]);
-            sum = fmaf(ds_column_sum[j][b], q[j][i], sum);
+                fmaf(column_sum[b][j], column_table[b * Traits::kPaddedHeadDim + i], dq[j][i]);
+            sum = fmaf(column_sum[b][j], q[j][i], sum);
           }
-          sum = WarpReduceSum<Traits::kHeadLanes>(strip.active ? sum : 0.f);
+          sum = SumOverHeads<Traits>(g, strip.active ? sum : 0.f);
           const int channel = strip.slice * kChannels + i - g.half;
-          if (lane < Traits::kHeadLanes && channel >= 0 && channel < g.half) {
+          if (lane < g.head_lanes && channel >= 0 && channel < g.half) {
             d_tables[(g.window_rows + b) * g.half + channel] += sum;
           }
         }

@@ -24,11 +24,12 @@ namespace {
 // The forward pass of a CTA. `tables`: shared memory of RelativeTableBytes<Traits>. `lse` is not
 // written without kStoreLse.
 template <typename Traits, bool kStoreLse>
-__device__ __forceinline__ void SimtForwardCta(
-    const SimtGrid& g, float* tables, const TypedLoader& query, const TypedLoader& key,
-    const TypedLoader& value, const float* __restrict__ relative_rows,
-    const float* __restrict__ relative_columns, const TypedStorer& output,
-    float* __restrict__ lse) {
+__device__ __forceinline__ void SimtForwardCta(const SimtGrid& g, float* tables,
+                                               const TypedLoader& query, const TypedLoader& key,
+                                               const TypedLoader& value,
+                                               const float* __restrict__ relative_rows,
+                                               const float* __restrict__ relative_columns,
+                                               const TypedStorer& output, float* __restrict__ lse) {
   constexpr int kStrip = Traits::kStrip, kColumns = Traits::kWindowColumns;
   constexpr int kChannels = Traits::kThreadChannels;
   LoadRelativeTables<Traits>(g, relative_rows, relative_columns, tables);
@@ -84,14 +85,12 @@ __device__ __forceinline__ void SimtForwardCta(
           if (n - j >= 0 && n - j < kColumns) s[j][n - j] = Dot(q[j], k, s[j][n - j]);
         }
       }
+      SumOverHeadLanes<Traits>(g, s);
 #pragma unroll
       for (int j = 0; j < kStrip; ++j) {
         float new_max = row_max[j];
 #pragma unroll
-        for (int b = 0; b < kColumns; ++b) {
-          s[j][b] = HeadSum<Traits::kHeadLanes>(s[j][b]);
-          new_max = fmaxf(new_max, s[j][b]);
-        }
+        for (int b = 0; b < kColumns; ++b) new_max = fmaxf(new_max, s[j][b]);
         const float rescale = Exp2Approx(row_max[j] - new_max);
         row_max[j] = new_max;
         row_sum[j] *= rescale;

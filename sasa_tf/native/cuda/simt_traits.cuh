@@ -22,30 +22,24 @@
 namespace sasa {
 namespace {
 
-// Channels of a thread, and lanes of a head. Heads may be narrower than kThreadChannels kHeadLanes.
-struct SimtHead8 {
-  static constexpr int kThreadChannels = 8, kHeadLanes = 1;
+// Channels of a thread, and the most lanes of a head. The lanes are known at run time, 1, 2, 4 or
+// 8, which halves the time to compile the kernels; heads may be narrower than the channels of all
+// lanes.
+struct SimtNarrowHead {
+  static constexpr int kThreadChannels = 8, kMaxHeadLanes = 1;
 };
-struct SimtHead16 {
-  static constexpr int kThreadChannels = 16, kHeadLanes = 1;
-};
-struct SimtHead32 {
-  static constexpr int kThreadChannels = 16, kHeadLanes = 2;
-};
-struct SimtHead64 {
-  static constexpr int kThreadChannels = 16, kHeadLanes = 4;
-};
-struct SimtHead128 {
-  static constexpr int kThreadChannels = 16, kHeadLanes = 8;
+struct SimtWideHead {
+  static constexpr int kThreadChannels = 16, kMaxHeadLanes = 8;
 };
 
-// Config defines kThreadChannels, kHeadLanes, kStrip (pixels of a strip), kWindowColumns and
+// Config defines kThreadChannels, kMaxHeadLanes, kStrip (pixels of a strip), kWindowColumns and
 // kMinCtasPerSm. The rows of the window are known at run time.
 template <typename Config>
 struct SimtKernelTraits {
-  static constexpr int kThreadChannels = Config::kThreadChannels, kHeadLanes = Config::kHeadLanes;
+  static constexpr int kThreadChannels = Config::kThreadChannels;
+  static constexpr int kMaxHeadLanes = Config::kMaxHeadLanes;
   static constexpr int kStrip = Config::kStrip, kWindowColumns = Config::kWindowColumns;
-  static constexpr int kPaddedHeadDim = kThreadChannels * kHeadLanes;
+  static constexpr int kPaddedHeadDim = kThreadChannels * kMaxHeadLanes;
   static constexpr int kHaloColumns = kStrip + kWindowColumns - 1;  // of the strip's windows
   static constexpr int kThreads = 128, kMinCtasPerSm = Config::kMinCtasPerSm;
 };
@@ -54,11 +48,8 @@ struct SimtKernelTraits {
 template <typename Launch>
 void DispatchSimtWindow(const LocalAttentionProblem& p, Launch launch) {
   const auto with_columns = [&](auto columns) {
-    if (p.head_dim <= 8) return launch(SimtHead8(), columns);
-    if (p.head_dim <= 16) return launch(SimtHead16(), columns);
-    if (p.head_dim <= 32) return launch(SimtHead32(), columns);
-    if (p.head_dim <= 64) return launch(SimtHead64(), columns);
-    launch(SimtHead128(), columns);
+    if (p.head_dim <= SimtNarrowHead::kThreadChannels) return launch(SimtNarrowHead(), columns);
+    launch(SimtWideHead(), columns);
   };
   if (p.kernel_columns == 3) with_columns(std::integral_constant<int, 3>());
   if (p.kernel_columns == 5) with_columns(std::integral_constant<int, 5>());
@@ -70,6 +61,7 @@ void DispatchSimtWindow(const LocalAttentionProblem& p, Launch launch) {
 // The problem as the kernels need it, and its division into CTA tiles.
 struct SimtGrid {
   int height, width, heads, head_dim, half;  // half: channels of a relative table
+  int head_lanes;
   int window_rows, dilation_rows, dilation_columns;
   bool mask_border, has_key, has_relative;
   float scale;
@@ -105,9 +97,11 @@ constexpr SimtLaunchPlan PlanSimtLaunch(const LocalAttentionProblem& p) {
   g.qkv_parts = p.qkv_parts;
   g.type = p.type;
   g.strips = CeilDiv(CeilDiv(g.width, g.dilation_columns), Traits::kStrip) * g.dilation_columns;
-  g.cta_heads = std::min(g.heads, std::max(1, 64 / Traits::kHeadLanes));
+  g.head_lanes = 1;
+  while (g.head_lanes * Traits::kThreadChannels < g.head_dim) g.head_lanes *= 2;
+  g.cta_heads = std::min(g.heads, std::max(1, 64 / g.head_lanes));
   g.head_groups = CeilDiv(g.heads, g.cta_heads);
-  const int strip_threads = g.cta_heads * Traits::kHeadLanes;
+  const int strip_threads = g.cta_heads * g.head_lanes;
   double best = 0;
   int threads = 0;
   for (int strips = 1; strips <= g.strips && strips * strip_threads <= Traits::kThreads; ++strips) {
@@ -143,9 +137,9 @@ struct SimtStrip {
 
   __device__ SimtStrip(const SimtGrid& g, int tile) {
     int rest = threadIdx.x;
-    slice = rest % Traits::kHeadLanes;
+    slice = rest % g.head_lanes;
     channels = g.head_dim - slice * Traits::kThreadChannels;
-    rest /= Traits::kHeadLanes;
+    rest /= g.head_lanes;
     head = rest % g.cta_heads;
     rest /= g.cta_heads;
     int strip = rest % g.cta_strips;
@@ -180,12 +174,28 @@ struct SimtStrip {
   }
 };
 
-// Sums over the lanes of a head.
-template <int kHeadLanes>
-__device__ inline float HeadSum(float x) {
+// Sums each of the numbers over the lanes of a head.
+template <typename Traits, int kRows, int kColumns>
+__device__ inline void SumOverHeadLanes(const SimtGrid& g, float (&x)[kRows][kColumns]) {
 #pragma unroll
-  for (int distance = kHeadLanes / 2; distance > 0; distance /= 2) {
-    x += __shfl_xor_sync(kFullMask, x, distance);
+  for (int distance = 1; distance < Traits::kMaxHeadLanes; distance *= 2) {
+    if (distance >= g.head_lanes) break;
+#pragma unroll
+    for (auto& row : x) {
+#pragma unroll
+      for (float& sum : row) sum += __shfl_xor_sync(kFullMask, sum, distance);
+    }
+  }
+}
+
+// Sums over the lanes of a warp that have the same slice of channels.
+template <typename Traits>
+__device__ inline float SumOverHeads(const SimtGrid& g, float x) {
+#pragma unroll
+  for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
+    if (distance >= Traits::kMaxHeadLanes || distance >= g.head_lanes) {
+      x += __shfl_xor_sync(kFullMask, x, distance);
+    }
   }
   return x;
 }

@@ -15,7 +15,6 @@ missing_compiler = portable.missing_compiler
 
 # Names of sasa::DType and of MLIR, by that of TensorFlow.
 _DTYPES = {"float32": (0, "f32"), "bfloat16": (1, "bf16"), "float16": (2, "f16")}
-_SIMT_HEADS = (8, 16, 32, 64, 128)
 _SIMT_GRID, _SIMT_CTAS_PER_SM = 132 * 24, 3
 
 
@@ -101,9 +100,8 @@ class PortableKernel:
       "SASA_USES_TENSOR_CORES": int(self.uses_tensor_cores),
     }
     if not self.uses_tensor_cores:
-      head = next(width for width in _SIMT_HEADS if self.head_dim <= width)
       return macros | {
-        "SASA_SIMT_HEAD": f"SimtHead{head}",
+        "SASA_SIMT_HEAD": "SimtNarrowHead" if self.head_dim <= 8 else "SimtWideHead",
         "SASA_MIN_CTAS_PER_SM": _SIMT_CTAS_PER_SM,
       }
     tiles = self._tiles
