@@ -20,8 +20,10 @@ constexpr int64_t kMaxHeadDim = 128;    // also of stem attention
 constexpr int64_t kMinCudaKernelColumns = 3;
 constexpr int64_t kCudaHeadDimMultiple = 4;
 
-// The CUDA kernels of local attention on the tensor cores; head_dim is 8, 16, 32 or 64.
-constexpr int64_t kTensorCoreKernelSize = 7;
+// The CUDA kernels of local attention on the tensor cores: square windows; head_dim is 8, 16, 32 or
+// 64. docs/kernels.md has a table.
+constexpr int64_t kMinTensorCoreKernelSize = 3;
+constexpr int64_t kFloat16TensorCoreKernelSize = 7;  // in float16, the only one
 constexpr int64_t kMinTensorCoreHeadDim = 8;
 constexpr int64_t kMaxTensorCoreHeadDim = 64;
 constexpr int64_t kMaxTensorCoreHeads = 1024;
@@ -38,14 +40,19 @@ static_assert(kMaxTensorCoreHeads <= kTableWorkers, "a worker has a head");
 
 // Whether the CUDA kernels use the tensor cores; otherwise they use SIMT arithmetic.
 inline bool UsesTensorCores(const LocalAttentionProblem& p) {
+  const bool type_supported =
+      p.type == DType::kBfloat16 ||
+      (p.type == DType::kFloat16 && p.kernel_rows == kFloat16TensorCoreKernelSize);
+  const bool kernel_supported = p.kernel_rows == p.kernel_columns && p.kernel_rows % 2 == 1 &&
+                                p.kernel_rows >= kMinTensorCoreKernelSize &&
+                                p.kernel_rows <= kMaxKernelSize;
   const bool head_dim_supported = p.head_dim >= kMinTensorCoreHeadDim &&
                                   p.head_dim <= kMaxTensorCoreHeadDim &&
                                   (p.head_dim & (p.head_dim - 1)) == 0;
   // In floating point, where the product cannot overflow.
   const double elements = 1. * p.batch * p.height * p.width * p.qkv_parts * p.heads * p.head_dim;
-  return p.type != DType::kFloat32 && head_dim_supported && p.heads <= kMaxTensorCoreHeads &&
-         elements <= kMaxTensorCoreElements && p.kernel_rows == kTensorCoreKernelSize &&
-         p.kernel_columns == kTensorCoreKernelSize &&
+  return type_supported && kernel_supported && head_dim_supported &&
+         p.heads <= kMaxTensorCoreHeads && elements <= kMaxTensorCoreElements &&
          p.scale >= static_cast<float>(kMinTensorCoreScale);
 }
 

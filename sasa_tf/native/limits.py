@@ -86,11 +86,14 @@ def uses_tensor_cores(
   """
   limit = constants()
   *_, heads, depth = shape
+  rows, columns = kernel_size
   return (
-    dtype != "float32"
+    (dtype == "bfloat16" or (dtype == "float16" and rows == limit["kFloat16TensorCoreKernelSize"]))
+    and rows == columns
+    and rows % 2 == 1
+    and limit["kMinTensorCoreKernelSize"] <= rows <= limit["kMaxKernelSize"]
     and limit["kMinTensorCoreHeadDim"] <= depth <= limit["kMaxTensorCoreHeadDim"]
     and depth & (depth - 1) == 0
-    and kernel_size == (limit["kTensorCoreKernelSize"],) * 2
     and heads <= limit["kMaxTensorCoreHeads"]
     and _product(*shape, qkv_parts) <= limit["kMaxTensorCoreElements"]
     and scale >= limit["kMinTensorCoreScale"]

@@ -58,7 +58,7 @@ LocalAttentionProblem Random(std::mt19937& random, const Settings& settings) {
   p.qkv_parts = random() % 2 ? 3 : 1;
   if (random() % 4) {
     // For the tensor core kernels.
-    p.kernel_rows = p.kernel_columns = 7;
+    p.kernel_rows = p.kernel_columns = 3 + 2 * (random() % 5);
     p.head_dim = 8 << random() % 4;
     p.type = random() % 2 ? DType::kBfloat16 : DType::kFloat16;
   } else {

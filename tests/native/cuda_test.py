@@ -71,13 +71,18 @@ def test_sources_compile(tmp_path, source):
   assert result.returncode == 0, result.stderr
 
 
-# [B, H, W, N, D], kernel, dilation, border. In half precision, head widths 8 to 64 with windows of
-# 7 x 7 use the tensor cores.
+# [B, H, W, N, D], kernel, dilation, border. Head widths 8 to 64 with square windows use the tensor
+# cores in bfloat16, with windows of 7 in float16 too.
 CASES = [
   ((2, 9, 13, 3, 8), 7, 1, "zero"),
   ((1, 14, 14, 8, 32), 7, 1, "mask"),
   ((3, 1, 1, 1, 16), 7, 2, "zero"),
   ((1, 23, 8, 2, 64), 7, (2, 1), "mask"),
+  ((2, 9, 30, 3, 8), 3, 1, "mask"),
+  ((1, 14, 14, 2, 64), 3, 1, "zero"),
+  ((2, 19, 7, 2, 16), 5, (1, 2), "zero"),
+  ((1, 15, 13, 3, 32), 9, 1, "mask"),
+  ((1, 12, 20, 3, 16), 11, 1, "zero"),
   ((2, 5, 6, 2, 12), 5, 1, "mask"),
   ((1, 7, 19, 2, 128), (3, 11), 1, "zero"),
 ]
@@ -119,15 +124,17 @@ def test_equals_the_reference(shape, kernel, dilation, border, dtype, mode):
   assert all(bool(tf.reduce_all(a == b)) for a, b in zip(found, again, strict=True))
 
 
-# [B, H, W, N, D], kernel, dilation. In half precision, the kernels pool in the first four.
+# [B, H, W, N, D], kernel, dilation. In bfloat16, the kernels pool in the first five, in float16 in
+# the first four.
 POOLED = [
   ((2, 8, 14, 3, 8), 7, 1),
   ((1, 28, 6, 2, 16), 7, 1),
   ((2, 14, 14, 2, 32), 7, 1),
   ((1, 2, 18, 1, 64), 7, 1),
+  ((1, 8, 8, 2, 16), 5, 1),
   ((1, 9, 8, 2, 16), 7, 1),
   ((1, 8, 8, 2, 16), 7, 2),
-  ((1, 8, 8, 2, 16), 5, 1),
+  ((1, 8, 8, 2, 12), 5, 1),
 ]
 
 

@@ -86,19 +86,30 @@ def test_emulator_detects_fault(emulator, fault):
   assert re.search(FAULTS[fault], result.stdout + result.stderr)
 
 
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9, 11])
 @pytest.mark.parametrize("depth", [8, 16, 32, 64])
-def test_mma_kernels_match_loops(kernels, depth):
-  for kind in ("bfloat16", "float16"):
-    assert_agrees(run(kernels, 4, depth // 8, f"--depth={depth}", f"--type={kind}", "--kernel=7"))
+def test_mma_kernels_match_loops(kernels, depth, kernel):
+  flags = (f"--depth={depth}", f"--kernel={kernel}")
+  assert_agrees(run(kernels, 4, depth // 8, *flags, "--type=bfloat16"))
+  if kernel == 7:
+    assert_agrees(run(kernels, 4, depth // 8, *flags, "--type=float16"))
 
 
+@pytest.mark.parametrize("kernel", [3, 5, 7, 9, 11])
+@pytest.mark.parametrize("depth", [8, 16, 32, 64])
+def test_mma_kernels_pool(kernels, depth, kernel):
+  flags = ("--height=10", "--width=18", "--dilation=1", "--pool=2", "--type=bfloat16")
+  assert_agrees(run(kernels, 1, kernel, *flags, f"--depth={depth}", f"--kernel={kernel}"))
+
+
+@pytest.mark.parametrize("kernel", [3, 7, 9])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_mma_forward_with_overflowing_exponentials(kernels, depth):
+def test_mma_forward_with_overflowing_exponentials(kernels, depth, kernel):
   """The softmax is then computed again with the row maximum subtracted.
 
   The gradients of such a softmax are differences of nearly equal numbers, so they are not compared.
   """
-  flags = (f"--depth={depth}", "--type=bfloat16", "--kernel=7", "--relative=0", "--key=1")
+  flags = (f"--depth={depth}", "--type=bfloat16", f"--kernel={kernel}", "--relative=0", "--key=1")
   assert_agrees(run(kernels, 4, 70, *flags, "--scale=16", "--backward=0"))
 
 
@@ -112,6 +123,7 @@ def test_simt_kernels_match_loops(kernels):
   "flags",
   [
     *[("--kernel=7", "--type=bfloat16", f"--depth={depth}") for depth in (8, 16, 32, 64)],
+    *[(f"--kernel={kernel}", "--type=bfloat16", "--depth=8") for kernel in (3, 5, 9, 11)],
     ("--kernel=7", "--type=float16", "--depth=16"),
     ("--type=float32",),
   ],

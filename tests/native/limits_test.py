@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import itertools
+import pathlib
 import re
 
 import pytest
@@ -127,6 +128,27 @@ def test_workspace_sizes_equal_those_of_cpp():
     values = (1, 8, 8, channels, positions, 1, heads, depth, 0)
     found = fused_stem._scratch_floats(positions, channels, heads, depth)
     assert found == stem((ctypes.c_int64 * len(values))(*values))
+
+
+def test_docs_name_the_tensor_core_kernels():
+  text = (pathlib.Path(__file__).parents[2] / "docs" / "kernels.md").read_text(encoding="utf-8")
+  _, table, _ = re.split(r"<!-- /?paths -->\n", text)
+  header, _, *rows = [line.strip("| \n").split(" | ") for line in table.splitlines()]
+  windows = itertools.product(range(1, 13, 2), repeat=2)
+  expected = {}
+  for window in windows:
+    widths = []
+    for dtype in header[1:]:
+      on_tensor_cores = [
+        str(depth)
+        for depth in range(4, 129, 4)
+        if limits.uses_tensor_cores(dtype, window, (2, 14, 14, 8, depth), 1.0)
+      ]
+      widths.append(", ".join(on_tensor_cores) or "none")
+    expected.setdefault(
+      "others" if set(widths) == {"none"} else f"{window[0]} x {window[1]}", widths
+    )
+  assert {name: widths for name, *widths in rows} == expected
 
 
 def test_constants_are_found_without_a_library():

@@ -83,7 +83,7 @@ def test_grid_is_a_multiple_of_the_head_groups(head_groups):
   assert 132 * 4 - head_groups < grid <= 132 * 4
 
 
-def test_tensor_cores_are_used_as_in_the_library():
+def test_tensor_cores_are_used_for_windows_of_7():
   assert kernel().uses_tensor_cores
   assert not kernel(dtype="float32").uses_tensor_cores
   assert not kernel(geometry=MASKED).uses_tensor_cores

@@ -16,7 +16,7 @@ void SimtForward(const LocalAttentionProblem& problem, const ForwardArrays& arra
 void SimtBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
                   cudaStream_t stream);
 
-// MMA kernels, on tensor cores: bf16 and fp16, windows of 7 x 7, head widths 8, 16, 32 and 64.
+// MMA kernels, on tensor cores: see UsesTensorCores in limits.h.
 void MmaForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays,
                 cudaStream_t stream);
 void MmaBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,

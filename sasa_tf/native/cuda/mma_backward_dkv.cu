@@ -7,8 +7,9 @@
 //   1. Load Q and dO of the tile and its halo into shared memory, by TMA on sm_90, else by
 //      cp.async, and LSE and -delta by cp.async. Compute q.r of the queries (see QueryStats).
 //   2. Each warp goes along its row of MMA tiles. K and V of the next MMA tile are loaded into
-//      registers while one is computed. For two halo columns at a time, all transposed: S = bias -
-//      LSE + K Q^T, P = exp2(S), dP - delta = V dO^T - delta, dS = P (dP - delta), dV += P dO, dK
+//      registers while one is computed. For a step of two blocks at a time, all transposed: S =
+//      bias - LSE + K Q^T, P = exp2(S), dP - delta = V dO^T - delta, dS = P (dP - delta), dV += P
+//      dO, dK
 //      += dS Q. The statistics of the queries are selected by products with one-hot operands.
 //   3. Epilogue: dK times the scale, dV.
 //
@@ -82,19 +83,24 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
   const typename Stats::TableFragments table_fragments(tables, lane);
   const WarpTileIterator<Traits> first_tile(g, CtaTile(), lane);
   const OneHotSelectors<Traits> selectors(lane, first_tile);
-  // For each halo column of queries: the mask of those whose windows do not contain the lane's key
-  // and, with two heads, the column table's entry.
+  // With two heads, for each halo column of queries the column table's entry for the lane's key.
   uint32_t column_entry[Traits::kHaloColumns];
-  float window_mask[Traits::kHaloColumns];
+  // For each column of blocks, the mask of the lane's queries whose windows do not contain its key.
+  float window_mask[Traits::kColumnBlocks];
+  const int last_entry = first_tile.column + Traits::kKernel - 1;
 #pragma unroll
   for (int halo_column = 0; halo_column < Traits::kHaloColumns; ++halo_column) {
-    const int entry = first_tile.column - halo_column + kKernel - 1;
     if constexpr (Traits::kTileHeads == 2) {
-      column_entry[halo_column] =
-          reinterpret_cast<const uint32_t*>(tables.Column(entry))[lane.pair];
+      const Element* entry = tables.Column(last_entry - halo_column);
+      column_entry[halo_column] = reinterpret_cast<const uint32_t*>(entry)[lane.pair];
     }
-    window_mask[halo_column] = OpaqueRegister(entry < 0 || entry >= kKernel ? kMaskedBias : 0.f,
-                                              lane, kTagWindowMask + halo_column);
+  }
+#pragma unroll
+  for (int block = 0; block < Traits::kColumnBlocks; ++block) {
+    const int entry =
+        last_entry - block * Traits::kBlockColumns - Traits::BlockColumn(2 * lane.pair);
+    window_mask[block] = OpaqueRegister(entry < 0 || entry >= Traits::kKernel ? kMaskedBias : 0.f,
+                                        lane, kTagWindowMask + block);
   }
   // The tables have been read, and the statistics may overwrite them.
   __syncthreads();
@@ -134,16 +140,20 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     Stats::Compute(g, tile, buffer, queries, table_fragments, 1.f / g.scale, lane, stats);
     __syncthreads();
     if (!mma_tiles.active) continue;
-    const int matrix_slot = buffer.Slot(mma_tiles.top + lane.ldmatrix_row);
-    LdmatrixAddresses<Traits, false> addresses(queries, lane, matrix_slot, mma_tiles.begin);
-    LdmatrixAddresses<Traits, true> transposed(queries, lane, matrix_slot, mma_tiles.begin);
-    const int slot = buffer.Slot(mma_tiles.top + lane.row);
-    const uint32_t* row_bias =
-        stats + Stats::RowBiasOffset(lane, slot) + mma_tiles.begin * Stats::kColumnStride;
-    const uint32_t* delta =
-        stats + Stats::DeltaOffset(lane, slot) + mma_tiles.begin * Stats::kColumnStride;
-    const uint32_t* column_bias =
-        stats + Stats::ColumnBiasOffset(lane, slot) + mma_tiles.begin * Stats::kBiasColumnStride;
+    LdmatrixAddresses<Traits, false> addresses(queries, buffer, lane, mma_tiles.top,
+                                               mma_tiles.begin);
+    LdmatrixAddresses<Traits, true> transposed(queries, buffer, lane, mma_tiles.top,
+                                               mma_tiles.begin);
+    // The lane's words of the query statistics, by row of blocks.
+    const uint32_t *row_bias[Traits::kRowBlocks], *delta[Traits::kRowBlocks],
+        *column_bias[Traits::kRowBlocks];
+#pragma unroll
+    for (int i = 0; i < Traits::kRowBlocks; ++i) {
+      const typename Stats::WordOffsets offsets(lane, buffer, mma_tiles.top, i);
+      row_bias[i] = stats + offsets.row_bias + mma_tiles.begin * Stats::kColumnStride;
+      delta[i] = stats + offsets.delta + mma_tiles.begin * Stats::kColumnStride;
+      column_bias[i] = stats + offsets.column_bias + mma_tiles.begin * Stats::kBiasColumnStride;
+    }
 #pragma unroll 1
     for (int left = mma_tiles.begin; left < mma_tiles.end && left < tile.columns_left;
          left += Traits::kMmaTileColumns) {
@@ -157,47 +167,67 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
       for (int step = 0; step < Traits::kSteps; ++step) {
         KvFragment<Traits, false> q, d_out;
         KvFragment<Traits, true> q_transposed, d_out_transposed;
-        float p[2][4], dp[2][4];  // dp: dP - delta, then dS
+        float p[2][4] = {}, dp[2][4] = {};  // dp: dP - delta, then dS
         q.Load(addresses, step);
         d_out.Load(addresses, step, Traits::kBufferBytes);
 #pragma unroll
-        for (int column = 0; column < 2; ++column) {
-          const int halo_column = 2 * step + column;
+        for (int block = 0; block < Traits::Blocks(step); ++block) {
+          const int row_block = Traits::RowBlock(step);
+          const int column_block = Traits::ColumnBlock(step) + block;
+          const int halo_column = column_block * Traits::kBlockColumns;
           float s[4];
-          const uint32_t b = row_bias[halo_column * Stats::kColumnStride];
+          const uint32_t* row_words = row_bias[row_block] + Stats::ColumnStep(column_block);
           if constexpr (Traits::kTileHeads == 2) {
-            MmaM16N8K8<__half>(s, kZeros, selectors.row_bias[0], selectors.row_bias[1], b);
-            MmaQK<Traits>(k, q.b[column], s, s);
-            column_table[0] = column_table[3] = column_entry[halo_column];
-            MmaM16N8K16<Element>(s, column_table[0], column_table[1], column_table[2],
-                                 column_table[3], q.b[column][Traits::kColumnTableChunk],
-                                 q.b[column][Traits::kHeadChunks + Traits::kColumnTableChunk]);
+            if constexpr (Stats::kFourRows) {
+              MmaM16N8K16<__half>(s, kZeros, selectors.row_bias[0], selectors.zeros[0],
+                                  selectors.zeros[1], selectors.row_bias[1], row_words[0],
+                                  row_words[Stats::kHeadStride]);
+            } else {
+              MmaM16N8K8<__half>(s, kZeros, selectors.row_bias[0], selectors.row_bias[1],
+                                 row_words[0]);
+            }
+            MmaQK<Traits>(k, q.b[block], s, s);
+            // A product for each halo column of the block, with the queries of the other one zero.
+#pragma unroll
+            for (int i = 0; i < Traits::kBlockColumns; ++i) {
+              const bool in_column = Traits::BlockColumn(lane.row) == i;
+              const auto select = [&](uint32_t x) {
+                return Traits::kBlockColumns == 1 || in_column ? x : 0u;
+              };
+              column_table[0] = column_table[3] = column_entry[halo_column + i];
+              MmaM16N8K16<Element>(
+                  s, column_table[0], column_table[1], column_table[2], column_table[3],
+                  select(q.b[block][Traits::kColumnTableChunk]),
+                  select(q.b[block][Traits::kHeadChunks + Traits::kColumnTableChunk]));
+            }
           } else {
             MmaM16N8K16<__half>(s, kZeros, selectors.column_bias[0], selectors.column_bias[1],
                                 selectors.row_bias[0], selectors.row_bias[1],
-                                column_bias[Stats::ColumnBiasStep(halo_column)], b);
-            MmaQK<Traits>(k, q.b[column], s, s);
+                                column_bias[row_block][Stats::ColumnBiasStep(column_block)],
+                                row_words[0]);
+            MmaQK<Traits>(k, q.b[block], s, s);
           }
-          MmaM16N8K8<__nv_bfloat16>(dp[column], kZeros, selectors.delta[0], selectors.delta[1],
-                                    delta[halo_column * Stats::kColumnStride]);
-          MmaQK<Traits>(v, d_out.b[column], dp[column], dp[column]);
+          MmaM16N8K8<__nv_bfloat16>(dp[block], kZeros, selectors.delta[0], selectors.delta[1],
+                                    delta[row_block][Stats::ColumnStep(column_block)]);
+          MmaQK<Traits>(v, d_out.b[block], dp[block], dp[block]);
+          // The middle columns are in the windows of all keys.
+          const bool in_all_windows = halo_column >= Traits::kMmaTileColumns - 1 &&
+                                      halo_column + Traits::kBlockColumns <= Traits::kKernel;
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            // The middle columns are in the windows of all keys.
-            p[column][i] =
-                Exp2Approx(halo_column >= Traits::kMmaTileColumns - 1 && halo_column < kKernel
-                               ? s[i] * scale_log2
-                               : fmaf(s[i], scale_log2, window_mask[halo_column]));
-            dp[column][i] *= p[column][i];
+            p[block][i] =
+                Exp2Approx(in_all_windows ? s[i] * scale_log2
+                                          : fmaf(s[i], scale_log2, window_mask[column_block]));
+            dp[block][i] *= p[block][i];
           }
         }
         uint32_t p_operand[4], ds_operand[4];
         PackAFragment<Element>(p[0], p[1], p_operand);
         PackAFragment<Element>(dp[0], dp[1], ds_operand);
         d_out_transposed.Load(transposed, step, Traits::kBufferBytes);
-        MmaPV<Traits>(p_operand, d_out_transposed, dv);
+        MmaPV<Traits>(step, p_operand, d_out_transposed, dv);
         q_transposed.Load(transposed, step);
-        MmaPV<Traits>(ds_operand, q_transposed, dk);
+        MmaPV<Traits>(step, ds_operand, q_transposed, dk);
       }
       ScaleAccumulator<Traits>(dk_scale, dk_scale, dk);
       ScaleAccumulator<Traits>(dv_scale, dv_scale, dv);
@@ -207,9 +237,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
       offset += mma_tiles.Step(g.qkv_parts);
       addresses.Advance();
       transposed.Advance();
-      row_bias += Traits::kMmaTileColumns * Stats::kColumnStride;
-      delta += Traits::kMmaTileColumns * Stats::kColumnStride;
-      column_bias += Traits::kMmaTileColumns * Stats::kBiasColumnStride;
+#pragma unroll
+      for (int i = 0; i < Traits::kRowBlocks; ++i) {
+        row_bias[i] += Traits::kMmaTileColumns * Stats::kColumnStride;
+        delta[i] += Traits::kMmaTileColumns * Stats::kColumnStride;
+        column_bias[i] += Traits::kMmaTileColumns * Stats::kBiasColumnStride;
+      }
     }
   }
   GridDependencyWait();  // for CTAs without tiles
@@ -232,44 +265,42 @@ void LaunchBackwardDkv(const LocalAttentionProblem& p, const BackwardArrays& a,
                           reduction);
 }
 
-// Tile configurations by head width, tuned on an H100.
-struct DkvD8 : MmaTileConfig {
-  static constexpr int kHeadDim = 8, kWarps = 4, kTileColumns = 28, kMinCtasPerSm = 3;
+// Tuned on an H100 for windows of 7.
+struct DkvTiles {
+  // clang-format off
+  static constexpr MmaTilesRow kRows[] = {
+      // K, D, {warps, columns, CTAs, staged store, split rows}, largest width
+      {3, 8, {4, 28, 3}},
+      {3, 16, {4, 28, 3, true, true}},
+      {3, 32, {4, 16, 3, false, true}},
+      {3, 64, {4, 8, 2}},
+      {5, 8, {4, 14, 3}},
+      {5, 16, {4, 14, 2, true, true}},
+      {5, 32, {4, 16, 2, false, true}},
+      {5, 64, {2, 8, 3}},
+      {7, 8, {4, 28, 3}},
+      {7, 16, {4, 28, 2, true, true}},
+      {7, 32, {4, 16, 3, false, true}},
+      {7, 64, {4, 8, 2}, 8},
+      {7, 64, {4, 16, 2}},
+      {9, 8, {4, 14, 3}},
+      {9, 16, {4, 14, 2, true, true}},
+      {9, 32, {2, 16, 2, false, true}},
+      {9, 64, {2, 8, 2}},
+      {11, 8, {4, 28, 2}},
+      {11, 16, {4, 16, 2, true, true}},
+      {11, 32, {4, 16, 2, false, true}},
+      {11, 64, {2, 8, 2}},
+  };
+  // clang-format on
 };
-struct DkvD16 : MmaTileConfig {
-  static constexpr int kHeadDim = 16, kWarps = 4, kTileColumns = 28, kMinCtasPerSm = 2;
-  static constexpr bool kStagedStore = true, kSplitRows = true;
-};
-struct DkvD32 : MmaTileConfig {
-  static constexpr int kHeadDim = 32, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 3;
-  static constexpr bool kSplitRows = true;
-};
-struct DkvD64 : MmaTileConfig {
-  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 2;
-};
-struct DkvD64Narrow : MmaTileConfig {  // images up to 8 pixels wide
-  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 8, kMinCtasPerSm = 2;
-};
-
-// Calls `launch` with the traits of the fastest configuration.
-template <typename Element, typename Launch>
-void DispatchDkvTraits(const LocalAttentionProblem& p, Element, Launch launch) {
-  if (p.head_dim == 8) return launch(MmaKernelTraits<Element, DkvD8>());
-  if (p.head_dim == 16) return launch(MmaKernelTraits<Element, DkvD16>());
-  if (p.head_dim == 32) return launch(MmaKernelTraits<Element, DkvD32>());
-  if (p.width <= 8) return launch(MmaKernelTraits<Element, DkvD64Narrow>());
-  launch(MmaKernelTraits<Element, DkvD64>());
-}
 
 }  // namespace
 
 void MmaBackwardDkv(const LocalAttentionProblem& p, const BackwardArrays& arrays,
                     const TableReduction& reduction, cudaStream_t stream) {
-  DispatchHalfType(p, [&](auto zero) {
-    DispatchDkvTraits(p, zero, [&](auto traits) {
-      LaunchBackwardDkv<decltype(traits)>(p, arrays, reduction, stream);
-    });
-  });
+  DispatchMmaTiles<DkvTiles>(
+      p, [&](auto traits) { LaunchBackwardDkv<decltype(traits)>(p, arrays, reduction, stream); });
 }
 
 void MmaBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,

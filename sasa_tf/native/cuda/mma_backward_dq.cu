@@ -4,9 +4,9 @@
 // For an MMA tile of queries:
 //   1. -delta = -rowsum(O * dO), reduced over a quad by a TF32 product with ones, and stored for
 //      the dK/dV kernel. Q, dO, O and LSE of the next MMA tile are loaded into registers.
-//   2. For two halo columns at a time: S = bias + QK^T, P = exp2(S - LSE), dP - delta = dO V^T -
-//      delta, dS = P (dP - delta), dQ += dS K. The sums of dS by halo row and halo column are
-//      products with an identity matrix and with one-hot columns.
+//   2. For a step of two blocks at a time: S = bias + QK^T, P = exp2(S - LSE), dP - delta = dO V^T
+//      - delta, dS = P (dP - delta), dQ += dS K. The sums of dS by halo row and halo column are
+//      products with matrices of zeros and ones.
 //   3. These sums, converted to table entries: dQ += dS r, and the tables' gradients += dS^T Q,
 //      which stay in registers until the CTA has computed all of its tiles.
 //   4. Epilogue: dQ times the scale.
@@ -54,6 +54,9 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
                         float* __restrict__ minus_delta, float* __restrict__ table_partials) {
   using Element = typename Traits::Element;
   using Layout = QuerySmemLayout<Traits>;
+  // Rows of blocks in a group of 8 halo rows, and columns of blocks in one of 8 halo columns.
+  constexpr int kRowOnes = Traits::kRowBlocks > 1 ? 8 / Traits::kBlockRows : 1;
+  constexpr int kColumnOnes = 8 / Traits::kBlockColumns;
   extern __shared__ __align__(1024) char memory[];
   const RelativeTables<Traits> tables(memory + Layout::kTables);
   const MmaLane lane;
@@ -65,22 +68,28 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
   char* staging = memory + Layout::kStaging + threadIdx.x / kWarpSize * Layout::kStagingBytes;
   const float scale_log2 = g.scale * kLog2E, dq_scale = g.scale * PoolWeight(g);
   const uint32_t one = PackX2<Element>(1.f, 1.f);
-  // B operands: the identity [8, 8], and matrices [8, 8] with ones in one column.
-  const uint32_t identity_element =
-      lane.row / 2 == lane.pair ? (lane.row % 2 ? one & 0xffff0000u : one & 0xffffu) : 0u;
-  const uint32_t identity[2] = {OpaqueRegister(identity_element, lane, kTagIdentity),
-                                OpaqueRegister(identity_element, lane, kTagIdentity + 1)};
-  uint32_t column_ones[8];
+  // B operands that sum dS by halo row and by halo column: [8 pixels of a block, 8 rows or
+  // columns]. The first are used for both blocks of a step.
+  uint32_t row_ones[kRowOnes][2], column_ones[kColumnOnes];
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    column_ones[i] = OpaqueRegister(lane.row == i ? one : 0u, lane, kTagColumnSumOnes + i);
+  for (int i = 0; i < 2 * kRowOnes; ++i) {
+    const auto row_of = [&](int pixel) {
+      return i / 2 * Traits::kBlockRows + Traits::BlockRow(pixel);
+    };
+    const uint32_t low = row_of(2 * lane.pair) == lane.row ? one & 0xffffu : 0u;
+    const uint32_t high = row_of(2 * lane.pair + 1) == lane.row ? one & 0xffff0000u : 0u;
+    row_ones[i / 2][i % 2] = OpaqueRegister(low | high, lane, kTagRowSumOnes + i);
+  }
+#pragma unroll
+  for (int i = 0; i < kColumnOnes; ++i) {
+    const int column = i * Traits::kBlockColumns + Traits::BlockColumn(2 * lane.pair);
+    column_ones[i] = OpaqueRegister(lane.row == column ? one : 0u, lane, kTagColumnSumOnes + i);
   }
   const float tf32_ones[2] = {OpaqueRegister(1.f, lane, kTagTf32Ones),
                               OpaqueRegister(1.f, lane, kTagTf32Ones + 1)};
-  const uint32_t table = SmemAddress(lane.matrix_lo ? tables.Column(lane.ldmatrix_row)
-                                                    : tables.Row(lane.ldmatrix_row));
-  // [8 entries of the row table, then of the column table][8 channels]
-  float d_tables[Traits::kHeadChunks][4] = {};
+  const int entry = lane.ldmatrix_row + (Traits::kEntryGroups == 2 ? 8 * lane.matrix_hi : 0);
+  const uint32_t table = SmemAddress(lane.matrix_lo ? tables.Column(entry) : tables.Row(entry));
+  TableGradients<Traits> d_tables = {};
   AFragment<Traits> q(lane, kTagDqQuery), d_out(lane, kTagDqDOutput);
 
   TmaBarrier barrier(memory + Layout::kBarrier);
@@ -96,7 +105,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     __syncthreads();
     StartTileLoads<Traits>(g, tile, buffer, lane, maps, maps.use_tma, {key, g.qkv_parts, g.has_key},
                            {value, g.qkv_parts, true}, keys, barrier);
-    const SkewTranspose skew(staging, mma_tiles.column);
+    const SkewTranspose<Traits> skew(staging, mma_tiles.column);
     uint32_t q_offset = mma_tiles.FirstOffset(tile, g.qkv_parts, lane);
     uint32_t output_offset = mma_tiles.FirstOffset(tile, 1, lane);
     uint32_t d_output_offset =
@@ -104,9 +113,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
             Traits::kHeadDim +
         2 * lane.pair;
     const uint32_t d_output_step = mma_tiles.Step(1) >> g.pool_shift;
-    // Two rows of pixels are one row of a pooled output.
     const int d_output_half_stride =
-        Traits::kTileHeads == 1 && g.pool_shift ? 0 : mma_tiles.HalfStride(1);
+        g.pool_shift ? mma_tiles.PooledHalfStride() : mma_tiles.HalfStride(1);
     RowFragment<Traits> next_q, next_d_out, out;
     TileStore<Traits> store(g, tile, lane, g.qkv_parts);
     float next_lse[2];
@@ -126,15 +134,15 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     if (maps.use_tma) barrier.Wait();
     __syncthreads();
     if (!mma_tiles.active) continue;
-    const int slot = buffer.Slot(mma_tiles.top + lane.ldmatrix_row);
-    LdmatrixAddresses<Traits, false> addresses(keys, lane, slot, mma_tiles.begin);
-    LdmatrixAddresses<Traits, true> transposed(keys, lane, slot, mma_tiles.begin);
+    LdmatrixAddresses<Traits, false> addresses(keys, buffer, lane, mma_tiles.top, mma_tiles.begin);
+    LdmatrixAddresses<Traits, true> transposed(keys, buffer, lane, mma_tiles.top, mma_tiles.begin);
 #pragma unroll 1
     for (int left = mma_tiles.begin; left < mma_tiles.end && left < tile.columns_left;
          left += Traits::kMmaTileColumns) {
       const RowPredicate valid = mma_tiles.Valid(left);
-      float row_bias[4], lane_delta[2] = {0.f, 0.f};  // minus the lane's part of delta
-      uint32_t column_bias[4];
+      float lane_delta[2] = {0.f, 0.f};  // minus the lane's part of delta
+      typename PositionBias<Traits>::RowBias row_bias;
+      typename PositionBias<Traits>::ColumnBias column_bias;
       const float minus_lse[2] = {-kLog2E * next_lse[0], -kLog2E * next_lse[1]};
       if (g.mask_border) bias.MaskColumns(tile, lane, mma_tiles, left);
       q.Set(next_q);
@@ -163,44 +171,39 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
       }
 
       Accumulator<Traits> dq = {};
-      float ds_row_sum[4] = {}, ds_column_sum[2][4] = {};
+      float ds_row_sum[Traits::kRowGroups][4] = {}, ds_column_sum[Traits::kColumnGroups][4] = {};
 #pragma unroll
       for (int step = 0; step < Traits::kSteps; ++step) {
         KvFragment<Traits, false> k, v;
         KvFragment<Traits, true> k_transposed;
-        float dp[2][4];  // dP - delta, then dS
+        float dp[2][4] = {};  // dP - delta, then dS
         k.Load(addresses, step);
         v.Load(addresses, step, Traits::kBufferBytes);
         k_transposed.Load(transposed, step);
 #pragma unroll
-        for (int column = 0; column < 2; ++column) {
+        for (int block = 0; block < Traits::Blocks(step); ++block) {
           float s[4];
-          bias.InitLogits(2 * step + column, row_bias, column_bias, s);
-          MmaQK<Traits>(q, k.b[column], s, s);
-          MmaQK<Traits>(d_out, v.b[column], row_delta, dp[column]);
+          bias.InitLogits(step, block, row_bias, column_bias, s);
+          MmaQK<Traits>(q, k.b[block], s, s);
+          MmaQK<Traits>(d_out, v.b[block], row_delta, dp[block]);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            dp[column][i] *= Exp2Approx(fmaf(s[i], scale_log2, minus_lse[i / 2]));
+            dp[block][i] *= Exp2Approx(fmaf(s[i], scale_log2, minus_lse[i / 2]));
           }
         }
         uint32_t ds[4];
         PackAFragment<Element>(dp[0], dp[1], ds);
-        MmaPV<Traits>(ds, k_transposed, dq);
-        MmaM16N8K16<Element>(ds_row_sum, ds[0], ds[1], ds[2], ds[3], identity[0], identity[1]);
-        MmaM16N8K16<Element>(ds_column_sum[step / 4], ds[0], ds[1], ds[2], ds[3],
-                             column_ones[2 * step % 8], column_ones[2 * step % 8 + 1]);
+        MmaPV<Traits>(step, ds, k_transposed, dq);
+        const auto& to_rows = row_ones[Traits::RowBlock(step) % kRowOnes];
+        const int column_block = Traits::ColumnBlock(step), to_column = column_block % kColumnOnes;
+        MmaStep<Traits>(step, ds, to_rows[0], to_rows[1],
+                        ds_row_sum[Traits::RowBlock(step) / kRowOnes]);
+        MmaStep<Traits>(step, ds, column_ones[to_column], column_ones[to_column + 1],
+                        ds_column_sum[column_block / kColumnOnes]);
       }
       // Without relative positions the tables are zeros.
-      uint32_t entries[2][2];
-      SumsToTableEntries<Traits>(lane, mma_tiles, skew, ds_row_sum, ds_column_sum, entries);
-      uint32_t a[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) a[i] = Movmatrix(entries[i / 2][i % 2]);
-#pragma unroll
-      for (int c = 0; c < Traits::kHeadChunks; ++c) {
-        MmaM16N8K16<Element>(d_tables[c], a[0], a[1], a[2], a[3], Movmatrix(q.Get(0, c)),
-                             Movmatrix(q.Get(1, c)));
-      }
+      const TableEntries<Traits> entries(lane, mma_tiles, skew, ds_row_sum, ds_column_sum);
+      MmaTableGradients<Traits>(entries, q, d_tables);
       MmaTables<Traits>(table, entries, dq);
       ScaleAccumulator<Traits>(dq_scale, dq_scale, dq);
       store.Store(dq, lane, staging, d_query);
@@ -213,8 +216,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
   }
   GridLaunchDependents();
   if (g.has_relative) {
-    StoreTablePartials<Traits::kHeadDim>(lane, d_tables, reinterpret_cast<float*>(memory),
-                                         table_partials);
+    StoreTablePartials<Traits>(lane, d_tables, reinterpret_cast<float*>(memory), table_partials);
   }
 }
 
@@ -235,48 +237,43 @@ TableReduction LaunchBackwardDq(const LocalAttentionProblem& p, const BackwardAr
   return MakeTableReduction(p, a, ctas, g.scale * PoolWeight(g));
 }
 
-// Tile configurations by head width, tuned on an H100.
-struct DqD8 : MmaTileConfig {
-  static constexpr int kHeadDim = 8, kWarps = 4, kTileColumns = 28, kMinCtasPerSm = 3;
-  static constexpr bool kStagedStore = true, kSplitRows = true;
+// Tuned on an H100 for windows of 7.
+struct DqTiles {
+  // clang-format off
+  static constexpr MmaTilesRow kRows[] = {
+      // K, D, {warps, columns, CTAs, staged store, split rows}, largest width
+      {3, 8, {4, 28, 4, true, true}},
+      {3, 16, {4, 28, 3, false, true}},
+      {3, 32, {4, 16, 2, true}},
+      {3, 64, {4, 8, 2, true}},
+      {5, 8, {4, 28, 3, true, true}},
+      {5, 16, {4, 28, 2, false, true}},
+      {5, 32, {4, 16, 2, true}},
+      {5, 64, {2, 8, 3, true}},
+      {7, 8, {4, 28, 3, true, true}},
+      {7, 16, {4, 28, 2, false, true}},
+      {7, 32, {4, 16, 2, true}},
+      {7, 64, {4, 8, 1, true}, 8},
+      {7, 64, {4, 16, 1, true}},
+      {9, 8, {4, 28, 3, true, true}},
+      {9, 16, {4, 14, 2, false, true}},
+      {9, 32, {4, 16, 2, true}},
+      {9, 64, {2, 8, 2, true}},
+      {11, 8, {4, 28, 3, true, true}},
+      {11, 16, {4, 28, 2, false, true}},
+      {11, 32, {4, 16, 2, true}},
+      {11, 64, {4, 8, 2, true}},
+  };
+  // clang-format on
 };
-struct DqD16 : MmaTileConfig {
-  static constexpr int kHeadDim = 16, kWarps = 4, kTileColumns = 28, kMinCtasPerSm = 2;
-  static constexpr bool kSplitRows = true;
-};
-struct DqD32 : MmaTileConfig {
-  static constexpr int kHeadDim = 32, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 2;
-  static constexpr bool kStagedStore = true;
-};
-struct DqD64 : MmaTileConfig {
-  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 1;
-  static constexpr bool kStagedStore = true;
-};
-struct DqD64Narrow : MmaTileConfig {  // images up to 8 pixels wide
-  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 8, kMinCtasPerSm = 1;
-  static constexpr bool kStagedStore = true;
-};
-
-// Calls `launch` with the traits of the fastest configuration.
-template <typename Element, typename Launch>
-void DispatchDqTraits(const LocalAttentionProblem& p, Element, Launch launch) {
-  if (p.head_dim == 8) return launch(MmaKernelTraits<Element, DqD8>());
-  if (p.head_dim == 16) return launch(MmaKernelTraits<Element, DqD16>());
-  if (p.head_dim == 32) return launch(MmaKernelTraits<Element, DqD32>());
-  if (p.width <= 8) return launch(MmaKernelTraits<Element, DqD64Narrow>());
-  launch(MmaKernelTraits<Element, DqD64>());
-}
 
 }  // namespace
 
 TableReduction MmaBackwardDq(const LocalAttentionProblem& p, const BackwardArrays& arrays,
                              cudaStream_t stream) {
   TableReduction reduction = {};
-  DispatchHalfType(p, [&](auto zero) {
-    DispatchDqTraits(p, zero, [&](auto traits) {
-      reduction = LaunchBackwardDq<decltype(traits)>(p, arrays, stream);
-    });
-  });
+  DispatchMmaTiles<DqTiles>(
+      p, [&](auto traits) { reduction = LaunchBackwardDq<decltype(traits)>(p, arrays, stream); });
   return reduction;
 }
 

@@ -77,7 +77,7 @@ struct DirectStore {
 template <typename Traits>
 struct StagedStore {
   using Element = typename Traits::Element;
-  static constexpr int kPixels = kMmaTileRows * Traits::kMmaTileColumns;
+  static constexpr int kPixels = Traits::kMmaTileRows * Traits::kMmaTileColumns;
   // The staging buffer is [chunk][pixel], padded against bank conflicts.
   static constexpr int kChunkStride = (kPixels + 8 / Traits::kChunks) * 16;
   static constexpr int kBytes = Traits::kChunks * kChunkStride;  // of shared memory, per warp
@@ -148,29 +148,31 @@ using TileStore =
     std::conditional_t<Traits::kStagedStore, StagedStore<Traits>, DirectStore<Traits>>;
 
 // Stores the output of an MMA tile averaged over blocks of 2 x 2 pixels. The rows of a block differ
-// in two bits of their index; with wide heads, in the half and one bit. `to`: the lane's channels.
+// in two bits of their index; in MMA tiles of 2 x 8 pixels, in the half and one bit. `to`: the
+// lane's channels of the first half; `half_stride`: from there to those of the second, in elements.
 template <typename Traits>
 __device__ inline void StorePooledOutput(const Accumulator<Traits>& output, const MmaLane& lane,
-                                         const RowPredicate& valid, typename Traits::Element* to) {
-  constexpr bool kTwoHeads = Traits::kTileHeads == 2;
+                                         const RowPredicate& valid, int half_stride,
+                                         typename Traits::Element* to) {
+  constexpr bool kHalvesAreRows = Traits::kHalfRows == 1;
   // Distance to the lanes of the next column and of the next row of pixels.
-  constexpr int kColumnLanes = 4, kRowLanes = 16;
-  const bool first = (lane.id & (kTwoHeads ? kColumnLanes | kRowLanes : kColumnLanes)) == 0;
+  constexpr int kColumnLanes = 4, kRowLanes = 4 * Traits::kMmaTileColumns;
+  const bool first = (lane.id & (kHalvesAreRows ? kColumnLanes : kColumnLanes | kRowLanes)) == 0;
 #pragma unroll
-  for (int head = 0; head < Traits::kTileHeads; ++head) {
+  for (int half = 0; half < (kHalvesAreRows ? 1 : 2); ++half) {
 #pragma unroll
     for (int c = 0; c < Traits::kHeadChunks; ++c) {
       float average[2];
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const auto& fragment = output[head][c];
-        float x = kTwoHeads ? fragment[2 * head + i] : fragment[i] + fragment[2 + i];
+        const auto& fragment = output[Traits::kTileHeads == 2 ? half : 0][c];
+        float x = kHalvesAreRows ? fragment[i] + fragment[2 + i] : fragment[2 * half + i];
         x += __shfl_xor_sync(kFullMask, x, kColumnLanes);
-        if (kTwoHeads) x += __shfl_xor_sync(kFullMask, x, kRowLanes);
+        if (!kHalvesAreRows) x += __shfl_xor_sync(kFullMask, x, kRowLanes);
         average[i] = x * kPoolWeight;
       }
-      if (first && valid[head]) {
-        *reinterpret_cast<uint32_t*>(to + head * Traits::kHeadDim + 8 * c) =
+      if (first && valid[half]) {
+        *reinterpret_cast<uint32_t*>(to + half * half_stride + 8 * c) =
             PackX2<typename Traits::Element>(average[0], average[1]);
       }
     }

@@ -21,8 +21,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
                      typename Traits::Element* __restrict__ output, float* __restrict__ lse,
                      typename Traits::Element* __restrict__ pooled_output) {
   extern __shared__ __align__(1024) char memory[];
-  MmaForwardCta<Traits, Stores>(g, maps, memory, query, key, value, relative_rows,
-                                relative_columns, output, lse, pooled_output);
+  MmaForwardCta<Traits, Stores>(g, maps, memory, query, key, value, relative_rows, relative_columns,
+                                output, lse, pooled_output);
 }
 
 template <typename Traits, typename Stores>
@@ -39,55 +39,48 @@ void LaunchForward(const LocalAttentionProblem& p, const ForwardArrays& a, cudaS
                           static_cast<Element*>(a.pooled_output));
 }
 
-// Tile configurations by head width, tuned on an H100.
-struct ForwardD8 : MmaTileConfig {
-  static constexpr int kHeadDim = 8, kWarps = 4, kTileColumns = 28, kMinCtasPerSm = 5;
+// Tuned on an H100 for windows of 7.
+struct ForwardTiles {
+  // clang-format off
+  static constexpr MmaTilesRow kRows[] = {
+      // K, D, {warps, columns, CTAs, staged store, split rows}, largest width
+      {3, 8, {4, 28, 6}},
+      {3, 16, {4, 28, 4, true}},
+      {3, 32, {4, 16, 4, true}},
+      {3, 64, {4, 8, 3, true}},
+      {5, 8, {4, 14, 5}},
+      {5, 16, {7, 14, 2, true}},
+      {5, 32, {4, 16, 3, true}},
+      {5, 64, {2, 8, 3, true}},
+      {7, 8, {4, 28, 5}},
+      {7, 16, {7, 28, 2, true}},
+      {7, 32, {4, 16, 4, true}, 16},
+      {7, 32, {4, 32, 2, false, true}},
+      {7, 64, {4, 8, 3, true}, 8},
+      {7, 64, {4, 16, 2, true}},
+      {9, 8, {4, 14, 5}},
+      {9, 16, {7, 14, 2, true}},
+      {9, 32, {4, 16, 2, true}},
+      {9, 64, {2, 8, 2, true}},
+      {11, 8, {4, 28, 4}},
+      {11, 16, {7, 16, 2, true}},
+      {11, 32, {4, 16, 3, true}},
+      {11, 64, {4, 8, 2, true}},
+  };
+  // clang-format on
 };
-struct ForwardD16 : MmaTileConfig {
-  static constexpr int kHeadDim = 16, kWarps = 7, kTileColumns = 28, kMinCtasPerSm = 2;
-  static constexpr bool kStagedStore = true;
-};
-struct ForwardD32 : MmaTileConfig {
-  static constexpr int kHeadDim = 32, kWarps = 4, kTileColumns = 32, kMinCtasPerSm = 2;
-  static constexpr bool kSplitRows = true;
-};
-struct ForwardD32Narrow : MmaTileConfig {  // images up to 16 pixels wide
-  static constexpr int kHeadDim = 32, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 4;
-  static constexpr bool kStagedStore = true;
-};
-struct ForwardD64 : MmaTileConfig {
-  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 16, kMinCtasPerSm = 2;
-  static constexpr bool kStagedStore = true;
-};
-struct ForwardD64Narrow : MmaTileConfig {  // images up to 8 pixels wide
-  static constexpr int kHeadDim = 64, kWarps = 4, kTileColumns = 8, kMinCtasPerSm = 3;
-  static constexpr bool kStagedStore = true;
-};
-
-// Calls `launch` with the traits of the fastest configuration.
-template <typename Element, typename Launch>
-void DispatchForwardTraits(const LocalAttentionProblem& p, Element, Launch launch) {
-  if (p.head_dim == 8) return launch(MmaKernelTraits<Element, ForwardD8>());
-  if (p.head_dim == 16) return launch(MmaKernelTraits<Element, ForwardD16>());
-  if (p.head_dim == 32 && p.width <= 16) {
-    return launch(MmaKernelTraits<Element, ForwardD32Narrow>());
-  }
-  if (p.head_dim == 32) return launch(MmaKernelTraits<Element, ForwardD32>());
-  if (p.width <= 8) return launch(MmaKernelTraits<Element, ForwardD64Narrow>());
-  launch(MmaKernelTraits<Element, ForwardD64>());
-}
 
 }  // namespace
 
 void MmaForward(const LocalAttentionProblem& p, const ForwardArrays& arrays, cudaStream_t stream) {
-  DispatchHalfType(p, [&](auto zero) {
-    DispatchForwardTraits(p, zero, [&](auto traits) {
-      using Traits = decltype(traits);
-      const auto launch =
-          p.pool_size == 1 ? LaunchForward<Traits, StoreForTraining>
-                           : LaunchForward<Traits, StorePooledForTraining>;
-      launch(p, arrays, stream);
-    });
+  DispatchMmaTiles<ForwardTiles>(p, [&](auto traits) {
+    using Traits = decltype(traits);
+    // A kernel without pooling is a few percent faster; for the most common window it is worth the
+    // time to compile it.
+    if constexpr (Traits::kKernel == 7) {
+      if (p.pool_size == 1) return LaunchForward<Traits, StoreForTraining>(p, arrays, stream);
+    }
+    LaunchForward<Traits, StorePooledForTraining>(p, arrays, stream);
   });
 }
 

@@ -9,8 +9,8 @@
 //      queries of the next MMA tile are loaded into registers while one is computed. For an MMA
 //      tile:
 //      a. Compute the position bias q.r with its masks.
-//      b. For two halo columns at a time: S = bias + QK^T, P = exp2(S), O += PV, and the row sums
-//         of P by a product with ones. K and V come from shared memory by ldmatrix.
+//      b. For a step of two blocks at a time: S = bias + QK^T, P = exp2(S), O += PV, and the row
+//         sums of P by a product with ones. K and V come from shared memory by ldmatrix.
 //      c. Epilogue: O / row sum, and LSE = max + log(row sum).
 //
 // The softmax is not online: all logits of a query are of one MMA tile. In bf16, P is computed
@@ -48,7 +48,8 @@ __device__ inline bool SumInRange(float row_sum) {
   return row_sum > 0x1p-100f && row_sum < 0x1p100f;
 }
 
-// What a forward kernel stores. Template arguments, as each takes registers.
+// What a forward kernel stores. Template arguments, as each takes registers. The pooled output is
+// stored if the problem has one.
 struct StoreForTraining {
   static constexpr bool kOutput = true, kLse = true, kPooled = false;
 };
@@ -106,7 +107,7 @@ __device__ __forceinline__ void MmaForwardCta(
       CpAsyncLoadTile<Traits>(g, tile, buffer, lane, {key, g.qkv_parts, g.has_key}, keys);
       CpAsyncLoadTile<Traits>(g, tile, buffer, lane, {value, g.qkv_parts, true}, values);
     }
-    const SkewTranspose skew(staging, mma_tiles.column);
+    const SkewTranspose<Traits> skew(staging, mma_tiles.column);
     uint32_t q_offset = mma_tiles.FirstOffset(tile, g.qkv_parts, lane);
     uint32_t output_offset = mma_tiles.FirstOffset(tile, 1, lane);
     RowFragment<Traits> next_q;
@@ -118,15 +119,16 @@ __device__ __forceinline__ void MmaForwardCta(
     if (use_tma) barrier.Wait();
     __syncthreads();
     if (!mma_tiles.active) continue;
-    const int slot = buffer.Slot(mma_tiles.top + lane.ldmatrix_row);
-    LdmatrixAddresses<Traits, false> k_addresses(keys, lane, slot, mma_tiles.begin);
-    LdmatrixAddresses<Traits, true> v_addresses(values, lane, slot, mma_tiles.begin);
+    LdmatrixAddresses<Traits, false> k_addresses(keys, buffer, lane, mma_tiles.top,
+                                                 mma_tiles.begin);
+    LdmatrixAddresses<Traits, true> v_addresses(values, buffer, lane, mma_tiles.top,
+                                                mma_tiles.begin);
 #pragma unroll 1
     for (int left = mma_tiles.begin; left < mma_tiles.end && left < tile.columns_left;
          left += Traits::kMmaTileColumns) {
       const RowPredicate valid = mma_tiles.Valid(left);
-      float row_bias[4];
-      uint32_t column_bias[4];
+      typename PositionBias<Traits>::RowBias row_bias;
+      typename PositionBias<Traits>::ColumnBias column_bias;
       if (g.mask_border) bias.MaskColumns(tile, lane, mma_tiles, left);
       q.Set(next_q);
       bias.Compute(q, lane, mma_tiles, skew, row_bias, column_bias);
@@ -147,10 +149,10 @@ __device__ __forceinline__ void MmaForwardCta(
             KvFragment<Traits, false> k;
             k.Load(k_addresses, step);
 #pragma unroll
-            for (int column = 0; column < 2; ++column) {
+            for (int block = 0; block < Traits::Blocks(step); ++block) {
               float s[4];
-              bias.InitLogits(2 * step + column, row_bias, column_bias, s);
-              MmaQK<Traits>(q, k.b[column], s, s);
+              bias.InitLogits(step, block, row_bias, column_bias, s);
+              MmaQK<Traits>(q, k.b[block], s, s);
 #pragma unroll
               for (int i = 0; i < 4; ++i) row_max[i / 2] = fmaxf(row_max[i / 2], s[i]);
             }
@@ -170,32 +172,32 @@ __device__ __forceinline__ void MmaForwardCta(
         for (int step = 0; step < Traits::kSteps; ++step) {
           KvFragment<Traits, false> k;
           KvFragment<Traits, true> v;
-          float s[2][4];  // then P
+          float s[2][4] = {};  // then P
           k.Load(k_addresses, step);
           v.Load(v_addresses, step);
 #pragma unroll
-          for (int column = 0; column < 2; ++column) {
-            bias.InitLogits(2 * step + column, row_bias, column_bias, s[column]);
-            MmaQK<Traits>(q, k.b[column], s[column], s[column]);
+          for (int block = 0; block < Traits::Blocks(step); ++block) {
+            bias.InitLogits(step, block, row_bias, column_bias, s[block]);
+            MmaQK<Traits>(q, k.b[block], s[block], s[block]);
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-              s[column][i] = Exp2Approx(fmaf(s[column][i], scale_log2, -row_max[i / 2]));
+              s[block][i] = Exp2Approx(fmaf(s[block][i], scale_log2, -row_max[i / 2]));
             }
           }
           uint32_t p[4];
           PackAFragment<Element>(s[0], s[1], p);
-          MmaPV<Traits>(p, v, acc);
-          MmaM16N8K16<Element>(row_sum, p[0], p[1], p[2], p[3], ones[0], ones[1]);
+          MmaPV<Traits>(step, p, v, acc);
+          MmaStep<Traits>(step, p, ones[0], ones[1], row_sum);
         }
         const bool in_range = SumInRange(row_sum[0]) && SumInRange(row_sum[2]);
         if (subtract_max || __all_sync(kFullMask, in_range || !valid.any())) break;
       }
       ScaleAccumulator<Traits>(RcpApprox(row_sum[0]), RcpApprox(row_sum[2]), acc);
       if constexpr (Stores::kOutput) store.Store(acc, lane, staging, output);
-      if constexpr (Stores::kPooled) {
+      if (Stores::kPooled && g.pool_shift != 0) {
         const int64_t pixel =
             tile.PooledOffset(g, mma_tiles.top + mma_tiles.row[0], left + mma_tiles.column);
-        StorePooledOutput<Traits>(acc, lane, valid,
+        StorePooledOutput<Traits>(acc, lane, valid, mma_tiles.PooledHalfStride() * Traits::kHeadDim,
                                   pooled_output + pixel * Traits::kHeadDim + 2 * lane.pair);
       }
       store.Advance();

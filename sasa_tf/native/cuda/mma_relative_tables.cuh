@@ -42,7 +42,8 @@ struct RelativeTables {
       const int channel =
           entry / entries * 8 + i % 8 - (is_row || Traits::kHeadChunks > 1 ? 0 : kHalf);
       float x = 0.f;
-      if (g.has_relative && index >= 0 && index < kKernel && channel >= 0 && channel < kHalf) {
+      if (g.has_relative && index >= 0 && index < Traits::kKernel && channel >= 0 &&
+          channel < kHalf) {
         x = (is_row ? row_table : column_table)[index * kHalf + channel];
       }
       rows[i] = Element(x);

@@ -106,17 +106,17 @@ __device__ inline void CpAsyncLoadTile(const TileGrid& g, const CtaTile& tile,
   bool column_valid[kIterations];
 #pragma unroll
   for (int i = 0; i < kIterations; ++i) {
-    column_valid[i] = valid && tile.ColumnInImage(column + i * kPixels - kHalo);
+    column_valid[i] = valid && tile.ColumnInImage(column + i * kPixels - Traits::kHalo);
   }
   const int first = buffer.FirstNewRow() + warp;
-  const int y = first - kHalo, x = column - kHalo;
+  const int y = first - Traits::kHalo, x = column - Traits::kHalo;
   const int64_t pixel =
       kPooled ? tile.PooledOffset(g, y, x)
               : tile.Offset(source.parts) + (y * g.row_stride + x * g.column_stride) * source.parts;
   const Element* row_data = source.data + pixel * Traits::kHeadDim + chunk * 8;
 #pragma unroll 2
   for (int row = first; row < Traits::kSmemRows; row += Traits::kWarps) {
-    const bool row_valid = tile.RowInImage(row - kHalo);
+    const bool row_valid = tile.RowInImage(row - Traits::kHalo);
     const uint32_t to =
         smem + Traits::SwizzledOffset(buffer.Slot(row) * Traits::kSmemPitch + column, chunk);
     const Element* from = row_data;
@@ -140,7 +140,8 @@ __device__ inline void TmaLoadTiles(const CtaTile& tile, const SmemRowBuffer<Tra
   const int begin = buffer.reuses_rows ? Traits::kOverlapRows : -Traits::kLeadRows;
   const int boxes = CeilDiv(Traits::kSmemRows - begin, Traits::kTmaBoxRows);
   barrier.ArriveExpectTx(2 * Traits::kTmaBoxBytes * boxes);
-  const int channel = tile.head * Traits::kHeadDim, x = tile.x - kHalo, y = tile.y - kHalo;
+  const int channel = tile.head * Traits::kHeadDim;
+  const int x = tile.x - Traits::kHalo, y = tile.y - Traits::kHalo;
 #pragma unroll 1
   for (int i = 0; i < boxes; ++i) {
     const int row = begin + i * Traits::kTmaBoxRows;
@@ -166,43 +167,73 @@ __device__ inline void StartTileLoads(const TileGrid& g, const CtaTile& tile,
   }
 }
 
-// The addresses that a lane passes to ldmatrix.x4, which loads the matrices of two halo columns and
-// two chunks: for the first two steps of an MMA tile; other steps and tiles are at fixed distances.
-// In the matrices of QK^T the chunks of a column are in consecutive registers of a B operand, in
-// transposed ones (PV) the columns of a chunk.
+// The addresses that a lane passes to ldmatrix.x4, which loads the matrices of the two blocks of a
+// step and two chunks. In the matrices of QK^T the chunks of a block are in consecutive registers
+// of a B operand, in transposed ones (PV) the blocks of a chunk.
+//
+// The swizzle differs by a fixed XOR at a distance of four columns, so there are addresses for each
+// row of blocks and the first four halo columns, which are two steps or one.
 template <typename Traits, bool kTransposed>
 struct LdmatrixAddresses {
-  static constexpr int kSteps = 2, kColumns = 2 * kSteps;
-  uint32_t smem[kSteps];
+  static constexpr int kStepColumns = 2 * Traits::kBlockColumns, kPeriod = 4 / kStepColumns;
+  // Whether the next MMA tile is not at a multiple of four columns.
+  static constexpr bool kHalfPeriod = Traits::kMmaTileColumns % 4 != 0;
+  uint32_t smem[Traits::kRowBlocks][kPeriod];
+  uint32_t next_xor = 0;  // of the swizzle, two columns further on
 
-  // `slot`: of the lane's row in the buffer; `column`: the first halo column.
-  __device__ LdmatrixAddresses(uint32_t buffer, const MmaLane& lane, int slot, int column) {
-    const int column_offset = kTransposed ? lane.matrix_lo : lane.matrix_hi;
+  // `top`: the first row of the halo tile, in the tile's buffer; `column`: its first column.
+  __device__ LdmatrixAddresses(uint32_t smem_begin, const SmemRowBuffer<Traits>& buffer,
+                               const MmaLane& lane, int top, int column) {
+    const int block = kTransposed ? lane.matrix_lo : lane.matrix_hi;
     const int chunk = kTransposed ? lane.matrix_hi : lane.matrix_lo;
+    column += block * Traits::kBlockColumns + Traits::BlockColumn(lane.ldmatrix_row);
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      smem[step] =
-          buffer + Traits::SwizzledOffset(
-                       slot * Traits::kSmemPitch + column + 2 * step + column_offset, chunk);
+    for (int i = 0; i < Traits::kRowBlocks; ++i) {
+      const int row = top + i * Traits::kBlockRows + Traits::BlockRow(lane.ldmatrix_row);
+      const int pixel = buffer.Slot(row) * Traits::kSmemPitch + column;
+#pragma unroll
+      for (int step = 0; step < kPeriod; ++step) {
+        smem[i][step] = smem_begin + Traits::SwizzledOffset(pixel + kStepColumns * step, chunk);
+      }
+      // The same for all rows of blocks, which are multiples of 8 pixels apart.
+      if constexpr (kHalfPeriod && kPeriod == 1) {
+        next_xor = (Traits::SwizzledOffset(pixel + 2, chunk) - 2 * Traits::kPixelBytes) ^
+                   Traits::SwizzledOffset(pixel, chunk);
+      }
     }
   }
   __device__ uint32_t At(int step, int chunk) const {
-    const int columns = step / kSteps * kColumns;
-    return (smem[step % kSteps] ^ Traits::SwizzleXor(columns) ^ chunk * 16) +
-           columns * Traits::kPixelBytes;
+    const int row_step = Traits::ColumnBlock(step) / 2, columns = row_step / kPeriod * 4;
+    const uint32_t first = smem[Traits::RowBlock(step)][row_step % kPeriod];
+    return (first ^ Traits::SwizzleXor(columns) ^ chunk * 16) + columns * Traits::kPixelBytes;
   }
   // Advances to the next MMA tile.
   __device__ void Advance() {
+    const auto advanced = [](uint32_t address, int columns, uint32_t swizzle_xor) {
+      return (address ^ swizzle_xor) + columns * Traits::kPixelBytes;
+    };
 #pragma unroll
-    for (auto& address : smem) {
-      address = (address ^ Traits::SwizzleXor(Traits::kMmaTileColumns)) +
-                Traits::kMmaTileColumns * Traits::kPixelBytes;
+    for (auto& of_row : smem) {
+      if constexpr (!kHalfPeriod) {
+#pragma unroll
+        for (auto& address : of_row) {
+          address = advanced(address, Traits::kMmaTileColumns,
+                             Traits::SwizzleXor(Traits::kMmaTileColumns));
+        }
+      } else if constexpr (kPeriod == 2) {
+        const uint32_t first = of_row[0];
+        of_row[0] = of_row[1];
+        of_row[1] = advanced(first, 4, Traits::SwizzleXor(4));
+      } else {
+        of_row[0] = advanced(of_row[0], 2, next_xor);
+      }
     }
+    if constexpr (kHalfPeriod && kPeriod == 1) next_xor ^= Traits::SwizzleXor(4);
   }
 };
 
-// B operands of two halo columns (keys, values; in dK/dV queries, dO): [column][chunk], pixels as
-// rows of 8 channels or, transposed, as columns.
+// B operands of a step (keys, values; in dK/dV queries, dO): [block][chunk], pixels as rows of 8
+// channels or, transposed, as columns. A missing second block is undefined.
 template <typename Traits, bool kTransposed>
 struct KvFragment {
   uint32_t b[2][Traits::kChunks];
@@ -216,8 +247,11 @@ struct KvFragment {
       const uint32_t smem = addresses.At(step, chunk) + offset;
       if constexpr (kTransposed) {
         LdmatrixX4Trans(smem, matrices);
-      } else {
+      } else if (Traits::Blocks(step) == 2) {
         LdmatrixX4(smem, matrices);
+      } else {
+        LdmatrixX2(smem, matrices[0], matrices[1]);
+        matrices[2] = matrices[3] = 0;
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -227,14 +261,26 @@ struct KvFragment {
   }
 };
 
-// acc [16, D] += p [16, 16 pixels] v [16 pixels, D], by head; only a head's own rows are used.
+// sum [16, 8] += p [16, 16 pixels of a step] b [16 pixels, 8]; `b`: of the two blocks.
 template <typename Traits>
-__device__ inline void MmaPV(const uint32_t (&p)[4], const KvFragment<Traits, true>& v,
+__device__ inline void MmaStep(int step, const uint32_t (&p)[4], uint32_t b0, uint32_t b1,
+                               float (&sum)[4]) {
+  if (Traits::Blocks(step) == 2) {
+    MmaM16N8K16<typename Traits::Element>(sum, p[0], p[1], p[2], p[3], b0, b1);
+  } else {
+    MmaM16N8K8<typename Traits::Element>(sum, p[0], p[1], b0);
+  }
+}
+
+// acc [16, D] += p [16, 16 pixels of a step] v [16 pixels, D], by head; only a head's own rows are
+// used.
+template <typename Traits>
+__device__ inline void MmaPV(int step, const uint32_t (&p)[4], const KvFragment<Traits, true>& v,
                              Accumulator<Traits>& acc) {
 #pragma unroll
   for (int i = 0; i < Traits::kChunks; ++i) {
-    MmaM16N8K16<typename Traits::Element>(acc[i / Traits::kHeadChunks][i % Traits::kHeadChunks],
-                                          p[0], p[1], p[2], p[3], v.b[0][i], v.b[1][i]);
+    MmaStep<Traits>(step, p, v.b[0][i], v.b[1][i],
+                    acc[i / Traits::kHeadChunks][i % Traits::kHeadChunks]);
   }
 }
 

@@ -14,70 +14,104 @@
 namespace sasa {
 namespace {
 
-// Converts dS summed over the columns of each halo row (`rows`) and over the rows of each halo
-// column (`columns`) to sums by table entry: for each half's 8 queries, packed, [8, 8 entries of
-// the row table] and [8, 8 of the column table]. Without branches, in which lanes would diverge.
+// dS of an MMA tile summed by table entry, of the row table and of the column table, and by groups
+// of 8 entries: for each half's 8 queries, packed.
 template <typename Traits>
-__device__ inline void SumsToTableEntries(const MmaLane& lane,
-                                          const WarpTileIterator<Traits>& mma_tiles,
-                                          const SkewTranspose& skew, const float (&rows)[4],
-                                          const float (&columns)[2][4], uint32_t (&entries)[2][2]) {
+struct TableEntries {
   using Element = typename Traits::Element;
-  // Selectors of __byte_perm: two 16-bit elements of two registers, from the first element on or
-  // from the second.
-  constexpr uint32_t kFromFirst = 0x3210, kFromSecond = 0x5432;
-  const int quad = lane.id - lane.pair;
-  // The register `lanes` further on in the quad; past its end, from the second register.
-  const auto shift_down = [&](uint32_t x, uint32_t past_end, int lanes) {
-    return __shfl_sync(kFullMask, lane.pair < lanes ? past_end : x, quad + (lane.pair + lanes) % 4);
-  };
+  static constexpr int kGroups = Traits::kEntryGroups;
+  uint32_t rows[2][kGroups], columns[2][kGroups];
+
+  // From dS summed over the columns of each halo row and over the rows of each halo column. Without
+  // branches, in which lanes would diverge.
+  __device__ TableEntries(const MmaLane& lane, const WarpTileIterator<Traits>& mma_tiles,
+                          const SkewTranspose<Traits>& skew,
+                          const float (&row_sums)[Traits::kRowGroups][4],
+                          const float (&column_sums)[Traits::kColumnGroups][4]) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const uint32_t packed = PackX2<Element>(rows[2 * half], rows[2 * half + 1]);
-    entries[half][0] = __byte_perm(packed, shift_down(packed, 0u, 1),
-                                   mma_tiles.row[half] ? kFromSecond : kFromFirst);
-  }
-  if constexpr (Traits::kTileHeads == 1) {
-    uint32_t column_entries[2];
-    skew.ToTableEntries<Element>(lane, columns, column_entries);
-    entries[0][1] = column_entries[0];
-    entries[1][1] = column_entries[1];
-  } else {
-    const int lanes = mma_tiles.column / 2;
-    const uint32_t selector = mma_tiles.column % 2 ? kFromSecond : kFromFirst;
+    for (int half = 0; half < 2; ++half) {
+      MoveDown<Traits::kMmaTileRows>(lane, half, mma_tiles.row[half], row_sums, rows[half]);
+    }
+    if constexpr (Traits::kTileHeads == 1) {
+      skew.template ToTableEntries<Element>(lane, column_sums, columns);
+    } else {
 #pragma unroll
-    for (int head = 0; head < 2; ++head) {
-      const uint32_t left = PackX2<Element>(columns[0][2 * head], columns[0][2 * head + 1]);
-      const uint32_t right = PackX2<Element>(columns[1][2 * head], columns[1][2 * head + 1]);
-      entries[head][1] =
-          __byte_perm(shift_down(left, right, lanes), shift_down(left, right, lanes + 1), selector);
+      for (int half = 0; half < 2; ++half) {
+        MoveDown<Traits::kMmaTileColumns>(lane, half, mma_tiles.column, column_sums, columns[half]);
+      }
     }
   }
-}
+
+ private:
+  // Moves the sums of a half's queries down by `by`, which is below kBound, and packs them.
+  template <int kBound, int kSumGroups>
+  __device__ static void MoveDown(const MmaLane& lane, int half, int by,
+                                  const float (&sums)[kSumGroups][4], uint32_t (&moved)[kGroups]) {
+    // Selectors of __byte_perm: two 16-bit elements of two registers, from the first element on or
+    // from the second.
+    const uint32_t selector = by % 2 ? 0x5432 : 0x3210;
+    uint32_t packed[kSumGroups + 1];
+    packed[kSumGroups] = 0u;
+#pragma unroll
+    for (int group = 0; group < kSumGroups; ++group) {
+      packed[group] = PackX2<Element>(sums[group][2 * half], sums[group][2 * half + 1]);
+    }
+    // The register `lanes` further on in the quad; past its end, of the next group.
+    const auto further = [&](int group, int lanes) {
+      const uint32_t own = lane.pair < lanes ? packed[group + 1] : packed[group];
+      return __shfl_sync(kFullMask, own, lane.id - lane.pair + (lane.pair + lanes) % 4);
+    };
+#pragma unroll
+    for (int group = 0; group < kGroups; ++group) {
+      const uint32_t first = kBound <= 2 ? packed[group] : further(group, by / 2);
+      moved[group] = __byte_perm(first, further(group, by / 2 + 1), selector);
+    }
+  }
+};
 
 // dQ += dS r, from the sums by table entry. `table`: the address that the lane passes to ldmatrix,
-// of the row table or, in the second 8 lanes, of the column table.
+// of the row table or the column table (matrix_lo), and of a group of entries (matrix_hi).
 template <typename Traits>
-__device__ inline void MmaTables(uint32_t table, const uint32_t (&entries)[2][2],
+__device__ inline void MmaTables(uint32_t table, const TableEntries<Traits>& entries,
                                  Accumulator<Traits>& dq) {
   using Element = typename Traits::Element;
+  constexpr bool kTwoGroups = Traits::kEntryGroups == 2;
+  // sum = c + the part of one of the tables; `b`: its entries.
+  const auto add = [&](const uint32_t (&of_table)[2][Traits::kEntryGroups], uint32_t b0,
+                       uint32_t b1, const float (&c)[4], float (&sum)[4]) {
+    if constexpr (kTwoGroups) {
+      MmaM16N8K16<Element>(sum, c, of_table[0][0], of_table[1][0], of_table[0][1], of_table[1][1],
+                           b0, b1);
+    } else {
+      MmaM16N8K8<Element>(sum, c, of_table[0][0], of_table[1][0], b0);
+    }
+  };
 #pragma unroll
   for (int i = 0; i < Traits::kTableChunks; ++i) {
     const int column_chunk = Traits::kColumnTableChunk + i;
-    uint32_t b[2];
-    LdmatrixX2Trans(table + i * Traits::kRowEntries * 16, b[0], b[1]);
+    uint32_t b[4] = {};
+    const uint32_t chunk = table + i * Traits::kRowEntries * 16;
+    if constexpr (kTwoGroups) {
+      LdmatrixX4Trans(chunk, b);
+    } else {
+      LdmatrixX2Trans(chunk, b[0], b[1]);
+    }
     if constexpr (Traits::kTileHeads == 1) {
-      MmaM16N8K8<Element>(dq[0][i], entries[0][0], entries[1][0], b[0]);
-      MmaM16N8K8<Element>(dq[0][column_chunk], entries[0][1], entries[1][1], b[1]);
+      add(entries.rows, b[0], b[2], dq[0][i], dq[0][i]);
+      add(entries.columns, b[1], b[3], dq[0][column_chunk], dq[0][column_chunk]);
     } else {
       // Each head has half of the rows.
       float product[Traits::kHeadChunks][4];
-      if constexpr (Traits::kHeadChunks == 1) {
-        MmaM16N8K16<Element>(product[0], kZeros, entries[0][0], entries[1][0], entries[0][1],
-                             entries[1][1], b[0], b[1]);
+      if constexpr (Traits::kHeadChunks == 1 && !kTwoGroups) {
+        MmaM16N8K16<Element>(product[0], kZeros, entries.rows[0][0], entries.rows[1][0],
+                             entries.columns[0][0], entries.columns[1][0], b[0], b[1]);
       } else {
-        MmaM16N8K8<Element>(product[0], kZeros, entries[0][0], entries[1][0], b[0]);
-        MmaM16N8K8<Element>(product[1], kZeros, entries[0][1], entries[1][1], b[1]);
+        add(entries.rows, b[0], b[2], kZeros, product[0]);
+        if constexpr (Traits::kHeadChunks == 1) {
+          add(entries.columns, b[1], b[3], product[0], product[0]);
+        } else {
+          add(entries.columns, b[1], b[3], kZeros, product[1]);
+        }
       }
 #pragma unroll
       for (int c = 0; c < Traits::kHeadChunks; ++c) {
@@ -88,23 +122,56 @@ __device__ inline void MmaTables(uint32_t table, const uint32_t (&entries)[2][2]
   }
 }
 
-// Adds the warps' sums of the tables' gradients, accumulator fragments [8 row entries and 8 column
-// entries, D], one warp after another, and writes the CTA's partial sum. `smem`: 16 D floats. Ends
-// the kernel.
-template <int kHeadDim>
-__device__ inline void StoreTablePartials(const MmaLane& lane, const float (&sums)[kHeadDim / 8][4],
+// The gradients of the tables, accumulated over MMA tiles: fragments [8 entries of the row table
+// and 8 of the column table, D].
+template <typename Traits>
+using TableGradients = float[Traits::kEntryGroups][Traits::kHeadChunks][4];
+
+// d_tables += dS^T Q, from the sums by table entry.
+template <typename Traits>
+__device__ inline void MmaTableGradients(const TableEntries<Traits>& entries,
+                                         const AFragment<Traits>& q,
+                                         TableGradients<Traits>& d_tables) {
+  uint32_t a[Traits::kEntryGroups][4];
+#pragma unroll
+  for (int group = 0; group < Traits::kEntryGroups; ++group) {
+    a[group][0] = Movmatrix(entries.rows[0][group]);
+    a[group][1] = Movmatrix(entries.columns[0][group]);
+    a[group][2] = Movmatrix(entries.rows[1][group]);
+    a[group][3] = Movmatrix(entries.columns[1][group]);
+  }
+#pragma unroll
+  for (int c = 0; c < Traits::kHeadChunks; ++c) {
+    const uint32_t b[2] = {Movmatrix(q.Get(0, c)), Movmatrix(q.Get(1, c))};
+#pragma unroll
+    for (int group = 0; group < Traits::kEntryGroups; ++group) {
+      MmaM16N8K16<typename Traits::Element>(d_tables[group][c], a[group][0], a[group][1],
+                                            a[group][2], a[group][3], b[0], b[1]);
+    }
+  }
+}
+
+// Adds the warps' gradients of the tables, one warp after another, and writes the CTA's partial
+// sum. `smem`: 16 D floats for each group of entries. Ends the kernel.
+template <typename Traits>
+__device__ inline void StoreTablePartials(const MmaLane& lane, const TableGradients<Traits>& sums,
                                           float* smem, float* partials) {
-  constexpr int kHalf = kHeadDim / 2, kElements = 2 * kKernel * kHalf;
+  constexpr int kHeadDim = Traits::kHeadDim, kHalf = kHeadDim / 2;
+  constexpr int kEntries = 8 * Traits::kEntryGroups, kElements = 2 * Traits::kKernel * kHalf;
   const int threads = blockDim.x;
   __syncthreads();
   for (int warp = 0; warp < threads / kWarpSize; ++warp) {
     if (threadIdx.x / kWarpSize == warp) {
 #pragma unroll
-      for (int c = 0; c < kHeadDim / 8; ++c) {
+      for (int group = 0; group < Traits::kEntryGroups; ++group) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          float* to = smem + (lane.row + 8 * (i / 2)) * kHeadDim + 8 * c + 2 * lane.pair + i % 2;
-          *to = (warp ? *to : 0.f) + sums[c][i];
+        for (int c = 0; c < Traits::kHeadChunks; ++c) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int entry = i / 2 * kEntries + 8 * group + lane.row;
+            float* to = smem + entry * kHeadDim + 8 * c + 2 * lane.pair + i % 2;
+            *to = (warp ? *to : 0.f) + sums[group][c][i];
+          }
         }
       }
     }
@@ -113,8 +180,9 @@ __device__ inline void StoreTablePartials(const MmaLane& lane, const float (&sum
   partials += static_cast<int64_t>(blockIdx.x) * kElements;
   for (int i = threadIdx.x; i < kElements; i += threads) {
     const int entry = i / kHalf, channel = i % kHalf;
-    partials[i] = entry < kKernel ? smem[entry * kHeadDim + channel]
-                                  : smem[(8 + entry - kKernel) * kHeadDim + kHalf + channel];
+    partials[i] = entry < Traits::kKernel
+                      ? smem[entry * kHeadDim + channel]
+                      : smem[(kEntries + entry - Traits::kKernel) * kHeadDim + kHalf + channel];
   }
 }
 

@@ -42,18 +42,18 @@ struct WarpWork {
   int begin, end;  // their columns in the CTA tile; the image may end before
 
   __device__ explicit WarpWork(const CtaTile& tile)
-      : top(threadIdx.x / kWarpSize * kMmaTileRows), begin(0), end(Traits::kTileColumns) {
+      : top(threadIdx.x / kWarpSize * Traits::kMmaTileRows), begin(0), end(Traits::kTileColumns) {
     if constexpr (Traits::kSplitRows) {
       constexpr int kRowTiles = Traits::kTileColumns / Traits::kMmaTileColumns;
       int rows = Traits::kWarps, tiles = kRowTiles;  // rows that have pixels, tiles of a warp
 #pragma unroll
       for (int half = Traits::kWarps; half % 2 == 0; half /= 2) {
-        if (tile.rows_left > kMmaTileRows * half / 2) break;
+        if (tile.rows_left > Traits::kMmaTileRows * half / 2) break;
         rows = half / 2;
         tiles = (kRowTiles * rows + Traits::kWarps - 1) / Traits::kWarps;
       }
       const int warp = threadIdx.x / kWarpSize, part = warp / rows;
-      top = (warp - part * rows) * kMmaTileRows;
+      top = (warp - part * rows) * Traits::kMmaTileRows;
       begin = part * tiles * Traits::kMmaTileColumns;
       end = min(begin + tiles * Traits::kMmaTileColumns, Traits::kTileColumns);
     }
@@ -84,7 +84,7 @@ struct WarpTileIterator {
     active = top < tile.rows_left;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      row[half] = two_heads ? lane.row / Traits::kMmaTileColumns : half;
+      row[half] = lane.row / Traits::kMmaTileColumns + half * Traits::kHalfRows;
     }
     valid.first = top + row[0] < tile.rows_left;
     valid.second = top + row[1] < tile.rows_left && (!two_heads || tile.head + 1 < g.heads);
@@ -103,7 +103,11 @@ struct WarpTileIterator {
   __device__ uint32_t Step(int parts) const { return step * parts * Traits::kHeadDim; }
   // From the first half's pixel to the second half's, in heads.
   __device__ int HalfStride(int parts) const {
-    return Traits::kTileHeads == 2 ? 1 : row_stride * parts;
+    return Traits::kTileHeads == 2 ? 1 : Traits::kHalfRows * row_stride * parts;
+  }
+  // The same in an array that is pooled over blocks of 2 x 2 pixels.
+  __device__ int PooledHalfStride() const {
+    return Traits::kTileHeads == 2 ? 1 : Traits::kHalfRows / 2 * (row_stride / 2);
   }
   // Whether the lane has pixels in the MMA tile whose first column is `left`.
   __device__ RowPredicate Valid(int left) const {
@@ -162,7 +166,7 @@ struct AFragment {
   }
 };
 
-// s [16, 8 pixels of a halo column] = rows b^T + c, the channels of each head separately.
+// s [16, 8 pixels of a block] = rows b^T + c, the channels of each head separately.
 template <typename Traits>
 __device__ inline void MmaQK(const AFragment<Traits>& rows, const uint32_t (&b)[Traits::kChunks],
                              const float (&c)[4], float (&s)[4]) {

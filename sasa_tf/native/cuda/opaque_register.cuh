@@ -13,25 +13,26 @@ namespace sasa {
 // within a kernel, or the compiler may merge the registers.
 enum RegisterTag : int {
   // Forward and dQ: the position bias.
-  kTagRowBias = 0,        // 4 registers
+  kTagRowBias = 0,        // up to 12 registers
   kTagColumnOneHot = 12,  // 8
   // Forward.
   kTagForwardQuery = 20,  // 8
   kTagForwardOnes = 30,   // 2
   // dQ.
-  kTagIdentity = 20,       // 2
-  kTagColumnSumOnes = 22,  // 8
+  kTagColumnSumOnes = 22,  // up to 8
   kTagTf32Ones = 30,       // 2
   kTagDqQuery = 32,        // 8
   kTagDqDOutput = 40,      // 8
+  kTagRowSumOnes = 48,     // up to 4
   // dK and dV.
   kTagSelectRowBias = 0,      // 2
   kTagSelectColumnBias = 2,   // 2
-  kTagWindowMask = 4,         // 14
+  kTagWindowMask = 4,         // up to 14
   kTagDkvKey = 18,            // 8
   kTagDkvValue = 26,          // 8
   kTagSelectDelta = 30,       // 2
   kTagColumnTableZeros = 34,  // 2
+  kTagSelectZeros = 36,       // 2
 };
 
 // Returns `bits`, but the compiler cannot know that: it keeps the value in a register instead of

@@ -46,11 +46,12 @@ using Element = std::conditional_t<kProblem.type == DType::kBfloat16, __nv_bfloa
 using Stores =
     std::conditional_t<kProblem.pool_size == 1, StoreForInference, StorePooledForInference>;
 
-struct PortableConfig : MmaTileConfig {
-  static constexpr int kHeadDim = SASA_HEAD_DIM, kWarps = SASA_WARPS;
-  static constexpr int kTileColumns = SASA_TILE_COLUMNS, kMinCtasPerSm = SASA_MIN_CTAS_PER_SM;
-  static constexpr bool kStagedStore = SASA_STAGED_STORE, kSplitRows = SASA_SPLIT_ROWS;
-  static constexpr bool kCompactBuffer = SASA_COMPACT_BUFFER;
+struct PortableConfig {
+  static constexpr int kKernel = SASA_KERNEL_ROWS, kHeadDim = SASA_HEAD_DIM;
+  static constexpr MmaTiles kTiles = {
+      SASA_WARPS,        SASA_TILE_COLUMNS, SASA_MIN_CTAS_PER_SM,
+      SASA_STAGED_STORE, SASA_SPLIT_ROWS,   SASA_COMPACT_BUFFER,
+  };
 };
 using Traits = MmaKernelTraits<Element, PortableConfig>;
 constexpr int kThreads = Traits::kThreads;
@@ -58,8 +59,8 @@ constexpr int kSmemBytes = QuerySmemLayout<Traits>::kBytes;
 
 __device__ __forceinline__ void Forward(char* memory, const void* qkv, const float* relative_rows,
                                         const float* relative_columns, int batch, void* output) {
-  constexpr TileGrid kImage = MakeTileGrid(kProblem, Traits::kTileRows, Traits::kTileColumns,
-                                           Traits::kTileHeads);
+  constexpr TileGrid kImage =
+      MakeTileGrid(kProblem, Traits::kTileRows, Traits::kTileColumns, Traits::kTileHeads);
   TileGrid g = kImage;
   g.num_tiles *= batch;
   TileTensorMaps maps;
@@ -89,11 +90,10 @@ __device__ __forceinline__ void Forward(char* memory, const void* qkv, const flo
   SimtGrid g = kImage;
   g.num_tiles *= batch;
   const char* query = static_cast<const char*>(qkv);
-  SimtForwardCta<Traits, false>(g, reinterpret_cast<float*>(memory), {query, kProblem.type},
-                                {query + kPart * kBytes, kProblem.type},
-                                {query + kValueOffset * kBytes, kProblem.type}, relative_rows,
-                                relative_columns, {static_cast<char*>(output), kProblem.type},
-                                nullptr);
+  SimtForwardCta<Traits, false>(
+      g, reinterpret_cast<float*>(memory), {query, kProblem.type},
+      {query + kPart * kBytes, kProblem.type}, {query + kValueOffset * kBytes, kProblem.type},
+      relative_rows, relative_columns, {static_cast<char*>(output), kProblem.type}, nullptr);
 }
 
 #endif  // SASA_USES_TENSOR_CORES

@@ -59,7 +59,9 @@ class PortableKernel:
 
   @property
   def uses_tensor_cores(self) -> bool:
-    """Returns whether the kernel is the one on tensor cores."""
+    """Returns whether the kernel is the one on tensor cores, whose tiles are for windows of 7."""
+    if self.geometry.kernel_size != (7, 7):
+      return False
     shape = (None, *self.image, self.heads, self.head_dim)
     return limits.uses_tensor_cores(self.dtype, self.geometry.kernel_size, shape, self.scale)
 

@@ -14,7 +14,7 @@ _MULTIPROCESSORS = 132
 
 @dataclasses.dataclass(frozen=True)
 class TileConfig:
-  """The macros of a tile configuration, see MmaTileConfig in native/cuda/mma_traits.cuh.
+  """The macros of a tile configuration, see MmaTiles in native/cuda/mma_traits.cuh.
 
   Attributes:
     warps: of a CTA, each with two rows of pixels; a power of two.
