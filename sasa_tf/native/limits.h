@@ -20,11 +20,11 @@ constexpr int64_t kMaxHeadDim = 128;    // also of stem attention
 constexpr int64_t kMinCudaKernelColumns = 3;
 constexpr int64_t kCudaHeadDimMultiple = 4;
 
-// The CUDA kernels of local attention on the tensor cores: square windows; head_dim is 8, 16, 32 or
-// 64. docs/kernels.md has a table.
+// The CUDA kernels of local attention on the tensor cores: square windows; head_dim is 4, 8, 16, 32
+// or 64. docs/kernels.md has a table.
 constexpr int64_t kMinTensorCoreKernelSize = 3;
 constexpr int64_t kFloat16TensorCoreKernelSize = 7;  // in float16, the only one
-constexpr int64_t kMinTensorCoreHeadDim = 8;
+constexpr int64_t kMinTensorCoreHeadDim = 4;
 constexpr int64_t kMaxTensorCoreHeadDim = 64;
 constexpr int64_t kMaxTensorCoreHeads = 1024;
 constexpr int64_t kMaxTensorCoreElements = 4294967295;  // of the packed query, key and value

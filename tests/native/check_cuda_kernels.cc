@@ -59,7 +59,7 @@ LocalAttentionProblem Random(std::mt19937& random, const Settings& settings) {
   if (random() % 4) {
     // For the tensor core kernels.
     p.kernel_rows = p.kernel_columns = 3 + 2 * (random() % 5);
-    p.head_dim = 8 << random() % 4;
+    p.head_dim = 4 << random() % 5;
     p.type = random() % 2 ? DType::kBfloat16 : DType::kFloat16;
   } else {
     p.kernel_rows = 2 * up_to(6) - 1;

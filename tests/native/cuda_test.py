@@ -71,7 +71,7 @@ def test_sources_compile(tmp_path, source):
   assert result.returncode == 0, result.stderr
 
 
-# [B, H, W, N, D], kernel, dilation, border. Head widths 8 to 64 with square windows use the tensor
+# [B, H, W, N, D], kernel, dilation, border. Head widths 4 to 64 with square windows use the tensor
 # cores in bfloat16, with windows of 7 in float16 too.
 CASES = [
   ((2, 9, 13, 3, 8), 7, 1, "zero"),
@@ -83,6 +83,7 @@ CASES = [
   ((2, 19, 7, 2, 16), 5, (1, 2), "zero"),
   ((1, 15, 13, 3, 32), 9, 1, "mask"),
   ((1, 12, 20, 3, 16), 11, 1, "zero"),
+  ((2, 10, 31, 3, 4), 3, 1, "mask"),
   ((2, 5, 6, 2, 12), 5, 1, "mask"),
   ((1, 7, 19, 2, 128), (3, 11), 1, "zero"),
 ]

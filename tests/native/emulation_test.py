@@ -87,16 +87,16 @@ def test_emulator_detects_fault(emulator, fault):
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7, 9, 11])
-@pytest.mark.parametrize("depth", [8, 16, 32, 64])
+@pytest.mark.parametrize("depth", [4, 8, 16, 32, 64])
 def test_mma_kernels_match_loops(kernels, depth, kernel):
   flags = (f"--depth={depth}", f"--kernel={kernel}")
-  assert_agrees(run(kernels, 4, depth // 8, *flags, "--type=bfloat16"))
+  assert_agrees(run(kernels, 4, depth // 4, *flags, "--type=bfloat16"))
   if kernel == 7:
-    assert_agrees(run(kernels, 4, depth // 8, *flags, "--type=float16"))
+    assert_agrees(run(kernels, 4, depth // 4, *flags, "--type=float16"))
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7, 9, 11])
-@pytest.mark.parametrize("depth", [8, 16, 32, 64])
+@pytest.mark.parametrize("depth", [4, 8, 16, 32, 64])
 def test_mma_kernels_pool(kernels, depth, kernel):
   flags = ("--height=10", "--width=18", "--dilation=1", "--pool=2", "--type=bfloat16")
   assert_agrees(run(kernels, 1, kernel, *flags, f"--depth={depth}", f"--kernel={kernel}"))
@@ -124,6 +124,7 @@ def test_simt_kernels_match_loops(kernels):
   [
     *[("--kernel=7", "--type=bfloat16", f"--depth={depth}") for depth in (8, 16, 32, 64)],
     *[(f"--kernel={kernel}", "--type=bfloat16", "--depth=8") for kernel in (3, 5, 9, 11)],
+    ("--kernel=5", "--type=bfloat16", "--depth=4"),
     ("--kernel=7", "--type=float16", "--depth=16"),
     ("--type=float32",),
   ],

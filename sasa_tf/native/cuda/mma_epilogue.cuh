@@ -53,7 +53,7 @@ struct DirectStore {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       Element* row = to + offset + half * half_stride * Traits::kHeadDim;
-      if (!valid[half]) continue;
+      if (!valid[half] || !LaneHasChannels<Traits>()) continue;
 #pragma unroll
       for (int c = 0; c < Traits::kHeadChunks; ++c) {
         *reinterpret_cast<uint32_t*>(row + 8 * c) = PackRow<Traits>(acc, half, c);
@@ -77,6 +77,7 @@ struct DirectStore {
 template <typename Traits>
 struct StagedStore {
   using Element = typename Traits::Element;
+  static_assert(!Traits::kIsPadded);
   static constexpr int kPixels = Traits::kMmaTileRows * Traits::kMmaTileColumns;
   // The staging buffer is [chunk][pixel], padded against bank conflicts.
   static constexpr int kChunkStride = (kPixels + 8 / Traits::kChunks) * 16;
@@ -171,7 +172,7 @@ __device__ inline void StorePooledOutput(const Accumulator<Traits>& output, cons
         if (!kHalvesAreRows) x += __shfl_xor_sync(kFullMask, x, kRowLanes);
         average[i] = x * kPoolWeight;
       }
-      if (first && valid[half]) {
+      if (first && valid[half] && LaneHasChannels<Traits>()) {
         *reinterpret_cast<uint32_t*>(to + half * half_stride + 8 * c) =
             PackX2<typename Traits::Element>(average[0], average[1]);
       }

@@ -92,6 +92,7 @@ __device__ __forceinline__ void MmaForwardCta(
 
   TmaBarrier barrier(memory + Layout::kBarrier);
 
+  ClearPadding<Traits>(memory);
   const PersistentTileRange range(g);
   SmemRowBuffer<Traits> buffer;
   for (int tile_index = range.begin; tile_index < range.end; tile_index += range.step) {
@@ -197,8 +198,9 @@ __device__ __forceinline__ void MmaForwardCta(
       if (Stores::kPooled && g.pool_shift != 0) {
         const int64_t pixel =
             tile.PooledOffset(g, mma_tiles.top + mma_tiles.row[0], left + mma_tiles.column);
-        StorePooledOutput<Traits>(acc, lane, valid, mma_tiles.PooledHalfStride() * Traits::kHeadDim,
-                                  pooled_output + pixel * Traits::kHeadDim + 2 * lane.pair);
+        StorePooledOutput<Traits>(
+            acc, lane, valid, mma_tiles.PooledHalfStride() * Traits::kHeadDim,
+            pooled_output + pixel * Traits::kHeadDim + LaneChannel<Traits>(lane));
       }
       store.Advance();
       if constexpr (Stores::kLse) {

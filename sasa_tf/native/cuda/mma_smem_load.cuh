@@ -57,7 +57,7 @@ struct TileTensorMaps {
 };
 
 // Encodes the tensor maps of a kernel, if it can use TMA: `possible` is false if an array is
-// missing or pooled. TMA does not support dilation.
+// missing or pooled. TMA does not support dilation, and does not pad heads.
 template <typename Traits, typename Kernel>
 TileTensorMaps EncodeTileTensorMaps(Kernel kernel, const LocalAttentionProblem& p, bool possible,
                                     const void* first, int first_parts, const void* second,
@@ -77,11 +77,22 @@ TileTensorMaps EncodeTileTensorMaps(Kernel kernel, const LocalAttentionProblem& 
     desc.box_rows = Traits::kTmaBoxRows;
     return desc;
   };
-  maps.use_tma = possible && p.dilation_rows == 1 && p.dilation_columns == 1 &&
-                 CompiledForSm90(kernel) &&
+  maps.use_tma = possible && !Traits::kIsPadded && p.dilation_rows == 1 &&
+                 p.dilation_columns == 1 && CompiledForSm90(kernel) &&
                  EncodeTensorMap(describe(first, first_parts), maps.first) &&
                  EncodeTensorMap(describe(second, second_parts), maps.second);
   return maps;
+}
+
+// Clears both buffers if their chunks have padding, which loads do not write. `memory`: of the
+// buffers. A __syncthreads must follow.
+template <typename Traits>
+__device__ inline void ClearPadding(char* memory) {
+  if constexpr (Traits::kIsPadded) {
+    for (int i = threadIdx.x; i < 2 * Traits::kBufferBytes / 16; i += Traits::kThreads) {
+      reinterpret_cast<uint4*>(memory)[i] = make_uint4(0, 0, 0, 0);
+    }
+  }
 }
 
 // Loads the new rows of a tile with cp.async. kPooled: from d_output, which may be that of a pooled
@@ -113,7 +124,9 @@ __device__ inline void CpAsyncLoadTile(const TileGrid& g, const CtaTile& tile,
   const int64_t pixel =
       kPooled ? tile.PooledOffset(g, y, x)
               : tile.Offset(source.parts) + (y * g.row_stride + x * g.column_stride) * source.parts;
-  const Element* row_data = source.data + pixel * Traits::kHeadDim + chunk * 8;
+  const Element* row_data = source.data + pixel * Traits::kHeadDim +
+                            chunk / Traits::kHeadChunks * Traits::kHeadDim +
+                            chunk % Traits::kHeadChunks * 8;
 #pragma unroll 2
   for (int row = first; row < Traits::kSmemRows; row += Traits::kWarps) {
     const bool row_valid = tile.RowInImage(row - Traits::kHalo);
@@ -123,8 +136,13 @@ __device__ inline void CpAsyncLoadTile(const TileGrid& g, const CtaTile& tile,
 #pragma unroll
     for (int i = 0; i < kIterations; ++i) {
       if (i < kIterations - 1 || column + i * kPixels < Traits::kSmemColumns) {
-        CpAsync16((to ^ i % 2 * Traits::SwizzleXor(kPixels)) + i * kPixels * Traits::kPixelBytes,
-                  from, row_valid && column_valid[i]);
+        const uint32_t chunk_to =
+            (to ^ i % 2 * Traits::SwizzleXor(kPixels)) + i * kPixels * Traits::kPixelBytes;
+        if constexpr (Traits::kIsPadded) {
+          CpAsync8(chunk_to, from, row_valid && column_valid[i]);
+        } else {
+          CpAsync16(chunk_to, from, row_valid && column_valid[i]);
+        }
       }
       from += column_step;
     }

@@ -77,8 +77,8 @@ __device__ inline void MmaTables(uint32_t table, const TableEntries<Traits>& ent
   using Element = typename Traits::Element;
   constexpr bool kTwoGroups = Traits::kEntryGroups == 2;
   // sum = c + the part of one of the tables; `b`: its entries.
-  const auto add = [&](const uint32_t (&of_table)[2][Traits::kEntryGroups], uint32_t b0,
-                       uint32_t b1, const float (&c)[4], float (&sum)[4]) {
+  const auto add = [&](const uint32_t (&of_table)[2][Traits::kEntryGroups], uint32_t b0, uint32_t b1,
+                       const float (&c)[4], float (&sum)[4]) {
     if constexpr (kTwoGroups) {
       MmaM16N8K16<Element>(sum, c, of_table[0][0], of_table[1][0], of_table[0][1], of_table[1][1],
                            b0, b1);
@@ -152,11 +152,11 @@ __device__ inline void MmaTableGradients(const TableEntries<Traits>& entries,
 }
 
 // Adds the warps' gradients of the tables, one warp after another, and writes the CTA's partial
-// sum. `smem`: 16 D floats for each group of entries. Ends the kernel.
+// sum. `smem`: 16 padded D floats for each group of entries. Ends the kernel.
 template <typename Traits>
 __device__ inline void StoreTablePartials(const MmaLane& lane, const TableGradients<Traits>& sums,
                                           float* smem, float* partials) {
-  constexpr int kHeadDim = Traits::kHeadDim, kHalf = kHeadDim / 2;
+  constexpr int kStride = Traits::kPaddedHeadDim, kHalf = Traits::kHeadDim / 2;
   constexpr int kEntries = 8 * Traits::kEntryGroups, kElements = 2 * Traits::kKernel * kHalf;
   const int threads = blockDim.x;
   __syncthreads();
@@ -169,7 +169,7 @@ __device__ inline void StoreTablePartials(const MmaLane& lane, const TableGradie
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const int entry = i / 2 * kEntries + 8 * group + lane.row;
-            float* to = smem + entry * kHeadDim + 8 * c + 2 * lane.pair + i % 2;
+            float* to = smem + entry * kStride + 8 * c + 2 * lane.pair + i % 2;
             *to = (warp ? *to : 0.f) + sums[group][c][i];
           }
         }
@@ -181,8 +181,8 @@ __device__ inline void StoreTablePartials(const MmaLane& lane, const TableGradie
   for (int i = threadIdx.x; i < kElements; i += threads) {
     const int entry = i / kHalf, channel = i % kHalf;
     partials[i] = entry < Traits::kKernel
-                      ? smem[entry * kHeadDim + channel]
-                      : smem[(kEntries + entry - Traits::kKernel) * kHeadDim + kHalf + channel];
+                      ? smem[entry * kStride + channel]
+                      : smem[(kEntries + entry - Traits::kKernel) * kStride + kHalf + channel];
   }
 }
 

@@ -56,13 +56,17 @@ struct MmaKernelTraits {
   static constexpr int kKernel = Config::kKernel;  // K, of rows and columns
   static constexpr int kHalo = kKernel / 2;        // pixels on each side of a tile
   static constexpr int kHeadDim = Config::kHeadDim;
+  // Heads 4 wide are padded with zeros, in shared memory and in registers.
+  static constexpr int kPaddedHeadDim = CeilDiv(kHeadDim, 8) * 8;
+  static constexpr bool kIsPadded = kHeadDim != kPaddedHeadDim;
+  static_assert(!kIsPadded || kHeadDim == 4);
   static constexpr int kWarps = kTiles.warps, kThreads = kWarpSize * kWarps;
   static constexpr int kMinCtasPerSm = kTiles.min_ctas_per_sm;
   static constexpr bool kStagedStore = kTiles.staged_store, kSplitRows = kTiles.split_rows;
 
   // A chunk is 8 channels, 16 bytes: a row of an 8x8 matrix of ldmatrix.
   static constexpr int kTileHeads = kHeadDim <= 16 ? 2 : 1;  // heads of an MMA tile
-  static constexpr int kHeadChunks = kHeadDim / 8;
+  static constexpr int kHeadChunks = kPaddedHeadDim / 8;
   static constexpr int kChunks = kTileHeads * kHeadChunks;  // of a pixel
   static constexpr int kPixelBytes = kChunks * 16;
 

@@ -22,6 +22,17 @@ using RowFragment = uint32_t[2][Traits::kHeadChunks];
 template <typename Traits>
 using Accumulator = float[Traits::kTileHeads][Traits::kHeadChunks][4];
 
+// The first of the lane's two channels in a chunk, and whether it has channels that are not
+// padding.
+template <typename Traits>
+__device__ inline int LaneChannel(const MmaLane& lane) {
+  return Traits::kIsPadded ? 2 * (lane.pair % 2) : 2 * lane.pair;
+}
+template <typename Traits>
+__device__ inline bool LaneHasChannels() {
+  return !Traits::kIsPadded || threadIdx.x % 4 < 2;
+}
+
 // A condition for the lane's row in each half of the 16 rows.
 struct RowPredicate {
   bool first, second;
@@ -97,7 +108,7 @@ struct WarpTileIterator {
   }
   // Offset of the lane's channels in the first MMA tile, in an array of `parts` parts.
   __device__ uint32_t FirstOffset(const CtaTile& tile, int parts, const MmaLane& lane) const {
-    return (tile.Offset(parts) + pixel * parts) * Traits::kHeadDim + 2 * lane.pair;
+    return (tile.Offset(parts) + pixel * parts) * Traits::kHeadDim + LaneChannel<Traits>(lane);
   }
   // From there to the next MMA tile.
   __device__ uint32_t Step(int parts) const { return step * parts * Traits::kHeadDim; }
@@ -125,7 +136,8 @@ __device__ inline void LoadRowFragment(const typename Traits::Element* from, int
 #pragma unroll
     for (int c = 0; c < Traits::kHeadChunks; ++c) {
       to[half][c] = 0;
-      if (valid[half]) to[half][c] = __ldg(reinterpret_cast<const uint32_t*>(row + 8 * c));
+      if (valid[half] && LaneHasChannels<Traits>())
+        to[half][c] = __ldg(reinterpret_cast<const uint32_t*>(row + 8 * c));
     }
   }
 }

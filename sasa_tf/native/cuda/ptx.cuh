@@ -80,7 +80,11 @@ __device__ inline void CpAsync16(uint32_t smem, const void* global, bool valid) 
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(smem), "l"(global),
                "r"(valid ? 16 : 0));
 }
-// The same for 4 bytes.
+// The same for 8 and for 4 bytes.
+__device__ inline void CpAsync8(uint32_t smem, const void* global, bool valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(smem), "l"(global),
+               "r"(valid ? 8 : 0));
+}
 __device__ inline void CpAsync4(uint32_t smem, const void* global, bool valid) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(smem), "l"(global),
                "r"(valid ? 4 : 0));

@@ -59,8 +59,8 @@ class PortableKernel:
 
   @property
   def uses_tensor_cores(self) -> bool:
-    """Returns whether the kernel is the one on tensor cores, whose tiles are for windows of 7."""
-    if self.geometry.kernel_size != (7, 7):
+    """Returns whether the kernel is on tensor cores: for windows of 7 and heads of 8 or more."""
+    if self.geometry.kernel_size != (7, 7) or self.head_dim < 8:
       return False
     shape = (None, *self.image, self.heads, self.head_dim)
     return limits.uses_tensor_cores(self.dtype, self.geometry.kernel_size, shape, self.scale)

@@ -56,6 +56,10 @@ inline void CpAsync16(uint32_t smem, const void* global, bool valid,
                       SourceLocation location = SourceLocation::Current()) {
   emulation::StartCpAsync("CpAsync16", location, smem, global, valid ? 16 : 0, 16);
 }
+inline void CpAsync8(uint32_t smem, const void* global, bool valid,
+                     SourceLocation location = SourceLocation::Current()) {
+  emulation::StartCpAsync("CpAsync8", location, smem, global, valid ? 8 : 0, 8);
+}
 inline void CpAsync4(uint32_t smem, const void* global, bool valid,
                      SourceLocation location = SourceLocation::Current()) {
   emulation::StartCpAsync("CpAsync4", location, smem, global, valid ? 4 : 0, 4);
