@@ -2,6 +2,7 @@
 // precision on random problems. random_problems.h documents the command line.
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -260,5 +261,6 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  setenv("SASA_TF_TENSOR_CORES", "all", 0);
   return CheckRandomProblems(argc, argv, "of local attention", kSettings, Random, Check, Print);
 }
