@@ -27,6 +27,7 @@ PACKAGES = {
   "compat": Package({"errors"}, {"keras", "numpy", "official", "orbit", "tensorflow", "tf_keras"}),
   "native": Package({"compat", "errors"}, {"tensorflow"}),
   "ops": Package({"compat", "native"}, {"tensorflow"}),
+  "collectives": Package({"compat", "errors", "native", "ops"}, {"tensorflow"}),
   "layers": Package({"compat", "ops"}, {"tensorflow"}),  # no Keras: the bindings add it
   "modeling": Package({"compat", "errors", "layers"}, {"numpy", "tensorflow"}),  # without builders
   "keras": Package({"extras", "layers", "modeling"}, {"keras"}),
@@ -48,6 +49,7 @@ PACKAGES = {
   "training": Package(
     {
       "builders",
+      "collectives",
       "compat",
       "configs",
       "data",

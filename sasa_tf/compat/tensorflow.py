@@ -7,7 +7,8 @@ import ctypes
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
@@ -116,6 +117,23 @@ def updates_without_merge_call(strategy: tf.distribute.Strategy) -> Iterator[Non
     yield
   finally:
     del extended._use_merge_call
+
+
+@contextlib.contextmanager
+def replaced_all_reduce(
+  context: tf.distribute.ReplicaContext, all_reduce: Callable[..., Any]
+) -> Iterator[None]:
+  """Replaces the `all_reduce` of one replica, also for calls from Keras's layers.
+
+  Args:
+    context: context of the replica.
+    all_reduce: takes the arguments of `tf.distribute.ReplicaContext.all_reduce`.
+  """
+  context.all_reduce = all_reduce
+  try:
+    yield
+  finally:
+    del context.all_reduce
 
 
 def graph_with_constant_variables(function: tf.types.experimental.ConcreteFunction) -> tf.Graph:

@@ -1,4 +1,4 @@
-"""The compiled kernels of attention: C++ and CUDA sources, their build, and the loaded library.
+"""The compiled kernels: C++ and CUDA sources, their build, and the loaded library.
 
 Sources:
   local_attention.h   interface of the local attention kernels: problem, arrays, workspace
@@ -7,6 +7,7 @@ Sources:
   cpu/                CPU kernels, compiled once for each instruction set (plain, AVX2, AVX-512)
   cuda/               CUDA kernels for sm_80 and newer: MMA kernels on the tensor cores (mma_*,
                       stem_mma_*) and SIMT kernels for everything else (simt_*, stem_simt_*)
+  collectives/        all-reduce of the replicas of one process: by NCCL on GPUs, or on the CPU
   ffi/                the kernels as XLA custom calls, and their registration
 
 Python:
@@ -14,6 +15,6 @@ Python:
   cache.py            the path of the library that belongs to this TensorFlow and these sources
   library.py          loads the library, or explains why it cannot be used
 
-`sasa_tf/ops/compiled` calls the kernels from TensorFlow. docs/kernels.md describes the
-kernels, docs/glossary.md defines the terms.
+`sasa_tf/ops/compiled` and `sasa_tf/collectives` call them from TensorFlow. docs/kernels.md
+describes the kernels, docs/glossary.md defines the terms.
 """

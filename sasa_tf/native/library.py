@@ -24,6 +24,7 @@ KERNELS = (
   "local_attention_backward",
   "stem_attention_forward",
   "stem_attention_backward",
+  "all_reduce",
 )
 
 _XLA_PLATFORMS = {"CPU": "Host", "CUDA": "CUDA"}
@@ -38,10 +39,16 @@ class Library:
   Attributes:
     platforms: the platforms with usable kernels, of "CPU" and "CUDA".
     reason: why the kernels of the other platforms cannot be used; "" if there are none.
+    path: path of the library, None if it is not loaded.
   """
 
   platforms: tuple[str, ...]
   reason: str = ""
+  path: pathlib.Path | None = None
+
+  def c_functions(self) -> ctypes.CDLL:
+    """Returns the C functions of the loaded library."""
+    return ctypes.CDLL(str(self.path))
 
 
 def read_record(directory: pathlib.Path) -> dict:
@@ -108,9 +115,9 @@ def load() -> Library:
     _logger.warning("the compiled kernels are not loaded: %s", reason)
     return Library((), reason)
   if "CUDA" not in record["platforms"]:
-    return Library(("CPU",), "the compiled kernels were built for CPUs only")
+    return Library(("CPU",), "the compiled kernels were built for CPUs only", path)
   problem = _gpu_problem(record["cuda"] or "")
-  return Library(("CPU",), problem) if problem else Library(("CPU", "CUDA"))
+  return Library(("CPU",) if problem else ("CPU", "CUDA"), problem, path)
 
 
 def _register(path: pathlib.Path, platforms: Sequence[str]) -> str:

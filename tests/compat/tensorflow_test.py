@@ -78,6 +78,20 @@ def test_updates_without_merge_call():
   assert "_use_merge_call" not in vars(strategy.extended)
 
 
+def test_replaced_all_reduce():
+  with tf.distribute.OneDeviceStrategy("CPU:0").scope():
+
+    def function():
+      context = tf.distribute.get_replica_context()
+      before = context.all_reduce
+      with compat.replaced_all_reduce(context, lambda *_: "replaced"):
+        assert tf.distribute.get_replica_context().all_reduce("SUM", 1.0) == "replaced"
+      assert context.all_reduce == before
+      return tf.constant(0)
+
+    tf.distribute.get_strategy().run(function)
+
+
 def test_graph_with_constant_variables():
   variable = tf.Variable([2.0])
 

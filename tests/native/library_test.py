@@ -51,7 +51,7 @@ def test_broken_library(stub_kernels):  # noqa: F811
     (f'{REGISTER} {{ return ""; }}\n', "sasa_tf_handlers"),
     (
       f'{REGISTER} {{ return ""; }}\n{handlers(library.KERNELS[:-1])}',
-      "incomplete, it lacks Host sasa_tf_stem_attention_backward",
+      "incomplete, it lacks Host sasa_tf_all_reduce",
     ),
   ],
 )

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <mutex>
 
+#include "export.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace sasa {
@@ -56,9 +57,9 @@ void Registrar::RegisterCpu(const char* name, XLA_FFI_Handler* handler) {
   Register(name, "Host", handler, 0);
 }
 
-void Registrar::RegisterCuda(const char* name, XLA_FFI_Handler* handler) {
-  // The kernels only enqueue work on the stream, so CUDA graphs can capture them.
-  Register(name, "CUDA", handler, XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE);
+void Registrar::RegisterCuda(const char* name, XLA_FFI_Handler* handler, bool in_cuda_graphs) {
+  Register(name, "CUDA", handler,
+           in_cuda_graphs ? XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE : 0);
 }
 
 }  // namespace sasa
@@ -76,6 +77,7 @@ const sasa::Registrar& Registered() {
     registered = registrar->has_api();
     sasa::RegisterLocalAttention(*registrar);
     sasa::RegisterStemAttention(*registrar);
+    sasa::RegisterAllReduce(*registrar);
   }
   return *registrar;
 }
@@ -91,8 +93,6 @@ __attribute__((constructor)) void RegisterWhenLoaded() {
 }
 
 }  // namespace
-
-#define SASA_EXPORT extern "C" __attribute__((visibility("default")))
 
 // Registers all kernels with XLA. Returns "", or an error message.
 SASA_EXPORT const char* sasa_tf_register() { return Registered().error().c_str(); }

@@ -17,7 +17,9 @@ class Registrar {
   bool has_api() const { return api_ != nullptr; }
 
   void RegisterCpu(const char* name, XLA_FFI_Handler* handler);
-  void RegisterCuda(const char* name, XLA_FFI_Handler* handler);
+
+  // `in_cuda_graphs`: the handler only enqueues work on the stream, so CUDA graphs can capture it.
+  void RegisterCuda(const char* name, XLA_FFI_Handler* handler, bool in_cuda_graphs = true);
 
   // Returns "", or the first error message.
   const std::string& error() const { return error_; }
@@ -35,6 +37,7 @@ class Registrar {
 
 void RegisterLocalAttention(Registrar& registrar);
 void RegisterStemAttention(Registrar& registrar);
+void RegisterAllReduce(Registrar& registrar);
 
 }  // namespace sasa
 

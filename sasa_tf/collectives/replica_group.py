@@ -1,0 +1,132 @@
+"""The replicas that reduce with each other, and their state."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from sasa_tf.collectives.nccl_paths import nccl_paths
+from sasa_tf.errors import UserError
+from sasa_tf.native import library
+
+# As long as PyTorch's: the first step of one replica waits while that of another is compiled.
+TIMEOUT_SECONDS = 600.0
+
+_CHECK_INTERVAL_SECONDS = 0.5
+
+_numbers = itertools.count()
+_logger = logging.getLogger(__name__)
+
+
+class ReplicaGroup:
+  """The replicas of one process that all-reduce within their XLA programs.
+
+  All replicas must reduce equally often, and arrays of equal shapes in the same order. If they do
+  not, if NCCL reports an error or if a replica does not arrive in time, the group fails: programs
+  that wait are ended, and every later all-reduce raises `tf.errors.InternalError` with the reason.
+
+  Attributes:
+    number: identifies the group in this process.
+    platform: XLA's name of the platform of all devices, "CPU" or "CUDA".
+    size: number of replicas.
+  """
+
+  def __init__(self, devices: Sequence[str], timeout_seconds: float = TIMEOUT_SECONDS):
+    """Creates the group. On GPUs, this opens NCCL's connections between them.
+
+    Args:
+      devices: the device of each replica, such as "/job:localhost/replica:0/task:0/device:GPU:0".
+      timeout_seconds: the longest time for which a replica waits for the others.
+
+    Raises:
+      UserError: the devices or this installation do not support it, see `unsupported_reason`.
+    """
+    if reason := unsupported_reason(devices):
+      raise UserError(f"the replicas cannot reduce within the XLA program: {reason}.")
+    self.number = next(_numbers)
+    self.size = len(devices)
+    gpus = _cuda_numbers(devices)
+    self.platform = "CUDA" if gpus else "CPU"
+    self._functions = library.load().c_functions()
+    for name in ("create", "check"):
+      getattr(self._functions, f"sasa_tf_group_{name}").restype = ctypes.c_char_p
+    error = self._functions.sasa_tf_group_create(
+      ctypes.c_int64(self.number),
+      ctypes.c_int32(self.size),
+      (ctypes.c_int32 * self.size)(*gpus) if gpus else None,
+      "\n".join(nccl_paths()).encode(),
+      ctypes.c_double(timeout_seconds),
+    )
+    if error:
+      raise UserError(
+        f"the replicas cannot reduce within the XLA program: {error.decode(errors='replace')}."
+      )
+    self._closed = threading.Event()
+    threading.Thread(target=self._monitor, name="replica_group_monitor", daemon=True).start()
+
+  def failure(self) -> str:
+    """Returns why the group failed, or ""."""
+    return self._functions.sasa_tf_group_check(ctypes.c_int64(self.number)).decode(errors="replace")
+
+  def abort(self, reason: str) -> None:
+    """Fails the group, so that no replica and no device waits for the others."""
+    self._functions.sasa_tf_group_abort(ctypes.c_int64(self.number), reason.encode())
+
+  def close(self) -> None:
+    """Frees the connections. No program of the group may run or start any more."""
+    if not self._closed.is_set():
+      self._closed.set()
+      self._functions.sasa_tf_group_close(ctypes.c_int64(self.number))
+
+  @contextlib.contextmanager
+  def aborted_on_error(self) -> Iterator[None]:
+    """Aborts the group if the body raises, because a replica may wait for one that failed."""
+    try:
+      yield
+    except BaseException as error:
+      self.abort(f"the step failed ({type(error).__name__})")
+      raise
+
+  def _monitor(self) -> None:
+    """Ends waiting after the time limit, and logs why."""
+    while not self._closed.wait(_CHECK_INTERVAL_SECONDS):
+      if failure := self.failure():
+        _logger.error("the all-reduce of %d replicas failed: %s", self.size, failure)
+        return
+
+
+def unsupported_reason(devices: Sequence[str]) -> str | None:
+  """Returns why replicas on these devices cannot reduce within the XLA program, or None.
+
+  Args:
+    devices: the device of each replica.
+  """
+  specs = [tf.DeviceSpec.from_string(device) for device in devices]
+  if len({(spec.job, spec.replica, spec.task) for spec in specs}) > 1:
+    return "they run in several processes"
+  kinds = {spec.device_type for spec in specs}
+  if kinds not in ({"GPU"}, {"CPU"}):
+    return f"they run on {' and '.join(sorted(map(str, kinds)))}; all must be GPUs, or all CPUs"
+  if not library.load().platforms:
+    return library.load().reason
+  logical, visible = tf.config.list_logical_devices("GPU"), tf.config.get_visible_devices("GPU")
+  if kinds == {"GPU"} and len(logical) != len(visible):
+    return "a GPU is split into several logical devices"
+  if any(spec.device_index >= len(logical) for spec in specs if spec.device_type == "GPU"):
+    return f"TensorFlow sees {len(logical)} GPUs"
+  return None
+
+
+def _cuda_numbers(devices: Sequence[str]) -> list[int]:
+  """Returns CUDA's numbers of the GPUs, which differ from TensorFlow's if some are not visible."""
+  specs = [tf.DeviceSpec.from_string(device) for device in devices]
+  if specs[0].device_type != "GPU":
+    return []
+  numbers = [int(gpu.name.rpartition(":")[2]) for gpu in tf.config.get_visible_devices("GPU")]
+  return [numbers[spec.device_index] for spec in specs]

@@ -1,0 +1,62 @@
+"""A first all-reduce of a group, which shows whether it works on these devices."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from sasa_tf.collectives.all_reduce import ProgramAllReduce
+from sasa_tf.collectives.replica_group import ReplicaGroup
+from sasa_tf.errors import UserError
+
+# NCCL has different algorithms for small and large arrays, and connects the GPUs for each of them.
+_SIZES = {"CPU": (1,), "CUDA": (1, 2**22)}
+
+# Compilation of the small program included, also on a busy machine.
+_TIMEOUT_SECONDS = 120
+
+
+def check_sums(group: ReplicaGroup, devices: Sequence[str]) -> None:
+  """Reduces known numbers. NCCL opens its connections meanwhile.
+
+  Args:
+    group: the group.
+    devices: the device of each replica.
+
+  Raises:
+    UserError: the sums are wrong, or the group failed.
+  """
+  expected = group.size * (group.size + 1) / 2
+
+  def trace(replica: int) -> Callable[[], list[tf.Tensor]]:
+    def program() -> list[tf.Tensor]:
+      all_reduce = ProgramAllReduce(group, replica)
+      sums = [all_reduce([tf.fill([size], replica + 1.0)])[0] for size in _SIZES[group.platform]]
+      return [function(total) for total in sums for function in (tf.reduce_min, tf.reduce_max)]
+
+    with tf.device(devices[replica]):
+      function = tf.function(program, jit_compile=True, autograph=False)
+      return function.get_concrete_function()
+
+  # Traced before any replica waits: Python may take long, for instance to delete old datasets.
+  programs = [trace(replica) for replica in range(group.size)]
+
+  def reduce(replica: int) -> set[float]:
+    with tf.device(devices[replica]), group.aborted_on_error():
+      return {float(extreme) for extreme in programs[replica]()}
+
+  with concurrent.futures.ThreadPoolExecutor(group.size) as threads:
+    replicas = [threads.submit(reduce, replica) for replica in range(group.size)]
+    if concurrent.futures.wait(replicas, _TIMEOUT_SECONDS).not_done:
+      group.abort(f"a first all-reduce took longer than {_TIMEOUT_SECONDS} s")
+  try:
+    found = set().union(*(replica.result() for replica in replicas))
+  except tf.errors.OpError as error:
+    raise UserError(f"a first all-reduce failed: {error.message.strip()}") from error
+  if found != {expected}:
+    group.abort("a first all-reduce returned wrong sums")
+    raise UserError(
+      f"a first all-reduce returned wrong sums: expected {expected}; received {sorted(found)}"
+    )

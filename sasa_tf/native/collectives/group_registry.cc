@@ -1,0 +1,86 @@
+// The groups of this process, and the C functions by which Python creates and checks them.
+#include <map>
+#include <sstream>
+#include <utility>
+
+#include "collectives/replica_group.h"
+#include "export.h"
+
+namespace sasa {
+namespace {
+
+struct Registry {
+  std::mutex mutex;
+  std::map<int64_t, std::shared_ptr<ReplicaGroup>> groups;
+};
+
+Registry& Groups() {
+  static auto* registry = new Registry();  // not destroyed while programs still run
+  return *registry;
+}
+
+// Returns a string that stays valid until the next call in this thread.
+const char* Return(std::string text) {
+  static thread_local std::string* last = new std::string();
+  *last = std::move(text);
+  return last->c_str();
+}
+
+std::vector<std::string> Lines(const char* text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+}  // namespace
+
+std::shared_ptr<ReplicaGroup> FindGroup(int64_t number) {
+  std::lock_guard<std::mutex> lock(Groups().mutex);
+  const auto found = Groups().groups.find(number);
+  return found == Groups().groups.end() ? nullptr : found->second;
+}
+
+}  // namespace sasa
+
+// Creates a group of replicas: on the GPUs with these CUDA numbers, or on the CPU if `gpus` is
+// null. `nccl_paths` are separated by newlines. Returns "", or an error message.
+SASA_EXPORT const char* sasa_tf_group_create(int64_t number, int32_t replicas, const int32_t* gpus,
+                                             const char* nccl_paths, double timeout_seconds) {
+  const std::chrono::duration<double> timeout(timeout_seconds);
+  std::string error;
+  std::shared_ptr<sasa::ReplicaGroup> group =
+      gpus == nullptr
+          ? sasa::MakeHostGroup(replicas, timeout)
+          : sasa::MakeNcclGroup({gpus, gpus + replicas}, sasa::Lines(nccl_paths), timeout, error);
+  if (group != nullptr) {
+    std::lock_guard<std::mutex> lock(sasa::Groups().mutex);
+    sasa::Groups().groups[number] = std::move(group);
+  }
+  return sasa::Return(error);
+}
+
+// Checks the progress of a group. Returns "", or why it failed.
+SASA_EXPORT const char* sasa_tf_group_check(int64_t number) {
+  const std::shared_ptr<sasa::ReplicaGroup> group = sasa::FindGroup(number);
+  if (group == nullptr) return "";
+  group->CheckProgress();
+  return sasa::Return(group->Failure());
+}
+
+// Fails a group, so that none of its replicas waits for the others.
+SASA_EXPORT void sasa_tf_group_abort(int64_t number, const char* reason) {
+  if (const auto group = sasa::FindGroup(number)) group->Abort(reason);
+}
+
+// Removes a group. None of its programs may be running or start later.
+SASA_EXPORT void sasa_tf_group_close(int64_t number) {
+  std::shared_ptr<sasa::ReplicaGroup> group;
+  {
+    std::lock_guard<std::mutex> lock(sasa::Groups().mutex);
+    const auto found = sasa::Groups().groups.find(number);
+    if (found == sasa::Groups().groups.end()) return;
+    group = std::move(found->second);
+    sasa::Groups().groups.erase(found);
+  }
+}

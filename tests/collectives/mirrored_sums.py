@@ -1,0 +1,75 @@
+"""All-reduces of known numbers on all replicas of a MirroredStrategy, within compiled programs.
+
+python -m tests.collectives.mirrored_sums CPU|GPU REPLICAS
+
+A separate process, because the number of devices is fixed when TensorFlow starts.
+"""
+
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from sasa_tf.collectives.all_reduce import reduce_within_program
+from sasa_tf.collectives.replica_group import ReplicaGroup
+from sasa_tf.collectives.self_test import check_sums
+from sasa_tf.training import strategy
+
+ARRAYS = [((), "float32"), ((1000,), "float32"), ((3, 5, 7), "bfloat16"), ((2**18,), "float16")]
+# NCCL has other algorithms for small arrays than for the size of ResNet-50's gradients.
+LARGEST = {"CPU": 2**20, "GPU": 25_557_032}
+
+
+def check(distribution, group, arrays):
+  """Compares sums of one call with several arrays, and of one call each, with NumPy's."""
+  # Small multiples of 1/8: their sums are exact in all three types.
+  draws = np.random.default_rng(0).integers
+  inputs = [[draws(-8, 8, shape) / 8 for shape, _ in arrays] for _ in range(group.size)]
+
+  @tf.function(jit_compile=True)
+  def program(*arrays):
+    with reduce_within_program(group):
+      context = tf.distribute.get_replica_context()
+      together = context.all_reduce("SUM", list(arrays))
+      separate = [context.all_reduce("SUM", array + 1) for array in arrays]
+    return together, separate, list(arrays)
+
+  def replica(*arrays):
+    return program(*arrays)
+
+  @tf.function
+  def step(*arrays):
+    return distribution.run(replica, args=arrays)
+
+  def of_replica(context, index):
+    return tf.cast(inputs[context.replica_id_in_sync_group][index], arrays[index][1])
+
+  values = [
+    distribution.experimental_distribute_values_from_function(lambda c, i=i: of_replica(c, i))
+    for i in range(len(arrays))
+  ]
+  for _ in range(3):
+    results = step(*values)
+    for index in range(len(arrays)):
+      expected = sum(of_one[index] for of_one in inputs)
+      local = [distribution.experimental_local_results(part[index]) for part in results]
+      for together, separate, same, before in zip(*local, inputs, strict=True):
+        np.testing.assert_array_equal(tf.cast(together, tf.float32), expected)
+        np.testing.assert_array_equal(tf.cast(separate, tf.float32), expected + group.size)
+        np.testing.assert_array_equal(tf.cast(same, tf.float32), before[index])
+
+
+def main(kind, replicas):
+  if kind == "CPU":
+    strategy.create_logical_cpus(int(replicas))
+  distribution = strategy.from_devices([f"{kind}:{i}" for i in range(int(replicas))])
+  devices = distribution.extended.worker_devices
+  group = ReplicaGroup(devices, timeout_seconds=60.0)
+  check_sums(group, devices)
+  check(distribution, group, [*ARRAYS, ((LARGEST[kind],), "float32")])
+  assert group.failure() == ""
+  print(f"{replicas} replicas: all sums are right")
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])
