@@ -30,7 +30,8 @@ flags.DEFINE_list("models", ["conv", "conv_stem+attention"], "Models to measure.
 flags.DEFINE_list(
   "all_reduce",
   ["between_programs"],
-  "All-reduce of the gradients: between_programs (two XLA programs), or none to measure its cost.",
+  "All-reduce of the gradients: between_programs (two XLA programs), in_program (a single one), or "
+  "none to measure its cost.",
 )
 flags.DEFINE_integer("model_id", 50, "ResNet depth: 26, 38 or 50.")
 flags.register_validator("model_id", lambda depth: depth in (26, 38, 50), "expected 26, 38 or 50")

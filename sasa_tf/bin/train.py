@@ -33,6 +33,14 @@ flags.DEFINE_enum(
   ["stop", "skip"],
   "What to do when a loss or a gradient is not finite: end the run, or skip the step.",
 )
+flags.DEFINE_enum(
+  "all_reduce",
+  "between_programs",
+  ["auto", "in_program", "between_programs"],
+  "Where several replicas of one process sum their gradients with runtime.enable_xla: between two "
+  "compiled programs, by TensorFlow; in_program, within a single one, by NCCL; auto for in_program "
+  "on GPUs if it is supported.",
+)
 flags.DEFINE_integer(
   "max_corrupt_records",
   0,
@@ -121,6 +129,7 @@ def main(argv: list[str]) -> None:
     num_logical_cpus=FLAGS.num_logical_cpus,
     enable_async_checkpointing=FLAGS.enable_async_checkpointing,
     on_nonfinite=FLAGS.on_nonfinite,
+    all_reduce=FLAGS.all_reduce,
     max_corrupt_records=FLAGS.max_corrupt_records,
     force=FLAGS.force,
     train_actions=train_actions,

@@ -45,6 +45,7 @@ class _Options(NamedTuple):
   num_logical_cpus: int
   enable_async_checkpointing: bool
   on_nonfinite: str
+  all_reduce: str
   max_corrupt_records: int
   force: bool
   train_actions: Sequence[TrainActionFactory]
@@ -86,6 +87,7 @@ def run_experiment(
   num_logical_cpus: int = 0,
   enable_async_checkpointing: bool = True,
   on_nonfinite: str = "stop",
+  all_reduce: str = "between_programs",
   max_corrupt_records: int = 0,
   force: bool = False,
   train_actions: Sequence[TrainActionFactory] = (),
@@ -100,6 +102,7 @@ def run_experiment(
     num_logical_cpus: number of replicas of a dry run on the CPU, or 0.
     enable_async_checkpointing: whether to write checkpoints asynchronously.
     on_nonfinite: "stop" or "skip", for steps with a non-finite loss or gradient.
+    all_reduce: where several replicas reduce, one of `all_reduce_mode.MODES`.
     max_corrupt_records: maximum number of corrupt records of a dataset to skip; 0 for none.
     force: whether to take over the lock of a training on another host, see `run_lock`.
     train_actions: create additional actions, in the process that writes the checkpoints.
@@ -116,6 +119,7 @@ def run_experiment(
     num_logical_cpus,
     enable_async_checkpointing,
     on_nonfinite,
+    all_reduce,
     max_corrupt_records,
     force,
     train_actions,
@@ -296,6 +300,7 @@ def _create_runner(
       evaluate="eval" in mode,
       checkpoint_exporter=train_lib.maybe_create_best_ckpt_exporter(params, process.output_dir),
       on_nonfinite=options.on_nonfinite,
+      all_reduce=options.all_reduce,
     )
   return train_lib.OrbitExperimentRunner(
     distribution_strategy=distribution,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
@@ -32,6 +33,9 @@ def create_logical_cpus(count: int) -> None:
     tf.config.set_logical_device_configuration(
       cpu, [tf.config.LogicalDeviceConfiguration()] * count
     )
+    # A replica that waits for the others within an XLA program occupies a thread.
+    threads = max(count + 1, os.cpu_count() or 1)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
   except RuntimeError as error:
     raise UserError(
       f"--num_logical_cpus={count} must be set before TensorFlow is initialized: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import tf_keras
 from official.core import base_task, base_trainer, config_definitions
 
 from sasa_tf.modeling.builders.build_errors import section_errors
+from sasa_tf.training.step.all_reduce_mode import replica_group
 from sasa_tf.training.step.int32_transport import Int32Transport
 from sasa_tf.training.step.nonfinite_guard import NonfiniteGuard
 from sasa_tf.training.step.replica_step import ReplicaStep
@@ -19,9 +21,9 @@ from sasa_tf.training.step.replica_step import ReplicaStep
 class Trainer(base_trainer.Trainer):
   """Model Garden's trainer, in which `runtime.enable_xla` works on any number of replicas.
 
-  Model Garden compiles the step with the all-reduce inside, which fails with several replicas, and
-  compiles nothing without GPUs. Here the all-reduce is between two compiled programs, see
-  `ReplicaStep`.
+  Model Garden compiles the step with TensorFlow's all-reduce inside, which fails with several
+  replicas, and compiles nothing without GPUs. Here the all-reduce is between two compiled programs,
+  or a custom call within a single one, see `ReplicaStep`.
   """
 
   def __init__(
@@ -33,6 +35,7 @@ class Trainer(base_trainer.Trainer):
     train: bool = True,
     *,
     make_step: Callable[..., ReplicaStep] = ReplicaStep,
+    all_reduce: str = "between_programs",
     on_nonfinite: str = "stop",
     **arguments: Any,
   ):
@@ -45,6 +48,7 @@ class Trainer(base_trainer.Trainer):
       optimizer: optimizer of the task.
       train: whether to prepare training.
       make_step: creates the replica step.
+      all_reduce: where several replicas reduce, one of `all_reduce_mode.MODES`.
       on_nonfinite: "stop" or "skip", see `NonfiniteGuard`.
       **arguments: further arguments of Model Garden's trainer.
     """
@@ -54,14 +58,17 @@ class Trainer(base_trainer.Trainer):
     self._run_options = base_trainer.get_runtime_options(config)
     self._loop_start = 0
     self._replica_step = None
+    self._group = None
     # A TPU runs only XLA programs, so that Model Garden's own step is used there.
     if train and not isinstance(self.strategy, tf.distribute.TPUStrategy):
+      self._group = replica_group(self.strategy, all_reduce, config.runtime.enable_xla)
       self._replica_step = make_step(
         task,
         model,
         optimizer,
         self.train_metrics,
         jit_compile=self._can_compile(),
+        group=self._group,
         guard=self._guard,
         prepare_inputs=self._int32_transport.restore,
       )
@@ -89,6 +96,9 @@ class Trainer(base_trainer.Trainer):
       UserError: loss, gradients or metrics are not finite, see `NonfiniteGuard.check`.
     """
     logs = super().train_loop_end()
+    if self._group is not None and (failure := self._group.failure()):
+      # The devices may have continued with wrong sums.
+      raise RuntimeError(f"the all-reduce of the gradients failed: {failure}")
     self._guard.check(int(self.global_step.numpy()) - self._loop_start, logs)
     return logs
 
@@ -97,7 +107,7 @@ class Trainer(base_trainer.Trainer):
 
     The counter of a `tf.while_loop` is in host memory, so that each iteration waits for the device
     to finish the previous one. A Python loop enqueues the next step meanwhile. Several replicas
-    wait for their all-reduce anyway, and pay more for each call from Python.
+    that reduce between programs wait for their all-reduce anyway, and pay more for each call.
     """
     is_fully_compiled = self._replica_step is not None and self._replica_step.is_fully_compiled
     if not (is_fully_compiled and self.config.trainer.train_tf_function):
@@ -105,8 +115,9 @@ class Trainer(base_trainer.Trainer):
     step = tf.function(self.train_step)
 
     def loop(iterator: Any, num_steps: tf.Tensor) -> None:
-      for _ in range(int(num_steps)):
-        step(iterator)
+      with self._group.aborted_on_error() if self._group else contextlib.nullcontext():
+        for _ in range(int(num_steps)):
+          step(iterator)
 
     return loop
 
@@ -130,7 +141,8 @@ class Trainer(base_trainer.Trainer):
     """Returns whether to compile with XLA, and prints a reason if it is enabled but impossible."""
     if not self.config.runtime.enable_xla:
       return False
-    if self.strategy.num_replicas_in_sync > 1 and has_synchronized_batch_norm(self.model):
+    reduces_between = self.strategy.num_replicas_in_sync > 1 and self._group is None
+    if reduces_between and has_synchronized_batch_norm(self.model):
       print(
         "runtime.enable_xla=true has no effect: batch norm synchronized over "
         f"{self.strategy.num_replicas_in_sync} replicas all-reduces inside the forward pass, which "

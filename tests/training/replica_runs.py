@@ -3,8 +3,10 @@
 python -m tests.training.replica_runs OUTPUT.npz CASE...
 
 A separate process, because the number of devices is fixed when TensorFlow starts; one for all
-cases, because Model Garden is slow to import. A case is TASK/OPTIMIZER/REPLICAS/xla or /plain, with
-the suffix /local for batch norm per replica.
+cases, because Model Garden is slow to import. A case is TASK/OPTIMIZER/REPLICAS/COMPILER, with the
+suffix /local for batch norm per replica. The compiler is plain (none), xla, or program for XLA with
+the all-reduce within the program. $REPLICA_DEVICE_TYPE=GPU trains on GPUs instead of logical CPUs;
+set NVIDIA_TF32_OVERRIDE=0 too, to compute in full float32.
 """
 
 import os
@@ -27,6 +29,7 @@ from sasa_tf.training import strategy
 from sasa_tf.training.trainer import Trainer
 from tests.tasks.detection_records import write_scenes
 
+DEVICE_TYPE = os.environ.get("REPLICA_DEVICE_TYPE", "CPU")
 STEPS = 20
 BATCH = 8
 # Each half and each quarter of the batch has a different number of boxes.
@@ -79,7 +82,7 @@ class TinyClassification(ImageClassificationTask):
 
 
 def configuration(case):
-  task, optimizer, replicas, xla, *local = case.split("/")
+  task, optimizer, replicas, compiler, *local = case.split("/")
   optimizer, *extras = optimizer.split("+")
   # Rounding differs. In a deep network it soon changes the sign of a ReLU's input.
   rate = 0.01 if task == "tiny" else 0.002
@@ -92,7 +95,7 @@ def configuration(case):
     schedule.update(EXTRAS[extra])
   precision = next((extra for extra in extras if extra.endswith("16")), "float32")
   override = {
-    "runtime": {"enable_xla": xla == "xla", "mixed_precision_dtype": precision},
+    "runtime": {"enable_xla": compiler != "plain", "mixed_precision_dtype": precision},
     "task": {
       "model": {"norm_activation": {"use_sync_bn": not local}},
       "train_data": {"global_batch_size": BATCH, "seed": 1, "shuffle_buffer_size": 1},
@@ -133,7 +136,7 @@ def run(case):
   tf_keras.utils.set_random_seed(1)
   task = TinyClassification(params.task) if kind == "tiny" else task_factory.get_task(params.task)
   batch = batch_of(kind, task, params)
-  distribution = strategy.from_devices([f"CPU:{i}" for i in range(replicas)])
+  distribution = strategy.from_devices([f"{DEVICE_TYPE}:{i}" for i in range(replicas)])
 
   def build_inputs(params, input_context=None):
     images = tf.data.Dataset.from_tensors(batch).unbatch()
@@ -147,6 +150,7 @@ def run(case):
       task.build_model(),
       train_utils.create_optimizer(task, params),
       evaluate=False,
+      all_reduce="in_program" if "/program" in case else "between_programs",
     )
     spec = tf.nest.flatten(trainer.train_dataset.element_spec, expand_composites=True)
     int32_parts = [part for part in tf.nest.flatten(batch) if part.dtype == tf.int32]

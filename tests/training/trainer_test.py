@@ -1,5 +1,7 @@
 """The loop of training steps."""
 
+import contextlib
+
 import pytest
 import tensorflow as tf
 import tf_keras
@@ -69,6 +71,35 @@ def test_compiled_steps_of_one_replica_run_in_a_python_loop(make_trainer):
     assert is_python == xla
     loop(iterator, tf.constant(2))
     assert trainer.global_step.numpy() == 3
+
+
+class FailingGroup:
+  """A group of replicas whose all-reduce fails during the loop."""
+
+  def __init__(self):
+    self.aborted = ""
+
+  def failure(self):
+    return "replica 1: NCCL: unhandled system error"
+
+  @contextlib.contextmanager
+  def aborted_on_error(self):
+    try:
+      yield
+    except Exception as error:
+      self.aborted = type(error).__name__
+      raise
+
+
+def test_failed_all_reduce_ends_the_loop(make_trainer):
+  """Devices that no longer wait continue with wrong sums."""
+  trainer = make_trainer(xla=True)
+  trainer._group = FailingGroup()
+  with pytest.raises(RuntimeError, match="all-reduce of the gradients failed: replica 1: NCCL"):
+    trainer.train(tf.constant(1))
+  with pytest.raises(tf.errors.OutOfRangeError):
+    trainer.train(tf.constant(100))
+  assert trainer._group.aborted == "OutOfRangeError"
 
 
 def test_training_step_passes_through_few_modules(make_trainer):

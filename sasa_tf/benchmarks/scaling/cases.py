@@ -15,9 +15,9 @@ from sasa_tf.training import experiment
 
 # Name of a model -> its stages with attention.
 MODELS = {"conv": [], "conv_stem+attention": [1, 2, 3, 4]}
-# How the replicas exchange their gradients: in an all-reduce between two XLA programs, or not at
-# all, which is the upper bound of the throughput.
-ALL_REDUCE_MODES = ("between_programs", "none")
+# How the replicas exchange their gradients: in an all-reduce between two XLA programs or within a
+# single one, or not at all, which is the upper bound of the speed of two programs.
+ALL_REDUCE_MODES = ("between_programs", "in_program", "none")
 
 
 @dataclasses.dataclass(frozen=True)

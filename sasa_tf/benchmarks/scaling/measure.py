@@ -116,6 +116,7 @@ def _make_trainer(
         tf.data.Dataset.range(case.replicas).repeat().batch(case.replicas)
       ),
       make_step=_make_step(case.all_reduce, max_bucket_bytes),
+      all_reduce="in_program" if case.all_reduce == "in_program" else "between_programs",
     )
   trainer.resident = _resident_batch(distribution, params)
   return trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task
 
+from sasa_tf.collectives.all_reduce import reduce_within_program
+from sasa_tf.collectives.replica_group import ReplicaGroup
 from sasa_tf.compat import tensorflow as tensorflow_compat
 from sasa_tf.compat import tf_keras as tf_keras_compat
 from sasa_tf.training.step.captured_step import capture_step
@@ -19,16 +22,16 @@ from sasa_tf.training.step.nonfinite_guard import NonfiniteGuard
 class ReplicaStep:
   """Forward and backward pass, all-reduce and update, called in replica context.
 
-  Model Garden leaves the all-reduce to the optimizer. Where XLA compiles the step, the all-reduce
-  is then part of the XLA program. Here each of several replicas runs two programs, with the
-  all-reduce between them:
+  Model Garden leaves the all-reduce to the optimizer. Where XLA compiles the step, TensorFlow's
+  all-reduce is then part of the XLA program, which TensorFlow 2.20 ends with a segmentation fault
+  on two GPUs. Here each of several replicas runs two programs, with the all-reduce between them:
 
   1. the forward and backward pass, which writes the gradients to flat buckets;
   2. the optimizer's update from the buckets, summed over the replicas.
 
   An optimizer that clips therefore clips the gradients of the global batch, as it does on a single
-  replica. The step of a single replica is one program. (With the all-reduce inside the XLA program,
-  TensorFlow 2.20 crashes with a segmentation fault on two GPUs.)
+  replica. The step of a single replica is one program, and so is that of several replicas that have
+  a `ReplicaGroup`: its all-reduce is an XLA custom call.
 
   Metrics that XLA is known to compile are updated inside the programs. Outside, top-k accuracy
   copies its k to the device in every step, and the host waits for the copy until the device is
@@ -43,6 +46,7 @@ class ReplicaStep:
     metrics: Sequence[tf_keras.metrics.Metric],
     *,
     jit_compile: bool,
+    group: ReplicaGroup | None = None,
     max_bucket_bytes: int | None = None,
     guard: NonfiniteGuard | None = None,
     prepare_inputs: Callable[[Any], Any] = lambda inputs: inputs,
@@ -57,6 +61,8 @@ class ReplicaStep:
         reduce them itself.
       metrics: training metrics of `task.build_metrics`.
       jit_compile: whether XLA compiles the step.
+      group: the replicas of the strategy, to reduce within the compiled step. None to reduce
+        between two programs.
       max_bucket_bytes: maximum size of a gradient bucket. None for one bucket per dtype.
       guard: checks that loss and gradients are finite. None for no check.
       prepare_inputs: function of the inputs, called inside the program before the task.
@@ -70,6 +76,8 @@ class ReplicaStep:
     self._jit_compile = jit_compile
     self._strategy = tf.distribute.get_strategy()
     self._single_replica = self._strategy.num_replicas_in_sync == 1
+    self._group = group
+    self._single_program = self._single_replica or group is not None
     # A single replica reduces nothing, so that buckets would only cost copies.
     self._max_bucket_bytes = 0 if self._single_replica else max_bucket_bytes
     self._buckets: GradientBuckets | None = None
@@ -79,7 +87,7 @@ class ReplicaStep:
     def compiled(function):
       return tf.function(function, jit_compile=True) if jit_compile else function
 
-    if self._single_replica:
+    if self._single_program:
       self._step = compiled(self._step)
     else:
       self._compute_gradients = compiled(self._compute_gradients)
@@ -88,7 +96,7 @@ class ReplicaStep:
   @property
   def is_fully_compiled(self) -> bool:
     """Whether XLA compiles the whole step as a single program."""
-    return self._jit_compile and self._single_replica
+    return self._jit_compile and self._single_program
 
   def __call__(self, inputs: Any) -> tf.Tensor:
     """Trains on one replica's share of a batch and returns the loss of that share."""
@@ -98,14 +106,16 @@ class ReplicaStep:
     return loss
 
   def _step(self, inputs: Any) -> tuple[tf.Tensor, list[Any]]:
-    saved_averages = self._guard.save_averages() if self._guard else []
-    buckets, loss, metric_arguments = self._compute_gradients(inputs)
-    if not self._single_replica:
-      buckets = self._all_reduce(buckets)
-    # After the all-reduce, each replica can update its own copy of the variables.
-    with tensorflow_compat.updates_without_merge_call(self._strategy):
-      self._update(buckets, saved_averages)
-    return loss, metric_arguments
+    within_program = reduce_within_program(self._group) if self._group else contextlib.nullcontext()
+    with within_program:
+      saved_averages = self._guard.save_averages() if self._guard else []
+      buckets, loss, metric_arguments = self._compute_gradients(inputs)
+      if not self._single_replica:
+        buckets = self._all_reduce(buckets)
+      # After the all-reduce, each replica can update its own copy of the variables.
+      with tensorflow_compat.updates_without_merge_call(self._strategy):
+        self._update(buckets, saved_averages)
+      return loss, metric_arguments
 
   def _compute_gradients(self, inputs: Any) -> tuple[list[tf.Tensor], tf.Tensor, list[Any]]:
     """Returns the gradient buckets, the loss, and the metric updates to run outside."""

@@ -1,0 +1,124 @@
+"""Where several replicas reduce, and what is logged about it."""
+
+import pytest
+import tensorflow as tf
+
+from sasa_tf.collectives import replica_group as groups
+from sasa_tf.collectives.nccl_paths import ENVIRONMENT_VARIABLE, nccl_paths
+from sasa_tf.errors import UserError
+from sasa_tf.native import library
+from sasa_tf.training.step import all_reduce_mode
+
+HOST = "/job:localhost/replica:0/task:0/device:"
+
+
+class Strategy:
+  """Has what the choice depends on."""
+
+  def __init__(self, *devices, replicas=None):
+    self.num_replicas_in_sync = replicas or len(devices)
+    self.extended = self
+    self.worker_devices = [HOST + device for device in devices]
+
+
+@pytest.fixture(autouse=True)
+def _forget_groups():
+  yield
+  all_reduce_mode._shared_group.cache_clear()
+
+
+needs_library = pytest.mark.skipif(
+  not library.load().platforms, reason="the library has not been built"
+)
+
+
+@needs_library
+def test_replicas_on_cpus_get_a_group_only_on_request(capsys):
+  cpus = Strategy("CPU:0", "CPU:0")
+  assert all_reduce_mode.replica_group(cpus, "between_programs", True) is None
+  assert all_reduce_mode.replica_group(cpus, "auto", True) is None
+  group = all_reduce_mode.replica_group(cpus, "in_program", True)
+  assert (group.size, group.platform) == (2, "CPU")
+  assert all_reduce_mode.replica_group(cpus, "in_program", True) is group
+  printed = capsys.readouterr().err
+  assert printed.startswith("--all_reduce=auto: the replicas reduce between two programs, because ")
+  assert printed.endswith("because the replicas are not GPUs\n")
+
+
+@pytest.mark.parametrize("mode", all_reduce_mode.MODES)
+def test_a_single_replica_has_no_group(capsys, mode):
+  assert all_reduce_mode.replica_group(Strategy("CPU:0"), mode, True) is None
+  assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+  ("strategy", "enable_xla", "reason"),
+  [
+    (Strategy("GPU:0", "GPU:1"), False, "runtime.enable_xla=false"),
+    (Strategy("GPU:0", "GPU:1", replicas=4), True, "some replicas belong to other processes"),
+    (Strategy("GPU:0", "CPU:0"), True, "they run on CPU and GPU"),
+    (
+      Strategy("GPU:98", "GPU:99"),
+      True,
+      f"TensorFlow sees {len(tf.config.list_logical_devices('GPU'))} GPUs",
+    ),
+  ],
+)
+@needs_library
+def test_unsupported_replicas(capsys, strategy, enable_xla, reason):
+  with pytest.raises(UserError, match=f"--all_reduce=in_program: .*{reason}.*between_programs"):
+    all_reduce_mode.replica_group(strategy, "in_program", enable_xla)
+  if "CPU" in reason:
+    reason = "the replicas are not GPUs"
+  assert all_reduce_mode.replica_group(strategy, "auto", enable_xla) is None
+  assert f"between two programs, because {reason}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+  bool(tf.config.list_physical_devices("GPU")), reason="NCCL must fail, which it does without GPUs"
+)
+@needs_library
+def test_gpus_that_nccl_cannot_connect(capsys, monkeypatch):
+  """Here because there are none."""
+  monkeypatch.setattr(all_reduce_mode, "unsupported_reason", lambda devices: None)
+  monkeypatch.setattr(groups, "unsupported_reason", lambda devices: None)
+  monkeypatch.setattr(groups, "_cuda_numbers", lambda devices: [0, 1])
+  gpus = Strategy("GPU:0", "GPU:1")
+  assert all_reduce_mode.replica_group(gpus, "auto", True) is None
+  printed = capsys.readouterr().err
+  assert "the replicas reduce between two programs, because " in printed
+  assert "NCCL" in printed or "libcuda" in printed
+
+
+@needs_library
+def test_gpus_that_nccl_connects(capsys, monkeypatch):
+  """Replaced by the CPU, because there are none."""
+  monkeypatch.setattr(all_reduce_mode, "_unsupported_reason", lambda *_: None)
+  group = all_reduce_mode.replica_group(Strategy("CPU:0", "CPU:0"), "auto", True)
+  assert group.size == 2
+  assert capsys.readouterr().err == (
+    "--all_reduce=auto: the replicas reduce within the XLA program\n"
+  )
+
+
+def test_library_that_is_not_built(monkeypatch):
+  monkeypatch.setattr(library, "load", lambda: library.Library((), "not built"))
+  assert groups.unsupported_reason([HOST + "CPU:0"] * 2) == "not built"
+
+
+def test_several_processes():
+  devices = [f"/job:worker/replica:0/task:{i}/device:GPU:0" for i in range(2)]
+  assert groups.unsupported_reason(devices) == "they run in several processes"
+
+
+def test_unknown_mode():
+  with pytest.raises(UserError, match=r"--all_reduce: expected one of auto, .*received 'inside'"):
+    all_reduce_mode.replica_group(Strategy("CPU:0"), "inside", True)
+
+
+def test_nccl_is_tensorflows_unless_chosen(monkeypatch):
+  monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+  first, *_, last = nccl_paths()
+  assert first.endswith("libtensorflow_framework.so.2") and last == "libnccl.so.2"
+  monkeypatch.setenv(ENVIRONMENT_VARIABLE, "/opt/nccl.so")
+  assert nccl_paths() == ["/opt/nccl.so"]
