@@ -128,7 +128,8 @@ def attention_weights(
   if relative_rows is not None and relative_columns is not None:
     logits += relative_logits(query, relative_rows, relative_columns)
   if inside is not None:
-    logits += (1.0 - inside) * MASKED_LOGIT
+    # Selected, not added: an infinity of a table does not bring a masked position back.
+    logits = tf.where(inside > 0, logits, MASKED_LOGIT)
   return tf.nn.softmax(logits, axis=-2)
 
 

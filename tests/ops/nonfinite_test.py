@@ -56,6 +56,21 @@ def test_reference_matches_oracle(border, argument, number):
   np.testing.assert_allclose(attention(case, "reference")(*tensors), expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize("table", [3, 4], ids=["rows", "columns"])
+def test_infinite_positions_do_not_bring_masked_pixels_back(table):
+  case = Case((1, 5, 6, 1, 2), (3, 3), border="mask")
+  *tensors, _ = inputs(case, tf.float64)
+  tensors[0] = tf.abs(tensors[0])  # the logits of these positions are plus infinity
+  array = tensors[table].numpy()
+  array[0] = np.inf
+  tensors[table] = tf.constant(array)
+  with np.errstate(all="ignore"):
+    expected = oracle.local_attention(*[t.numpy() for t in tensors], **case.arguments)
+  first = (0, 0) if table == 3 else (0, slice(None), 0)
+  assert np.isfinite(expected[first]).all()
+  np.testing.assert_allclose(attention(case, "reference")(*tensors), expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("mode", ["eager", "jit"])
 @pytest.mark.parametrize("number", [np.nan, np.inf], ids=str)
 @pytest.mark.parametrize("argument", [0, 1, 2, 5], ids=["query", "key", "value", "upstream"])

@@ -59,7 +59,7 @@ def mask_padding(logits: tf.Tensor, partition: BlockPartition) -> tf.Tensor:
   inside = tf.linalg.matrix_transpose(inside)[:, None]
   if is_tracing_for_export():
     return mask_logits(logits, inside > 0.5, attended=1)
-  return logits + (1.0 - inside) * MASKED_LOGIT
+  return tf.where(inside > 0.5, logits, MASKED_LOGIT)
 
 
 def block_tables(
