@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sasa_tf.serving.formats.root_logging import preserved_root_logger
+
 # Operations whose inputs and weights are 8-bit integers. The others, softmax and additions among
 # them, take little of the time and stay in float32.
 _INT8_OPERATIONS = ("Conv", "Gemm", "MatMul")
@@ -69,23 +71,18 @@ def quantize_to_int8(model: Any, images: np.ndarray) -> Any:
       return next(self._inputs, None)
 
   # It recommends a step that merges operations, which tf2onnx does.
-  previous = logging.root.level
-  logging.root.setLevel(logging.ERROR)
-  try:
-    with tempfile.TemporaryDirectory() as folder:
-      # It changes a model that is not a file.
-      source, path = (pathlib.Path(folder, f"{name}.onnx") for name in ("float32", "int8"))
-      onnx.save(model, source)
-      quantization.quantize_static(
-        source,
-        path,
-        Images(),
-        quant_format=quantization.QuantFormat.QDQ,
-        op_types_to_quantize=list(_INT8_OPERATIONS),
-        per_channel=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-      )
-      return onnx.load(path)
-  finally:
-    logging.root.setLevel(previous)
+  with preserved_root_logger(logging.ERROR), tempfile.TemporaryDirectory() as folder:
+    # It changes a model that is not a file.
+    source, path = (pathlib.Path(folder, f"{name}.onnx") for name in ("float32", "int8"))
+    onnx.save(model, source)
+    quantization.quantize_static(
+      source,
+      path,
+      Images(),
+      quant_format=quantization.QuantFormat.QDQ,
+      op_types_to_quantize=list(_INT8_OPERATIONS),
+      per_channel=True,
+      activation_type=quantization.QuantType.QUInt8,
+      weight_type=quantization.QuantType.QInt8,
+    )
+    return onnx.load(path)

@@ -10,6 +10,7 @@ from sasa_tf.errors import UserError
 from sasa_tf.outputs.layout import DirectoryLayout
 from sasa_tf.serving.formats.format import ExportFormat, ExportOptions
 from sasa_tf.serving.formats.prepared_signature import IMPLEMENTATION_HINT, write_prepared
+from sasa_tf.serving.formats.root_logging import preserved_root_logger
 
 if TYPE_CHECKING:
   from official.vision.serving import export_base
@@ -45,7 +46,8 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
     # The batch is unknown, because only then projections are traced for OpenVINO.
     write_prepared(module, pathlib.Path(directory), None, for_openvino=True)
     try:
-      model = openvino.convert_model(directory)
+      with preserved_root_logger():
+        model = openvino.convert_model(directory)
     except openvino.frontend.OpConversionFailure as error:
       raise UserError(
         f"the model cannot be converted to OpenVINO: {_summary(str(error))}. {IMPLEMENTATION_HINT}"

@@ -1,6 +1,7 @@
 """Exports to other runtimes: classifiers and detectors equal the trained model in each of them."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -175,10 +176,13 @@ def test_operations_without_an_equivalent_are_named(name, tmp_path):
   path = tmp_path / FORMATS[name].file_name
   if FORMATS[name].is_directory:
     path.mkdir()
+  root = logging.root
+  before = root.level, list(root.filters), list(root.handlers)
   with pytest.raises(UserError, match=r"cannot be converted to .*PyFunc.* must be 'auto' or "):
     FORMATS[name].write(
       Module(), path, ExportOptions(ModelMetadata("classification", None, {}, {}))
     )
+  assert (root.level, root.filters, root.handlers) == before
 
 
 def test_keras_classifier(exported_classifier, classifier_verifier):
