@@ -350,10 +350,8 @@ def _attend_images(
     cached = _CACHED_JOINED_LOGITS if heads.joined else _CACHED_LOGITS
     parts = tiles.parts(min(-(-logits // cached), tiles.blocks))
   selector = _key_selector(tiles, softmax_dtype(query.dtype))
-  if heads.joined or exports_for_openvino():  # LiteRT and OpenVINO are slower if they split
-    inputs = [queries_and_terms(part) for part in parts]
-  else:  # TensorFlow splits without copies, and has fewer operations to optimize
-    inputs = list(zip(*(_of_parts(x, parts) for x in queries_and_terms(tiles)), strict=True))
+  # Computed at once and split: one large operation uses all threads, those of the parts do not.
+  inputs = list(zip(*(_of_parts(x, parts) for x in queries_and_terms(tiles)), strict=True))
   outputs = [
     _attend(part, queries, terms, key, value, selector, window_mask, heads)
     for part, (queries, terms) in zip(parts, inputs, strict=True)
