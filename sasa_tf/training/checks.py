@@ -21,8 +21,9 @@ from sasa_tf.data.integrity.foreign_files import foreign_kind
 from sasa_tf.data.integrity.record_boxes import check_boxes
 from sasa_tf.data.integrity.record_headers import find_endless_record
 from sasa_tf.data.integrity.record_image_ids import check_image_ids
-from sasa_tf.data.integrity.record_images import check_images
+from sasa_tf.data.integrity.record_images import check_image
 from sasa_tf.data.integrity.record_labels import check_label_range, check_labels
+from sasa_tf.data.integrity.record_sample import sample_records
 from sasa_tf.data.labels import read_labels
 from sasa_tf.data.tfrecord.output_directory import COMMIT_FILE, LABELS_FILE
 from sasa_tf.errors import UserError
@@ -85,9 +86,11 @@ def check_data(name: str, data: config_definitions.DataConfig) -> None:
     _check_batch_is_filled(name, data)
     read_class_names(data)
     files, compression = find_input_files(data.input_path), COMPRESSIONS[data.file_type]
-    check_images(files, compression, "image/encoded" if is_detection else data.image_field_key)
+    image_key = "image/encoded" if is_detection else data.image_field_key
     label_key = "image/object/class/label" if is_detection else data.label_field_key
-    check_label_range(files, compression, label_key)
+    for record in sample_records(files, compression):
+      check_image(record, image_key)
+      check_label_range(record, label_key)
     if is_detection:
       check_boxes(files, compression)
 

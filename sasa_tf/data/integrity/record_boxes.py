@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from sasa_tf.data.errors import DatasetError
-from sasa_tf.data.integrity import raw_records
+from sasa_tf.data.integrity.record_sample import SampledRecord, sample_records
 
-# A sample, because the check runs before every training.
-_MAX_FILES, _MAX_RECORDS = 8, 1024
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LABELS = "image/object/class/label"
 # Boxes partly outside of the image are clipped; pixel coordinates are larger.
@@ -28,13 +24,11 @@ def check_boxes(files: Sequence[str], compression: str = "") -> None:
     compression: "" or "GZIP".
   """
   total, invalid, first = 0, 0, ""
-  for file in files[:: -(-len(files) // _MAX_FILES) or 1]:
-    records = raw_records.read(file, compression)
-    for index, record in enumerate(itertools.islice(records, _MAX_RECORDS // _MAX_FILES)):
-      boxes, problems = _examine(record)
-      total, invalid = total + boxes, invalid + len(problems)
-      if problems and not first:
-        first = f"{file}, record {index} (from 0): {problems[0]}"
+  for record in sample_records(files, compression):
+    boxes, problems = _examine(record)
+    total, invalid = total + boxes, invalid + len(problems)
+    if problems and not first:
+      first = f"{record}: {problems[0]}"
   if invalid > total / 2:
     raise DatasetError(
       f"{invalid} of the first {total} boxes cannot be used; the first one is in {first}. Expected "
@@ -44,12 +38,10 @@ def check_boxes(files: Sequence[str], compression: str = "") -> None:
     )
 
 
-def _examine(record: bytes) -> tuple[int, list[str]]:
+def _examine(record: SampledRecord) -> tuple[int, list[str]]:
   """Returns the number of boxes of a record and the problems of the invalid ones."""
-  example = raw_records.parse(record)
-  features: Any = example.features.feature if example else {}
-  corners = [_values(features, f"image/object/bbox/{name}", "float_list") for name in _CORNERS]
-  labels = _values(features, _LABELS, "int64_list")
+  corners = [record.values(f"image/object/bbox/{name}", "float_list") for name in _CORNERS]
+  labels = record.values(_LABELS, "int64_list")
   counts = [*map(len, corners), len(labels)]
   if len(set(counts)) > 1:
     problem = f"{', '.join(map(str, counts[:4]))} corners and {counts[4]} labels"
@@ -58,10 +50,6 @@ def _examine(record: bytes) -> tuple[int, list[str]]:
   return len(boxes), [
     f"({', '.join(f'{value:g}' for value in box)})" for box in boxes if not _is_valid(*box)
   ]
-
-
-def _values(features: Any, key: str, kind: str) -> Sequence[float]:
-  return getattr(features[key], kind).value if key in features else ()
 
 
 def _is_valid(xmin: float, ymin: float, xmax: float, ymax: float) -> bool:
