@@ -278,7 +278,7 @@ class AttentionStemBase(KerasMixin):
       positions=self.variant == "standalone",
     ):
       return self._attend_absorbed(inputs)
-    attend = self._attend_exported if self._exports_absorbed(inputs) else self._attend
+    attend = self._attend_exported if self._exports_absorbed() else self._attend
     return with_static_shape(attend(inputs), self._output_shape(inputs))
 
   def _output_shape(self, inputs: tf.Tensor) -> list[int | None]:
@@ -294,7 +294,7 @@ class AttentionStemBase(KerasMixin):
     attended = ops.block_attention_2d(query, key, value, **self._block_arguments())
     return reshape_inferring(attended, [*inferable_sizes(inputs)[:3], self.filters])
 
-  def _exports_absorbed(self, inputs: Any) -> bool:
+  def _exports_absorbed(self) -> bool:
     """Returns whether stock operations with absorbed projections are being exported."""
     stock = exports_stock_operations() and exported_gpu_kernels() is None
     few_channels = self.query_kernel.shape[0] < self.head_dim
@@ -304,7 +304,7 @@ class AttentionStemBase(KerasMixin):
     """Returns whether the layer can pool the blocks of these inputs, see `pooling_within_stem`."""
     size = inputs.shape[1:3]
     whole = all(length is not None and length % self.block_size == 0 for length in size)
-    return whole and self._exports_absorbed(inputs)
+    return whole and self._exports_absorbed()
 
   def _attend_exported(self, inputs: tf.Tensor) -> tf.Tensor:
     """`_attend`, or with pooled blocks, as exported models compute it."""

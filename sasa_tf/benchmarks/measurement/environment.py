@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import sasa_tf
 from sasa_tf.outputs import provenance
+from sasa_tf.outputs.json_types import conforms
 
 _PACKAGES = ("tensorflow", "keras", "tf_keras", "numpy")
 # Environment variables that affect the results, by prefix.
@@ -41,6 +42,20 @@ class Environment(TypedDict):
   packages: dict[str, str | None]
   variables: dict[str, str]
   timestamp: str
+
+
+def check_types(result: Any) -> None:
+  """Checks the values of a result that was read from a file.
+
+  Args:
+    result: dataclass with `environment`, which may be empty.
+
+  Raises:
+    ValueError: a value is not of the type of its field.
+  """
+  known = result.environment == {} or conforms(result.environment, Environment)
+  if not known or not conforms(result, type(result)):
+    raise ValueError("a value has another type")
 
 
 def _first(pattern: str, file: str) -> str | None:

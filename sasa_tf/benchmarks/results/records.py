@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sasa_tf.benchmarks.measurement.environment import Environment
+from sasa_tf.benchmarks.measurement.environment import check_types
 from sasa_tf.benchmarks.measurement.timing import Summary
 from sasa_tf.benchmarks.workloads.cases import Case
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.json_lines import append_json_lines, read_lines
-from sasa_tf.outputs.json_types import Finite, Positive, conforms
+from sasa_tf.outputs.json_types import Finite, Positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,9 +68,7 @@ class Measurement:
     del values["summary"]
     values["seconds"] = tuple(values["seconds"])
     measurement = cls(**values | {"case": Case.from_dict(values["case"])})
-    known = measurement.environment == {} or conforms(measurement.environment, Environment)
-    if not known or not conforms(measurement, cls):
-      raise ValueError("a value has another type")
+    check_types(measurement)
     return measurement
 
 

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterable
 from typing import Any, Literal, TypedDict
 
-from sasa_tf.benchmarks.measurement.environment import Environment
+from sasa_tf.benchmarks.measurement.environment import check_types
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.json_lines import append_json_lines, read_lines
-from sasa_tf.outputs.json_types import Finite, Positive, conforms
+from sasa_tf.outputs.json_types import Finite, Positive
 
 TARGET = "serving"
 
@@ -107,9 +107,7 @@ class ServedResult:
     del values["images_per_second"]
     values["seconds"] = tuple(values["seconds"])
     result = cls(**values | {"case": ServedCase(**values["case"])})
-    known = result.environment == {} or conforms(result.environment, Environment)
-    if not known or not conforms(result, cls):
-      raise ValueError("a value has another type")
+    check_types(result)
     return result
 
 
