@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import itertools
 import json
 import statistics
 import time
@@ -122,54 +123,66 @@ def _make_trainer(
   return trainer
 
 
-def measure(
-  case: Case,
-  device_names: Sequence[str],
-  *,
-  steps: int,
-  rounds: int,
-  max_bucket_bytes: int | None = None,
-) -> Result:
-  """Trains for a few rounds and returns the time of a step, or the error if training fails.
+class _Run:
+  """A case that is trained in rounds. The first one, which compiles it, is not measured."""
 
-  Args:
-    case: what to measure.
-    device_names: from `cases.find_devices`; the first `case.replicas` are used.
-    steps: number of steps in a round. A round is one program, so steps do not wait for the host.
-    rounds: number of rounds after the warm-up, which is one round too.
-    max_bucket_bytes: maximum size of a gradient bucket, see `ReplicaStep`.
-  """
-  params = configuration(case)
-  performance.set_mixed_precision_policy(case.dtype)
-  # Equal weights and images on all replicas, so the loss does not depend on their number.
-  tf_keras.utils.set_random_seed(0)
-  start = time.perf_counter()
-  try:
-    distribution = strategy.from_devices(device_names[: case.replicas])
-    trainer = _make_trainer(case, params, distribution, max_bucket_bytes)
-    seconds, logs = [], {}
-    for _ in range(rounds + 1):
-      before = time.perf_counter()
-      with distribution.scope():
-        logs = trainer.train(tf.constant(steps))
-      loss = float(logs["training_loss"])  # waits for the devices
-      seconds.append((time.perf_counter() - before) / steps)
-      if len(seconds) == 1:
-        compile_seconds = time.perf_counter() - start
+  def __init__(
+    self, case: Case, device_names: Sequence[str], steps: int, max_bucket_bytes: int | None
+  ):
+    self._case = case
+    self._steps = steps
+    self._seconds: list[float] = []
+    self._error: str | None = None
+    self._loss: float | None = None
+    self._compile_seconds: float | None = None
+    self._trainer: _ResidentInputs | None = None
+    start = time.perf_counter()
+    params = configuration(case)
+    performance.set_mixed_precision_policy(case.dtype)
+    # Equal weights and images on all replicas, so the loss does not depend on their number.
+    tf_keras.utils.set_random_seed(0)
+    try:
+      self._distribution = strategy.from_devices(device_names[: case.replicas])
+      self._trainer = _make_trainer(case, params, self._distribution, max_bucket_bytes)
+      self.run_round()
+    except Exception as error:
+      self._fail(error)
+    finally:
+      performance.set_mixed_precision_policy("float32")
+      tf_keras.backend.clear_session()
+    self._seconds.clear()
+    self._compile_seconds = time.perf_counter() - start
+
+  def run_round(self) -> None:
+    """Trains for a round, unless the case has failed."""
+    if self._error:
+      return
+    before = time.perf_counter()
+    try:
+      with self._distribution.scope():
+        logs = self._trainer.train(tf.constant(self._steps))
+      self._loss = float(logs["training_loss"])  # waits for the devices
+    except Exception as error:  # reported in the row of the case
+      self._fail(error)
+    self._seconds.append((time.perf_counter() - before) / self._steps)
+
+  def result(self) -> Result:
+    """Returns the times of all rounds, or why the case failed."""
+    if self._error:
+      return Result(self._case, error=self._error)
+    weights = self._trainer.model.trainable_variables
+    gradient_bytes = sum(w.shape.num_elements() * w.dtype.size for w in weights)
     return Result(
-      case,
-      tuple(seconds[1:]),
-      steps,
-      compile_seconds,
-      loss,
-      sum(w.shape.num_elements() * w.dtype.size for w in trainer.model.trainable_variables),
+      self._case,
+      tuple(self._seconds),
+      self._steps,
+      self._compile_seconds,
+      self._loss,
+      gradient_bytes,
     )
-  except Exception as error:  # reported in the row of the case
-    return Result(case, error=str(error) or type(error).__name__)
-  finally:
-    performance.set_mixed_precision_policy("float32")
-    tf_keras.backend.clear_session()
-    gc.collect()
+
+  def _fail(self, error: Exception) -> None:
+    self._error = str(error) or type(error).__name__
 
 
 def measure_all(
@@ -182,33 +195,49 @@ def measure_all(
   output: str | None = None,
   metadata: dict[str, Any] | None = None,
 ) -> list[Result]:
-  """Measures the cases one after the other and prints each result at once.
+  """Measures the cases and prints each result.
+
+  The rounds of the cases of one model are interleaved, so that a device whose speed changes slows
+  all of them down.
 
   Args:
-    cases: those with one replica before the others of the same model.
-    device_names: see `measure`.
-    steps: see `measure`.
-    rounds: see `measure`.
-    max_bucket_bytes: see `measure`.
+    cases: those of one model one after the other.
+    device_names: from `cases.find_devices`; each case uses its first `replicas` ones.
+    steps: number of steps in a round. They are enqueued without waiting for each other.
+    rounds: number of rounds after the warm-up, which is one round too.
+    max_bucket_bytes: maximum size of a gradient bucket, see `ReplicaStep`.
     output: JSON-lines file to append the results to, or None.
     metadata: added to each line of `output`.
   """
-  results, single = [], {}
+  results = []
   print(_TABLE.header_line(), flush=True)
-  for case in cases:
-    result = measure(
-      case, device_names, steps=steps, rounds=rounds, max_bucket_bytes=max_bucket_bytes
-    )
-    speed = result.images_per_second
-    if speed and case.replicas == 1:
-      single[case.model] = speed
-    if speed and case.model in single:
-      result = dataclasses.replace(result, efficiency=speed / (case.replicas * single[case.model]))
-    print(_row(result), flush=True)
+  for _, of_model in itertools.groupby(cases, key=lambda case: case.model):
+    runs = [_Run(case, device_names, steps, max_bucket_bytes) for case in of_model]
+    for _ in range(rounds):
+      for run in runs:
+        run.run_round()
+    measured = _with_efficiency([run.result() for run in runs])
+    del runs, run
+    gc.collect()
+    for result in measured:
+      print(_row(result), flush=True)
     if output:
-      append_json_lines(output, [result.to_json(**(metadata or {}))])
-    results.append(result)
+      append_json_lines(output, [result.to_json(**(metadata or {})) for result in measured])
+    results += measured
   return results
+
+
+def _with_efficiency(results: Sequence[Result]) -> list[Result]:
+  """Returns the results of one model with their efficiency, if a single replica was measured."""
+  single = next((r.images_per_second for r in results if r.case.replicas == 1), None)
+  if not single:
+    return list(results)
+  return [
+    dataclasses.replace(result, efficiency=speed / (result.case.replicas * single))
+    if (speed := result.images_per_second)
+    else result
+    for result in results
+  ]
 
 
 _TABLE = Table(
