@@ -48,6 +48,20 @@ flags.DEFINE_string(
 flags.DEFINE_float(
   "time_limit", 0, "Seconds after which the runs save and end; 0 for no limit.", lower_bound=0
 )
+flags.DEFINE_enum(
+  "order",
+  "seeds",
+  ["seeds", "rows"],
+  "seeds: all first seeds before all second ones; rows: all seeds of the first row, then those of "
+  "the second one, so that a study that ends early has complete rows.",
+)
+flags.DEFINE_float(
+  "start_interval",
+  0,
+  "Seconds between the starts of two runs, at least, so that some compile while others train.",
+  lower_bound=0,
+)
+flags.DEFINE_bool("pin_cores", False, "Give each run an equal share of the cores.")
 flags.DEFINE_bool("dry_run", False, "Print the commands of the runs that are not finished.")
 flags.DEFINE_string("report", None, "Markdown file for the report; needs the extra [report].")
 flags.DEFINE_list("results", [], "Result files for --report; OUTPUT/results.jsonl by default.")
@@ -95,11 +109,14 @@ def _run_study() -> int:
     seeds=_integers(FLAGS.seeds),
     params_override=FLAGS.params_override,
     num_gpus=1 if found else 0,
+    order=FLAGS.order,
   )
   runner = StudyProgram(
     planned,
     found,
     processes_per_gpu=FLAGS.processes_per_gpu if found else FLAGS.cpu_processes,
+    start_interval=FLAGS.start_interval,
+    pin_cores=FLAGS.pin_cores,
   )
   if FLAGS.dry_run:
     for run in runner.remaining:

@@ -44,10 +44,15 @@ class DataConfig(image_classification.DataConfig):
     pad_crop: pixels of reflected border that are added to each side of a training image before it
       is cropped at random to its size; 0 for no crop. Model Garden's `aug_crop` enlarges a random
       part of the image instead.
+    batch_augmentation: whether whole batches of training images are augmented instead of one image
+      after the other, with the same distribution, which is much faster for small images. All images
+      must have the size of the model's input. `cache` then caches the decoded images, before their
+      augmentation.
   """
 
   random_erasing: RandomErasing | None = None
   pad_crop: int = 0
+  batch_augmentation: bool = False
 
 
 @dataclasses.dataclass

@@ -30,8 +30,9 @@ def plan_runs(
   seeds: Sequence[int] | None = None,
   params_override: str = "",
   num_gpus: int = 0,
+  order: str = "seeds",
 ) -> list[Run]:
-  """Returns the selected runs of a study, all first seeds before all second ones.
+  """Returns the selected runs of a study.
 
   Args:
     study: to run.
@@ -40,6 +41,8 @@ def plan_runs(
     seeds: instead of those of the rows; None for the latter.
     params_override: overrides of all runs, as of `train --params_override`.
     num_gpus: of each training: 1, or 0 for the CPU.
+    order: "seeds" for all first seeds before all second ones; "rows" for all seeds of the first row
+      before those of the second one.
 
   Raises:
     UserError: there is no such row, or no run.
@@ -48,6 +51,8 @@ def plan_runs(
     Run(study, row, seed, pathlib.Path(output), params_override, num_gpus)
     for row, seed in study.select(rows, seeds)
   ]
+  if order == "rows":
+    planned.sort(key=lambda run: study.rows.index(run.row))
   if not planned:
     raise UserError("--rows or --seeds is empty, so that nothing would run. Omit the flag for all.")
   return planned
@@ -89,6 +94,8 @@ class StudyProgram:
     cost_command: Commands = runs.cost_command,
     missing_gpus: Callable[[Sequence[Gpu]], list[Gpu]] = gpus.missing_gpus,
     grace_seconds: float = 120.0,
+    start_interval: float = 0.0,
+    pin_cores: bool = False,
   ):
     """Checks what earlier calls finished.
 
@@ -100,6 +107,8 @@ class StudyProgram:
       cost_command: returns the command that writes `Run.cost_file`.
       missing_gpus: returns those of some GPUs that do not exist any more.
       grace_seconds: time for the trainings to save on SIGTERM.
+      start_interval: seconds between the starts of two runs on GPUs, at least.
+      pin_cores: whether each run has an equal share of the cores for itself.
 
     Raises:
       UserError: the output directory holds results with other settings.
@@ -122,6 +131,8 @@ class StudyProgram:
       on_poll=self._show_status,
       grace_seconds=grace_seconds,
       missing_gpus=missing_gpus,
+      start_interval=start_interval,
+      pin_cores=pin_cores,
     )
 
   def run(self, time_limit: float | None = None) -> None:

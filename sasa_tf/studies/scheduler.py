@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -61,9 +62,10 @@ class Outcome:
 
 @dataclasses.dataclass(eq=False)
 class _Slot:
-  """Runs one job at a time. `gpu` is None on the CPU."""
+  """Runs one job at a time. `gpu` is None on the CPU, `cores` if it may use all of them."""
 
   gpu: Gpu | None
+  cores: frozenset[int] | None = None
 
   @property
   def device(self) -> str:
@@ -96,6 +98,8 @@ class Scheduler:
     on_poll: Callable[[list[Job]], None] = lambda running: None,
     grace_seconds: float = 120.0,
     missing_gpus: Callable[[Sequence[Gpu]], list[Gpu]] = gpus.missing_gpus,
+    start_interval: float = 0.0,
+    pin_cores: bool = False,
   ):
     """Creates the slots.
 
@@ -107,9 +111,15 @@ class Scheduler:
       on_poll: called repeatedly with the running jobs.
       grace_seconds: time for the children to save and exit before they are killed.
       missing_gpus: returns those of some GPUs that do not exist any more.
+      start_interval: seconds between the starts of two jobs on GPUs, at least.
+      pin_cores: whether each job has an equal share of the cores for itself.
     """
     devices: Sequence[Gpu | None] = found or [None]
     self._slots = [_Slot(device) for _ in range(processes_per_gpu) for device in devices]
+    if pin_cores:
+      for slot, cores in zip(self._slots, share_cores(len(self._slots)), strict=True):
+        slot.cores = cores
+    self._start_interval, self._next_start = start_interval, 0.0
     # Beside the jobs on GPUs, which leave most cores idle; beside one on the CPU, a single one.
     cpu_jobs = max(1, min(4, (os.cpu_count() or 1) // 4)) if found else 1
     self._cpu_slots = [_Slot(None) for _ in range(cpu_jobs)]
@@ -167,8 +177,12 @@ class Scheduler:
       for slot in slots:
         waiting = [job for job in self._queue if job.needs_gpu == needs_gpu]
         if waiting and all(child.slot is not slot for child in self._children):
+          if needs_gpu and time.monotonic() < self._next_start:
+            break
           self._queue.remove(waiting[0])
           self._start(slot, waiting[0])
+          if needs_gpu:
+            self._next_start = time.monotonic() + self._start_interval
 
   def _start(self, slot: _Slot, job: Job) -> None:
     job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -200,6 +214,9 @@ class Scheduler:
         start_new_session=True,
         pass_fds=() if lock is None else (lock.fileno(),),
       )
+    if slot.cores is not None:
+      with contextlib.suppress(ProcessLookupError):  # it ended already
+        os.sched_setaffinity(process.pid, slot.cores)
     self._children.append(_Child(job, slot, process, lock))
     self._on_event(f"started {job.name} on {slot.device}")
 
@@ -272,6 +289,16 @@ class Scheduler:
       child.lock.close()
     self._children.remove(child)
     return status
+
+
+def share_cores(shares: int) -> list[frozenset[int]]:
+  """Returns the cores that this process may use in `shares` parts of neighbors of equal size.
+
+  With fewer cores than shares, each has one core, which it may share with others.
+  """
+  cores = sorted(os.sched_getaffinity(0))
+  size = max(1, len(cores) // shares)
+  return [frozenset(cores[i * size % len(cores) :][:size]) for i in range(shares)]
 
 
 def _describe_failure(status: int, log: pathlib.Path) -> str:

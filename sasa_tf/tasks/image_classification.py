@@ -12,6 +12,7 @@ from official.vision.tasks import image_classification
 from sasa_tf.configs.image_classification import ImageClassificationTask as Config
 from sasa_tf.modeling.builders.build_errors import model_errors
 from sasa_tf.tasks import tfds_decoders
+from sasa_tf.tasks.batch_inputs import build_batch_inputs
 from sasa_tf.tasks.init_checkpoint import restore_init_checkpoint
 from sasa_tf.tasks.label_errors import LABEL_ERROR
 from sasa_tf.tasks.pad_crop import random_pad_crop
@@ -27,6 +28,7 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
     target, which silently trains on nothing and lowers the reported accuracy.
   * `train_data.pad_crop`: random crops of images with a reflected border, after Model Garden's
     augmentation.
+  * `train_data.batch_augmentation`: the augmentation of whole batches.
   * Images of TFDS are decoded once. The stock task decodes, encodes and decodes them.
   * An incompatible `init_checkpoint` is a `UserError` that says what does not fit.
   * The validation loss is the mean over images. That of the stock task is the mean over batches,
@@ -64,7 +66,11 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
     input_context: tf.distribute.InputContext | None = None,
   ) -> tf.data.Dataset:
     """Builds the dataset of (images [B, H, W, 3], labels [B])."""
-    dataset = super().build_inputs(tfds_decoders.pass_through(params), input_context)
+    data = tfds_decoders.pass_through(params)
+    if params.is_training and params.batch_augmentation:
+      dataset = build_batch_inputs(self.task_config, data, input_context)
+    else:
+      dataset = super().build_inputs(data, input_context)
     classes = self.task_config.model.num_classes
     pad_crop = params.pad_crop if params.is_training else 0
 

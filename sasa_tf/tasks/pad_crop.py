@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from sasa_tf.tasks.pixel_gather import gather_pixels
+
 
 def random_pad_crop(images: tf.Tensor, padding: int) -> tf.Tensor:
   """Adds a reflected border to a batch of images, and crops each at random to its size.
@@ -15,13 +17,9 @@ def random_pad_crop(images: tf.Tensor, padding: int) -> tf.Tensor:
   Returns:
     [B, H, W, C], each image moved by up to `padding` pixels in both directions.
   """
-  batch, height, width, channels = tf.unstack(tf.shape(images))
-  # One gather of pixels, which is faster than a padded copy and a gather along each axis.
+  batch, height, width, _ = tf.unstack(tf.shape(images))
   rows, columns = (_moved_indices(batch, size, padding) for size in (height, width))
-  first = tf.range(batch)[:, None, None] * (height * width)
-  pixels = first + rows[:, :, None] * width + columns[:, None, :]
-  cropped = tf.gather(tf.reshape(images, [-1, channels]), pixels)
-  return tf.ensure_shape(cropped, images.shape)
+  return gather_pixels(images, rows, columns)
 
 
 def _moved_indices(batch: tf.Tensor, size: tf.Tensor, padding: int) -> tf.Tensor:

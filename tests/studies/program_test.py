@@ -58,6 +58,44 @@ def test_runs_use_all_gpus_at_the_same_time(tmp_path):
   assert [log.split("gpu ")[1].split()[0] for log in logs] == ["GPU-0", "GPU-1", "GPU-0", "GPU-1"]
 
 
+def test_order_of_runs(tmp_path):
+  names = {
+    order: [run.name for run in make_program(tmp_path, ["b", "a"], seeds=2, order=order).remaining]
+    for order in ("seeds", "rows")
+  }
+  assert names["seeds"] == ["b, seed 0", "a, seed 0", "b, seed 1", "a, seed 1"]
+  assert names["rows"] == ["b, seed 0", "b, seed 1", "a, seed 0", "a, seed 1"]
+
+
+def test_starts_are_apart(tmp_path):
+  rows = ["a", "b", "c"]
+  program = make_program(tmp_path, rows, found=GPUS, processes_per_gpu=2, start_interval=1.0)
+  start = time.monotonic()
+  program.run()
+  assert time.monotonic() - start > 2.0
+  assert not program.failures
+
+
+def test_cores_are_shared(monkeypatch):
+  monkeypatch.setattr(os, "sched_getaffinity", lambda process: {9, 8, 1, 2, 3, 4, 5})
+  assert scheduler.share_cores(3) == [{1, 2}, {3, 4}, {5, 8}]
+  assert scheduler.share_cores(8) == [{1}, {2}, {3}, {4}, {5}, {8}, {9}, {1}]
+
+
+def test_runs_are_pinned_to_their_cores(tmp_path, monkeypatch):
+  pinned = []
+  set_affinity = os.sched_setaffinity
+
+  def spy(process, cores):
+    pinned.append(cores)
+    set_affinity(process, cores)
+
+  monkeypatch.setattr(os, "sched_setaffinity", spy)
+  program = make_program(tmp_path, ["a", "b"], found=GPUS, pin_cores=True)
+  program.run()
+  assert pinned == scheduler.share_cores(2) and not program.failures
+
+
 @pytest.mark.parametrize("present", [False, True], ids=["disappeared", "fails repeatedly"])
 def test_runs_of_a_lost_gpu_continue_on_another(tmp_path, present):
   rows = ["lost", "lost_2", "a"]

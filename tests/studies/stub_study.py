@@ -26,7 +26,7 @@ def make_program(directory, rows, *, found=(), steps=2, delay=0.0, cost=True, **
   """Returns a program over stub trainings in `directory`."""
   study_options = {key: options.pop(key) for key in ("seeds", "target") if key in options}
   study = read_study(write_study(directory / "study.yaml", rows, **study_options))
-  plan_options = {key: options.pop(key) for key in ("params_override",) if key in options}
+  plan_options = {key: options.pop(key) for key in ("params_override", "order") if key in options}
   planned = plan_runs(study, directory / "out", num_gpus=len(found[:1]), **plan_options)
   options = {"processes_per_gpu": 1, "missing_gpus": lambda expected: [], **options}
   return StudyProgram(

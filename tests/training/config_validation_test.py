@@ -142,6 +142,14 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ("task.train_data.aug_type={type: ssd_random_crop}", "aug_type.type=ssd_random_crop"),
     ("task.train_data.aug_type.randaug.num_layers=1", "aug_type.type=null.*This run needs it"),
     ("task.train_data.mixup_and_cutmix.prob=0.5", "one_hot=false and soft_labels=true"),
+    (
+      "task.train_data.batch_augmentation=true,task.train_data.aug_crop=true",
+      "aug_crop=true: expected false with task.train_data.batch_augmentation=true",
+    ),
+    (
+      "task.train_data.batch_augmentation=true,task.train_data.repeated_augment=3",
+      "repeated_augment=3: expected null with task.train_data.batch_augmentation=true",
+    ),
     ("task.train_data.random_erasing.trials=0", "random_erasing.trials=0.*1 to 100"),
     (
       "task.train_data.random_erasing.min_area=0.5,task.train_data.random_erasing.max_area=0.1",

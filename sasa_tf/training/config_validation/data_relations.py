@@ -21,6 +21,13 @@ _ORDERED_NAMES = (
   ("unmatched_threshold", "match_threshold"),
   ("aug_scale_min", "aug_scale_max"),
 )
+# Augmentations of single images, and the values that turn them off.
+_NOT_IN_BATCHES = {
+  "aug_crop": "false",
+  "aug_type": "null",
+  "three_augment": "false",
+  "repeated_augment": "null",
+}
 _RANGES = ("crop_area_range", "aspect_ratio_range", "area_range")
 
 
@@ -132,6 +139,21 @@ def _pad_crop(use: Use) -> Iterator[Problem]:
     )
 
 
+def _batch_augmentation(use: Use) -> Iterator[Problem]:
+  key, data = "task.train_data", use.params.task.train_data
+  if not use.trains or not getattr(data, "batch_augmentation", False):
+    return
+  for name, expected in _NOT_IN_BATCHES.items():
+    value = getattr(data, name)
+    if value:
+      yield Problem(
+        f"{key}.{name}={show(value)}: expected {expected} with {key}.batch_augmentation=true, "
+        "which augments whole batches of equally large images. Change it, or set "
+        "batch_augmentation to false.",
+        (f"{key}.{name}", f"{key}.batch_augmentation"),
+      )
+
+
 def _order(use: Use) -> Iterator[Problem]:
   for path, config, _ in sections(use.params):
     own = [_ORDERED[base] for base in type(config).__mro__ if base in _ORDERED]
@@ -200,6 +222,7 @@ RELATIONS = (
   _augmentation,
   _boxes_policy,
   _pad_crop,
+  _batch_augmentation,
   _order,
   _losses,
   _annotations,
