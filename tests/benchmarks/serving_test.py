@@ -1,5 +1,6 @@
 """The target serving: what is measured, how exported models are called, and what is reported."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -29,6 +30,15 @@ class Model:
     assert len(inputs) < 16, "out of memory"
     return {"logits": self.factor * inputs.sum(axis=(1, 2))}
 """
+# The same with loops on an accelerator, where a call takes a tenth of the time.
+LOOP = (
+  SLEEP
+  + """
+  def loop(self, signature, inputs, count):
+    assert inputs.shape[1:] == (2, 2, 3)
+    return lambda: time.sleep(count * self.milliseconds / 10000)
+"""
+)
 PLAN = processes.Plan((1, 8), num_threads=1, rounds=3, min_run_seconds=0)
 
 
@@ -91,6 +101,32 @@ def test_fixed_batches_are_called_with_their_size_only(models):
   assert found["conv", 8].error is None
   assert "conv" in report.describe_latency([found["conv", 8]])
   assert "not with batch 8" in report.describe_latency([found["conv", 8]])
+
+
+def test_formats_with_a_model_for_each_batch_size(models):
+  (first, second) = models(one=[0, 1, 1], eight=[0, 1, 8])
+  served = SERVED_FORMATS["saved_model/fixed_batch"]
+  served = dataclasses.replace(served, export_format="litert")
+  found = measured(
+    [
+      ExportedModel("conv", served, first.path, batch_size=1),
+      ExportedModel("conv", served, second.path, batch_size=8),
+    ]
+  )
+  assert [case for case, each in found.items() if each.latency] == [("conv", 1), ("conv", 8)]
+
+
+def test_loops_on_an_accelerator(models, tmp_path):
+  assert not measured(models(conv=[0, 1, None]))["conv", 1].loop_seconds
+  (tmp_path / "adapter.py").write_text(LOOP)
+  found = measured(models(conv=[5, 1, None], attention=[20, 1, None]))
+  result = found["attention", 8]
+  assert len(result.loop_seconds) == 3 and 0.002 <= min(result.loop_seconds) < 0.01
+  pairs = zip(found["conv", 8].loop_seconds, result.loop_seconds, strict=True)
+  assert result.loop_speed == pytest.approx(np.median([base / own for base, own in pairs]))
+  table = report.describe_latency([found["conv", 8], result])
+  assert "ms in a loop" in table and f"{result.loop_speed:.2f}x" in table
+  assert results.ServedResult.from_json(result.to_json()) == result
 
 
 def test_loading_and_memory_are_measured_in_a_process_of_each_model(models, monkeypatch):

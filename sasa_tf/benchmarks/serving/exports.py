@@ -65,17 +65,20 @@ class ExportedModel:
     served: its format.
     path: file or directory; None if the export failed.
     error: why it failed, or None.
+    batch_size: of a format with a model for each.
   """
 
   candidate: str
   served: ServedFormat
   path: pathlib.Path | None
   error: str | None = None
+  batch_size: int | None = None
 
   @property
   def name(self) -> str:
     """Identifies the model among those that are measured together."""
-    return f"{self.candidate}@{self.served.name}"
+    name = f"{self.candidate}@{self.served.name}"
+    return name if self.batch_size is None else f"{name}{self.batch_size}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,18 +108,19 @@ def check_architectures(names: Sequence[str]) -> None:
       )
 
 
-def build_network(candidate: str, architecture: Architecture) -> Any:
-  """Returns the export module of a network with random weights.
+def build_network(candidate: str, architecture: Architecture, batch_size: int | None = None) -> Any:
+  """Returns the export module of a network with random weights, which are always the same.
 
   Args:
     candidate: a key of `ARCHITECTURES`.
     architecture: depth, sizes and attention.
+    batch_size: None for a dynamic one.
 
   Raises:
     UserError: there is no such network.
   """
   tf_keras.utils.set_random_seed(_WEIGHTS_SEED)
-  module = build_module(_configuration(candidate, architecture))
+  module = build_module(_configuration(candidate, architecture), batch_size)
   random = np.random.default_rng(_WEIGHTS_SEED)
   for weight in module.model.weights:
     if "gamma" in weight.name:  # zero in the last normalization of a block
@@ -171,7 +175,9 @@ def export(
     The exported model; one with an error if the network cannot be exported.
   """
   export_format = FORMATS[served.export_format]
-  path = folder / candidate / served.name.replace("/", "_") / export_format.file_name
+  batch_size = module.batch_size if served.fixed_batch else None
+  kind = served.name.replace("/", "_")
+  path = folder / candidate / f"{kind}{batch_size or ''}" / export_format.file_name
   path.parent.mkdir(parents=True)
   if export_format.is_directory:
     path.mkdir()
@@ -194,8 +200,8 @@ def export(
     with hidden_output():
       export_format.write(module, path, options)
   except UserError as error:
-    return ExportedModel(candidate, served, None, str(error))
-  return ExportedModel(candidate, served, path)
+    return ExportedModel(candidate, served, None, str(error), batch_size)
+  return ExportedModel(candidate, served, path, None, batch_size)
 
 
 def _calibration_images(module: Any) -> np.ndarray:
@@ -248,8 +254,8 @@ def _models_in(
 ) -> Iterator[ExportedModel]:
   for served in served_formats:
     path = folder / FORMATS[served.export_format].file_name
-    if served.quantize != "none" or not path.exists():
-      continue  # the names of quantized files are those of the format
+    if served.quantize != "none" or served.fixed_batch or not path.exists():
+      continue  # they have the names of the others
     has_library = (path / LIBRARY).exists()
     if served.cpu_kernels and not has_library:
       continue

@@ -66,9 +66,10 @@ def measure_together(
   differences = _differences(exported, found, expected)
   results = []
   for model in models:
-    measured = found.models.get(model.name, {"calls": {}, "error": model.error or failure})
+    nothing = {"calls": {}, "loops": {}, "error": model.error or failure}
+    measured = found.models.get(model.name, nothing)
     alone = cold.get(model.name, {})
-    for batch_size in setting.plan.batch_sizes:
+    for batch_size in setting.plan.batch_sizes if model.batch_size is None else [model.batch_size]:
       result = ServedResult(
         case=ServedCase(
           model.candidate,
@@ -89,7 +90,8 @@ def measure_together(
         error=measured["error"] or alone.get("error"),
       )
       calls = measured["calls"].get(str(batch_size), [])
-      results.append(dataclasses.replace(result, **_summary(calls)))
+      loops = measured["loops"].get(str(batch_size), [])
+      results.append(dataclasses.replace(result, loop_seconds=tuple(loops), **_summary(calls)))
   return _with_speeds(results)
 
 
@@ -116,20 +118,30 @@ def _summary(calls: Sequence[Sequence[float]]) -> dict[str, Any]:
 
 def _with_speeds(results: Sequence[ServedResult]) -> list[ServedResult]:
   """Adds the speeds relative to the baseline in the same format, or without its kernels."""
-  times = {
-    (each.case.candidate, each.case.served, each.case.batch_size): each.seconds for each in results
+  by_case = {
+    (each.case.candidate, each.case.served, each.case.batch_size): each for each in results
   }
 
-  def speed(result: ServedResult) -> float | None:
+  def with_speed(result: ServedResult) -> ServedResult:
     case = result.case
     for served in (case.served, case.served.partition("/")[0]):
-      baseline = times.get((result.baseline, served, case.batch_size))
-      if baseline and result.seconds:
-        pairs = zip(baseline, result.seconds, strict=True)
-        return float(np.median([base / own for base, own in pairs]))
-    return None
+      baseline = by_case.get((result.baseline, served, case.batch_size))
+      if baseline and baseline.seconds:
+        return dataclasses.replace(
+          result,
+          speed=_speed(baseline.seconds, result.seconds),
+          loop_speed=_speed(baseline.loop_seconds, result.loop_seconds),
+        )
+    return result
 
-  return [dataclasses.replace(each, speed=speed(each)) for each in results]
+  return [with_speed(each) for each in results]
+
+
+def _speed(baseline: Sequence[float], own: Sequence[float]) -> float | None:
+  """Returns the median over the rounds of the baseline's time over the own one."""
+  if not baseline or not own:
+    return None
+  return float(np.median([base / time for base, time in zip(baseline, own, strict=True)]))
 
 
 def _differences(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import textwrap
 from collections.abc import Sequence
 
@@ -17,9 +18,10 @@ LEGEND = textwrap.fill(
   "Calls of the signature `prepared` with images of the model's input size, interleaved with those "
   "of the other models of the same runtime, in a process without sasa_tf. ms: percentiles of the "
   "latency; images/s: at the median; vs: speed relative to that network in the same format and "
-  "process, median over the rounds; difference: of the logits to those before the export (for "
-  "--exports, to the first format), over the largest logit; load, first call, peak: each model in "
-  "a separate process, beyond the memory of the runtime alone.",
+  "process, median over the rounds; ms in a loop: of a call in a program on the GPU that repeats "
+  "it, without the host; difference: of the logits to those before the export (for --exports, to "
+  "the first format), over the largest logit; load, first call, peak: each model in a separate "
+  "process, beyond the memory of the runtime alone.",
   WIDTH,
 )
 
@@ -27,6 +29,7 @@ LEGEND = textwrap.fill(
 def describe_latency(results: Sequence[ServedResult]) -> str:
   """Returns the heading and the table of one device and batch size."""
   case, baseline = results[0].case, results[0].baseline
+  has_loops = any(each.loop_seconds for each in results)
   table = Table(
     [
       *_LEFT,
@@ -35,6 +38,7 @@ def describe_latency(results: Sequence[ServedResult]) -> str:
       Column("p99"),
       Column("images/s"),
       Column(f"vs {baseline}"),
+      *((Column("ms in a loop"), Column(f"vs {baseline}")) if has_loops else ()),
       Column("difference"),
       Column("calls"),
     ]
@@ -49,6 +53,7 @@ def describe_latency(results: Sequence[ServedResult]) -> str:
       *(milliseconds(each.latency[name]) for name in ("p50", "p90", "p99")),
       f"{each.images_per_second:,.1f}",
       "" if each.speed is None else f"{each.speed:.2f}x",
+      *(_loop(each) if has_loops else ()),
       "" if each.difference is None else f"{each.difference:.0e}" if each.difference else "0",
       str(each.calls),
     )
@@ -99,6 +104,13 @@ def describe_loading(results: Sequence[ServedResult]) -> str:
 
 
 _LEFT = (Column("network", "left"), Column("format", "left"))
+
+
+def _loop(result: ServedResult) -> tuple[str, str]:
+  if not result.loop_seconds:
+    return "", ""
+  speed = "" if result.loop_speed is None else f"{result.loop_speed:.2f}x"
+  return milliseconds(statistics.median(result.loop_seconds)), speed
 
 
 def _reason(result: ServedResult) -> str:

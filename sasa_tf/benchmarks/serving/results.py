@@ -59,6 +59,9 @@ class ServedResult:
     calls: their number.
     baseline: candidate that the speed is relative to.
     speed: median over the rounds of the baseline's time over the model's; None without calls.
+    loop_seconds: time of a call within a loop on the GPU, without the host, in each round; empty if
+      the signature is not one XLA program.
+    loop_speed: as `speed`, of these times.
     difference: largest difference of the outputs to those before the export (for given exports, to
       the SavedModel), relative to the largest logit; of detectors, of the scores. None if unknown.
     num_bytes: size of the file or directory; None if it was not exported.
@@ -78,6 +81,8 @@ class ServedResult:
   calls: int = 0
   baseline: str = ""
   speed: Finite | None = None
+  loop_seconds: tuple[Finite, ...] = ()
+  loop_speed: Finite | None = None
   difference: float | None = None
   num_bytes: int | None = None
   load_seconds: Finite | None = None
@@ -105,7 +110,8 @@ class ServedResult:
     """Returns the result of a line from `to_json`."""
     values = json.loads(line)
     del values["images_per_second"]
-    values["seconds"] = tuple(values["seconds"])
+    for name in ("seconds", "loop_seconds"):
+      values[name] = tuple(values.get(name, ()))
     result = cls(**values | {"case": ServedCase(**values["case"])})
     check_types(result)
     return result

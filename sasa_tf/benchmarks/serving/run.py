@@ -249,8 +249,15 @@ def _export_all(
     expected[name] = reference.outputs
     for served in served_formats:
       progress.set_status(f"{name}: {served.name}")
-      if not (served.cpu_kernels and not ARCHITECTURES[name].get("attention_groups", True)):
-        models.append(export(name, module, served, pathlib.Path(folder)))
+      if served.fixed_batch:
+        modules = [
+          build_network(name, benchmark.architecture, size) for size in benchmark.plan.batch_sizes
+        ]
+      elif served.cpu_kernels and not ARCHITECTURES[name].get("attention_groups", True):
+        modules = []
+      else:
+        modules = [module]
+      models += [export(name, each, served, pathlib.Path(folder)) for each in modules]
       progress.advance()
     tf_keras.backend.clear_session()
   return models, reference.images

@@ -28,6 +28,7 @@ class ServedFormat:
     quantize: value of --quantize.
     cpu_kernels: whether a SavedModel calls the compiled kernels.
     gpu_kernels: value of --gpu_kernels.
+    fixed_batch: whether there is a model for each batch size.
     is_default: whether it is measured by default.
   """
 
@@ -38,6 +39,7 @@ class ServedFormat:
   quantize: Quantization = "none"
   cpu_kernels: bool = False
   gpu_kernels: str = "none"
+  fixed_batch: bool = False
   is_default: bool = True
 
   @property
@@ -69,6 +71,9 @@ SERVED_FORMATS = {
   each.name: each
   for each in (
     ServedFormat("saved_model", "saved_model", devices=DEVICES),
+    ServedFormat(
+      "saved_model/fixed_batch", "saved_model", devices=DEVICES, fixed_batch=True, is_default=False
+    ),
     ServedFormat("saved_model/cpu_kernels", "saved_model", cpu_kernels=True),
     ServedFormat(
       "saved_model/gpu_kernels", "saved_model", "gpu", devices=("gpu",), gpu_kernels="auto"

@@ -10,8 +10,9 @@ import tensorflow as tf
 from official.vision.serving import export_base
 
 from sasa_tf.layers import AttentionStemBase, LocalSelfAttention2DBase
+from sasa_tf.ops.export_context import exports_stock_operations
 from sasa_tf.serving.modules.encoded_images import map_encoded, parse_examples
-from sasa_tf.serving.modules.image_loop import map_images
+from sasa_tf.serving.modules.image_loop import map_chunks, map_images
 
 Outputs = Mapping[str, tf.Tensor]
 Step = Callable[[tf.Tensor], Outputs]
@@ -138,12 +139,14 @@ class ImageModule(export_base.ExportModule, metaclass=abc.ABCMeta):
   def _step_of_any_batch(self, images: tf.Tensor) -> Outputs:
     """Returns the outputs of a batch that may be empty.
 
-    Models with attention run on one image after another, because of its memory.
+    Models with attention run on one image after another, because of its memory, or with compiled
+    kernels on a few images at a time.
     """
     if self._batch_size is not None:
       return self._step(images)
     if self._has_attention:
-      return map_images(self._step, images)
+      run = map_images if exports_stock_operations() else map_chunks
+      return run(self._step, images)
     # An empty batch is run with one image: optimized convolutions of TensorFlow need one.
     number = tf.shape(images)[0]
     padded = tf.pad(images, [[0, tf.maximum(1 - number, 0)], [0, 0], [0, 0], [0, 0]])

@@ -14,8 +14,9 @@ seconds has passed, and the order changes from round to round. PLAN.json holds
   peak_batch    batch size whose peak memory is measured, with a single model; null for none
 
 RESULTS.json gets `version` and `models`, {name: {"load_seconds", "first_call_seconds",
-"peak_bytes", "peak_batch", "calls", "error"}}; the calls are {batch size: [[seconds of each call]
-of each round]}.
+"peak_bytes", "peak_batch", "calls", "loops", "error"}}; the calls are {batch size: [[seconds of
+each call] of each round]}, and the loops {batch size: [seconds of a call within a loop on the
+accelerator in each round]}, for signatures that their adapter runs so.
 OUTPUTS.npz gets NAME/OUTPUT -> array [B, ...] for the images. A model with a fixed batch size is
 called with this batch size alone.
 """
@@ -32,6 +33,7 @@ _NOISE_SEED = 0
 _NUM_NOISE_IMAGES = 4
 # The first calls optimize the graph, choose kernels and allocate memory.
 _WARM_UP_CALLS = 3
+_LOOP_CALLS = 20
 
 
 def main(adapter_file, plan_file, results_file, outputs_file):
@@ -42,7 +44,7 @@ def main(adapter_file, plan_file, results_file, outputs_file):
   plan = json.loads(pathlib.Path(plan_file).read_text())
   loaded, results, outputs = {}, {}, {}
   for spec in plan["models"]:
-    result = results[spec["name"]] = {"calls": {}, "error": None}
+    result = results[spec["name"]] = {"calls": {}, "loops": {}, "error": None}
     try:
       model = _load(adapter, spec, plan, loaded, result)
       if spec["signature"] not in model.signatures:
@@ -51,13 +53,16 @@ def main(adapter_file, plan_file, results_file, outputs_file):
       start = time.perf_counter()
       run_model.run_in_batches(model, spec["signature"], images[:1])
       result["first_call_seconds"] = time.perf_counter() - start
-      found = run_model.run_in_batches(model, spec["signature"], images)
+      # With a batch size that is measured: some runtimes compile a program for each.
+      batch_size = plan["batch_sizes"][0]
+      found = run_model.run_in_batches(model, spec["signature"], images, batch_size)
       outputs.update({f"{spec['name']}/{name}": value for name, value in found.items()})
     except Exception as error:  # reported in the row of the model
       result["error"] = f"{type(error).__name__}: {error}"
   specs = [spec for spec in plan["models"] if not results[spec["name"]]["error"]]
   for batch_size in plan["batch_sizes"] if plan["rounds"] else ():
     _time_calls(specs, loaded, results, batch_size, plan["rounds"], plan["seconds"])
+    _time_loops(specs, loaded, results, batch_size, plan["rounds"])
   if plan["peak_batch"] and specs:
     (spec,) = specs
     _measure_peak(spec, loaded[spec["path"]], results[spec["name"]], plan["peak_batch"])
@@ -114,11 +119,31 @@ def _time_calls(specs, loaded, results, batch_size, rounds, seconds):
         continue
       calls[spec["name"]] = lambda model=model, name=name, images=images: model.run(name, images)
       results[spec["name"]]["calls"][batch_size] = []
+  for name in _interleaved(calls, rounds):
+    results[name]["calls"][batch_size].append(_call_for(calls[name], seconds))
+
+
+def _time_loops(specs, loaded, results, batch_size, rounds):
+  """Runs the loops of the models that were called with a batch size, interleaved."""
+  loops = {}
+  for spec in specs:
+    model, name = loaded[spec["path"]], spec["signature"]
+    if hasattr(model, "loop") and batch_size in results[spec["name"]]["calls"]:
+      loop = model.loop(name, _noise(batch_size, model.signatures[name]), _LOOP_CALLS)
+      if loop is not None:
+        loops[spec["name"]] = loop
+        results[spec["name"]]["loops"][batch_size] = []
+  for name in _interleaved(loops, rounds):
+    (seconds,) = _call_for(loops[name], 0)
+    results[name]["loops"][batch_size].append(seconds / _LOOP_CALLS)
+
+
+def _interleaved(calls, rounds):
+  """Yields each name once per round, in an order that changes from round to round."""
   names = list(calls)
   for number in range(rounds):
     shift = number % max(len(names), 1)
-    for name in names[shift:] + names[:shift]:
-      results[name]["calls"][batch_size].append(_call_for(calls[name], seconds))
+    yield from names[shift:] + names[:shift]
 
 
 def _call_for(call, seconds):

@@ -9,7 +9,10 @@ defines `Model(path)` with
   signatures  {name: shape of its input, with None for dynamic sizes}
   run(signature, inputs) -> {output: array}
 
-Adapters of runtimes that `measure_models` times also take `num_threads`.
+Adapters of runtimes that `measure_models` times also take `num_threads`. They may have
+
+  loop(signature, inputs, count) -> a function that runs a signature `count` times on an accelerator
+                                    without the host, or None if the signature cannot be run so
 
 REQUESTS.npz holds SIGNATURE/NUMBER -> inputs [B, ...]. OUTPUTS.npz gets SIGNATURE/NUMBER/OUTPUT ->
 array [B, ...], `version`, and `signatures`, the names of those that the model has. Strings are byte
@@ -46,9 +49,16 @@ def load_adapter(path):
   return adapter
 
 
-def run_in_batches(model, signature, inputs):
-  """Runs inputs of any number; a last batch below the fixed batch size is filled up."""
-  size = model.signatures[signature][0] or len(inputs)
+def run_in_batches(model, signature, inputs, batch_size=None):
+  """Runs inputs of any number; a last batch below the batch size is filled up.
+
+  Args:
+    model: of an adapter.
+    signature: a name.
+    inputs: [B, ...].
+    batch_size: of a signature with a dynamic batch; None for all inputs in one batch.
+  """
+  size = model.signatures[signature][0] or batch_size or len(inputs)
   filled = np.concatenate([inputs, np.repeat(inputs[-1:], -len(inputs) % size, axis=0)])
   batches = [model.run(signature, filled[i : i + size]) for i in range(0, len(filled), size)]
   return {
