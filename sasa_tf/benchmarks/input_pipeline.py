@@ -19,6 +19,24 @@ from sasa_tf.training.resilience.data_errors import translate_data_errors
 _CLEAR_RATIO = 1.1
 
 
+class InputSpeed(NamedTuple):
+  """Speed of the input pipeline without a model.
+
+  Attributes:
+    images_per_second: over all replicas.
+    cpu_seconds: CPU time of this process for an image, on all cores together.
+  """
+
+  images_per_second: float
+  cpu_seconds: float
+
+  def __str__(self) -> str:
+    return (
+      f"input pipeline alone  {self.images_per_second:10,.1f} images/s, "
+      f"{1e6 * self.cpu_seconds:,.0f} microseconds of CPU time for an image"
+    )
+
+
 class Throughput(NamedTuple):
   """Images per second, over all replicas.
 
@@ -28,14 +46,14 @@ class Throughput(NamedTuple):
     together: of training; 0 if it was not measured.
   """
 
-  input_alone: float
+  input_alone: InputSpeed
   step_alone: float
   together: float = 0.0
 
   @property
   def verdict(self) -> str:
     """A sentence that names the bottleneck."""
-    ratio = self.input_alone / self.step_alone
+    ratio = self.input_alone.images_per_second / self.step_alone
     if ratio < 1 / _CLEAR_RATIO:
       return (
         "the input pipeline is the bottleneck: the training step could process "
@@ -50,7 +68,7 @@ class Throughput(NamedTuple):
 
   def __str__(self) -> str:
     lines = [
-      f"input pipeline alone  {self.input_alone:10,.1f} images/s",
+      str(self.input_alone),
       f"training step alone   {self.step_alone:10,.1f} images/s",
     ]
     if self.together:
@@ -60,8 +78,8 @@ class Throughput(NamedTuple):
 
 def measure_input(
   params: config_definitions.ExperimentConfig, *, seconds: float, warmup_batches: int = 5
-) -> float:
-  """Returns the images per second of the training input pipeline, without a model.
+) -> InputSpeed:
+  """Returns the speed of the training input pipeline, without a model.
 
   Args:
     params: of the experiment.
@@ -80,7 +98,10 @@ def measure_input(
   with translate_data_errors(params.task, "train"):
     for _ in range(warmup_batches):
       next(batches)
-    return batch_size * _calls_per_second(lambda: next(batches), seconds)
+    cpu, start = time.process_time(), time.perf_counter()
+    rate = batch_size * _calls_per_second(lambda: next(batches), seconds)
+    images = rate * (time.perf_counter() - start)
+    return InputSpeed(rate, (time.process_time() - cpu) / images)
 
 
 def measure(

@@ -39,8 +39,7 @@ def main(argv: list[str]) -> None:
     FLAGS.experiment, FLAGS.config_file or (), FLAGS.params_override
   )
   if FLAGS.input_only:
-    images = input_pipeline.measure_input(params, seconds=FLAGS.seconds)
-    print(f"input pipeline alone  {images:10,.1f} images/s")
+    print(input_pipeline.measure_input(params, seconds=FLAGS.seconds))
   else:
     print(
       input_pipeline.measure(params, seconds=FLAGS.seconds, steps_per_loop=FLAGS.steps_per_loop)

@@ -1,9 +1,11 @@
 """Throughput of the input pipeline and the training step."""
 
+import os
+
 import pytest
 
 from sasa_tf.benchmarks import input_pipeline
-from sasa_tf.benchmarks.input_pipeline import Throughput
+from sasa_tf.benchmarks.input_pipeline import InputSpeed, Throughput
 from sasa_tf.errors import UserError
 from sasa_tf.training import experiment
 from tests.training import tiny_run
@@ -26,13 +28,16 @@ from tests.training import tiny_run
   ],
 )
 def test_verdict_names_the_bottleneck(input_alone, step_alone, verdict):
-  assert verdict in str(Throughput(input_alone, step_alone))
+  text = str(Throughput(InputSpeed(input_alone, 25e-6), step_alone))
+  assert verdict in text and "25 microseconds of CPU time for an image" in text
 
 
 def test_experiment_is_measured(tmp_path):
   params = tiny_run.params(tiny_run.write_data(tmp_path))
   throughput = input_pipeline.measure(params, seconds=0.1, steps_per_loop=2)
-  assert throughput.input_alone > throughput.step_alone > 0
+  assert throughput.input_alone.images_per_second > throughput.step_alone > 0
+  cores = throughput.input_alone.images_per_second * throughput.input_alone.cpu_seconds
+  assert 0 < cores <= 1.2 * (os.cpu_count() or 1)
   assert throughput.together > 0
   assert "training step alone" in str(throughput)
 
