@@ -32,7 +32,7 @@ class PreemptedError(Exception):
 
 
 class WorkerLostError(Exception):
-  """Another worker of a multi-worker training is lost, so no further step is possible."""
+  """Another worker or replica of a training is lost, so no further step is possible."""
 
   # "Service unavailable" in sysexits.h.
   exit_status = os.EX_UNAVAILABLE

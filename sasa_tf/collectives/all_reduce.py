@@ -35,6 +35,8 @@ class ProgramAllReduce:
     """
     self.group = group
     self._replica = replica
+    self._program = group.next_program(replica)
+    self._num_started = 0
     self._order = tf.zeros([])
 
   def __call__(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -51,11 +53,32 @@ class ProgramAllReduce:
     @tf.custom_gradient
     def reduce(*tensors: tf.Tensor) -> Any:
       # Each replica's loss depends on the sums of all replicas.
-      return self._call(tensors), lambda *upstream: self(upstream)
+      return self._call("all_reduce", tensors), lambda *upstream: self(upstream)
 
     return list(reduce(*tensors))
 
-  def _call(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+  def reduce_asynchronously(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns the sums over all replicas, of which each is computed beside the program.
+
+    On GPUs, XLA can compute later tensors while earlier ones are on their way. Not differentiable.
+    Must be called in a function that XLA compiles.
+
+    Args:
+      tensors: as for `__call__`, in the order in which they are computed.
+    """
+    slots = range(self._num_started, self._num_started + len(tensors))
+    self._num_started += len(tensors)
+    started = [
+      self._call("all_reduce_start", [tensor], slot)
+      for slot, tensor in zip(slots, tensors, strict=True)
+    ]
+    # All have been started before the program waits for the first one.
+    return [
+      self._call("all_reduce_finish", part, slot)[0]
+      for slot, part in zip(slots, started, strict=True)
+    ]
+
+  def _call(self, kernel: str, tensors: Sequence[tf.Tensor], slot: int = 0) -> list[tf.Tensor]:
     for tensor in tensors:
       if not tensor.shape.is_fully_defined() or tensor.dtype not in ELEMENT_TYPES:
         raise ValueError(
@@ -69,15 +92,24 @@ class ProgramAllReduce:
       )
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
     self._order, *results = call_kernel(
-      _module(specs, self.group, self._replica),
+      _module(kernel, specs, self._attributes(slot)),
       [self.group.platform],
       [self._order, *tensors],
       [tf.TensorSpec([]), *specs],
     )
     return results
 
+  def _attributes(self, slot: int) -> str:
+    values = {
+      "group": self.group.number,
+      "replica": self._replica,
+      "program": self._program,
+      "slot": slot,
+    }
+    return ", ".join(f"{name} = {value} : i64" for name, value in values.items())
 
-def _module(specs: Sequence[tf.TensorSpec], group: ReplicaGroup, replica: int) -> str:
+
+def _module(kernel: str, specs: Sequence[tf.TensorSpec], attributes: str) -> str:
   """Returns the StableHLO text of the call, whose results are written over its operands."""
   arrays = [_ORDER, *(Array(tuple(spec.shape), ELEMENT_TYPES[spec.dtype]) for spec in specs)]
   names = [f"%argument{i}" for i in range(len(arrays))]
@@ -92,9 +124,9 @@ def _module(specs: Sequence[tf.TensorSpec], group: ReplicaGroup, replica: int) -
   parameters = ", ".join(f"{name}: {array}" for name, array in zip(names, arrays, strict=True))
   return f"""module @all_reduce {{
   func.func public @main({parameters}) -> ({types}) {{
-    %results:{len(arrays)} = stablehlo.custom_call @"sasa_tf_all_reduce"({", ".join(names)}) {{
+    %results:{len(arrays)} = stablehlo.custom_call @"sasa_tf_{kernel}"({", ".join(names)}) {{
       api_version = 4 : i32, has_side_effect = true,
-      backend_config = {{group = {group.number} : i64, replica = {replica} : i64}},
+      backend_config = {{{attributes}}},
       output_operand_aliases = [{aliases}],
       operand_layouts = [{layouts}], result_layouts = [{layouts}]}} : ({types}) -> ({types})
     return {", ".join(results)} : {types}
@@ -104,7 +136,7 @@ def _module(specs: Sequence[tf.TensorSpec], group: ReplicaGroup, replica: int) -
 
 
 @contextlib.contextmanager
-def reduce_within_program(group: ReplicaGroup) -> Iterator[None]:
+def reduce_within_program(group: ReplicaGroup) -> Iterator[ProgramAllReduce]:
   """Makes all-reduces of this replica, such as those of batch norm, part of its XLA program.
 
   Must be entered in replica context, in the function that XLA compiles. Sums and means are
@@ -112,6 +144,9 @@ def reduce_within_program(group: ReplicaGroup) -> Iterator[None]:
 
   Args:
     group: the replicas of the strategy, in its order.
+
+  Yields:
+    The all-reduces of the program.
   """
   context = tf.distribute.get_replica_context()
   replica = int(tf.get_static_value(context.replica_id_in_sync_group))
@@ -127,4 +162,4 @@ def reduce_within_program(group: ReplicaGroup) -> Iterator[None]:
     return tf.nest.pack_sequence_as(value, sums)
 
   with compat.replaced_all_reduce(context, all_reduce):
-    yield
+    yield program

@@ -15,8 +15,9 @@ from sasa_tf.collectives.nccl_paths import nccl_paths
 from sasa_tf.errors import UserError
 from sasa_tf.native import library
 
-# As long as PyTorch's: the first step of one replica waits while that of another is compiled.
-TIMEOUT_SECONDS = 600.0
+# The first step of one replica waits while that of another is compiled.
+FIRST_STEP_TIMEOUT_SECONDS = 600.0
+TIMEOUT_SECONDS = 50.0
 
 _CHECK_INTERVAL_SECONDS = 0.5
 
@@ -37,12 +38,18 @@ class ReplicaGroup:
     size: number of replicas.
   """
 
-  def __init__(self, devices: Sequence[str], timeout_seconds: float = TIMEOUT_SECONDS):
+  def __init__(
+    self,
+    devices: Sequence[str],
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    first_timeout_seconds: float = FIRST_STEP_TIMEOUT_SECONDS,
+  ):
     """Creates the group. On GPUs, this opens NCCL's connections between them.
 
     Args:
       devices: the device of each replica, such as "/job:localhost/replica:0/task:0/device:GPU:0".
       timeout_seconds: the longest time for which a replica waits for the others.
+      first_timeout_seconds: the same for the first all-reduce of each program.
 
     Raises:
       UserError: the devices or this installation do not support it, see `unsupported_reason`.
@@ -61,14 +68,24 @@ class ReplicaGroup:
       ctypes.c_int32(self.size),
       (ctypes.c_int32 * self.size)(*gpus) if gpus else None,
       "\n".join(nccl_paths()).encode(),
+      ctypes.c_double(first_timeout_seconds),
       ctypes.c_double(timeout_seconds),
     )
     if error:
       raise UserError(
         f"the replicas cannot reduce within the XLA program: {error.decode(errors='replace')}."
       )
+    self._num_programs = [0] * self.size
     self._closed = threading.Event()
     threading.Thread(target=self._monitor, name="replica_group_monitor", daemon=True).start()
+
+  def next_program(self, replica: int) -> int:
+    """Returns the number of the next program that is traced for a replica.
+
+    It is the same on all replicas, if the same programs are traced for them in the same order.
+    """
+    self._num_programs[replica] += 1
+    return self._num_programs[replica] - 1
 
   def failure(self) -> str:
     """Returns why the group failed, or ""."""

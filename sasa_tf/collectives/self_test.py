@@ -33,7 +33,9 @@ def check_sums(group: ReplicaGroup, devices: Sequence[str]) -> None:
   def trace(replica: int) -> Callable[[], list[tf.Tensor]]:
     def program() -> list[tf.Tensor]:
       all_reduce = ProgramAllReduce(group, replica)
-      sums = [all_reduce([tf.fill([size], replica + 1.0)])[0] for size in _SIZES[group.platform]]
+      arrays = [tf.fill([size], replica + 1.0) for size in _SIZES[group.platform]]
+      sums = [all_reduce([array])[0] for array in arrays]
+      sums += all_reduce.reduce_asynchronously(arrays)
       return [function(total) for total in sums for function in (tf.reduce_min, tf.reduce_max)]
 
     with tf.device(devices[replica]):

@@ -25,6 +25,8 @@ KERNELS = (
   "stem_attention_forward",
   "stem_attention_backward",
   "all_reduce",
+  "all_reduce_start",
+  "all_reduce_finish",
 )
 
 _XLA_PLATFORMS = {"CPU": "Host", "CUDA": "CUDA"}

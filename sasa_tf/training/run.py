@@ -113,7 +113,7 @@ def run_experiment(
   Raises:
     UserError: a problem that the user can fix, before or during the run.
     PreemptedError: SIGTERM ended the run, and its checkpoint is saved.
-    WorkerLostError: another worker of the training is lost.
+    WorkerLostError: another worker of the training, or a replica of this one, is lost.
   """
   options = _Options(
     num_logical_cpus,

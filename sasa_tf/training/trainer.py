@@ -15,6 +15,7 @@ from sasa_tf.modeling.builders.build_errors import section_errors
 from sasa_tf.training.step.all_reduce_mode import replica_group
 from sasa_tf.training.step.int32_transport import Int32Transport
 from sasa_tf.training.step.nonfinite_guard import NonfiniteGuard
+from sasa_tf.training.step.replica_failure import check_group, translate_group_failure
 from sasa_tf.training.step.replica_step import ReplicaStep
 
 
@@ -71,6 +72,7 @@ class Trainer(base_trainer.Trainer):
         group=self._group,
         guard=self._guard,
         prepare_inputs=self._int32_transport.restore,
+        finish=self._finish_step,
       )
 
   def distribute_dataset(self, dataset_or_fn: Any, *args: Any, **kwargs: Any) -> Any:
@@ -94,11 +96,11 @@ class Trainer(base_trainer.Trainer):
 
     Raises:
       UserError: loss, gradients or metrics are not finite, see `NonfiniteGuard.check`.
+      WorkerLostError: the replicas cannot reduce any more.
     """
     logs = super().train_loop_end()
-    if self._group is not None and (failure := self._group.failure()):
-      # The devices may have continued with wrong sums.
-      raise RuntimeError(f"the all-reduce of the gradients failed: {failure}")
+    if self._group is not None:
+      check_group(self._group)
     self._guard.check(int(self.global_step.numpy()) - self._loop_start, logs)
     return logs
 
@@ -115,7 +117,7 @@ class Trainer(base_trainer.Trainer):
     step = tf.function(self.train_step)
 
     def loop(iterator: Any, num_steps: tf.Tensor) -> None:
-      with self._group.aborted_on_error() if self._group else contextlib.nullcontext():
+      with translate_group_failure(self._group) if self._group else contextlib.nullcontext():
         for _ in range(int(num_steps)):
           step(iterator)
 
@@ -130,10 +132,12 @@ class Trainer(base_trainer.Trainer):
     if self.strategy.num_replicas_in_sync > 1 and hasattr(self.task, "prepare_replica_inputs"):
       inputs = self.task.prepare_replica_inputs(inputs)
     if self._replica_step is not None:
-      loss = self._replica_step(inputs)
+      self._replica_step(inputs)
     else:
       logs = self.task.train_step(inputs, self.model, self.optimizer, self.train_metrics)
-      loss = logs[self.task.loss]
+      self._finish_step(logs[self.task.loss])
+
+  def _finish_step(self, loss: tf.Tensor) -> None:
     self._guard.update_metric(self.train_loss, loss)
     self.global_step.assign_add(1)
 

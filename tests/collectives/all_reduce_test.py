@@ -71,6 +71,51 @@ def test_many_all_reduces_run_in_the_order_of_the_program():
       np.testing.assert_array_equal(sums, [[3 * i] * 2 for i in range(count)])
 
 
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_asynchronous_sums(replicas):
+  """Each array is computed from the one before, and all sums are used together."""
+
+  def program(all_reduce, replica):
+    arrays = [tf.random.stateless_uniform([1000], [replica, 1])]
+    for _ in range(4):
+      arrays.append(tf.sin(arrays[-1]))
+    (before,) = all_reduce([tf.constant(1.0)])
+    sums = all_reduce.reduce_asynchronously(arrays)
+    (after,) = all_reduce([tf.constant(2.0)])
+    return arrays, sums, tf.add_n(sums), before + after
+
+  with open_group(replicas) as group:
+    found = results(run_replicas(group, program))
+  expected = np.sum([arrays for arrays, *_ in found], axis=0)
+  for _, sums, total, others in found:
+    np.testing.assert_allclose(sums, expected, rtol=1e-5)
+    np.testing.assert_allclose(total, expected.sum(axis=0), rtol=1e-5)
+    assert others == 3 * replicas
+
+
+def test_asynchronous_sums_of_several_calls_and_steps():
+  def program(all_reduce, replica):
+    first = all_reduce.reduce_asynchronously([tf.fill([3], 1.0 + replica), tf.fill([5], 2.0)])
+    return first, all_reduce.reduce_asynchronously([tf.fill([2], 3.0), first[0]])
+
+  with open_group(2) as group:
+    for first, second in results(run_replicas(group, program, calls=3)):
+      np.testing.assert_array_equal(first[0], 3 * [3])
+      np.testing.assert_array_equal(first[1], 5 * [4])
+      np.testing.assert_array_equal(second[0], 2 * [6])
+      np.testing.assert_array_equal(second[1], 3 * [6])
+
+
+def test_replica_that_does_not_start_an_asynchronous_sum_is_an_error():
+  def program(all_reduce, replica):
+    return all_reduce.reduce_asynchronously(2 * [tf.zeros([4])]) if replica else tf.zeros([])
+
+  with open_group(2, timeout_seconds=1.0) as group:
+    _, second = run_replicas(group, program)
+    with pytest.raises(tf.errors.InternalError, match="these replicas did not reach it: 0"):
+      second.result()
+
+
 def test_gradients_of_first_and_second_order():
   """Each replica r has the loss (r + 1) s^3 of the sum s of all x."""
 

@@ -19,12 +19,12 @@ DEVICE = "/job:localhost/replica:0/task:0/device:CPU:0"
 @contextlib.contextmanager
 def open_group(replicas, timeout_seconds=60.0):
   """Yields a group of replicas that share one CPU."""
-  group = ReplicaGroup([DEVICE] * replicas, timeout_seconds)
+  group = ReplicaGroup([DEVICE] * replicas, timeout_seconds, timeout_seconds)
   yield group
   group.close()
 
 
-def run_replicas(group, program, jit_compile=True):
+def run_replicas(group, program, jit_compile=True, calls=1):
   """Calls `program(all_reduce, replica)` as one XLA program per replica; returns their futures."""
 
   def run(replica):
@@ -33,7 +33,8 @@ def run_replicas(group, program, jit_compile=True):
 
     if jit_compile is None:
       return traced()
-    return tf.function(traced, jit_compile=jit_compile).get_concrete_function()()
+    function = tf.function(traced, jit_compile=jit_compile).get_concrete_function()
+    return [function() for _ in range(calls)][-1]
 
   with concurrent.futures.ThreadPoolExecutor(group.size) as threads:
     return [threads.submit(run, replica) for replica in range(group.size)]

@@ -1,6 +1,7 @@
 // NCCL and the CUDA driver as far as all-reduces need them, without a GPU: counts calls, and returns
 // the errors that a test sets.
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
 
 #define FAKE extern "C" __attribute__((visibility("default")))
@@ -11,6 +12,14 @@ FAKE int fake_reduced = 0, fake_in_group = 0, fake_aborted = 0, fake_destroyed =
 FAKE void* fake_last_comm = nullptr;
 FAKE void* fake_last_stream = nullptr;
 FAKE int fake_last_type = 0;
+// What was enqueued on the streams, such as "7:record 7:wait", with the numbers of the streams.
+FAKE char fake_log[1000] = "";
+
+static void Log(void* stream, const char* what) {
+  const size_t used = std::strlen(fake_log);
+  std::snprintf(fake_log + used, sizeof(fake_log) - used, "%zu:%s ",
+                reinterpret_cast<size_t>(stream), what);
+}
 
 FAKE int ncclGetVersion(int* version) { return *version = 22501, 0; }
 FAKE const char* ncclGetErrorString(int) { return "unhandled system error"; }
@@ -28,6 +37,7 @@ FAKE int ncclAllReduce(const void* input, void* output, size_t count, int type, 
                        void* stream) {
   fake_reduced += fake_in_group;
   fake_last_comm = comm, fake_last_stream = stream, fake_last_type = type;
+  Log(stream, "reduce");
   if (output != input) std::memcpy(output, input, count * (type == 7 ? 4 : 2));
   return fake_all_reduce_result;
 }
@@ -35,5 +45,9 @@ FAKE int ncclAllReduce(const void* input, void* output, size_t count, int type, 
 FAKE int cuCtxGetCurrent(void** context) { return *context = nullptr, 0; }
 FAKE int cuCtxSetCurrent(void*) { return 0; }
 FAKE int cuEventCreate(void** event, unsigned) { return *event = &fake_events, 0; }
-FAKE int cuEventRecord(void*, void*) { return ++fake_events, 0; }
+FAKE int cuStreamCreateWithPriority(void** stream, unsigned, int) {
+  return *stream = reinterpret_cast<void*>(size_t(1000)), 0;
+}
+FAKE int cuStreamWaitEvent(void* stream, void*, unsigned) { return Log(stream, "wait"), 0; }
+FAKE int cuEventRecord(void*, void* stream) { return Log(stream, "record"), ++fake_events, 0; }
 FAKE int cuEventQuery(void*) { return fake_event_result; }

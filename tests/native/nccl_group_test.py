@@ -45,27 +45,38 @@ def libraries(tmp_path_factory):
 class Group:
   """A group of two replicas on GPUs 1 and 3."""
 
-  def __init__(self, libraries, number, timeout_seconds=60.0):
+  def __init__(self, libraries, number, timeout_seconds=60.0, first_timeout_seconds=60.0):
     self.code, self.fake, path = libraries
     for name in ("create", "check"):
       getattr(self.code, f"sasa_tf_group_{name}").restype = ctypes.c_char_p
-    self.code.call_all_reduce.restype = ctypes.c_char_p
+    for name in ("", "_start", "_finish"):
+      getattr(self.code, f"call_all_reduce{name}").restype = ctypes.c_char_p
     self.number = ctypes.c_int64(number)
     paths = f"/missing/libnccl.so.2\n{path}".encode()
+    limits = ctypes.c_double(first_timeout_seconds), ctypes.c_double(timeout_seconds)
     self.error = self.code.sasa_tf_group_create(
-      self.number, 2, (ctypes.c_int32 * 2)(1, 3), paths, ctypes.c_double(timeout_seconds)
+      self.number, 2, (ctypes.c_int32 * 2)(1, 3), paths, *limits
     ).decode()
 
-  def reduce(self, replica, elements=4, is_bfloat16=False, stream=7):
+  def reduce(self, replica, elements=4, is_bfloat16=False, stream=7, program=0):
     array = (ctypes.c_float * elements)()
     return self.code.call_all_reduce(
       self.number,
       replica,
+      ctypes.c_int64(program),
       array,
       ctypes.c_int64(elements),
       int(is_bfloat16),
       ctypes.c_void_p(stream),
     ).decode()
+
+  def call_part(self, part, replica, slot, array, stream=7):
+    function = getattr(self.code, f"call_all_reduce_{part}")
+    arguments = (ctypes.c_int64(slot), array, ctypes.c_int64(len(array)), ctypes.c_void_p(stream))
+    return function(self.number, replica, *arguments).decode()
+
+  def log(self):
+    return (ctypes.c_char * 1000).in_dll(self.fake, "fake_log").value.decode().split()
 
   def check(self):
     return self.code.sasa_tf_group_check(self.number).decode()
@@ -86,6 +97,7 @@ def make_group(libraries, request):
       ctypes.c_int.in_dll(libraries[1], f"fake_{name}").value = 0
     for name in ("reduced", "aborted", "destroyed", "events"):
       ctypes.c_int.in_dll(libraries[1], f"fake_{name}").value = 0
+    (ctypes.c_char * 1000).in_dll(libraries[1], "fake_log").value = b""
     groups.append(Group(libraries, number=len(request.node.nodeid), **arguments))
     return groups[-1]
 
@@ -120,7 +132,7 @@ def test_missing_nccl_names_all_places(libraries):
   code.sasa_tf_group_create.restype = ctypes.c_char_p
   gpus = (ctypes.c_int32 * 2)(0, 1)
   error = code.sasa_tf_group_create(
-    ctypes.c_int64(1), 2, gpus, b"/missing/a.so\nlibdl.so.2", ctypes.c_double(1)
+    ctypes.c_int64(1), 2, gpus, b"/missing/a.so\nlibdl.so.2", ctypes.c_double(1), ctypes.c_double(1)
   ).decode()
   assert error.startswith("NCCL was not found in /missing/a.so: ")
   assert "; libdl.so.2: " in error
@@ -158,26 +170,66 @@ def test_different_arrays_abort_before_nccl_gets_them(make_group):
   assert (group.get("reduced"), group.get("aborted")) == (1, 2)
 
 
+def test_asynchronous_all_reduce_runs_beside_the_stream_of_xla(make_group):
+  group, arrays = make_group(), [(ctypes.c_float * 4)() for _ in range(2)]
+  for slot, array in enumerate(arrays):
+    assert group.call_part("start", 0, slot, array) == ""
+  for slot, array in enumerate(arrays):
+    assert group.call_part("finish", 0, slot, array) == ""
+  # The own stream waits for that of XLA; one event behind the sum is the monitor's.
+  start = ["7:record", "1000:wait", "1000:reduce", "1000:record", "1000:record"]
+  assert group.log() == [*start, *start, "7:wait", "7:wait"]
+  assert group.get("last_comm", ctypes.c_void_p) == 101
+
+
+def test_array_that_xla_copies_meanwhile_is_an_error(make_group):
+  group, array, copy = make_group(), (ctypes.c_float * 4)(), (ctypes.c_float * 4)()
+  assert group.call_part("start", 0, 0, array) == ""
+  assert "XLA has copied an array" in group.call_part("finish", 0, 0, copy)
+  assert group.get("aborted") == 2
+
+
 def test_gpu_that_waits_too_long_aborts(make_group):
-  group = make_group(timeout_seconds=0.2)
+  group = make_group(first_timeout_seconds=0.2)
   group.set("event_result", NOT_READY)
   assert group.reduce(0) == "" and group.reduce(0) == ""
   assert group.check() == ""
   time.sleep(0.3)
   failure = group.check()
-  assert "replica 0 is waiting; these replicas did not reach it: 1." in failure
+  assert "within 0 s: replica 0 is waiting; these replicas did not reach it: 1." in failure
+  assert failure.endswith("or are still being compiled")
   assert group.get("aborted") == 2
   assert group.reduce(1) == failure
 
 
-def test_host_may_be_steps_ahead_of_a_gpu_that_makes_progress(make_group):
+def test_time_limit_is_shorter_once_a_program_has_run(make_group):
   group = make_group(timeout_seconds=0.2)
+  assert group.reduce(0) == "" and group.reduce(1) == ""
+  assert group.check() == ""
+  group.set("event_result", NOT_READY)
+  assert group.reduce(0, program=1) == "" and group.reduce(1, program=1) == ""
+  time.sleep(0.3)
+  assert group.check() == ""  # one of them may be compiled
+  group.set("event_result", 0)
+  assert group.check() == ""
+  group.set("event_result", NOT_READY)
+  assert group.reduce(0, program=1) == ""
+  time.sleep(0.3)
+  assert group.check().endswith("these replicas did not reach it: 1. Their programs failed")
+
+
+def test_host_may_be_steps_ahead_of_a_gpu_that_makes_progress(make_group):
+  group = make_group(first_timeout_seconds=0.2, timeout_seconds=0.2)
   group.set("event_result", NOT_READY)
   for replica in (0, 1):
-    for _ in range(3):
+    for _ in range(300):
       assert group.reduce(replica) == ""
-  assert group.get("events") == 2  # one each; later ones only once these have completed
+  assert group.get("events") == 2 * 256  # not more, until these have completed
   group.set("event_result", 0)
   time.sleep(0.3)
-  assert group.reduce(0) == "" and group.get("events") == 3
   assert group.check() == ""
+  assert group.get("events") == 2 * 257  # behind the last all-reduce
+  group.set("event_result", NOT_READY)
+  assert group.check() == ""
+  time.sleep(0.3)
+  assert "all replicas have started it" in group.check()

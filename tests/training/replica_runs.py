@@ -128,6 +128,13 @@ def batch_of(kind, task, params):
   return images, tf.random.stateless_uniform([BATCH], [3, 4], 0, 10, tf.int32)
 
 
+def check_programs_are_independent(trainer):
+  """The host would wait for the devices if the step updated a variable on all of them itself."""
+  step = tf.function(trainer.train_step).get_concrete_function(iter(trainer.train_dataset))
+  updates = [op.name for op in step.graph.get_operations() if "Assign" in op.type]
+  assert not updates, updates
+
+
 def run(case):
   """Returns {name: array} of a case: losses, metrics and variables of model and optimizer."""
   kind, replicas, params = configuration(case)
@@ -157,6 +164,8 @@ def run(case):
     expected = 0 if params.runtime.enable_xla else len(int32_parts) * replicas
     assert sum(leaf.dtype == tf.int32 for leaf in spec) == expected, f"{case}: {spec}"
     logs = [trainer.train(tf.constant(1)) for _ in range(STEPS)]
+    if "/program" in case:
+      check_programs_are_independent(trainer)
   found = {}
   for name in logs[0]:
     found[name] = np.array([log[name].numpy() for log in logs])

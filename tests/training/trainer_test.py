@@ -8,6 +8,7 @@ import tf_keras
 from official.core import exp_factory, train_utils
 
 from sasa_tf import registry_imports  # noqa: F401
+from sasa_tf.errors import WorkerLostError
 from sasa_tf.tasks.image_classification import ImageClassificationTask
 from sasa_tf.training import strategy
 from sasa_tf.training.trainer import Trainer
@@ -95,7 +96,7 @@ def test_failed_all_reduce_ends_the_loop(make_trainer):
   """Devices that no longer wait continue with wrong sums."""
   trainer = make_trainer(xla=True)
   trainer._group = FailingGroup()
-  with pytest.raises(RuntimeError, match="all-reduce of the gradients failed: replica 1: NCCL"):
+  with pytest.raises(WorkerLostError, match="cannot train together any more: replica 1: NCCL"):
     trainer.train(tf.constant(1))
   with pytest.raises(tf.errors.OutOfRangeError):
     trainer.train(tf.constant(100))

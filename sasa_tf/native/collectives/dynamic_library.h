@@ -8,11 +8,17 @@
 
 namespace sasa {
 
+// RTLD_DEEPBIND: a library calls its own functions, also if the process has others of the same
+// names. TensorFlow contains an NCCL, whose communicators differ from those of another version.
+#ifndef RTLD_DEEPBIND
+#define RTLD_DEEPBIND 0
+#endif
+
 // Opens a library, and looks up its functions. The library is never closed.
 class DynamicLibrary {
  public:
   explicit DynamicLibrary(const std::string& path)
-      : handle_(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
+      : handle_(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND)) {
     if (handle_ == nullptr) error_ = dlerror();
   }
 

@@ -44,15 +44,18 @@ std::shared_ptr<ReplicaGroup> FindGroup(int64_t number) {
 }  // namespace sasa
 
 // Creates a group of replicas: on the GPUs with these CUDA numbers, or on the CPU if `gpus` is
-// null. `nccl_paths` are separated by newlines. Returns "", or an error message.
+// null. `nccl_paths` are separated by newlines. The time limits are in seconds, see TimeLimits.
+// Returns "", or an error message.
 SASA_EXPORT const char* sasa_tf_group_create(int64_t number, int32_t replicas, const int32_t* gpus,
-                                             const char* nccl_paths, double timeout_seconds) {
-  const std::chrono::duration<double> timeout(timeout_seconds);
+                                             const char* nccl_paths, double first_limit,
+                                             double later_limit) {
+  const sasa::TimeLimits limits = {sasa::TimeLimits::Seconds(first_limit),
+                                   sasa::TimeLimits::Seconds(later_limit)};
   std::string error;
   std::shared_ptr<sasa::ReplicaGroup> group =
       gpus == nullptr
-          ? sasa::MakeHostGroup(replicas, timeout)
-          : sasa::MakeNcclGroup({gpus, gpus + replicas}, sasa::Lines(nccl_paths), timeout, error);
+          ? sasa::MakeHostGroup(replicas, limits)
+          : sasa::MakeNcclGroup({gpus, gpus + replicas}, sasa::Lines(nccl_paths), limits, error);
   if (group != nullptr) {
     std::lock_guard<std::mutex> lock(sasa::Groups().mutex);
     sasa::Groups().groups[number] = std::move(group);

@@ -38,6 +38,8 @@ std::string LoadCuda(CudaFunctions& functions) {
   DynamicLibrary library("libcuda.so.1");
   library.Find("cuCtxGetCurrent", functions.context_get_current);
   library.Find("cuCtxSetCurrent", functions.context_set_current);
+  library.Find("cuStreamCreateWithPriority", functions.stream_create);
+  library.Find("cuStreamWaitEvent", functions.stream_wait_event);
   library.Find("cuEventCreate", functions.event_create);
   library.Find("cuEventRecord", functions.event_record);
   library.Find("cuEventQuery", functions.event_query);

@@ -38,12 +38,16 @@ std::string LoadNccl(const std::vector<std::string>& paths, NcclFunctions& funct
 // The declarations of cuda.h.
 using CudaEvent = struct CudaEventData*;
 using CudaContext = struct CudaContextData*;
+using CudaStream = struct CudaStreamData*;
 constexpr int kCudaSuccess = 0, kCudaNotReady = 600;
-constexpr unsigned kCudaEventDisableTiming = 2;
+constexpr unsigned kCudaEventDisableTiming = 2, kCudaStreamNonBlocking = 1;
+constexpr int kCudaHighestPriority = -16;  // beyond the range of any GPU, which CUDA clamps
 
 struct CudaFunctions {
   int (*context_get_current)(CudaContext* context);
   int (*context_set_current)(CudaContext context);
+  int (*stream_create)(CudaStream* stream, unsigned flags, int priority);
+  int (*stream_wait_event)(void* stream, CudaEvent event, unsigned flags);
   int (*event_create)(CudaEvent* event, unsigned flags);
   int (*event_record)(CudaEvent event, void* stream);
   int (*event_query)(CudaEvent event);

@@ -1,4 +1,9 @@
 // All-reduce between GPUs of one process by NCCL, with one communicator for each replica.
+#include <deque>
+#include <map>
+#include <mutex>
+#include <utility>
+
 #include "collectives/nccl_functions.h"
 #include "collectives/replica_group.h"
 
@@ -17,52 +22,148 @@ int TypeOf(DType type) {
   return -1;
 }
 
-// Reports since when a GPU has not completed an all-reduce. The host may be several steps ahead of
-// the GPU. An event is recorded behind an all-reduce only if that of an earlier one has completed,
-// so that one event is enough.
+std::string CudaError(int status) {
+  return status == kCudaSuccess ? "" : "CUDA error " + std::to_string(status);
+}
+
+// Reports since when a GPU has made no progress with its all-reduces. The host may be many steps
+// ahead of the GPU. There is an event behind each all-reduce, as long as there are not too many.
 class ProgressMonitor {
  public:
+  struct State {
+    bool pending = false;               // an all-reduce is enqueued and not complete
+    int64_t program = 0;                // the program of the oldest one
+    ReplicaGroup::Clock::time_point begin;  // since when it is the oldest one
+    std::vector<int64_t> completed;     // programs of those that completed since the last time
+    int status = kCudaSuccess;
+  };
+
   // Called after an all-reduce was enqueued. Returns a CUDA error.
-  int Enqueued(const CudaFunctions& cuda, void* stream) {
+  int Enqueued(const CudaFunctions& cuda, void* stream, int64_t program) {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (event_ == nullptr) {
-      int error = cuda.context_get_current(&context_);
-      if (error == kCudaSuccess) error = cuda.event_create(&event_, kCudaEventDisableTiming);
-      if (error != kCudaSuccess) return error;
+    if (context_ == nullptr) {
+      const int status = cuda.context_get_current(&context_);
+      if (status != kCudaSuccess) return status;
     }
-    if (pending_ && cuda.event_query(event_) == kCudaNotReady) return kCudaSuccess;
-    pending_ = true;
-    begin_ = ReplicaGroup::Clock::now();
-    return cuda.event_record(event_, stream);
+    last_stream_ = stream;
+    last_program_ = program;
+    if (pending_.size() >= kMaxEvents) {
+      const int status = RemoveCompleted(cuda);
+      if (status != kCudaSuccess) return status;
+    }
+    is_last_recorded_ = pending_.size() < kMaxEvents;
+    return is_last_recorded_ ? Record(cuda) : kCudaSuccess;
   }
 
-  // Returns whether an all-reduce is pending, and sets `begin` to when it was enqueued.
-  bool Pending(const CudaFunctions& cuda, ReplicaGroup::Clock::time_point& begin) {
+  State Check(const CudaFunctions& cuda) {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (!pending_) return false;
+    State state;
+    if (pending_.empty()) return state;
     cuda.context_set_current(context_);
-    pending_ = cuda.event_query(event_) == kCudaNotReady;
-    begin = begin_;
-    return pending_;
+    state.status = RemoveCompleted(cuda);
+    if (state.status == kCudaSuccess && pending_.empty() && !is_last_recorded_) {
+      is_last_recorded_ = true;
+      state.status = Record(cuda);
+    }
+    state.completed.swap(completed_);
+    state.pending = !pending_.empty();
+    if (state.pending) state.program = pending_.front().program;
+    state.begin = begin_;
+    return state;
   }
 
  private:
+  struct Pending {
+    CudaEvent event;
+    int64_t program;
+  };
+  static constexpr size_t kMaxEvents = 256;
+
+  // Records an event behind the last all-reduce.
+  int Record(const CudaFunctions& cuda) {
+    CudaEvent event = nullptr;
+    if (free_.empty()) {
+      const int status = cuda.event_create(&event, kCudaEventDisableTiming);
+      if (status != kCudaSuccess) return status;
+    } else {
+      event = free_.back();
+      free_.pop_back();
+    }
+    if (pending_.empty()) begin_ = ReplicaGroup::Clock::now();
+    pending_.push_back({event, last_program_});
+    return cuda.event_record(event, last_stream_);
+  }
+
+  int RemoveCompleted(const CudaFunctions& cuda) {
+    while (!pending_.empty()) {
+      const int status = cuda.event_query(pending_.front().event);
+      if (status == kCudaNotReady) break;
+      if (status != kCudaSuccess) return status;
+      const int64_t program = pending_.front().program;
+      if (completed_.empty() || completed_.back() != program) completed_.push_back(program);
+      free_.push_back(pending_.front().event);
+      pending_.pop_front();
+      begin_ = ReplicaGroup::Clock::now();
+    }
+    return kCudaSuccess;
+  }
+
   std::mutex mutex_;  // of all below
   CudaContext context_ = nullptr;
-  CudaEvent event_ = nullptr;
-  bool pending_ = false;
+  std::deque<Pending> pending_;  // the oldest first
+  std::vector<CudaEvent> free_;
+  std::vector<int64_t> completed_;
+  bool is_last_recorded_ = true;
+  void* last_stream_ = nullptr;
+  int64_t last_program_ = 0;
   ReplicaGroup::Clock::time_point begin_;
+};
+
+// A replica's stream for all-reduces that run beside its program. It is never destroyed.
+class OwnStream {
+ public:
+  // Makes the stream wait for what is enqueued on the program's stream. Returns a CUDA error.
+  int Fork(const CudaFunctions& cuda, void* program_stream) {
+    int error = kCudaSuccess;
+    if (stream_ == nullptr) {
+      error = cuda.stream_create(&stream_, kCudaStreamNonBlocking, kCudaHighestPriority);
+      if (error == kCudaSuccess) error = cuda.event_create(&ready_, kCudaEventDisableTiming);
+    }
+    if (error == kCudaSuccess) error = cuda.event_record(ready_, program_stream);
+    return error == kCudaSuccess ? cuda.stream_wait_event(stream_, ready_, 0) : error;
+  }
+
+  // Remembers the end of what is enqueued on this stream.
+  int Mark(const CudaFunctions& cuda, int64_t slot) {
+    CudaEvent& event = marks_[slot];
+    int error = kCudaSuccess;
+    if (event == nullptr) error = cuda.event_create(&event, kCudaEventDisableTiming);
+    return error == kCudaSuccess ? cuda.event_record(event, stream_) : error;
+  }
+
+  // Makes the program's stream wait for the mark.
+  int Join(const CudaFunctions& cuda, int64_t slot, void* program_stream) {
+    return cuda.stream_wait_event(program_stream, marks_[slot], 0);
+  }
+
+  void* stream() const { return stream_; }
+
+ private:
+  CudaStream stream_ = nullptr;
+  CudaEvent ready_ = nullptr;
+  std::map<int64_t, CudaEvent> marks_;
 };
 
 class NcclGroup : public ReplicaGroup {
  public:
-  NcclGroup(int replicas, std::chrono::duration<double> timeout, const NcclFunctions& nccl,
-            const CudaFunctions& cuda, std::vector<NcclComm> comms)
-      : ReplicaGroup(replicas, timeout),
+  NcclGroup(int replicas, TimeLimits limits, const NcclFunctions& nccl, const CudaFunctions& cuda,
+            std::vector<NcclComm> comms)
+      : ReplicaGroup(replicas, limits),
         nccl_(nccl),
         cuda_(cuda),
         comms_(std::move(comms)),
-        monitors_(replicas) {}
+        monitors_(replicas),
+        streams_(replicas) {}
 
   ~NcclGroup() override {
     if (!Failure().empty()) return;  // already aborted
@@ -75,25 +176,22 @@ class NcclGroup : public ReplicaGroup {
   }
 
  protected:
-  void Reduce(int replica, std::vector<ReduceArray> arrays, void* stream, Done done) override {
-    const NcclComm comm = comms_[replica];
-    std::string error = nccl_.Describe(nccl_.group_start());
-    for (const ReduceArray& array : arrays) {
-      if (!error.empty()) break;
-      error = nccl_.Describe(nccl_.all_reduce(array.input, array.output, array.elements,
-                                              TypeOf(array.type), kNcclSum, comm, stream));
-    }
-    const std::string end_error = nccl_.Describe(nccl_.group_end());
-    if (error.empty()) error = end_error;
-    if (error.empty()) {
-      const int status = monitors_[replica].Enqueued(cuda_, stream);
-      if (status != kCudaSuccess) error = "CUDA error " + std::to_string(status);
-    }
-    if (!error.empty()) {
-      error = "replica " + std::to_string(replica) + ": " + error;
-      Abort(error);
-    }
-    done(error);
+  void Reduce(const Caller& caller, std::vector<ReduceArray> arrays, void* stream,
+              Done done) override {
+    done(AbortOn(caller, Enqueue(caller, arrays, stream)));
+  }
+
+  std::string DoStart(const Caller& caller, int64_t slot, std::vector<ReduceArray> arrays,
+                      void* stream) override {
+    OwnStream& own = streams_[caller.replica];
+    std::string error = CudaError(own.Fork(cuda_, stream));
+    if (error.empty()) error = Enqueue(caller, arrays, own.stream());
+    if (error.empty()) error = CudaError(own.Mark(cuda_, slot));
+    return AbortOn(caller, error);
+  }
+
+  void DoFinish(const Caller& caller, int64_t slot, void* stream, Done done) override {
+    done(AbortOn(caller, CudaError(streams_[caller.replica].Join(cuda_, slot, stream))));
   }
 
   // Frees the communicators, which ends their kernels. The group has failed, so no call starts.
@@ -103,6 +201,28 @@ class NcclGroup : public ReplicaGroup {
   }
 
  private:
+  std::string Enqueue(const Caller& caller, const std::vector<ReduceArray>& arrays, void* stream) {
+    const NcclComm comm = comms_[caller.replica];
+    std::string error = nccl_.Describe(nccl_.group_start());
+    for (const ReduceArray& array : arrays) {
+      if (!error.empty()) break;
+      error = nccl_.Describe(nccl_.all_reduce(array.input, array.output, array.elements,
+                                              TypeOf(array.type), kNcclSum, comm, stream));
+    }
+    const std::string end_error = nccl_.Describe(nccl_.group_end());
+    if (error.empty()) error = end_error;
+    if (!error.empty()) return error;
+    return CudaError(monitors_[caller.replica].Enqueued(cuda_, stream, caller.program));
+  }
+
+  // Fails the group if there is an error, and returns it with the replica's number.
+  std::string AbortOn(const Caller& caller, const std::string& error) {
+    if (error.empty()) return "";
+    const std::string text = "replica " + std::to_string(caller.replica) + ": " + error;
+    Abort(text);
+    return text;
+  }
+
   // Returns "" or why the replicas make no progress.
   std::string FindProblem() {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -115,10 +235,12 @@ class NcclGroup : public ReplicaGroup {
       if (result != kNcclSuccess && result != kNcclInProgress) {
         return name + ": " + nccl_.Describe(result);
       }
-      Clock::time_point begin;
-      if (monitors_[replica].Pending(cuda_, begin) && TimedOut(begin)) {
-        return DescribeTimeout(name + " is waiting; ");
-      }
+      const ProgressMonitor::State state = monitors_[replica].Check(cuda_);
+      for (int64_t program : state.completed) Completed(program);
+      if (state.status != kCudaSuccess) return name + ": " + CudaError(state.status);
+      if (!state.pending) continue;
+      const std::string problem = CheckTime(state.program, state.begin, name + " is waiting; ");
+      if (!problem.empty()) return problem;
     }
     return "";
   }
@@ -127,6 +249,7 @@ class NcclGroup : public ReplicaGroup {
   const CudaFunctions cuda_;
   const std::vector<NcclComm> comms_;
   std::vector<ProgressMonitor> monitors_;
+  std::vector<OwnStream> streams_;
   std::mutex mutex_;  // held while communicators are checked or freed
 };
 
@@ -134,8 +257,7 @@ class NcclGroup : public ReplicaGroup {
 
 std::shared_ptr<ReplicaGroup> MakeNcclGroup(const std::vector<int>& gpus,
                                             const std::vector<std::string>& nccl_paths,
-                                            std::chrono::duration<double> timeout,
-                                            std::string& error) {
+                                            TimeLimits limits, std::string& error) {
   NcclFunctions nccl = {};
   CudaFunctions cuda = {};
   error = LoadNccl(nccl_paths, nccl);
@@ -145,7 +267,7 @@ std::shared_ptr<ReplicaGroup> MakeNcclGroup(const std::vector<int>& gpus,
   std::vector<NcclComm> comms(replicas);
   error = nccl.Describe(nccl.comm_init_all(comms.data(), replicas, gpus.data()));
   if (!error.empty()) return nullptr;
-  return std::make_shared<NcclGroup>(replicas, timeout, nccl, cuda, std::move(comms));
+  return std::make_shared<NcclGroup>(replicas, limits, nccl, cuda, std::move(comms));
 }
 
 }  // namespace sasa

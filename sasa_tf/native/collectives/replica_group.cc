@@ -24,25 +24,58 @@ std::string Describe(const std::vector<ReduceArray>& arrays) {
 
 }  // namespace
 
-ReplicaGroup::ReplicaGroup(int replicas, std::chrono::duration<double> timeout)
-    : timeout_(timeout), next_call_(replicas) {}
+ReplicaGroup::ReplicaGroup(int replicas, TimeLimits limits)
+    : limits_(limits), next_call_(replicas), started_(replicas) {}
 
-void ReplicaGroup::AllReduce(int replica, std::vector<ReduceArray> arrays, void* stream,
+void ReplicaGroup::AllReduce(const Caller& caller, std::vector<ReduceArray> arrays, void* stream,
                              Done done) {
+  const std::string error = CheckCall(caller.replica, arrays);
+  if (!error.empty()) return done(error);
+  Reduce(caller, std::move(arrays), stream, std::move(done));
+}
+
+std::string ReplicaGroup::Start(const Caller& caller, int64_t slot, std::vector<ReduceArray> arrays,
+                                void* stream) {
+  const std::string error = CheckCall(caller.replica, arrays);
+  if (!error.empty()) return error;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<const void*>& outputs = started_[caller.replica][slot];
+    outputs.clear();
+    for (const ReduceArray& array : arrays) outputs.push_back(array.output);
+  }
+  return DoStart(caller, slot, std::move(arrays), stream);
+}
+
+void ReplicaGroup::Finish(const Caller& caller, int64_t slot,
+                          const std::vector<ReduceArray>& arrays, void* stream, Done done) {
   std::string error = Failure();
-  if (error.empty() && (replica < 0 || replica >= replicas())) {
-    error = "replica " + std::to_string(replica) + " is not in this group of " +
-            std::to_string(replicas()) + " replicas";
-  }
   if (error.empty()) {
-    error = RecordCall(replica, arrays);
-    if (!error.empty()) Abort(error);
+    std::lock_guard<std::mutex> lock(mutex_);
+    const std::vector<const void*>& outputs = started_[caller.replica][slot];
+    bool same = outputs.size() == arrays.size();
+    for (size_t i = 0; same && i < arrays.size(); ++i) {
+      same = arrays[i].input == outputs[i] && arrays[i].output == outputs[i];
+    }
+    if (!same) error = "XLA has copied an array while it was being all-reduced";
   }
-  if (error.empty()) {
-    Reduce(replica, std::move(arrays), stream, std::move(done));
-  } else {
-    done(error);
+  if (!error.empty()) {
+    Abort(error);
+    return done(error);
   }
+  DoFinish(caller, slot, stream, std::move(done));
+}
+
+std::string ReplicaGroup::CheckCall(int replica, const std::vector<ReduceArray>& arrays) {
+  std::string error = Failure();
+  if (!error.empty()) return error;
+  if (replica < 0 || replica >= replicas()) {
+    return "replica " + std::to_string(replica) + " is not in this group of " +
+           std::to_string(replicas()) + " replicas";
+  }
+  error = RecordCall(replica, arrays);
+  if (!error.empty()) Abort(error);
+  return error;
 }
 
 std::string ReplicaGroup::Failure() {
@@ -71,14 +104,27 @@ std::string ReplicaGroup::LateReplicas() {
   return late;
 }
 
-std::string ReplicaGroup::DescribeTimeout(const std::string& waiting) {
+void ReplicaGroup::Completed(int64_t program) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  completed_.insert(program);
+}
+
+std::string ReplicaGroup::CheckTime(int64_t program, Clock::time_point begin,
+                                    const std::string& waiting) {
+  TimeLimits::Seconds limit;
+  bool first;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    first = completed_.count(program) == 0;
+    limit = first ? limits_.first : limits_.later;
+  }
+  if (Clock::now() - begin <= limit) return "";
   const std::string late = LateReplicas();
   std::string text = "an all-reduce did not complete within " +
-                     std::to_string(static_cast<int64_t>(timeout_.count())) + " s: " + waiting;
-  text += late.empty() ? "all replicas have started it"
-                       : "these replicas did not reach it: " + late +
-                             ". Their programs failed, or are still being compiled";
-  return text;
+                     std::to_string(static_cast<int64_t>(limit.count())) + " s: " + waiting;
+  if (late.empty()) return text + "all replicas have started it";
+  return text + "these replicas did not reach it: " + late +
+         (first ? ". Their programs failed, or are still being compiled" : ". Their programs failed");
 }
 
 std::string ReplicaGroup::RecordCall(int replica, const std::vector<ReduceArray>& arrays) {

@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,21 +27,43 @@ struct ReduceArray {
   DType type;
 };
 
-// Each replica calls AllReduce from its own XLA program. All replicas must call it equally often,
-// with arrays of the same types and sizes in the same order; anything else fails the group. A group
-// that has failed stays so: every later call returns the first error.
+// Which program of which replica calls. The same program has the same number on all replicas.
+struct Caller {
+  int replica;
+  int64_t program;
+};
+
+// The longest time for which a replica waits for the others.
+struct TimeLimits {
+  using Seconds = std::chrono::duration<double>;
+  Seconds first;  // until the first all-reduce of a program, which others may still compile
+  Seconds later;
+};
+
+// Each replica calls AllReduce or Start from its own XLA program. All replicas must call them
+// equally often, with arrays of the same types and sizes in the same order; anything else fails the
+// group. A group that has failed stays so: every later call returns the first error.
 class ReplicaGroup {
  public:
   using Clock = std::chrono::steady_clock;
   // Called once with "" or an error message, possibly before AllReduce returns.
   using Done = std::function<void(const std::string& error)>;
 
-  ReplicaGroup(int replicas, std::chrono::duration<double> timeout);
+  ReplicaGroup(int replicas, TimeLimits limits);
   virtual ~ReplicaGroup() = default;
 
   // Sums each array over the replicas. The program may continue when `done` is called: on a GPU
   // that is when the work is enqueued on `stream`, on the CPU when the outputs are written.
-  void AllReduce(int replica, std::vector<ReduceArray> arrays, void* stream, Done done);
+  void AllReduce(const Caller& caller, std::vector<ReduceArray> arrays, void* stream, Done done);
+
+  // Starts an all-reduce that runs beside the program. Returns "" or an error message. The program
+  // must not use the arrays until `Finish` with the same `slot`.
+  std::string Start(const Caller& caller, int64_t slot, std::vector<ReduceArray> arrays,
+                    void* stream);
+
+  // Waits for an all-reduce that this replica has started. The arrays must be in the same memory.
+  void Finish(const Caller& caller, int64_t slot, const std::vector<ReduceArray>& arrays,
+              void* stream, Done done);
 
   // Returns "" or why the group failed.
   std::string Failure();
@@ -52,19 +76,23 @@ class ReplicaGroup {
   virtual void CheckProgress() = 0;
 
  protected:
-  virtual void Reduce(int replica, std::vector<ReduceArray> arrays, void* stream, Done done) = 0;
+  virtual void Reduce(const Caller& caller, std::vector<ReduceArray> arrays, void* stream,
+                      Done done) = 0;
+  virtual std::string DoStart(const Caller& caller, int64_t slot, std::vector<ReduceArray> arrays,
+                              void* stream) = 0;
+  virtual void DoFinish(const Caller& caller, int64_t slot, void* stream, Done done) = 0;
 
   // Ends all waiting. Called once, after the failure is recorded.
   virtual void EndWaiting(const std::string& failure) = 0;
 
   int replicas() const { return static_cast<int>(next_call_.size()); }
 
-  // Returns the replicas that have called less often than others, such as "1, 3"; "" if none.
-  std::string LateReplicas();
+  // Records that all replicas have run an all-reduce of a program, so that none compiles it.
+  void Completed(int64_t program);
 
-  // Whether the time limit has passed since `begin`.
-  bool TimedOut(Clock::time_point begin) const { return Clock::now() - begin > timeout_; }
-  std::string DescribeTimeout(const std::string& waiting);
+  // Returns "", or the error if an all-reduce of a program has been waiting since `begin` for
+  // longer than the time limit. `waiting` says who waits.
+  std::string CheckTime(int64_t program, Clock::time_point begin, const std::string& waiting);
 
  private:
   // The arrays of one all-reduce, and who called it first.
@@ -74,27 +102,35 @@ class ReplicaGroup {
     int arrived;
   };
 
+  // Returns "", or why the call is an error, which then fails the group.
+  std::string CheckCall(int replica, const std::vector<ReduceArray>& arrays);
+
   // Returns "" or how this call differs from that of another replica.
   std::string RecordCall(int replica, const std::vector<ReduceArray>& arrays);
 
-  const std::chrono::duration<double> timeout_;
+  // Returns the replicas that have called less often than others, such as "1, 3"; "" if none.
+  std::string LateReplicas();
+
+  const TimeLimits limits_;
   std::mutex mutex_;  // of all below
   std::string failure_;
   std::vector<int64_t> next_call_;  // number of the next call of each replica
   std::deque<Call> calls_;          // that not all replicas have reached
   int64_t first_call_ = 0;          // number of calls_[0]
+  std::set<int64_t> completed_;     // programs
+  // For each replica, the outputs of the all-reduces that it has started, by slot.
+  std::vector<std::map<int64_t, std::vector<const void*>>> started_;
 };
 
 // Returns a group of replicas on the CPU. Sums are taken in the order of the replicas.
-std::shared_ptr<ReplicaGroup> MakeHostGroup(int replicas, std::chrono::duration<double> timeout);
+std::shared_ptr<ReplicaGroup> MakeHostGroup(int replicas, TimeLimits limits);
 
 // Returns a group of replicas on NVIDIA GPUs of this process, or null and an error message.
 //
 // `gpus` are CUDA's device numbers. `nccl_paths` are libraries to find NCCL in, in this order.
 std::shared_ptr<ReplicaGroup> MakeNcclGroup(const std::vector<int>& gpus,
                                             const std::vector<std::string>& nccl_paths,
-                                            std::chrono::duration<double> timeout,
-                                            std::string& error);
+                                            TimeLimits limits, std::string& error);
 
 // The groups of this process by number. Returns null for an unknown number.
 std::shared_ptr<ReplicaGroup> FindGroup(int64_t number);

@@ -11,18 +11,26 @@ import tensorflow as tf
 class GradientBuckets:
   """The assignment of gradients to buckets, computed once from their static shapes."""
 
-  def __init__(self, gradients: Sequence[tf.Tensor], max_bytes: int | None = None):
+  def __init__(
+    self,
+    gradients: Sequence[tf.Tensor],
+    max_bytes: int | None = None,
+    last_first: bool = False,
+  ):
     """Assigns each gradient to a bucket of its dtype.
 
     Args:
       gradients: tensors with static shapes. Their values are not used.
       max_bytes: maximum size of a bucket. A larger gradient gets a separate bucket. None for
         one bucket per dtype.
+      last_first: whether the first bucket has the last gradients. The backward pass computes those
+        of the last layers first.
     """
     self._shapes = [tuple(gradient.shape) for gradient in gradients]
     self._buckets: list[list[int]] = []  # indices of the gradients of each bucket
     open_buckets: dict[tf.DType, tuple[list[int], int]] = {}
-    for index, gradient in enumerate(gradients):
+    pairs = list(enumerate(gradients))
+    for index, gradient in reversed(pairs) if last_first else pairs:
       size = math.prod(self._shapes[index]) * gradient.dtype.size
       members, filled = open_buckets.get(gradient.dtype, (None, 0))
       if members is None or (max_bytes is not None and filled + size > max_bytes):

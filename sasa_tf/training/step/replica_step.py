@@ -31,11 +31,13 @@ class ReplicaStep:
 
   An optimizer that clips therefore clips the gradients of the global batch, as it does on a single
   replica. The step of a single replica is one program, and so is that of several replicas that have
-  a `ReplicaGroup`: its all-reduce is an XLA custom call.
+  a `ReplicaGroup`: its all-reduces are XLA custom calls. The buckets with the gradients of the last
+  layers, which the backward pass computes first, are then reduced while it goes on.
 
   Metrics that XLA is known to compile are updated inside the programs. Outside, top-k accuracy
   copies its k to the device in every step, and the host waits for the copy until the device is
-  idle.
+  idle. It would also wait for a control dependency between two replicas, such as that of a counter
+  that a merge call updates on all of them.
   """
 
   def __init__(
@@ -50,6 +52,7 @@ class ReplicaStep:
     max_bucket_bytes: int | None = None,
     guard: NonfiniteGuard | None = None,
     prepare_inputs: Callable[[Any], Any] = lambda inputs: inputs,
+    finish: Callable[[tf.Tensor], Any] = lambda loss: None,
   ):
     """Creates the step. Nothing is traced yet.
 
@@ -66,6 +69,8 @@ class ReplicaStep:
       max_bucket_bytes: maximum size of a gradient bucket. None for one bucket per dtype.
       guard: checks that loss and gradients are finite. None for no check.
       prepare_inputs: function of the inputs, called inside the program before the task.
+      finish: called after the update with the loss of the replica's share, inside the program if
+        there is a single one.
     """
     self._task = task
     self._model = model
@@ -73,6 +78,7 @@ class ReplicaStep:
     self._metrics = list(metrics)
     self._guard = guard
     self._prepare_inputs = prepare_inputs
+    self._finish = finish
     self._jit_compile = jit_compile
     self._strategy = tf.distribute.get_strategy()
     self._single_replica = self._strategy.num_replicas_in_sync == 1
@@ -103,18 +109,24 @@ class ReplicaStep:
     loss, metric_arguments = self._step(inputs)
     for metric, updates in zip(self._metrics, metric_arguments, strict=True):
       self._update_metric(metric, updates)
+    if not self._single_program:
+      self._finish(loss)
     return loss
 
   def _step(self, inputs: Any) -> tuple[tf.Tensor, list[Any]]:
     within_program = reduce_within_program(self._group) if self._group else contextlib.nullcontext()
-    with within_program:
+    with within_program as program:
       saved_averages = self._guard.save_averages() if self._guard else []
       buckets, loss, metric_arguments = self._compute_gradients(inputs)
-      if not self._single_replica:
+      if program is not None:
+        buckets = program.reduce_asynchronously(buckets)
+      elif not self._single_replica:
         buckets = self._all_reduce(buckets)
       # After the all-reduce, each replica can update its own copy of the variables.
       with tensorflow_compat.updates_without_merge_call(self._strategy):
         self._update(buckets, saved_averages)
+        if self._single_program:
+          self._finish(loss)
       return loss, metric_arguments
 
   def _compute_gradients(self, inputs: Any) -> tuple[list[tf.Tensor], tf.Tensor, list[Any]]:
@@ -124,7 +136,9 @@ class ReplicaStep:
     self._variables = step.variables  # the same in every replica
     # The loss is reduced too, so that all replicas agree whether it is finite.
     tensors = [*step.gradients, tf.cast(step.loss, tf.float32)]
-    self._buckets = GradientBuckets(tensors, self._max_bucket_bytes)
+    self._buckets = GradientBuckets(
+      tensors, self._max_bucket_bytes, last_first=self._group is not None
+    )
     outside_updates = []
     for metric, updates in zip(self._metrics, step.metric_arguments, strict=True):
       inside = self._jit_compile and _is_compilable(metric)
