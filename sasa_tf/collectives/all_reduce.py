@@ -102,7 +102,7 @@ class ProgramAllReduce:
   def _attributes(self, slot: int) -> str:
     values = {
       "group": self.group.number,
-      "replica": self._replica,
+      "replica": self._replica - self.group.first_replica,
       "program": self._program,
       "slot": slot,
     }

@@ -8,6 +8,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -25,8 +26,22 @@ _numbers = itertools.count()
 _logger = logging.getLogger(__name__)
 
 
+class Ranks(NamedTuple):
+  """The replicas of this process among those of all processes.
+
+  Attributes:
+    first: number of the first one.
+    total: number of the replicas of all processes.
+    group_id: what `new_group_id` returned in one of the processes; None if there is only one.
+  """
+
+  first: int
+  total: int
+  group_id: bytes | None
+
+
 class ReplicaGroup:
-  """The replicas of one process that all-reduce within their XLA programs.
+  """The replicas of this process that all-reduce within their XLA programs.
 
   All replicas must reduce equally often, and arrays of equal shapes in the same order. If they do
   not, if NCCL reports an error or if a replica does not arrive in time, the group fails: programs
@@ -35,7 +50,8 @@ class ReplicaGroup:
   Attributes:
     number: identifies the group in this process.
     platform: XLA's name of the platform of all devices, "CPU" or "CUDA".
-    size: number of replicas.
+    size: number of replicas, of all processes.
+    first_replica: number of this process's first one.
   """
 
   def __init__(
@@ -43,13 +59,16 @@ class ReplicaGroup:
     devices: Sequence[str],
     timeout_seconds: float = TIMEOUT_SECONDS,
     first_timeout_seconds: float = FIRST_STEP_TIMEOUT_SECONDS,
+    ranks: Ranks | None = None,
   ):
     """Creates the group. On GPUs, this opens NCCL's connections between them.
 
     Args:
-      devices: the device of each replica, such as "/job:localhost/replica:0/task:0/device:GPU:0".
+      devices: the device of each replica of this process, such as
+        "/job:localhost/replica:0/task:0/device:GPU:0".
       timeout_seconds: the longest time for which a replica waits for the others.
       first_timeout_seconds: the same for the first all-reduce of each program.
+      ranks: the replicas of all processes; None for a single process. All must create the group.
 
     Raises:
       UserError: the devices or this installation do not support it, see `unsupported_reason`.
@@ -57,25 +76,25 @@ class ReplicaGroup:
     if reason := unsupported_reason(devices):
       raise UserError(f"the replicas cannot reduce within the XLA program: {reason}.")
     self.number = next(_numbers)
-    self.size = len(devices)
     gpus = _cuda_numbers(devices)
     self.platform = "CUDA" if gpus else "CPU"
-    self._functions = library.load().c_functions()
-    for name in ("create", "check"):
-      getattr(self._functions, f"sasa_tf_group_{name}").restype = ctypes.c_char_p
+    self._functions = _functions()
+    ranks = ranks or Ranks(0, len(devices), None)
+    self.first_replica, self.size = ranks.first, ranks.total
     error = self._functions.sasa_tf_group_create(
       ctypes.c_int64(self.number),
-      ctypes.c_int32(self.size),
-      (ctypes.c_int32 * self.size)(*gpus) if gpus else None,
-      "\n".join(nccl_paths()).encode(),
+      ctypes.c_int32(len(devices)),
+      (ctypes.c_int32 * len(gpus))(*gpus) if gpus else None,
+      ctypes.c_int32(ranks.first),
+      ctypes.c_int32(ranks.total),
+      ranks.group_id,
+      _joined_nccl_paths(),
       ctypes.c_double(first_timeout_seconds),
       ctypes.c_double(timeout_seconds),
     )
     if error:
-      raise UserError(
-        f"the replicas cannot reduce within the XLA program: {error.decode(errors='replace')}."
-      )
-    self._num_programs = [0] * self.size
+      raise _unsupported(error)
+    self._num_programs = [0] * len(devices)
     self._closed = threading.Event()
     threading.Thread(target=self._monitor, name="replica_group_monitor", daemon=True).start()
 
@@ -84,8 +103,9 @@ class ReplicaGroup:
 
     It is the same on all replicas, if the same programs are traced for them in the same order.
     """
-    self._num_programs[replica] += 1
-    return self._num_programs[replica] - 1
+    index = replica - self.first_replica
+    self._num_programs[index] += 1
+    return self._num_programs[index] - 1
 
   def failure(self) -> str:
     """Returns why the group failed, or ""."""
@@ -116,6 +136,35 @@ class ReplicaGroup:
       if failure := self.failure():
         _logger.error("the all-reduce of %d replicas failed: %s", self.size, failure)
         return
+
+
+def new_group_id() -> bytes:
+  """Returns an identifier of a new group on GPUs, which all of its processes must know.
+
+  Raises:
+    UserError: there is no NCCL.
+  """
+  group_id = ctypes.create_string_buffer(128)
+  if error := _functions().sasa_tf_group_id(_joined_nccl_paths(), group_id):
+    raise _unsupported(error)
+  return group_id.raw
+
+
+def _functions() -> ctypes.CDLL:
+  functions = library.load().c_functions()
+  for name in ("id", "create", "check"):
+    getattr(functions, f"sasa_tf_group_{name}").restype = ctypes.c_char_p
+  return functions
+
+
+def _joined_nccl_paths() -> bytes:
+  return "\n".join(nccl_paths()).encode()
+
+
+def _unsupported(error: bytes) -> UserError:
+  return UserError(
+    f"the replicas cannot reduce within the XLA program: {error.decode(errors='replace')}."
+  )
 
 
 def unsupported_reason(devices: Sequence[str]) -> str | None:

@@ -23,7 +23,7 @@ def check_sums(group: ReplicaGroup, devices: Sequence[str]) -> None:
 
   Args:
     group: the group.
-    devices: the device of each replica.
+    devices: the device of each replica of this process.
 
   Raises:
     UserError: the sums are wrong, or the group failed.
@@ -32,8 +32,9 @@ def check_sums(group: ReplicaGroup, devices: Sequence[str]) -> None:
 
   def trace(replica: int) -> Callable[[], list[tf.Tensor]]:
     def program() -> list[tf.Tensor]:
-      all_reduce = ProgramAllReduce(group, replica)
-      arrays = [tf.fill([size], replica + 1.0) for size in _SIZES[group.platform]]
+      number = group.first_replica + replica
+      all_reduce = ProgramAllReduce(group, number)
+      arrays = [tf.fill([size], number + 1.0) for size in _SIZES[group.platform]]
       sums = [all_reduce([array])[0] for array in arrays]
       sums += all_reduce.reduce_asynchronously(arrays)
       return [function(total) for total in sums for function in (tf.reduce_min, tf.reduce_max)]
@@ -43,14 +44,14 @@ def check_sums(group: ReplicaGroup, devices: Sequence[str]) -> None:
       return function.get_concrete_function()
 
   # Traced before any replica waits: Python may take long, for instance to delete old datasets.
-  programs = [trace(replica) for replica in range(group.size)]
+  programs = [trace(replica) for replica in range(len(devices))]
 
   def reduce(replica: int) -> set[float]:
     with tf.device(devices[replica]), group.aborted_on_error():
       return {float(extreme) for extreme in programs[replica]()}
 
-  with concurrent.futures.ThreadPoolExecutor(group.size) as threads:
-    replicas = [threads.submit(reduce, replica) for replica in range(group.size)]
+  with concurrent.futures.ThreadPoolExecutor(len(devices)) as threads:
+    replicas = [threads.submit(reduce, replica) for replica in range(len(devices))]
     if concurrent.futures.wait(replicas, _TIMEOUT_SECONDS).not_done:
       group.abort(f"a first all-reduce took longer than {_TIMEOUT_SECONDS} s")
   try:

@@ -24,7 +24,7 @@ from sasa_tf.training.creation import create_trainer, translate_step_errors
 from sasa_tf.training.experiment import RUN_FILE
 from sasa_tf.training.multi_worker import config_sync, process_role
 from sasa_tf.training.multi_worker import strategy as multi_worker_strategy
-from sasa_tf.training.multi_worker.cluster import read_cluster
+from sasa_tf.training.multi_worker.cluster import Cluster, read_cluster
 from sasa_tf.training.multi_worker.continuous_eval import CheckpointWatcher, evaluate_checkpoints
 from sasa_tf.training.multi_worker.controller import MultiWorkerController
 from sasa_tf.training.multi_worker.worker_failure import translate_collective_errors
@@ -36,6 +36,7 @@ from sasa_tf.training.resilience.data_errors import translate_data_errors
 from sasa_tf.training.resilience.preemption import StopRequest
 from sasa_tf.training.resilience.run_lock import run_lock
 from sasa_tf.training.run_log import RunLog
+from sasa_tf.training.step.all_reduce_mode import Processes
 from sasa_tf.training.train_actions import TrainActionFactory, TrainingContext
 
 
@@ -301,6 +302,7 @@ def _create_runner(
       checkpoint_exporter=train_lib.maybe_create_best_ckpt_exporter(params, process.output_dir),
       on_nonfinite=options.on_nonfinite,
       all_reduce=options.all_reduce,
+      processes=_processes(distribution, cluster),
     )
   return train_lib.OrbitExperimentRunner(
     distribution_strategy=distribution,
@@ -318,6 +320,17 @@ def _create_runner(
     # With several workers, the saving thread would run collectives concurrently with the training.
     enable_async_checkpointing=options.enable_async_checkpointing and cluster is None,
   )
+
+
+def _processes(distribution: tf.distribute.Strategy, cluster: Cluster | None) -> Processes | None:
+  if cluster is None or cluster.is_evaluator:
+    return None
+  addresses = cluster.addresses
+
+  def gather(text: str) -> list[str]:
+    return config_sync.all_gather_strings(distribution, text, len(addresses))
+
+  return Processes(addresses.index(cluster.address), gather)
 
 
 def _add_train_actions(

@@ -12,7 +12,7 @@ import tf_keras
 from official.core import base_task, base_trainer, config_definitions
 
 from sasa_tf.modeling.builders.build_errors import section_errors
-from sasa_tf.training.step.all_reduce_mode import replica_group
+from sasa_tf.training.step.all_reduce_mode import Processes, replica_group
 from sasa_tf.training.step.int32_transport import Int32Transport
 from sasa_tf.training.step.nonfinite_guard import NonfiniteGuard
 from sasa_tf.training.step.replica_failure import check_group, translate_group_failure
@@ -37,6 +37,7 @@ class Trainer(base_trainer.Trainer):
     *,
     make_step: Callable[..., ReplicaStep] = ReplicaStep,
     all_reduce: str = "between_programs",
+    processes: Processes | None = None,
     on_nonfinite: str = "stop",
     **arguments: Any,
   ):
@@ -50,6 +51,7 @@ class Trainer(base_trainer.Trainer):
       train: whether to prepare training.
       make_step: creates the replica step.
       all_reduce: where several replicas reduce, one of `all_reduce_mode.MODES`.
+      processes: the processes of the training, None if there is one.
       on_nonfinite: "stop" or "skip", see `NonfiniteGuard`.
       **arguments: further arguments of Model Garden's trainer.
     """
@@ -62,7 +64,7 @@ class Trainer(base_trainer.Trainer):
     self._group = None
     # A TPU runs only XLA programs, so that Model Garden's own step is used there.
     if train and not isinstance(self.strategy, tf.distribute.TPUStrategy):
-      self._group = replica_group(self.strategy, all_reduce, config.runtime.enable_xla)
+      self._group = replica_group(self.strategy, all_reduce, config.runtime.enable_xla, processes)
       self._replica_step = make_step(
         task,
         model,

@@ -11,7 +11,8 @@ FAKE int fake_event_result = 0;  // 600: the GPU has not reached the event
 FAKE int fake_reduced = 0, fake_in_group = 0, fake_aborted = 0, fake_destroyed = 0, fake_events = 0;
 FAKE void* fake_last_comm = nullptr;
 FAKE void* fake_last_stream = nullptr;
-FAKE int fake_last_type = 0;
+FAKE int fake_last_type = 0, fake_ranks = 0;
+FAKE void* fake_context = nullptr;
 // What was enqueued on the streams, such as "7:record 7:wait", with the numbers of the streams.
 FAKE char fake_log[1000] = "";
 
@@ -28,6 +29,16 @@ FAKE int ncclCommInitAll(void** comms, int count, const int* devices) {
   for (int i = 0; i < count; ++i) comms[i] = reinterpret_cast<void*>(size_t(100 + devices[i]));
   return fake_init_result;
 }
+struct UniqueId {
+  char bytes[128];
+};
+FAKE int ncclGetUniqueId(UniqueId* id) { return std::strcpy(id->bytes, "an id"), 0; }
+FAKE int ncclCommInitRank(void** comm, int ranks, UniqueId id, int rank) {
+  *comm = fake_context;
+  Log(reinterpret_cast<void*>(size_t(rank)), std::strcmp(id.bytes, "an id") ? "wrong id" : "rank");
+  fake_ranks = ranks;
+  return fake_init_result;
+}
 FAKE int ncclCommGetAsyncError(void*, int* result) { return *result = fake_async_error, 0; }
 FAKE int ncclCommAbort(void*) { return ++fake_aborted, 0; }
 FAKE int ncclCommDestroy(void*) { return ++fake_destroyed, 0; }
@@ -42,8 +53,12 @@ FAKE int ncclAllReduce(const void* input, void* output, size_t count, int type, 
   return fake_all_reduce_result;
 }
 
-FAKE int cuCtxGetCurrent(void** context) { return *context = nullptr, 0; }
-FAKE int cuCtxSetCurrent(void*) { return 0; }
+FAKE int cuInit(unsigned) { return 0; }
+FAKE int cuDevicePrimaryCtxRetain(void** context, int device) {
+  return *context = reinterpret_cast<void*>(size_t(100 + device)), 0;
+}
+FAKE int cuCtxGetCurrent(void** context) { return *context = fake_context, 0; }
+FAKE int cuCtxSetCurrent(void* context) { return fake_context = context, 0; }
 FAKE int cuEventCreate(void** event, unsigned) { return *event = &fake_events, 0; }
 FAKE int cuStreamCreateWithPriority(void** stream, unsigned, int) {
   return *stream = reinterpret_cast<void*>(size_t(1000)), 0;

@@ -45,17 +45,23 @@ def libraries(tmp_path_factory):
 class Group:
   """A group of two replicas on GPUs 1 and 3."""
 
-  def __init__(self, libraries, number, timeout_seconds=60.0, first_timeout_seconds=60.0):
+  def __init__(
+    self, libraries, number, timeout_seconds=60.0, first_timeout_seconds=60.0, first=0, total=2
+  ):
     self.code, self.fake, path = libraries
-    for name in ("create", "check"):
+    for name in ("id", "create", "check"):
       getattr(self.code, f"sasa_tf_group_{name}").restype = ctypes.c_char_p
     for name in ("", "_start", "_finish"):
       getattr(self.code, f"call_all_reduce{name}").restype = ctypes.c_char_p
     self.number = ctypes.c_int64(number)
     paths = f"/missing/libnccl.so.2\n{path}".encode()
     limits = ctypes.c_double(first_timeout_seconds), ctypes.c_double(timeout_seconds)
+    group_id = None
+    if total > 2:
+      group_id = ctypes.create_string_buffer(128)
+      assert self.code.sasa_tf_group_id(paths, group_id) == b""
     self.error = self.code.sasa_tf_group_create(
-      self.number, 2, (ctypes.c_int32 * 2)(1, 3), paths, *limits
+      self.number, 2, (ctypes.c_int32 * 2)(1, 3), first, total, group_id, paths, *limits
     ).decode()
 
   def reduce(self, replica, elements=4, is_bfloat16=False, stream=7, program=0):
@@ -88,6 +94,10 @@ class Group:
     ctypes.c_int.in_dll(self.fake, f"fake_{name}").value = value
 
 
+def clear_log(fake):
+  (ctypes.c_char * 1000).in_dll(fake, "fake_log").value = b""
+
+
 @pytest.fixture
 def make_group(libraries, request):
   groups = []
@@ -97,7 +107,7 @@ def make_group(libraries, request):
       ctypes.c_int.in_dll(libraries[1], f"fake_{name}").value = 0
     for name in ("reduced", "aborted", "destroyed", "events"):
       ctypes.c_int.in_dll(libraries[1], f"fake_{name}").value = 0
-    (ctypes.c_char * 1000).in_dll(libraries[1], "fake_log").value = b""
+    clear_log(libraries[1])
     groups.append(Group(libraries, number=len(request.node.nodeid), **arguments))
     return groups[-1]
 
@@ -120,6 +130,18 @@ def test_each_replica_has_a_communicator_and_uses_the_stream_of_xla(make_group):
   assert group.check() == ""
 
 
+def test_replicas_of_several_processes(make_group):
+  """The second of two processes, with two replicas each."""
+  group = make_group(first=2, total=4, first_timeout_seconds=0.2)
+  assert group.error == "" and group.get("ranks") == 4
+  assert group.log() == ["2:rank", "3:rank"]
+  group.set("event_result", NOT_READY)
+  assert group.reduce(1) == ""
+  assert group.get("last_comm", ctypes.c_void_p) == 103
+  time.sleep(0.3)
+  assert "replica 3 is waiting; these replicas did not reach it: 2." in group.check()
+
+
 def test_closing_frees_the_communicators(make_group):
   group = make_group()
   group.code.sasa_tf_group_close(group.number)
@@ -131,8 +153,9 @@ def test_missing_nccl_names_all_places(libraries):
   code, _, _ = libraries
   code.sasa_tf_group_create.restype = ctypes.c_char_p
   gpus = (ctypes.c_int32 * 2)(0, 1)
+  paths = b"/missing/a.so\nlibdl.so.2"
   error = code.sasa_tf_group_create(
-    ctypes.c_int64(1), 2, gpus, b"/missing/a.so\nlibdl.so.2", ctypes.c_double(1), ctypes.c_double(1)
+    ctypes.c_int64(1), 2, gpus, 0, 2, None, paths, ctypes.c_double(1), ctypes.c_double(1)
   ).decode()
   assert error.startswith("NCCL was not found in /missing/a.so: ")
   assert "; libdl.so.2: " in error
@@ -172,6 +195,7 @@ def test_different_arrays_abort_before_nccl_gets_them(make_group):
 
 def test_asynchronous_all_reduce_runs_beside_the_stream_of_xla(make_group):
   group, arrays = make_group(), [(ctypes.c_float * 4)() for _ in range(2)]
+  clear_log(group.fake)
   for slot, array in enumerate(arrays):
     assert group.call_part("start", 0, slot, array) == ""
   for slot, array in enumerate(arrays):
@@ -232,4 +256,4 @@ def test_host_may_be_steps_ahead_of_a_gpu_that_makes_progress(make_group):
   group.set("event_result", NOT_READY)
   assert group.check() == ""
   time.sleep(0.3)
-  assert "all replicas have started it" in group.check()
+  assert "all replicas of this process have started it" in group.check()

@@ -1,5 +1,7 @@
 """Where several replicas reduce, and what is logged about it."""
 
+import json
+
 import pytest
 import tensorflow as tf
 
@@ -109,6 +111,71 @@ def test_library_that_is_not_built(monkeypatch):
 def test_several_processes():
   devices = [f"/job:worker/replica:0/task:{i}/device:GPU:0" for i in range(2)]
   assert groups.unsupported_reason(devices) == "they run in several processes"
+
+
+class Gather:
+  """Answers for two processes, of which this is the second."""
+
+  def __init__(self, *others):
+    self.others, self.sent = list(others), []
+
+  def __call__(self, text):
+    self.sent.append(text)
+    return [self.others[len(self.sent) - 1], text]
+
+
+@pytest.fixture
+def created(monkeypatch):
+  """Lists the arguments with which groups are created, whose NCCL is not needed."""
+  calls = []
+
+  class Group:
+    def __init__(self, devices, timeout_seconds, ranks):
+      calls.append((devices, timeout_seconds, ranks))
+
+  monkeypatch.setattr(all_reduce_mode, "_unsupported_reason", lambda *_: None)
+  monkeypatch.setattr(all_reduce_mode, "ReplicaGroup", Group)
+  monkeypatch.setattr(all_reduce_mode, "new_group_id", lambda: b"\2" * 128)
+  monkeypatch.setattr(all_reduce_mode, "check_sums", lambda group, devices: None)
+  return calls
+
+
+def several(gather, mode="in_program"):
+  processes = all_reduce_mode.Processes(1, gather)
+  strategy = Strategy("GPU:0", "GPU:1", replicas=5)
+  return all_reduce_mode.replica_group(strategy, mode, True, processes)
+
+
+def test_group_of_several_processes(created):
+  gather = Gather(json.dumps([None, 3, "01" * 128]), "")
+  assert several(gather) is not None
+  ((devices, seconds, ranks),) = created
+  assert len(devices) == 2 and seconds == 600
+  assert ranks == (3, 5, b"\1" * 128)
+
+
+@pytest.mark.parametrize(
+  "answers",
+  [
+    [json.dumps(["the first has no GPU", 3, ""])],
+    [json.dumps([None, 3, "01" * 128]), "the first has no GPU"],
+  ],
+  ids=["before", "after"],
+)
+def test_problem_of_another_process_is_one_of_all(created, answers):
+  with pytest.raises(UserError, match="the first has no GPU"):
+    several(Gather(*answers))
+
+
+def test_own_problem_is_sent_to_all_processes(created, monkeypatch):
+  def fail(group, devices):
+    raise UserError("wrong sums.")
+
+  monkeypatch.setattr(all_reduce_mode, "check_sums", fail)
+  gather = Gather(json.dumps([None, 3, "01" * 128]), "")
+  with pytest.raises(UserError, match="wrong sums"):
+    several(gather)
+  assert gather.sent[1] == "wrong sums"
 
 
 def test_unknown_mode():

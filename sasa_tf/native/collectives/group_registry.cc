@@ -1,4 +1,5 @@
 // The groups of this process, and the C functions by which Python creates and checks them.
+#include <algorithm>
 #include <map>
 #include <sstream>
 #include <utility>
@@ -43,19 +44,35 @@ std::shared_ptr<ReplicaGroup> FindGroup(int64_t number) {
 
 }  // namespace sasa
 
-// Creates a group of replicas: on the GPUs with these CUDA numbers, or on the CPU if `gpus` is
-// null. `nccl_paths` are separated by newlines. The time limits are in seconds, see TimeLimits.
+// Writes the identifier of a new group, of 128 bytes, for `sasa_tf_group_create` of all processes.
 // Returns "", or an error message.
+SASA_EXPORT const char* sasa_tf_group_id(const char* nccl_paths, char* id) {
+  std::string error;
+  const std::string text = sasa::MakeNcclGroupId(sasa::Lines(nccl_paths), error);
+  std::copy(text.begin(), text.end(), id);
+  return sasa::Return(error);
+}
+
+// Creates a group of replicas: on the GPUs with these CUDA numbers, or on the CPU if `gpus` is
+// null. `id` is that of all processes of the group, which have `total` replicas, and those of this
+// process begin with the number `first`; null for a single process. `nccl_paths` are separated by newlines. The time
+// limits are in seconds, see TimeLimits. Returns "", or an error message.
 SASA_EXPORT const char* sasa_tf_group_create(int64_t number, int32_t replicas, const int32_t* gpus,
+                                             int32_t first, int32_t total, const char* id,
                                              const char* nccl_paths, double first_limit,
                                              double later_limit) {
   const sasa::TimeLimits limits = {sasa::TimeLimits::Seconds(first_limit),
                                    sasa::TimeLimits::Seconds(later_limit)};
   std::string error;
-  std::shared_ptr<sasa::ReplicaGroup> group =
-      gpus == nullptr
-          ? sasa::MakeHostGroup(replicas, limits)
-          : sasa::MakeNcclGroup({gpus, gpus + replicas}, sasa::Lines(nccl_paths), limits, error);
+  std::shared_ptr<sasa::ReplicaGroup> group;
+  if (gpus == nullptr) {
+    group = sasa::MakeHostGroup(replicas, limits);
+  } else {
+    const sasa::Ranks ranks = {first, total,
+                               id == nullptr ? std::string() : std::string(id, 128)};
+    group = sasa::MakeNcclGroup({gpus, gpus + replicas}, ranks, sasa::Lines(nccl_paths), limits,
+                                error);
+  }
   if (group != nullptr) {
     std::lock_guard<std::mutex> lock(sasa::Groups().mutex);
     sasa::Groups().groups[number] = std::move(group);

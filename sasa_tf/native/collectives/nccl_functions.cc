@@ -22,6 +22,8 @@ std::string LoadNccl(const std::vector<std::string>& paths, NcclFunctions& funct
     library.Find("ncclGetErrorString", functions.get_error_string);
     library.Find("ncclGetLastError", functions.get_last_error);
     library.Find("ncclCommInitAll", functions.comm_init_all);
+    library.Find("ncclGetUniqueId", functions.get_unique_id);
+    library.Find("ncclCommInitRank", functions.comm_init_rank);
     library.Find("ncclCommGetAsyncError", functions.comm_get_async_error);
     library.Find("ncclCommAbort", functions.comm_abort);
     library.Find("ncclCommDestroy", functions.comm_destroy);
@@ -36,6 +38,8 @@ std::string LoadNccl(const std::vector<std::string>& paths, NcclFunctions& funct
 
 std::string LoadCuda(CudaFunctions& functions) {
   DynamicLibrary library("libcuda.so.1");
+  library.Find("cuInit", functions.init);
+  library.Find("cuDevicePrimaryCtxRetain", functions.primary_context_retain);
   library.Find("cuCtxGetCurrent", functions.context_get_current);
   library.Find("cuCtxSetCurrent", functions.context_set_current);
   library.Find("cuStreamCreateWithPriority", functions.stream_create);

@@ -11,6 +11,9 @@ namespace sasa {
 
 // The declarations of nccl.h, whose values do not change between releases.
 using NcclComm = struct NcclCommData*;
+struct NcclUniqueId {
+  char bytes[128];
+};
 constexpr int kNcclSuccess = 0, kNcclInProgress = 7;
 constexpr int kNcclFloat16 = 6, kNcclFloat32 = 7, kNcclBfloat16 = 9;
 constexpr int kNcclSum = 0;
@@ -20,6 +23,8 @@ struct NcclFunctions {
   const char* (*get_error_string)(int result);
   const char* (*get_last_error)(NcclComm comm);
   int (*comm_init_all)(NcclComm* comms, int num_devices, const int* devices);
+  int (*get_unique_id)(NcclUniqueId* id);
+  int (*comm_init_rank)(NcclComm* comm, int num_ranks, NcclUniqueId id, int rank);
   int (*comm_get_async_error)(NcclComm comm, int* result);
   int (*comm_abort)(NcclComm comm);
   int (*comm_destroy)(NcclComm comm);
@@ -44,6 +49,8 @@ constexpr unsigned kCudaEventDisableTiming = 2, kCudaStreamNonBlocking = 1;
 constexpr int kCudaHighestPriority = -16;  // beyond the range of any GPU, which CUDA clamps
 
 struct CudaFunctions {
+  int (*init)(unsigned flags);
+  int (*primary_context_retain)(CudaContext* context, int device);
   int (*context_get_current)(CudaContext* context);
   int (*context_set_current)(CudaContext context);
   int (*stream_create)(CudaStream* stream, unsigned flags, int priority);

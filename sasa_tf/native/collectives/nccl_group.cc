@@ -1,4 +1,4 @@
-// All-reduce between GPUs of one process by NCCL, with one communicator for each replica.
+// All-reduce between GPUs by NCCL, with one communicator for each replica.
 #include <deque>
 #include <map>
 #include <mutex>
@@ -156,14 +156,14 @@ class OwnStream {
 
 class NcclGroup : public ReplicaGroup {
  public:
-  NcclGroup(int replicas, TimeLimits limits, const NcclFunctions& nccl, const CudaFunctions& cuda,
+  NcclGroup(int first, TimeLimits limits, const NcclFunctions& nccl, const CudaFunctions& cuda,
             std::vector<NcclComm> comms)
-      : ReplicaGroup(replicas, limits),
+      : ReplicaGroup(static_cast<int>(comms.size()), limits, first),
         nccl_(nccl),
         cuda_(cuda),
         comms_(std::move(comms)),
-        monitors_(replicas),
-        streams_(replicas) {}
+        monitors_(comms_.size()),
+        streams_(comms_.size()) {}
 
   ~NcclGroup() override {
     if (!Failure().empty()) return;  // already aborted
@@ -218,7 +218,7 @@ class NcclGroup : public ReplicaGroup {
   // Fails the group if there is an error, and returns it with the replica's number.
   std::string AbortOn(const Caller& caller, const std::string& error) {
     if (error.empty()) return "";
-    const std::string text = "replica " + std::to_string(caller.replica) + ": " + error;
+    const std::string text = "replica " + Number(caller.replica) + ": " + error;
     Abort(text);
     return text;
   }
@@ -228,7 +228,7 @@ class NcclGroup : public ReplicaGroup {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!Failure().empty()) return "";
     for (int replica = 0; replica < replicas(); ++replica) {
-      const std::string name = "replica " + std::to_string(replica);
+      const std::string name = "replica " + Number(replica);
       int result = kNcclSuccess;
       const int status = nccl_.comm_get_async_error(comms_[replica], &result);
       if (status != kNcclSuccess) result = status;
@@ -253,9 +253,42 @@ class NcclGroup : public ReplicaGroup {
   std::mutex mutex_;  // held while communicators are checked or freed
 };
 
+// Connects the replicas of this process with those of the others. Returns "" or an error message.
+std::string Connect(const NcclFunctions& nccl, const CudaFunctions& cuda,
+                    const std::vector<int>& gpus, const Ranks& ranks,
+                    std::vector<NcclComm>& comms) {
+  NcclUniqueId id = {};
+  ranks.group_id.copy(id.bytes, sizeof(id.bytes));
+  std::string error = CudaError(cuda.init(0));
+  CudaContext before = nullptr;
+  cuda.context_get_current(&before);
+  if (error.empty()) error = nccl.Describe(nccl.group_start());
+  if (!error.empty()) return error;
+  for (size_t i = 0; i < gpus.size() && error.empty(); ++i) {
+    // NCCL takes the current context. TensorFlow runs in the primary one too.
+    CudaContext context = nullptr;
+    error = CudaError(cuda.primary_context_retain(&context, gpus[i]));
+    if (error.empty()) error = CudaError(cuda.context_set_current(context));
+    if (!error.empty()) break;
+    const int rank = ranks.first + static_cast<int>(i);
+    error = nccl.Describe(nccl.comm_init_rank(&comms[i], ranks.total, id, rank));
+  }
+  const std::string end_error = nccl.Describe(nccl.group_end());
+  cuda.context_set_current(before);
+  return error.empty() ? end_error : error;
+}
+
 }  // namespace
 
-std::shared_ptr<ReplicaGroup> MakeNcclGroup(const std::vector<int>& gpus,
+std::string MakeNcclGroupId(const std::vector<std::string>& nccl_paths, std::string& error) {
+  NcclFunctions nccl = {};
+  NcclUniqueId id;
+  error = LoadNccl(nccl_paths, nccl);
+  if (error.empty()) error = nccl.Describe(nccl.get_unique_id(&id));
+  return error.empty() ? std::string(id.bytes, sizeof(id.bytes)) : "";
+}
+
+std::shared_ptr<ReplicaGroup> MakeNcclGroup(const std::vector<int>& gpus, const Ranks& ranks,
                                             const std::vector<std::string>& nccl_paths,
                                             TimeLimits limits, std::string& error) {
   NcclFunctions nccl = {};
@@ -263,11 +296,15 @@ std::shared_ptr<ReplicaGroup> MakeNcclGroup(const std::vector<int>& gpus,
   error = LoadNccl(nccl_paths, nccl);
   if (error.empty()) error = LoadCuda(cuda);
   if (!error.empty()) return nullptr;
-  const int replicas = static_cast<int>(gpus.size());
-  std::vector<NcclComm> comms(replicas);
-  error = nccl.Describe(nccl.comm_init_all(comms.data(), replicas, gpus.data()));
+  std::vector<NcclComm> comms(gpus.size());
+  if (ranks.group_id.empty()) {
+    const int replicas = static_cast<int>(gpus.size());
+    error = nccl.Describe(nccl.comm_init_all(comms.data(), replicas, gpus.data()));
+  } else {
+    error = Connect(nccl, cuda, gpus, ranks, comms);
+  }
   if (!error.empty()) return nullptr;
-  return std::make_shared<NcclGroup>(replicas, limits, nccl, cuda, std::move(comms));
+  return std::make_shared<NcclGroup>(ranks.first, limits, nccl, cuda, std::move(comms));
 }
 
 }  // namespace sasa

@@ -24,8 +24,8 @@ std::string Describe(const std::vector<ReduceArray>& arrays) {
 
 }  // namespace
 
-ReplicaGroup::ReplicaGroup(int replicas, TimeLimits limits)
-    : limits_(limits), next_call_(replicas), started_(replicas) {}
+ReplicaGroup::ReplicaGroup(int replicas, TimeLimits limits, int first)
+    : limits_(limits), first_replica_(first), next_call_(replicas), started_(replicas) {}
 
 void ReplicaGroup::AllReduce(const Caller& caller, std::vector<ReduceArray> arrays, void* stream,
                              Done done) {
@@ -99,7 +99,7 @@ std::string ReplicaGroup::LateReplicas() {
   for (int replica = 0; replica < replicas(); ++replica) {
     if (next_call_[replica] == last) continue;
     if (!late.empty()) late += ", ";
-    late += std::to_string(replica);
+    late += Number(replica);
   }
   return late;
 }
@@ -122,7 +122,7 @@ std::string ReplicaGroup::CheckTime(int64_t program, Clock::time_point begin,
   const std::string late = LateReplicas();
   std::string text = "an all-reduce did not complete within " +
                      std::to_string(static_cast<int64_t>(limit.count())) + " s: " + waiting;
-  if (late.empty()) return text + "all replicas have started it";
+  if (late.empty()) return text + "all replicas of this process have started it";
   return text + "these replicas did not reach it: " + late +
          (first ? ". Their programs failed, or are still being compiled" : ". Their programs failed");
 }
@@ -136,8 +136,8 @@ std::string ReplicaGroup::RecordCall(int replica, const std::vector<ReduceArray>
   Call& call = calls_[position];
   if (call.arrays != description) {
     return "all replicas must all-reduce the same arrays in the same order; in all-reduce number " +
-           std::to_string(number) + ", replica " + std::to_string(call.first_replica) + " has " +
-           call.arrays + ", and replica " + std::to_string(replica) + " has " + description;
+           std::to_string(number) + ", replica " + Number(call.first_replica) + " has " + call.arrays +
+           ", and replica " + Number(replica) + " has " + description;
   }
   ++call.arrived;
   while (!calls_.empty() && calls_.front().arrived == replicas()) {

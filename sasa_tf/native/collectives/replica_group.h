@@ -1,4 +1,4 @@
-// A group of replicas of one process whose XLA programs all-reduce arrays.
+// A group of replicas whose XLA programs all-reduce arrays.
 //
 // This header depends on neither TensorFlow nor XLA.
 #ifndef SASA_TF_NATIVE_COLLECTIVES_REPLICA_GROUP_H_
@@ -49,7 +49,8 @@ class ReplicaGroup {
   // Called once with "" or an error message, possibly before AllReduce returns.
   using Done = std::function<void(const std::string& error)>;
 
-  ReplicaGroup(int replicas, TimeLimits limits);
+  // `first` is the number of this process's first replica, for messages.
+  ReplicaGroup(int replicas, TimeLimits limits, int first = 0);
   virtual ~ReplicaGroup() = default;
 
   // Sums each array over the replicas. The program may continue when `done` is called: on a GPU
@@ -87,6 +88,9 @@ class ReplicaGroup {
 
   int replicas() const { return static_cast<int>(next_call_.size()); }
 
+  // Returns a replica's number among those of all processes, as text.
+  std::string Number(int replica) const { return std::to_string(first_replica_ + replica); }
+
   // Records that all replicas have run an all-reduce of a program, so that none compiles it.
   void Completed(int64_t program);
 
@@ -112,6 +116,7 @@ class ReplicaGroup {
   std::string LateReplicas();
 
   const TimeLimits limits_;
+  const int first_replica_;
   std::mutex mutex_;  // of all below
   std::string failure_;
   std::vector<int64_t> next_call_;  // number of the next call of each replica
@@ -125,10 +130,21 @@ class ReplicaGroup {
 // Returns a group of replicas on the CPU. Sums are taken in the order of the replicas.
 std::shared_ptr<ReplicaGroup> MakeHostGroup(int replicas, TimeLimits limits);
 
-// Returns a group of replicas on NVIDIA GPUs of this process, or null and an error message.
+// The replicas of this process among those of all processes, which all-reduce together.
+struct Ranks {
+  int first;             // of this process
+  int total;             // of all processes
+  std::string group_id;  // from MakeNcclGroupId of one process; "" for a single process
+};
+
+// Returns an identifier for a new group, which all of its processes must know; or an error message.
+std::string MakeNcclGroupId(const std::vector<std::string>& nccl_paths, std::string& error);
+
+// Returns a group of replicas on NVIDIA GPUs of this process, or null and an error message. Waits
+// until all processes have called it.
 //
 // `gpus` are CUDA's device numbers. `nccl_paths` are libraries to find NCCL in, in this order.
-std::shared_ptr<ReplicaGroup> MakeNcclGroup(const std::vector<int>& gpus,
+std::shared_ptr<ReplicaGroup> MakeNcclGroup(const std::vector<int>& gpus, const Ranks& ranks,
                                             const std::vector<std::string>& nccl_paths,
                                             TimeLimits limits, std::string& error);
 

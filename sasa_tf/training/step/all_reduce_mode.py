@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from sasa_tf.collectives.replica_group import ReplicaGroup, unsupported_reason
+from sasa_tf.collectives.replica_group import (
+  Ranks,
+  ReplicaGroup,
+  new_group_id,
+  unsupported_reason,
+)
 from sasa_tf.collectives.self_test import check_sums
 from sasa_tf.errors import UserError
 
@@ -15,9 +23,27 @@ from sasa_tf.errors import UserError
 # "auto": the former where it is supported and the devices are GPUs.
 MODES = ("auto", "in_program", "between_programs")
 
+# While one process writes a checkpoint, the others wait for it in the next step.
+SEVERAL_PROCESSES_TIMEOUT_SECONDS = 600.0
+
+
+class Processes(NamedTuple):
+  """The processes of a training.
+
+  Attributes:
+    index: number of this process.
+    gather: returns the texts of all processes, in their order. All must call it.
+  """
+
+  index: int
+  gather: Callable[[str], list[str]]
+
 
 def replica_group(
-  strategy: tf.distribute.Strategy, mode: str, enable_xla: bool
+  strategy: tf.distribute.Strategy,
+  mode: str,
+  enable_xla: bool,
+  processes: Processes | None = None,
 ) -> ReplicaGroup | None:
   """Returns the group to reduce within the compiled step, or None to reduce between two programs.
 
@@ -27,6 +53,7 @@ def replica_group(
     strategy: strategy of the run.
     mode: one of `MODES`.
     enable_xla: whether XLA compiles the step.
+    processes: the processes of the training, None if there is one.
 
   Raises:
     UserError: the mode is unknown, or "in_program" is not supported.
@@ -36,8 +63,10 @@ def replica_group(
   if mode == "between_programs" or strategy.num_replicas_in_sync == 1:
     return None
   devices = tuple(strategy.extended.worker_devices)
-  group, reason = None, _unsupported_reason(strategy, devices, mode, enable_xla)
-  if reason is None:
+  group, reason = None, _unsupported_reason(strategy, devices, mode, enable_xla, processes)
+  if processes is not None and mode == "in_program":
+    group, reason = _group_of_processes(devices, reason, processes)
+  elif reason is None:
     try:
       group = _shared_group(devices)
     except UserError as error:
@@ -51,12 +80,19 @@ def replica_group(
 
 
 def _unsupported_reason(
-  strategy: tf.distribute.Strategy, devices: tuple[str, ...], mode: str, enable_xla: bool
+  strategy: tf.distribute.Strategy,
+  devices: tuple[str, ...],
+  mode: str,
+  enable_xla: bool,
+  processes: Processes | None,
 ) -> str | None:
   if not enable_xla:
     return "runtime.enable_xla=false"
   if len(devices) != strategy.num_replicas_in_sync:
-    return "some replicas belong to other processes"
+    if processes is None or mode == "auto":
+      return "some replicas belong to other processes"
+    if any("GPU" not in device for device in devices):
+      return "the replicas of several processes are not GPUs"
   if mode == "auto" and any("GPU" not in device for device in devices):
     return "the replicas are not GPUs"
   return unsupported_reason(devices)
@@ -72,3 +108,23 @@ def _shared_group(devices: tuple[str, ...]) -> ReplicaGroup:
   group = ReplicaGroup(devices)
   check_sums(group, devices)
   return group
+
+
+def _group_of_processes(
+  devices: Sequence[str], reason: str | None, processes: Processes
+) -> tuple[ReplicaGroup | None, str | None]:
+  """Returns a group over all processes, or why it is impossible in one of them."""
+  own = [reason, len(devices), new_group_id().hex() if reason is None else ""]
+  answers = [json.loads(text) for text in processes.gather(json.dumps(own))]
+  if reasons := [reason for reason, *_ in answers if reason]:
+    return None, reasons[0]
+  counts = [count for _, count, _ in answers]
+  ranks = Ranks(sum(counts[: processes.index]), sum(counts), bytes.fromhex(answers[0][2]))
+  group, error = None, ""
+  try:
+    group = ReplicaGroup(devices, SEVERAL_PROCESSES_TIMEOUT_SECONDS, ranks=ranks)
+    check_sums(group, devices)
+  except UserError as problem:
+    error = str(problem).rstrip(".")
+  errors = [text for text in processes.gather(error) if text]
+  return (None, errors[0]) if errors else (group, None)
