@@ -12,7 +12,7 @@ from official.vision.serving import export_base
 from sasa_tf.layers import AttentionStemBase, LocalSelfAttention2DBase
 from sasa_tf.ops.export_context import exports_stock_operations
 from sasa_tf.serving.modules.encoded_images import map_encoded, parse_examples
-from sasa_tf.serving.modules.image_loop import map_chunks, map_images
+from sasa_tf.serving.modules.image_loop import map_chunks
 
 Outputs = Mapping[str, tf.Tensor]
 Step = Callable[[tf.Tensor], Outputs]
@@ -139,14 +139,12 @@ class ImageModule(export_base.ExportModule, metaclass=abc.ABCMeta):
   def _step_of_any_batch(self, images: tf.Tensor) -> Outputs:
     """Returns the outputs of a batch that may be empty.
 
-    Models with attention run on one image after another, because of its memory, or with compiled
-    kernels on a few images at a time.
+    Models with attention run on a few images at a time, because of its memory.
     """
     if self._batch_size is not None:
       return self._step(images)
     if self._has_attention:
-      run = map_images if exports_stock_operations() else map_chunks
-      return run(self._step, images)
+      return map_chunks(self._step, images, with_kernels=not exports_stock_operations())
     # An empty batch is run with one image: optimized convolutions of TensorFlow need one.
     number = tf.shape(images)[0]
     padded = tf.pad(images, [[0, tf.maximum(1 - number, 0)], [0, 0], [0, 0], [0, 0]])

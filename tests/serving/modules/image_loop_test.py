@@ -12,32 +12,48 @@ from tests.serving.small_detector import random_images
 
 @pytest.mark.parametrize("batch", [0, 1, 5])
 @pytest.mark.parametrize(
-  ("run_all", "traced"), [(image_loop.map_images, 1), (image_loop.map_chunks, None)]
+  ("with_kernels", "device", "largest"), [(True, 0, 2), (False, 0, 1), (False, 1, 3), (False, 2, 1)]
 )
-def test_outputs_of_all_images_are_joined(run_all, traced, batch, monkeypatch):
-  monkeypatch.setattr(image_loop, "_CHUNK_PIXELS", 2 * 12)
-  sizes = []
+def test_outputs_of_all_images_are_joined(with_kernels, device, largest, batch, monkeypatch):
+  for name, images in (("_CPU", 1), ("_KERNEL", 2), ("_GPU", 3)):
+    monkeypatch.setattr(image_loop, f"{name}_PIXELS", images * 12)
+  monkeypatch.setattr(tf.raw_ops, "DeviceIndex", lambda device_names: tf.constant(device))
+  numbers = []
 
   def step(images):
-    sizes.append(images.shape[0])
-    tf.debugging.assert_less(tf.shape(images)[0], 3)
+    tf.py_function(lambda number: numbers.append(int(number)), [tf.shape(images)[0]], [])
     means = tf.reduce_mean(images, axis=[1, 2])
     return {"means": means, "labels": tf.argmax(means, axis=1)}
 
-  run = tf.function(lambda images: run_all(step, images))
+  run = tf.function(lambda images: image_loop.map_chunks(step, images, with_kernels=with_kernels))
   images = np.random.default_rng(0).normal(size=[batch, 4, 3, 5]).astype(np.float32)
   function = run.get_concrete_function(tf.TensorSpec([None, 4, 3, 5]))
   found = function(tf.constant(images))
   np.testing.assert_allclose(found["means"], images.mean((1, 2)), atol=1e-6)
   np.testing.assert_array_equal(found["labels"], images.mean((1, 2)).argmax(1))
-  assert sizes == [traced]
+  assert max(numbers, default=0) == min(batch, largest) and sum(numbers) == batch
   assert function.structured_outputs["means"].shape.as_list() == [None, 5]
+
+
+def test_the_device_is_known_where_the_graph_runs():
+  run = tf.function(lambda: tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"]))
+  with tf.device("/device:CPU:0"):
+    assert run() == 0
+  assert tf.function(run, jit_compile=True)() == 2
+
+
+@pytest.mark.gpu
+def test_the_device_is_known_on_a_gpu():
+  run = tf.function(lambda: tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"]))
+  assert run() == 1
 
 
 @pytest.mark.parametrize(("pixels", "parallel"), [(3 * 12, 3), (11, 1)])
 def test_fewer_large_images_are_processed_at_the_same_time(pixels, parallel, monkeypatch):
   monkeypatch.setattr(image_loop, "_PARALLEL_PIXELS", pixels)
-  run = tf.function(lambda images: image_loop.map_images(lambda x: {"images": x}, images))
+  run = tf.function(
+    lambda images: image_loop.map_chunks(lambda x: {"images": x}, images, with_kernels=False)
+  )
   graph = run.get_concrete_function(tf.TensorSpec([None, 4, 3, 5])).graph.as_graph_def()
   (loop,) = (node for node in graph.node if node.op.endswith("While"))
   assert loop.attr["parallel_iterations"].i == parallel
@@ -70,9 +86,9 @@ def test_convolutions_and_fixed_batches_are_no_loop():
     assert "While" not in _kinds(_prepared(module))
 
 
-def test_compiled_kernels_get_several_images_at_a_time():
+def test_only_stock_operations_depend_on_the_device():
   module = build_module(params_of(width_multiplier=0.0625, attention_groups=[4]))
   with tracing_for_export(compiled_kernels=True):
-    chunks = module.get_inference_signatures({"prepared": "prepared"})["prepared"]
-  assert "TensorListConcatV2" in _kinds(chunks)
-  assert "TensorListConcatV2" not in _kinds(_prepared(module))
+    kernels = module.get_inference_signatures({"prepared": "prepared"})["prepared"]
+  assert "While" in _kinds(kernels) and "DeviceIndex" not in _kinds(kernels)
+  assert "DeviceIndex" in _kinds(_prepared(module))
