@@ -5,7 +5,8 @@
 
 A table stands between `<!-- results:NAME -->` and `<!-- /results -->`, where NAME is a set of
 results.json or a function of `SUMMARIES`. The tables of served models are rendered from
-serving_results.jsonl, the --output of `sasa_tf.bin.benchmark --target=serving`. Those of studies
+serving_results.jsonl and serving_gpu_results.jsonl, the --output of `sasa_tf.bin.benchmark
+--target=serving` on a CPU and on a GPU. Those of studies
 are rendered from studies/*.jsonl, the results of `sasa_tf.bin.study`.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import pathlib
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -25,6 +27,7 @@ from sasa_tf.studies.report.summary import StudySummary, summarize
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text())
 SERVING_RESULTS = ROOT / "docs" / "serving_results.jsonl"
+SERVING_GPU_RESULTS = ROOT / "docs" / "serving_gpu_results.jsonl"
 _NETWORKS = {
   "conv": "convolution",
   "conv_stem+attention": "conv stem + attention",
@@ -160,10 +163,10 @@ def input_rates() -> str:
   return _table(rows)
 
 
-def served_models() -> dict[tuple[str, str, str], dict[int, dict[str, Any]]]:
+def served_models(path: pathlib.Path) -> dict[tuple[str, str, str], dict[int, dict[str, Any]]]:
   """Returns {(device, format, network): {batch size: result}} of the last run of each case."""
   found: dict[tuple[str, str, str], dict[int, dict[str, Any]]] = {}
-  for line in SERVING_RESULTS.read_text().splitlines():
+  for line in path.read_text().splitlines():
     result = json.loads(line)
     case = result["case"]
     key = (case["device"], case["served"], case["candidate"])
@@ -171,15 +174,21 @@ def served_models() -> dict[tuple[str, str, str], dict[int, dict[str, Any]]]:
   return found
 
 
-def serving_speed() -> str:
+def serving_speed(path: pathlib.Path = SERVING_RESULTS) -> str:
   """Returns latency, speed relative to convolution, and difference of served models."""
-  batch_sizes = sorted({size for results in served_models().values() for size in results})
-  first = batch_sizes[0]
+  models = served_models(path)
+  batch_sizes = sorted({size for results in models.values() for size in results})
+  first, last = batch_sizes[0], batch_sizes[-1]
+  has_loops = any(
+    result.get("loop_seconds") for each in models.values() for result in each.values()
+  )
   header = ["format", "runtime", "network", "difference", f"ms, batch {first}: p50, p90, p99"]
   for size in batch_sizes:
     header += [f"images/s, batch {size}", "speed"]
+  if has_loops:
+    header += [f"ms in a loop, batch {last}", "speed"]
   rows = [header]
-  for (_, served, network), results in served_models().items():
+  for (_, served, network), results in models.items():
     result = results[first]
     latency = [1e3 * seconds for seconds in result["latency"].values()]
     difference = result["difference"]
@@ -188,13 +197,16 @@ def serving_speed() -> str:
       result["runtime"],
       _NETWORKS[network],
       "" if difference is None else f"{difference:.0e}" if difference else "0",
-      ", ".join(f"{milliseconds:.0f}" for milliseconds in latency),
+      ", ".join(f"{milliseconds:.{int(milliseconds < 10)}f}" for milliseconds in latency),
     ]
     for size in batch_sizes:
       if size not in results or results[size]["speed"] is None:  # a file with a fixed batch size
         row += ["", ""]
       else:
-        row += [f"{results[size]['images_per_second']:.1f}", f"{results[size]['speed']:.2f}"]
+        row += [f"{results[size]['images_per_second']:,.1f}", f"{results[size]['speed']:.2f}"]
+    if has_loops:
+      loops, speed = results[last]["loop_seconds"], results[last]["loop_speed"]
+      row += [f"{1e3 * statistics.median(loops):.2f}", f"{speed:.2f}"] if loops else ["", ""]
     rows.append(row)
   return _table(rows)
 
@@ -202,7 +214,7 @@ def serving_speed() -> str:
 def serving_loading() -> str:
   """Returns size, load time, first call and peak memory of served models."""
   rows = [["format", "network", "MB", "load, s", "first call, s", "peak memory, MiB"]]
-  for (_, served, network), results in served_models().items():
+  for (_, served, network), results in served_models(SERVING_RESULTS).items():
     result = next(iter(results.values()))
     if result["load_seconds"] is None:  # measured with --nomemory
       continue
@@ -222,13 +234,25 @@ def serving_loading() -> str:
   return _table(rows)
 
 
-def serving_machine() -> str:
-  """Returns the machines and commands of the two tables above."""
+def serving_gpu() -> str:
+  """Returns the table of `serving_speed` for a GPU."""
+  return serving_speed(SERVING_GPU_RESULTS)
+
+
+def serving_gpu_machine() -> str:
+  """Returns machine and command of the table of a GPU."""
+  return serving_machine(SERVING_GPU_RESULTS)
+
+
+def serving_machine(path: pathlib.Path = SERVING_RESULTS) -> str:
+  """Returns the machines and commands of the tables of served models."""
   lines = []
-  for results in served_models().values():
+  for results in served_models(path).values():
     for result in results.values():
       environment = result["environment"]
       machine = f"{environment['cores']} cores of an {environment['machine']}"
+      if environment["device"] != "CPU":
+        machine = f"an {environment['device']} with {machine}"
       load = f"with a load average of {environment['load_average']:.0f} at the start"
       lines.append(
         f"Measured on {machine} {load}, {environment['timestamp'][:10]}:\n`{result['command']}`\n"
@@ -244,6 +268,8 @@ SUMMARIES: dict[str, Callable[[], str]] = {
   "serving_speed": serving_speed,
   "serving_loading": serving_loading,
   "serving_machine": serving_machine,
+  "serving_gpu": serving_gpu,
+  "serving_gpu_machine": serving_gpu_machine,
 }
 
 
