@@ -77,8 +77,8 @@ test-slow: env native ## tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
 
 test-gpu: env native ## tests that need an NVIDIA GPU
-	SASA_TF_TENSOR_CORES=all $(BIN)/python -m pytest -q -m gpu
-	SASA_TF_TENSOR_CORES=all $(BIN)/python -m tests.native.gpu_checks
+	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python -m tests.native.gpu_checks
 
 fuzz: env native ## random configurations, records and problems of the operation for FUZZ_MINUTES
 	$(BIN)/python -m tests.fuzz --minutes=$(FUZZ_MINUTES)

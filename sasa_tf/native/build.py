@@ -62,7 +62,8 @@ CXX_FLAGS = (
   "-ffp-contract=fast",
   "-Wno-psabi",
 )
-NVCC_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden")
+# -O is about the code that launches kernels; nvcc always optimizes the kernels themselves.
+NVCC_FLAGS = ("-std=c++17", "-O1", "-Xcompiler", "-fPIC,-fvisibility=hidden")
 
 # Nothing else, because a preloaded library replaces the symbols of the whole process.
 EXPORTED_SYMBOLS = "{ global: sasa_tf_*; local: *; };\n"

@@ -4,8 +4,6 @@
 #define SASA_TF_NATIVE_LIMITS_H_
 
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
 
 #include "local_attention.h"
 #include "stem_kernels.h"
@@ -38,20 +36,7 @@ constexpr int64_t kMaxStemPositions = 64;  // pixels in a block
 // Offsets within an image, and numbers of pixels and softmaxes, are 32-bit.
 constexpr int64_t kMaxInt32 = 2147483647;
 
-// Those that have been measured on a GPU. The others agree with the reference on the emulated GPU.
-constexpr int64_t kMeasuredTensorCoreKernelSize = 7;
-constexpr int64_t kMinMeasuredTensorCoreHeadDim = 8;
-
 static_assert(kMaxTensorCoreHeads <= kTableWorkers, "a worker has a head");
-
-// Whether to use kernels that have not been measured, too: $SASA_TF_TENSOR_CORES is "all".
-inline bool UsesAllTensorCoreKernels() {
-  static const bool all = [] {
-    const char* value = std::getenv("SASA_TF_TENSOR_CORES");
-    return value != nullptr && std::strcmp(value, "all") == 0;
-  }();
-  return all;
-}
 
 // Whether the CUDA kernels use the tensor cores; otherwise they use SIMT arithmetic.
 inline bool UsesTensorCores(const LocalAttentionProblem& p) {
@@ -64,13 +49,10 @@ inline bool UsesTensorCores(const LocalAttentionProblem& p) {
   const bool head_dim_supported = p.head_dim >= kMinTensorCoreHeadDim &&
                                   p.head_dim <= kMaxTensorCoreHeadDim &&
                                   (p.head_dim & (p.head_dim - 1)) == 0;
-  const bool measured = p.kernel_rows == kMeasuredTensorCoreKernelSize &&
-                        p.head_dim >= kMinMeasuredTensorCoreHeadDim;
   // In floating point, where the product cannot overflow.
   const double elements = 1. * p.batch * p.height * p.width * p.qkv_parts * p.heads * p.head_dim;
   return type_supported && kernel_supported && head_dim_supported &&
-         (measured || UsesAllTensorCoreKernels()) && p.heads <= kMaxTensorCoreHeads &&
-         elements <= kMaxTensorCoreElements &&
+         p.heads <= kMaxTensorCoreHeads && elements <= kMaxTensorCoreElements &&
          p.scale >= static_cast<float>(kMinTensorCoreScale);
 }
 

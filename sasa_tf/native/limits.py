@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -78,8 +77,6 @@ def uses_tensor_cores(
 ) -> bool:
   """Whether the CUDA kernels of local attention use the tensor cores.
 
-  Kernels that have not been measured on a GPU are used only if $SASA_TF_TENSOR_CORES is "all".
-
   Args:
     dtype: name of the dtype of query, key and value.
     kernel_size: see `local_attention_unsupported`.
@@ -90,15 +87,8 @@ def uses_tensor_cores(
   limit = constants()
   *_, heads, depth = shape
   rows, columns = kernel_size
-  measured = (
-    rows == limit["kMeasuredTensorCoreKernelSize"]
-    and depth >= limit["kMinMeasuredTensorCoreHeadDim"]
-  )
   return (
-    (measured or os.environ.get("SASA_TF_TENSOR_CORES") == "all")
-    and (
-      dtype == "bfloat16" or (dtype == "float16" and rows == limit["kFloat16TensorCoreKernelSize"])
-    )
+    (dtype == "bfloat16" or (dtype == "float16" and rows == limit["kFloat16TensorCoreKernelSize"]))
     and rows == columns
     and rows % 2 == 1
     and limit["kMinTensorCoreKernelSize"] <= rows <= limit["kMaxKernelSize"]

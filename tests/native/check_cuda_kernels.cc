@@ -261,6 +261,5 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  setenv("SASA_TF_TENSOR_CORES", "all", 0);
   return CheckRandomProblems(argc, argv, "of local attention", kSettings, Random, Check, Print);
 }

@@ -130,8 +130,7 @@ def test_workspace_sizes_equal_those_of_cpp():
     assert found == stem((ctypes.c_int64 * len(values))(*values))
 
 
-def test_docs_name_the_tensor_core_kernels(monkeypatch):
-  monkeypatch.setenv("SASA_TF_TENSOR_CORES", "all")
+def test_docs_name_the_tensor_core_kernels():
   text = (pathlib.Path(__file__).parents[2] / "docs" / "kernels.md").read_text(encoding="utf-8")
   _, table, _ = re.split(r"<!-- /?paths -->\n", text)
   header, _, *rows = [line.strip("| \n").split(" | ") for line in table.splitlines()]
@@ -150,17 +149,6 @@ def test_docs_name_the_tensor_core_kernels(monkeypatch):
       "others" if set(widths) == {"none"} else f"{window[0]} x {window[1]}", widths
     )
   assert {name: widths for name, *widths in rows} == expected
-
-
-@pytest.mark.parametrize(
-  ("kernel", "depth", "measured"), [(7, 8, True), (7, 64, True), (7, 4, False), (3, 8, False)]
-)
-def test_kernels_that_were_not_measured_are_used_on_request(monkeypatch, kernel, depth, measured):
-  problem = "bfloat16", (kernel, kernel), (2, 14, 14, 8, depth), 1.0
-  monkeypatch.delenv("SASA_TF_TENSOR_CORES", raising=False)
-  assert limits.uses_tensor_cores(*problem) == measured
-  monkeypatch.setenv("SASA_TF_TENSOR_CORES", "all")
-  assert limits.uses_tensor_cores(*problem)
 
 
 def test_constants_are_found_without_a_library():

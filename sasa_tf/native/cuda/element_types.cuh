@@ -2,12 +2,11 @@
 #ifndef SASA_TF_NATIVE_CUDA_ELEMENT_TYPES_CUH_
 #define SASA_TF_NATIVE_CUDA_ELEMENT_TYPES_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
+#include "cuda/half_types.h"
 #include "cuda/ptx.cuh"
 #include "cuda/warp_reduce.cuh"
 
@@ -20,12 +19,15 @@ constexpr float kLn2 = 0.6931471805599453f;
 constexpr float kMaskedLogit = -1e30f;  // logit of a masked key
 constexpr float kInvalidLse = 1e30f;    // LSE of a query outside the image: its probabilities are 0
 
-// Converts a packed bf16x2 or fp16x2 register to two floats.
-__device__ inline float2 UnpackX2(uint32_t packed, __nv_bfloat16) {
+// Converts a packed bf16x2 register to two floats; ptx.cuh has the same for fp16x2.
+__device__ inline float2 UnpackX2(uint32_t packed, Bfloat16) {
   return make_float2(__uint_as_float(packed << 16), __uint_as_float(packed & 0xffff0000u));
 }
-__device__ inline float2 UnpackX2(uint32_t packed, __half) {
-  return __half22float2(*reinterpret_cast<__half2*>(&packed));
+
+// The error of the conversion to a 16-bit type.
+template <typename T>
+__device__ inline float ConversionError(float x) {
+  return x - UnpackX2(ConvertTo<T>(x).bits, T()).x;
 }
 
 // Clears the bits of a float that TF32 does not have.

@@ -8,7 +8,7 @@
 
 #include <cuda_runtime.h>
 
-#include "cuda/kernel_attribute_cache.h"
+#include "cuda/kernel_attributes.h"
 
 #ifdef SASA_EMULATED_GPU
 #include "emulated_launch.h"
@@ -23,16 +23,6 @@ void LaunchKernel(void (*kernel)(Parameters...), int ctas, int threads, int smem
   // clang-format off: it would split the angle brackets.
   kernel<<<ctas, threads, smem_bytes, stream>>>(static_cast<Parameters>(arguments)...);
   // clang-format on
-}
-
-// Whether the code that runs on this GPU was compiled for sm_90 or later.
-template <typename Kernel>
-bool CompiledForSm90(Kernel kernel) {
-  return CachedKernelAttribute(kernel, 0, 0, [&](int) {
-           cudaFuncAttributes attributes = {};
-           cudaFuncGetAttributes(&attributes, kernel);
-           return attributes.ptxVersion;
-         }) >= 90;
 }
 
 // Launches a kernel with PDL: it may start when all CTAs of the stream's previous kernel have
@@ -51,7 +41,7 @@ void LaunchPdl(void (*kernel)(Parameters...), int ctas, int threads, int smem_by
   config.stream = stream;
   config.attrs = &pdl;
   // Code for older GPUs has no griddepcontrol.wait.
-  config.numAttrs = CompiledForSm90(kernel) ? 1 : 0;
+  config.numAttrs = CompiledForSm90(reinterpret_cast<const void*>(kernel)) ? 1 : 0;
   cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
@@ -66,12 +56,7 @@ namespace sasa {
 template <typename Kernel>
 int PersistentGridSize(Kernel kernel, int work, int threads, int smem_bytes, int limit) {
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem_bytes);
-  const int resident = CachedKernelAttribute(kernel, threads, smem_bytes, [&](int device) {
-    int multiprocessors = 1, ctas = 1;
-    cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-    cudaOccupancyMaxActiveBlocksPerMultiprocessor(&ctas, kernel, threads, smem_bytes);
-    return multiprocessors * (ctas > 0 ? ctas : 1);
-  });
+  const int resident = ResidentCtas(reinterpret_cast<const void*>(kernel), threads, smem_bytes);
   const int ctas = work < resident ? work : resident;
   return ctas < limit ? ctas : limit;
 }

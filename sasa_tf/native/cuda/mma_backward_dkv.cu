@@ -15,8 +15,6 @@
 //
 // The kernel may start before dQ has completed (PDL) and waits for it before it reads delta. Shared
 // memory: DkvSmemLayout.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -180,12 +178,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
           const uint32_t* row_words = row_bias[row_block] + Stats::ColumnStep(column_block);
           if constexpr (Traits::kTileHeads == 2) {
             if constexpr (Stats::kFourRows) {
-              MmaM16N8K16<__half>(s, kZeros, selectors.row_bias[0], selectors.zeros[0],
-                                  selectors.zeros[1], selectors.row_bias[1], row_words[0],
-                                  row_words[Stats::kHeadStride]);
+              MmaM16N8K16<Float16>(s, kZeros, selectors.row_bias[0], selectors.zeros[0],
+                                   selectors.zeros[1], selectors.row_bias[1], row_words[0],
+                                   row_words[Stats::kHeadStride]);
             } else {
-              MmaM16N8K8<__half>(s, kZeros, selectors.row_bias[0], selectors.row_bias[1],
-                                 row_words[0]);
+              MmaM16N8K8<Float16>(s, kZeros, selectors.row_bias[0], selectors.row_bias[1],
+                                  row_words[0]);
             }
             MmaQK<Traits>(k, q.b[block], s, s);
             // A product for each halo column of the block, with the queries of the other one zero.
@@ -202,14 +200,14 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
                   select(q.b[block][Traits::kHeadChunks + Traits::kColumnTableChunk]));
             }
           } else {
-            MmaM16N8K16<__half>(s, kZeros, selectors.column_bias[0], selectors.column_bias[1],
-                                selectors.row_bias[0], selectors.row_bias[1],
-                                column_bias[row_block][Stats::ColumnBiasStep(column_block)],
-                                row_words[0]);
+            MmaM16N8K16<Float16>(s, kZeros, selectors.column_bias[0], selectors.column_bias[1],
+                                 selectors.row_bias[0], selectors.row_bias[1],
+                                 column_bias[row_block][Stats::ColumnBiasStep(column_block)],
+                                 row_words[0]);
             MmaQK<Traits>(k, q.b[block], s, s);
           }
-          MmaM16N8K8<__nv_bfloat16>(dp[block], kZeros, selectors.delta[0], selectors.delta[1],
-                                    delta[row_block][Stats::ColumnStep(column_block)]);
+          MmaM16N8K8<Bfloat16>(dp[block], kZeros, selectors.delta[0], selectors.delta[1],
+                               delta[row_block][Stats::ColumnStep(column_block)]);
           MmaQK<Traits>(v, d_out.b[block], dp[block], dp[block]);
           // The middle columns are in the windows of all keys.
           const bool in_all_windows = halo_column >= Traits::kMmaTileColumns - 1 &&
@@ -266,8 +264,7 @@ void LaunchBackwardDkv(const LocalAttentionProblem& p, const BackwardArrays& a,
                           reduction);
 }
 
-// Windows of 7 are tuned on an H100. The others are chosen by shared memory and registers, and are
-// not measured yet.
+// Windows of 7 are tuned on an H100, the others on an H200.
 struct DkvTiles {
   // clang-format off
   static constexpr MmaTilesRow kRows[] = {
@@ -275,13 +272,13 @@ struct DkvTiles {
       {3, 4, {4, 28, 3}},
       {3, 8, {4, 28, 3}},
       {3, 16, {4, 28, 3, true, true}},
-      {3, 32, {4, 16, 3, false, true}},
-      {3, 64, {4, 8, 2}},
+      {3, 32, {4, 16, 4, false, true}},
+      {3, 64, {2, 8, 3}},
       {5, 4, {4, 14, 3}},
       {5, 8, {4, 14, 3}},
       {5, 16, {4, 14, 2, true, true}},
       {5, 32, {4, 16, 2, false, true}},
-      {5, 64, {2, 8, 3}},
+      {5, 64, {2, 8, 2}},
       {7, 4, {4, 28, 3}},
       {7, 8, {4, 28, 3}},
       {7, 16, {4, 28, 2, true, true}},
@@ -291,13 +288,13 @@ struct DkvTiles {
       {9, 4, {4, 14, 3}},
       {9, 8, {4, 14, 3}},
       {9, 16, {4, 14, 2, true, true}},
-      {9, 32, {2, 16, 2, false, true}},
+      {9, 32, {4, 16, 1, false, true}},
       {9, 64, {2, 8, 2}},
       {11, 4, {4, 28, 2}},
       {11, 8, {4, 28, 2}},
       {11, 16, {4, 16, 2, true, true}},
       {11, 32, {4, 16, 2, false, true}},
-      {11, 64, {2, 8, 2}},
+      {11, 64, {4, 8, 1}},
   };
   // clang-format on
 };

@@ -13,8 +13,6 @@
 //
 // Shared memory: QuerySmemLayout. dP and dS are scaled by the pool size if d_output is that of a
 // pooled output (see PoolWeight).
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -238,21 +236,20 @@ TableReduction LaunchBackwardDq(const LocalAttentionProblem& p, const BackwardAr
   return MakeTableReduction(p, a, ctas, g.scale * PoolWeight(g));
 }
 
-// Windows of 7 are tuned on an H100. The others are chosen by shared memory and registers, and are
-// not measured yet.
+// Windows of 7 are tuned on an H100, the others on an H200.
 struct DqTiles {
   // clang-format off
   static constexpr MmaTilesRow kRows[] = {
       // K, D, {warps, columns, CTAs, staged store, split rows}, largest width
       {3, 4, {4, 28, 4, false, true}},
-      {3, 8, {4, 28, 4, true, true}},
-      {3, 16, {4, 28, 3, false, true}},
-      {3, 32, {4, 16, 2, true}},
-      {3, 64, {4, 8, 2, true}},
+      {3, 8, {2, 28, 6, true, true}},
+      {3, 16, {8, 28, 2, false, true}},
+      {3, 32, {2, 16, 6, true}},
+      {3, 64, {2, 8, 3, true}},
       {5, 4, {4, 28, 3, false, true}},
-      {5, 8, {4, 28, 3, true, true}},
-      {5, 16, {4, 28, 2, false, true}},
-      {5, 32, {4, 16, 2, true}},
+      {5, 8, {4, 14, 4, true, true}},
+      {5, 16, {4, 14, 3, false, true}},
+      {5, 32, {2, 16, 4, true}},
       {5, 64, {2, 8, 3, true}},
       {7, 4, {4, 28, 3, false, true}},
       {7, 8, {4, 28, 3, true, true}},
@@ -261,15 +258,15 @@ struct DqTiles {
       {7, 64, {4, 8, 1, true}, 8},
       {7, 64, {4, 16, 1, true}},
       {9, 4, {4, 28, 3, false, true}},
-      {9, 8, {4, 28, 3, true, true}},
-      {9, 16, {4, 14, 2, false, true}},
+      {9, 8, {2, 28, 4, true, true}},
+      {9, 16, {2, 14, 4, false, true}},
       {9, 32, {4, 16, 2, true}},
       {9, 64, {2, 8, 2, true}},
       {11, 4, {4, 28, 3, false, true}},
       {11, 8, {4, 28, 3, true, true}},
       {11, 16, {4, 28, 2, false, true}},
-      {11, 32, {4, 16, 2, true}},
-      {11, 64, {4, 8, 2, true}},
+      {11, 32, {2, 16, 3, true}},
+      {11, 64, {4, 8, 1, true}},
   };
   // clang-format on
 };

@@ -21,8 +21,6 @@
 #ifndef SASA_TF_NATIVE_CUDA_MMA_FORWARD_CUH_
 #define SASA_TF_NATIVE_CUDA_MMA_FORWARD_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -85,7 +83,7 @@ __device__ __forceinline__ void MmaForwardCta(
   char* staging = memory + Layout::kStaging + threadIdx.x / kWarpSize * Layout::kStagingBytes;
   const float scale_log2 = g.scale * kLog2E;
   // The exponentials of fp16 overflow where those of bf16 do not.
-  constexpr bool kAlwaysSubtractMax = std::is_same_v<Element, __half>;
+  constexpr bool kAlwaysSubtractMax = std::is_same_v<Element, Float16>;
   AFragment<Traits> q(lane, kTagForwardQuery);
   const uint32_t ones[2] = {OpaqueRegister(PackX2<Element>(1.f, 1.f), lane, kTagForwardOnes),
                             OpaqueRegister(PackX2<Element>(1.f, 1.f), lane, kTagForwardOnes + 1)};

@@ -2,8 +2,6 @@
 #ifndef SASA_TF_NATIVE_CUDA_MMA_LAUNCH_CUH_
 #define SASA_TF_NATIVE_CUDA_MMA_LAUNCH_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <utility>
@@ -75,9 +73,9 @@ bool LaunchMmaRow(const LocalAttentionProblem& p, Launch& launch) {
   if (!Table::kRows[kRow].Matches(p)) return false;
   using Config = MmaTilesOf<Table, kRow>;
   if (p.type == DType::kBfloat16) {
-    launch(MmaKernelTraits<__nv_bfloat16, Config>());
+    launch(MmaKernelTraits<Bfloat16, Config>());
   } else if constexpr (Config::kKernel == kFloat16TensorCoreKernelSize) {
-    launch(MmaKernelTraits<__half, Config>());
+    launch(MmaKernelTraits<Float16, Config>());
   }
   return true;
 }

@@ -7,8 +7,6 @@
 #ifndef SASA_TF_NATIVE_CUDA_MMA_POSITION_BIAS_CUH_
 #define SASA_TF_NATIVE_CUDA_MMA_POSITION_BIAS_CUH_
 
-#include <cuda_fp16.h>
-
 #include <cstdint>
 
 #include "cuda/mma_epilogue.cuh"
@@ -50,7 +48,7 @@ struct SkewTranspose {
       for (int i = 0; i < 4; ++i) {
         const int entry = 8 * group + 2 * lane.pair + i % 2;
         uint16_t* to = smem + (lane.row + i / 2 * 8) * kStride + column + entry;
-        if (entry < Traits::kKernel) *to = __half_as_ushort(__float2half(entries[group][i]));
+        if (entry < Traits::kKernel) *to = ConvertTo<Float16>(entries[group][i]).bits;
       }
     }
     __syncwarp();
@@ -132,7 +130,7 @@ struct PositionBias {
 #pragma unroll
     for (int i = 0; i < kOneHots; ++i) {
       const int column = i * Traits::kBlockColumns + Traits::BlockColumn(lane.row);
-      const uint32_t one = column % 2 ? PackX2<__half>(0.f, 1.f) : PackX2<__half>(1.f, 0.f);
+      const uint32_t one = column % 2 ? PackX2<Float16>(0.f, 1.f) : PackX2<Float16>(1.f, 0.f);
       one_hot[i] = OpaqueRegister(lane.pair == column / 2 ? one : 0u, lane, kTagColumnOneHot + i);
     }
   }
@@ -165,7 +163,7 @@ struct PositionBias {
     } else {
       ComputeSkewedColumns(q, lane, skew, column_bias);
     }
-    const uint32_t masked = PackX2<__half>(kMaskedBias, kMaskedBias);
+    const uint32_t masked = PackX2<Float16>(kMaskedBias, kMaskedBias);
 #pragma unroll
     for (int i = 0; i < 2 * Traits::kColumnGroups; ++i) {
       column_bias[i] = (column_bias[i] & column_mask[i / 2]) | (masked & ~column_mask[i / 2]);
@@ -177,8 +175,8 @@ struct PositionBias {
                              const ColumnBias& column_bias, float (&s)[4]) const {
     const int column_block = Traits::ColumnBlock(step) + block;
     const int a = column_block / kOneHots * 2;
-    MmaM16N8K8<__half>(s, row_bias[Traits::RowBlock(step)], column_bias[a], column_bias[a + 1],
-                       one_hot[column_block % kOneHots]);
+    MmaM16N8K8<Float16>(s, row_bias[Traits::RowBlock(step)], column_bias[a], column_bias[a + 1],
+                        one_hot[column_block % kOneHots]);
   }
 
  private:
@@ -243,9 +241,9 @@ struct PositionBias {
           for (int i = 0; i < 4; ++i) {
             a[i] = Select(own_row == (kSameRows ? rows : 0) + i / 2, q.Get(i % 2, chunk));
           }
-          float (&sum)[4] = is_second ? second_half : row_bias[block];
+          float(&sum)[4] = is_second ? second_half : row_bias[block];
           const bool is_first = chunk == 0 && (rows == 0 || is_second);
-          const float (&c)[4] = is_first ? row_mask[block] : const_cast<const float (&)[4]>(sum);
+          const float(&c)[4] = is_first ? row_mask[block] : const_cast<const float(&)[4]>(sum);
           MmaM16N8K16<Element>(sum, c, a[0], a[1], a[2], a[3], b[rows], b[rows + 1]);
         }
       }
@@ -266,8 +264,8 @@ struct PositionBias {
         const auto& a = q.a[i];
         uint32_t b[4];
         LdmatrixX4(row_table + (2 * i * Traits::kRowEntries + block * Traits::kBlockRows) * 16, b);
-        const auto accumulate = [&](float (&sum)[4]) -> const float (&)[4] {
-          return i == 0 ? row_mask[block] : const_cast<const float (&)[4]>(sum);
+        const auto accumulate = [&](float(&sum)[4]) -> const float(&)[4] {
+          return i == 0 ? row_mask[block] : const_cast<const float(&)[4]>(sum);
         };
         MmaM16N8K16<Element>(row_bias[block], accumulate(row_bias[block]), a[0], a[1], a[2], a[3],
                              b[0], b[1]);
@@ -300,14 +298,14 @@ struct PositionBias {
       }
 #pragma unroll
       for (int group = 0; group < Traits::kColumnGroups; ++group) {
-        const auto& c = columns == 0 ? kZeros : const_cast<const float (&)[4]>(sums[group]);
+        const auto& c = columns == 0 ? kZeros : const_cast<const float(&)[4]>(sums[group]);
         MmaM16N8K16<Element>(sums[group], c, a[0], a[1], a[2], a[3], b[2 * group],
                              b[2 * group + 1]);
       }
     }
 #pragma unroll
     for (int i = 0; i < 2 * Traits::kColumnGroups; ++i) {
-      column_bias[i] = PackX2<__half>(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
+      column_bias[i] = PackX2<Float16>(sums[i / 2][i % 2 * 2], sums[i / 2][i % 2 * 2 + 1]);
     }
   }
 
@@ -322,7 +320,7 @@ struct PositionBias {
       for (int group = 0; group < Traits::kEntryGroups; ++group) {
         uint32_t b[2];
         LdmatrixX2(column_table + (2 * i * Traits::kColumnEntries + 8 * group) * 16, b[0], b[1]);
-        const auto& c = i == 0 ? kZeros : const_cast<const float (&)[4]>(entries[group]);
+        const auto& c = i == 0 ? kZeros : const_cast<const float(&)[4]>(entries[group]);
         MmaM16N8K16<Element>(entries[group], c, a[0], a[1], a[2], a[3], b[0], b[1]);
       }
     }

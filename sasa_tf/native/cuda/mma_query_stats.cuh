@@ -6,9 +6,6 @@
 #ifndef SASA_TF_NATIVE_CUDA_MMA_QUERY_STATS_CUH_
 #define SASA_TF_NATIVE_CUDA_MMA_QUERY_STATS_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
 
 #include "cuda/element_types.cuh"
@@ -139,7 +136,7 @@ struct QueryStats {
     // The entry before the lane's first: of the previous lane of the quad, or before the quad's
     // first, the last of the previous group. Before the first of all, the last, which is masked.
     const int previous_lane = lane.id - lane.pair + (lane.pair + 3) % 4;
-    const auto from_previous = [&](const float (&products)[kGroups][4], int group, int i) {
+    const auto from_previous = [&](const float(&products)[kGroups][4], int group, int i) {
       const float in_group = products[group][2 * i + 1];
       const float before = products[(group + kGroups - 1) % kGroups][2 * i + 1];
       return __shfl_sync(kFullMask, lane.pair == 3 ? before : in_group, previous_lane);
@@ -185,7 +182,7 @@ struct QueryStats {
             for (int group = 0; group < kGroups; ++group) {
               auto& products = is_row ? row_products[group] : column_products[group];
               const auto& b = is_row ? tables.rows[group] : tables.columns[group];
-              const auto& sum = !is_first ? const_cast<const float (&)[4]>(products)
+              const auto& sum = !is_first ? const_cast<const float(&)[4]>(products)
                                 : is_row  ? tables.init[group]
                                           : kZeros;
               MmaM16N8K16<Element>(products, sum, q[0], q[1], q[2], q[3], b[table_chunk],
@@ -202,16 +199,16 @@ struct QueryStats {
             // table entries form a pair.
             const float low = row_products[group][2 * i], high = row_products[group][2 * i + 1];
             const float previous = from_previous(row_products, group, i);
-            const uint32_t word = PackX2<__half>(odd ? previous : low, odd ? low : high);
+            const uint32_t word = PackX2<Float16>(odd ? previous : low, odd ? low : high);
             if (in_planes) row_bias[4 * group * kPlaneStride + i * kHalfStride] = word;
           }
           if constexpr (!kTwoHeads) {
             const bool in_words = in_tile && 4 * group + lane.pair < kBiasWords;
             const auto& products = column_products[group];
             const float previous = from_previous(column_products, group, 1);
-            const uint32_t even = PackX2<__half>(products[0], products[1]);
+            const uint32_t even = PackX2<Float16>(products[0], products[1]);
             const bool is_first = group == 0 && lane.pair == 0;
-            const uint32_t odd = PackX2<__half>(is_first ? 0.f : previous, products[2]);
+            const uint32_t odd = PackX2<Float16>(is_first ? 0.f : previous, products[2]);
             if (in_words) column_bias[4 * group] = even;
             if (in_words) column_bias[4 * group + kBiasColumnStride] = odd;
           }
@@ -221,9 +218,9 @@ struct QueryStats {
           // The probabilities of a query outside the image are zero.
           const bool valid = row_valid && tile.ColumnInImage(x + next_column - Traits::kHalo);
           const float bias = valid ? -value * inverse_scale : kMaskedBias;
-          word = PackX2<__half>(bias, bias - __half2float(__float2half(bias)));
+          word = PackX2<Float16>(bias, ConversionError<Float16>(bias));
         } else {
-          word = PackX2<__nv_bfloat16>(value, value - __bfloat162float(__float2bfloat16(value)));
+          word = PackX2<Bfloat16>(value, ConversionError<Bfloat16>(value));
         }
         if (in_tile) *stat = word;
         from = (from ^ Traits::SwizzleXor(kStride)) + kStride * Traits::kPixelBytes;
@@ -290,8 +287,8 @@ struct OneHotSelectors {
   uint32_t zeros[2];  // in place of the other head
 
   __device__ OneHotSelectors(const MmaLane& lane, const WarpTileIterator<Traits>& mma_tiles) {
-    const uint32_t low = PackX2<__half>(1.f, 0.f), high = PackX2<__half>(0.f, 1.f);
-    const uint32_t both = PackX2<__nv_bfloat16>(1.f, 1.f);
+    const uint32_t low = PackX2<Float16>(1.f, 0.f), high = PackX2<Float16>(0.f, 1.f);
+    const uint32_t both = PackX2<Bfloat16>(1.f, 1.f);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       // The word with q.r of the key, and the word with -LSE.

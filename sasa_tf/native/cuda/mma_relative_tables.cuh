@@ -46,7 +46,7 @@ struct RelativeTables {
           channel < kHalf) {
         x = (is_row ? row_table : column_table)[index * kHalf + channel];
       }
-      rows[i] = Element(x);
+      rows[i] = ConvertTo<Element>(x);
     }
   }
 };

@@ -78,7 +78,8 @@ TileTensorMaps EncodeTileTensorMaps(Kernel kernel, const LocalAttentionProblem& 
     return desc;
   };
   maps.use_tma = possible && !Traits::kIsPadded && p.dilation_rows == 1 &&
-                 p.dilation_columns == 1 && CompiledForSm90(kernel) &&
+                 p.dilation_columns == 1 &&
+                 CompiledForSm90(reinterpret_cast<const void*>(kernel)) &&
                  EncodeTensorMap(describe(first, first_parts), maps.first) &&
                  EncodeTensorMap(describe(second, second_parts), maps.second);
   return maps;

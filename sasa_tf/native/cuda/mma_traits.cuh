@@ -23,8 +23,6 @@
 #ifndef SASA_TF_NATIVE_CUDA_MMA_TRAITS_CUH_
 #define SASA_TF_NATIVE_CUDA_MMA_TRAITS_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>

@@ -5,8 +5,6 @@
 // All sizes but the batch are constants. XLA passes pointers alone, so the batch size is an array
 // of one element. The grid is fixed too; CTAs without tiles exit at once. Without TMA, whose tensor
 // maps need host code.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <type_traits>
@@ -42,7 +40,7 @@ constexpr int kValueOffset = (kProblem.qkv_parts - 1) * kPart;
 
 #if SASA_USES_TENSOR_CORES
 
-using Element = std::conditional_t<kProblem.type == DType::kBfloat16, __nv_bfloat16, __half>;
+using Element = std::conditional_t<kProblem.type == DType::kBfloat16, Bfloat16, Float16>;
 using Stores =
     std::conditional_t<kProblem.pool_size == 1, StoreForInference, StorePooledForInference>;
 
@@ -73,12 +71,9 @@ __device__ __forceinline__ void Forward(char* memory, const void* qkv, const flo
 
 #else
 
-struct PortableConfig : SASA_SIMT_HEAD {
-  using Library = ForwardConfig<SASA_SIMT_HEAD, SASA_KERNEL_COLUMNS>;
-  static constexpr int kWindowColumns = Library::kWindowColumns, kStrip = Library::kStrip;
-  static constexpr int kMinCtasPerSm = Library::kMinCtasPerSm;
-};
-using Traits = SimtKernelTraits<PortableConfig>;
+constexpr int kThreadChannels = SASA_HEAD_DIM <= 8 ? 8 : 16;
+using Head = SimtHead<kThreadChannels, SimtHeadLanes(SASA_HEAD_DIM, kThreadChannels)>;
+using Traits = SimtKernelTraits<ForwardConfig<Head, SASA_KERNEL_COLUMNS>>;
 constexpr SimtLaunchPlan kPlan = PlanSimtLaunch<Traits>(kProblem);
 constexpr int kThreads = kPlan.threads;
 constexpr int kSmemBytes = RelativeTableBytes<Traits>(kPlan.grid);

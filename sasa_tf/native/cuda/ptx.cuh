@@ -1,17 +1,18 @@
 // Wrappers of the PTX instructions that CUDA C++ has no intrinsics for, named after them: cp.async,
-// ldmatrix, movmatrix, mma, griddepcontrol and the approximate float32 functions.
+// ldmatrix, movmatrix, mma, griddepcontrol and the approximate float32 functions; and the
+// arithmetic of the 16-bit types.
 //
 // With SASA_EMULATED_GPU defined, tests/native/emulated_gpu/emulated_ptx.h replaces this file and
 // the kernels run on the CPU.
 #ifndef SASA_TF_NATIVE_CUDA_PTX_CUH_
 #define SASA_TF_NATIVE_CUDA_PTX_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
 #include <type_traits>
+
+#include "cuda/half_types.h"
 
 #ifdef SASA_EMULATED_GPU
 #include "emulated_ptx.h"
@@ -54,20 +55,69 @@ __device__ inline float Log2Approx(float x) {
   return y;
 }
 
+// Converts a float to an element type.
+template <typename T>
+__device__ inline T ConvertTo(float x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    T y;
+    if constexpr (std::is_same_v<T, Float16>) {
+      asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    } else {
+      asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    }
+    return y;
+  }
+}
 // Converts two floats to a packed fp16x2 or bf16x2 register.
 template <typename T>
 __device__ inline uint32_t PackX2(float low, float high);
 template <>
-__device__ inline uint32_t PackX2<__half>(float low, float high) {
+__device__ inline uint32_t PackX2<Float16>(float low, float high) {
   uint32_t packed;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
 }
 template <>
-__device__ inline uint32_t PackX2<__nv_bfloat16>(float low, float high) {
+__device__ inline uint32_t PackX2<Bfloat16>(float low, float high) {
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
+}
+
+// Converts a packed fp16x2 register to two floats.
+__device__ inline float2 UnpackX2(uint32_t packed, Float16) {
+  float2 two;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(two.x) : "h"(static_cast<uint16_t>(packed)));
+  asm("cvt.f32.f16 %0, %1;" : "=f"(two.y) : "h"(static_cast<uint16_t>(packed >> 16)));
+  return two;
+}
+
+// a b and a b + c of packed registers.
+template <typename T>
+__device__ inline uint32_t MulX2(uint32_t a, uint32_t b) {
+  uint32_t product;
+  if constexpr (std::is_same_v<T, Float16>) {
+    asm("mul.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+  } else {
+#if __CUDA_ARCH__ >= 900
+    asm("mul.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+#else
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(product) : "r"(a), "r"(b), "r"(0x80008000u));
+#endif
+  }
+  return product;
+}
+template <typename T>
+__device__ inline uint32_t FmaX2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t sum;
+  if constexpr (std::is_same_v<T, Float16>) {
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  } else {
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(sum) : "r"(a), "r"(b), "r"(c));
+  }
+  return sum;
 }
 
 // The 32-bit shared-memory address that the instructions below take.
@@ -133,7 +183,7 @@ __device__ inline uint32_t Movmatrix(uint32_t a) {
 template <typename T>
 __device__ inline void MmaM16N8K16(float (&d)[4], const float (&c)[4], uint32_t a0, uint32_t a1,
                                    uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-  if constexpr (std::is_same_v<T, __half>) {
+  if constexpr (std::is_same_v<T, Float16>) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
         "{%10,%11,%12,%13};"
         : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
@@ -157,7 +207,7 @@ __device__ inline void MmaM16N8K16(float (&d)[4], uint32_t a0, uint32_t a1, uint
 template <typename T>
 __device__ inline void MmaM16N8K8(float (&d)[4], const float (&c)[4], uint32_t a0, uint32_t a1,
                                   uint32_t b0) {
-  if constexpr (std::is_same_v<T, __half>) {
+  if constexpr (std::is_same_v<T, Float16>) {
     asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
         "{%7,%8,%9,%10};"
         : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])

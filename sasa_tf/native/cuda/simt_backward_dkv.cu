@@ -33,20 +33,14 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
   extern __shared__ float tables[];
   LoadRelativeTables<Traits>(g, relative_rows, relative_columns, tables);
   for (int tile = blockIdx.x; tile < g.num_tiles; tile += gridDim.x) {
-    const SimtStrip<Traits> strip(g, tile);
-    const float* row_table = tables + strip.slice * kChannels;
-    const float* column_table = row_table + g.window_rows * Traits::kPaddedHeadDim;
-    // Offsets and pixel strides of query, key, value and their gradients, and of dO.
-    const int64_t origin = strip.ImageOffset(g, g.qkv_parts);
-    const int64_t d_output_origin = strip.ImageOffset(g, 1);
-    const int d_output_stride = g.heads * g.head_dim, stride = g.qkv_parts * d_output_stride;
+    const SimtStrip<Traits> strip(g, tile, tables);
     float k[kStrip][kChannels], v[kStrip][kChannels];
     float dk[kStrip][kChannels] = {}, dv[kStrip][kChannels] = {};
 #pragma unroll
     for (int j = 0; j < kStrip; ++j) {
-      const int x = strip.Column(g, j), offset = (strip.y * g.width + x) * stride;
-      key.Load(origin + offset, g.has_key && strip.InImage(g, x), strip.channels, k[j]);
-      value.Load(origin + offset, strip.InImage(g, x), strip.channels, v[j]);
+      const int x = strip.Column(g, j), offset = (strip.y * g.width + x) * strip.qkv_stride;
+      key.Load(strip.qkv_origin + offset, g.has_key && strip.InImage(g, x), strip.channels, k[j]);
+      value.Load(strip.qkv_origin + offset, strip.InImage(g, x), strip.channels, v[j]);
     }
 #pragma unroll 1
     for (int a = 0; a < g.window_rows; ++a) {
@@ -59,9 +53,9 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
         const int x = strip.Column(g, n - kColumns / 2);
         const bool in_image = row_in_image && strip.InImage(g, x);
         float q[kChannels], d_out[kChannels], query_lse = kInvalidLse, query_delta = 0.f;
-        query.Load(origin + (row + x) * stride, in_image, strip.channels, q);
-        d_output.Load(d_output_origin + (row + x) * d_output_stride, in_image, strip.channels,
-                      d_out);
+        query.Load(strip.qkv_origin + (row + x) * strip.qkv_stride, in_image, strip.channels, q);
+        d_output.Load(strip.output_origin + (row + x) * strip.output_stride, in_image,
+                      strip.channels, d_out);
         if (in_image) {
           const int64_t head = strip.HeadOffset(g, y, x);
           query_lse = __ldg(lse + head) * kLog2E;
@@ -69,7 +63,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
         }
 #pragma unroll
         for (int i = 0; i < kChannels; ++i) q[i] *= g.scale * kLog2E;
-        const float row_bias = Dot(q, row_table + a * Traits::kPaddedHeadDim, 0.f);
+        const float row_bias = Dot(q, strip.row_table + a * Traits::PaddedHeadDim(g), 0.f);
         float products[kStrip][2] = {};  // S and dP
         // Column of key j in the query's window.
         const auto window_column = [&](int j) { return j - n + kColumns - 1; };
@@ -77,7 +71,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
         for (int j = 0; j < kStrip; ++j) {
           const int b = window_column(j);
           if (b < 0 || b >= kColumns) continue;
-          const float bias = Dot(q, column_table + b * Traits::kPaddedHeadDim, row_bias);
+          const float bias = Dot(q, strip.column_table + b * Traits::PaddedHeadDim(g), row_bias);
           products[j][0] = Dot(q, k[j], bias);
           products[j][1] = Dot(d_out, v[j], 0.f);
         }
@@ -99,7 +93,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     for (int j = 0; j < kStrip; ++j) {
       const int x = strip.Column(g, j);
       if (!strip.InImage(g, x)) continue;
-      const int64_t offset = origin + (strip.y * g.width + x) * stride;
+      const int64_t offset = strip.qkv_origin + (strip.y * g.width + x) * strip.qkv_stride;
       // q was multiplied by the scale and by log2(e).
       if (g.has_key) d_key.Store(dk[j], kLn2, strip.channels, offset);
       d_value.Store(dv[j], 1.f, strip.channels, offset);

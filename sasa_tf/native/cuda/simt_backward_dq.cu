@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
   LoadRelativeTables<Traits>(g, relative_rows, relative_columns, tables);
   const int entries = g.window_rows + kColumns, elements = entries * g.half;
   // The sums of the warps follow the tables.
-  float* d_tables = tables + entries * Traits::kPaddedHeadDim;
+  float* d_tables = tables + entries * Traits::PaddedHeadDim(g);
   for (int i = threadIdx.x; i < elements * (blockDim.x / kWarpSize); i += blockDim.x) {
     d_tables[i] = 0.f;
   }
@@ -43,13 +43,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
   const int lane = threadIdx.x % kWarpSize;
 
   for (int tile = blockIdx.x; tile < g.num_tiles; tile += gridDim.x) {
-    const SimtStrip<Traits> strip(g, tile);
-    const float* row_table = tables + strip.slice * kChannels;
-    const float* column_table = row_table + g.window_rows * Traits::kPaddedHeadDim;
-    // Offsets and pixel strides of query, key, value and dQ, and of the output and dO.
-    const int64_t origin = strip.ImageOffset(g, g.qkv_parts);
-    const int64_t output_origin = strip.ImageOffset(g, 1);
-    const int output_stride = g.heads * g.head_dim, stride = g.qkv_parts * output_stride;
+    const SimtStrip<Traits> strip(g, tile, tables);
     float q[kStrip][kChannels], d_out[kStrip][kChannels], dq[kStrip][kChannels] = {};
     float column_bias[kStrip][kColumns], ds_column_sum[kStrip][kColumns] = {};
     float query_lse[kStrip], query_delta[kStrip][1];
@@ -57,10 +51,11 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     for (int j = 0; j < kStrip; ++j) {
       const int x = strip.Column(g, j), pixel = strip.y * g.width + x;
       const bool in_image = strip.InImage(g, x);
-      query.Load(origin + pixel * stride, in_image, strip.channels, q[j]);
-      d_output.Load(output_origin + pixel * output_stride, in_image, strip.channels, d_out[j]);
+      query.Load(strip.qkv_origin + pixel * strip.qkv_stride, in_image, strip.channels, q[j]);
+      d_output.Load(strip.output_origin + pixel * strip.output_stride, in_image, strip.channels,
+                    d_out[j]);
       float out[kChannels];
-      output.Load(output_origin + pixel * output_stride, in_image, strip.channels, out);
+      output.Load(strip.output_origin + pixel * strip.output_stride, in_image, strip.channels, out);
       query_delta[j][0] = Dot(d_out[j], out, 0.f);
       query_lse[j] = in_image ? lse[strip.HeadOffset(g, strip.y, x)] * kLog2E : kInvalidLse;
 #pragma unroll
@@ -70,7 +65,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
         const int column = strip.Column(g, j + b - kColumns / 2);
         const bool masked = g.mask_border && (column < 0 || column >= g.width);
         column_bias[j][b] =
-            Dot(q[j], column_table + b * Traits::kPaddedHeadDim, masked ? kMaskedLogit : 0.f);
+            Dot(q[j], strip.column_table + b * Traits::PaddedHeadDim(g), masked ? kMaskedLogit : 0.f);
       }
     }
     SumOverHeadLanes<Traits>(g, query_delta);
@@ -85,12 +80,12 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     for (int a = 0; a < g.window_rows; ++a) {
       const int y = strip.y + (a - g.window_rows / 2) * g.dilation_rows;
       const bool row_in_image = y >= 0 && y < g.height;
-      const int64_t row = origin + static_cast<int64_t>(y) * g.width * stride;
+      const int64_t row = strip.qkv_origin + static_cast<int64_t>(y) * g.width * strip.qkv_stride;
       const float row_mask = g.mask_border && !row_in_image ? kMaskedLogit : 0.f;
       float s[kStrip][kColumns], dp[kStrip][kColumns];  // dp: dP, then dS
 #pragma unroll
       for (int j = 0; j < kStrip; ++j) {
-        const float row_bias = Dot(q[j], row_table + a * Traits::kPaddedHeadDim, row_mask);
+        const float row_bias = Dot(q[j], strip.row_table + a * Traits::PaddedHeadDim(g), row_mask);
 #pragma unroll
         for (int b = 0; b < kColumns; ++b) {
           s[j][b] = column_bias[j][b] + row_bias;
@@ -102,8 +97,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
         const int x = strip.Column(g, n - kColumns / 2);
         const bool in_image = row_in_image && strip.InImage(g, x);
         float k[kChannels], v[kChannels];
-        key.Load(row + x * stride, g.has_key && in_image, strip.channels, k);
-        value.Load(row + x * stride, in_image, strip.channels, v);
+        key.Load(row + x * strip.qkv_stride, g.has_key && in_image, strip.channels, k);
+        value.Load(row + x * strip.qkv_stride, in_image, strip.channels, v);
 #pragma unroll
         for (int j = 0; j < kStrip; ++j) {
           if (n - j >= 0 && n - j < kColumns) {
@@ -129,8 +124,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
       for (int n = 0; n < Traits::kHaloColumns; ++n) {
         const int x = strip.Column(g, n - kColumns / 2);
         float k[kChannels];
-        key.Load(row + x * stride, g.has_key && row_in_image && strip.InImage(g, x), strip.channels,
-                 k);
+        key.Load(row + x * strip.qkv_stride, g.has_key && row_in_image && strip.InImage(g, x),
+                 strip.channels, k);
 #pragma unroll
         for (int j = 0; j < kStrip; ++j) {
           if (n - j >= 0 && n - j < kColumns) {
@@ -140,17 +135,24 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
         }
       }
       if (g.has_relative) {
+        float sums[kChannels] = {};
 #pragma unroll
         for (int i = 0; i < kChannels; ++i) {
-          float sum = 0.f;
 #pragma unroll
           for (int j = 0; j < kStrip; ++j) {
-            dq[j][i] = fmaf(ds_row_sum[j], row_table[a * Traits::kPaddedHeadDim + i], dq[j][i]);
-            sum = fmaf(ds_row_sum[j], q[j][i], sum);
+            dq[j][i] =
+                fmaf(ds_row_sum[j], strip.row_table[a * Traits::PaddedHeadDim(g) + i], dq[j][i]);
+            sums[i] = fmaf(ds_row_sum[j], q[j][i], sums[i]);
           }
-          sum = SumOverHeads<Traits>(g, strip.active ? sum : 0.f);
+          if (!strip.active) sums[i] = 0.f;
+        }
+        SumOverHeads<Traits>(g, sums);
+#pragma unroll
+        for (int i = 0; i < kChannels; ++i) {
           const int channel = strip.slice * kChannels + i;
-          if (lane < g.head_lanes && channel < g.half) d_tables[a * g.half + channel] += sum;
+          if (lane < Traits::HeadLanes(g) && channel < g.half) {
+            d_tables[a * g.half + channel] += sums[i];
+          }
         }
       }
     }
@@ -164,19 +166,23 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
       }
 #pragma unroll 1
       for (int b = 0; b < kColumns; ++b) {
+        float sums[kChannels] = {};
 #pragma unroll
         for (int i = 0; i < kChannels; ++i) {
-          float sum = 0.f;
 #pragma unroll
           for (int j = 0; j < kStrip; ++j) {
-            dq[j][i] =
-                fmaf(column_sum[b][j], column_table[b * Traits::kPaddedHeadDim + i], dq[j][i]);
-            sum = fmaf(column_sum[b][j], q[j][i], sum);
+            dq[j][i] = fmaf(column_sum[b][j], strip.column_table[b * Traits::PaddedHeadDim(g) + i],
+                            dq[j][i]);
+            sums[i] = fmaf(column_sum[b][j], q[j][i], sums[i]);
           }
-          sum = SumOverHeads<Traits>(g, strip.active ? sum : 0.f);
+          if (!strip.active) sums[i] = 0.f;
+        }
+        SumOverHeads<Traits>(g, sums);
+#pragma unroll
+        for (int i = 0; i < kChannels; ++i) {
           const int channel = strip.slice * kChannels + i - g.half;
-          if (lane < g.head_lanes && channel >= 0 && channel < g.half) {
-            d_tables[(g.window_rows + b) * g.half + channel] += sum;
+          if (lane < Traits::HeadLanes(g) && channel >= 0 && channel < g.half) {
+            d_tables[(g.window_rows + b) * g.half + channel] += sums[i];
           }
         }
       }
@@ -185,12 +191,13 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     for (int j = 0; j < kStrip; ++j) {
       const int x = strip.Column(g, j);
       if (strip.InImage(g, x)) {
-        d_query.Store(dq[j], g.scale, strip.channels, origin + (strip.y * g.width + x) * stride);
+        d_query.Store(dq[j], g.scale, strip.channels,
+                      strip.qkv_origin + (strip.y * g.width + x) * strip.qkv_stride);
       }
     }
   }
   __syncthreads();
-  d_tables = tables + entries * Traits::kPaddedHeadDim;
+  d_tables = tables + entries * Traits::PaddedHeadDim(g);
   for (int i = threadIdx.x; i < elements; i += blockDim.x) {
     float sum = 0.f;
     for (int warp = 0; warp < blockDim.x / kWarpSize; ++warp) sum += d_tables[warp * elements + i];

@@ -34,20 +34,14 @@ __device__ __forceinline__ void SimtForwardCta(const SimtGrid& g, float* tables,
   constexpr int kChannels = Traits::kThreadChannels;
   LoadRelativeTables<Traits>(g, relative_rows, relative_columns, tables);
   for (int tile = blockIdx.x; tile < g.num_tiles; tile += gridDim.x) {
-    const SimtStrip<Traits> strip(g, tile);
-    const float* row_table = tables + strip.slice * kChannels;
-    const float* column_table = row_table + g.window_rows * Traits::kPaddedHeadDim;
-    // Offsets and pixel strides of query, key and value, and of the output.
-    const int64_t origin = strip.ImageOffset(g, g.qkv_parts);
-    const int64_t output_origin = strip.ImageOffset(g, 1);
-    const int output_stride = g.heads * g.head_dim, stride = g.qkv_parts * output_stride;
+    const SimtStrip<Traits> strip(g, tile, tables);
     float q[kStrip][kChannels], acc[kStrip][kChannels] = {}, column_bias[kStrip][kColumns];
     float row_max[kStrip], row_sum[kStrip];
 #pragma unroll
     for (int j = 0; j < kStrip; ++j) {
       const int x = strip.Column(g, j);
-      query.Load(origin + (strip.y * g.width + x) * stride, strip.InImage(g, x), strip.channels,
-                 q[j]);
+      query.Load(strip.qkv_origin + (strip.y * g.width + x) * strip.qkv_stride, strip.InImage(g, x),
+                 strip.channels, q[j]);
 #pragma unroll
       for (int i = 0; i < kChannels; ++i) q[j][i] *= g.scale * kLog2E;
       row_max[j] = kMaskedLogit;
@@ -57,7 +51,7 @@ __device__ __forceinline__ void SimtForwardCta(const SimtGrid& g, float* tables,
         const int column = strip.Column(g, j + b - kColumns / 2);
         const bool masked = g.mask_border && (column < 0 || column >= g.width);
         column_bias[j][b] =
-            Dot(q[j], column_table + b * Traits::kPaddedHeadDim, masked ? kMaskedLogit : 0.f);
+            Dot(q[j], strip.column_table + b * Traits::PaddedHeadDim(g), masked ? kMaskedLogit : 0.f);
       }
     }
 #pragma unroll 1
@@ -65,12 +59,12 @@ __device__ __forceinline__ void SimtForwardCta(const SimtGrid& g, float* tables,
       const int y = strip.y + (a - g.window_rows / 2) * g.dilation_rows;
       const bool row_in_image = y >= 0 && y < g.height;
       if (g.mask_border && __all_sync(kFullMask, !row_in_image)) continue;
-      const int64_t row = origin + static_cast<int64_t>(y) * g.width * stride;
+      const int64_t row = strip.qkv_origin + static_cast<int64_t>(y) * g.width * strip.qkv_stride;
       const float row_mask = g.mask_border && !row_in_image ? kMaskedLogit : 0.f;
       float s[kStrip][kColumns];  // then P
 #pragma unroll
       for (int j = 0; j < kStrip; ++j) {
-        const float row_bias = Dot(q[j], row_table + a * Traits::kPaddedHeadDim, row_mask);
+        const float row_bias = Dot(q[j], strip.row_table + a * Traits::PaddedHeadDim(g), row_mask);
 #pragma unroll
         for (int b = 0; b < kColumns; ++b) s[j][b] = column_bias[j][b] + row_bias;
       }
@@ -78,8 +72,8 @@ __device__ __forceinline__ void SimtForwardCta(const SimtGrid& g, float* tables,
       for (int n = 0; n < Traits::kHaloColumns; ++n) {
         const int x = strip.Column(g, n - kColumns / 2);
         float k[kChannels];
-        key.Load(row + x * stride, g.has_key && row_in_image && strip.InImage(g, x), strip.channels,
-                 k);
+        key.Load(row + x * strip.qkv_stride, g.has_key && row_in_image && strip.InImage(g, x),
+                 strip.channels, k);
 #pragma unroll
         for (int j = 0; j < kStrip; ++j) {
           if (n - j >= 0 && n - j < kColumns) s[j][n - j] = Dot(q[j], k, s[j][n - j]);
@@ -106,7 +100,8 @@ __device__ __forceinline__ void SimtForwardCta(const SimtGrid& g, float* tables,
       for (int n = 0; n < Traits::kHaloColumns; ++n) {
         const int x = strip.Column(g, n - kColumns / 2);
         float v[kChannels];
-        value.Load(row + x * stride, row_in_image && strip.InImage(g, x), strip.channels, v);
+        value.Load(row + x * strip.qkv_stride, row_in_image && strip.InImage(g, x), strip.channels,
+                   v);
 #pragma unroll
         for (int j = 0; j < kStrip; ++j) {
           if (n - j >= 0 && n - j < kColumns) {
@@ -121,7 +116,7 @@ __device__ __forceinline__ void SimtForwardCta(const SimtGrid& g, float* tables,
       const int x = strip.Column(g, j);
       if (!strip.InImage(g, x)) continue;
       output.Store(acc[j], 1.f / row_sum[j], strip.channels,
-                   output_origin + (strip.y * g.width + x) * output_stride);
+                   strip.output_origin + (strip.y * g.width + x) * strip.output_stride);
       if (kStoreLse && strip.slice == 0) {
         lse[strip.HeadOffset(g, strip.y, x)] = kLn2 * (row_max[j] + log2f(row_sum[j]));
       }

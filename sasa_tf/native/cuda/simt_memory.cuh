@@ -3,8 +3,6 @@
 #ifndef SASA_TF_NATIVE_CUDA_SIMT_MEMORY_CUH_
 #define SASA_TF_NATIVE_CUDA_SIMT_MEMORY_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -40,10 +38,8 @@ struct TypedLoader {
         uint2 packed = make_uint2(0, 0);
         if (load) packed = __ldg(reinterpret_cast<const uint2*>(data + (offset + i) * 2));
         const bool bf16 = type == DType::kBfloat16;
-        const float2 low =
-            bf16 ? UnpackX2(packed.x, __nv_bfloat16()) : UnpackX2(packed.x, __half());
-        const float2 high =
-            bf16 ? UnpackX2(packed.y, __nv_bfloat16()) : UnpackX2(packed.y, __half());
+        const float2 low = bf16 ? UnpackX2(packed.x, Bfloat16()) : UnpackX2(packed.x, Float16());
+        const float2 high = bf16 ? UnpackX2(packed.y, Bfloat16()) : UnpackX2(packed.y, Float16());
         to[i] = low.x;
         to[i + 1] = low.y;
         to[i + 2] = high.x;
@@ -72,8 +68,8 @@ struct TypedStorer {
       } else {
         const bool bf16 = type == DType::kBfloat16;
         *reinterpret_cast<uint2*>(data + (offset + i) * 2) =
-            bf16 ? make_uint2(PackX2<__nv_bfloat16>(x[0], x[1]), PackX2<__nv_bfloat16>(x[2], x[3]))
-                 : make_uint2(PackX2<__half>(x[0], x[1]), PackX2<__half>(x[2], x[3]));
+            bf16 ? make_uint2(PackX2<Bfloat16>(x[0], x[1]), PackX2<Bfloat16>(x[2], x[3]))
+                 : make_uint2(PackX2<Float16>(x[0], x[1]), PackX2<Float16>(x[2], x[3]));
       }
     }
   }
@@ -86,14 +82,14 @@ inline TypedStorer StoreTo(const LocalAttentionProblem& p, void* data) {
   return {static_cast<char*>(data), p.type};
 }
 
-// Copies the relative tables to shared memory [entry][kPaddedHeadDim], the row table before the
+// Copies the relative tables to shared memory [entry][PaddedHeadDim], the row table before the
 // column table, with zeros for the channels of the other table.
 template <typename Traits>
 __device__ void LoadRelativeTables(const SimtGrid& g, const float* rows, const float* columns,
                                    float* tables) {
-  const int count = (g.window_rows + Traits::kWindowColumns) * Traits::kPaddedHeadDim;
+  const int count = (g.window_rows + Traits::kWindowColumns) * Traits::PaddedHeadDim(g);
   for (int i = threadIdx.x; i < count; i += blockDim.x) {
-    const int entry = i / Traits::kPaddedHeadDim, channel = i % Traits::kPaddedHeadDim;
+    const int entry = i / Traits::PaddedHeadDim(g), channel = i % Traits::PaddedHeadDim(g);
     float x = 0.f;
     if (g.has_relative && channel < g.head_dim) {
       if (entry < g.window_rows && channel < g.half) x = rows[entry * g.half + channel];
@@ -109,7 +105,7 @@ __device__ void LoadRelativeTables(const SimtGrid& g, const float* rows, const f
 template <typename Traits>
 constexpr int RelativeTableBytes(const SimtGrid& g) {
   return static_cast<int>(sizeof(float)) * (g.window_rows + Traits::kWindowColumns) *
-         Traits::kPaddedHeadDim;
+         Traits::PaddedHeadDim(g);
 }
 
 }  // namespace

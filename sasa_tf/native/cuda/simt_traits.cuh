@@ -22,41 +22,20 @@
 namespace sasa {
 namespace {
 
-// Channels of a thread, and the most lanes of a head. The lanes are known at run time, 1, 2, 4 or
-// 8, which halves the time to compile the kernels; heads may be narrower than the channels of all
-// lanes.
-struct SimtNarrowHead {
-  static constexpr int kThreadChannels = 8, kMaxHeadLanes = 1;
-};
-struct SimtWideHead {
-  static constexpr int kThreadChannels = 16, kMaxHeadLanes = 8;
-};
-
-// Config defines kThreadChannels, kMaxHeadLanes, kStrip (pixels of a strip), kWindowColumns and
-// kMinCtasPerSm. The rows of the window are known at run time.
-template <typename Config>
-struct SimtKernelTraits {
-  static constexpr int kThreadChannels = Config::kThreadChannels;
-  static constexpr int kMaxHeadLanes = Config::kMaxHeadLanes;
-  static constexpr int kStrip = Config::kStrip, kWindowColumns = Config::kWindowColumns;
-  static constexpr int kPaddedHeadDim = kThreadChannels * kMaxHeadLanes;
-  static constexpr int kHaloColumns = kStrip + kWindowColumns - 1;  // of the strip's windows
-  static constexpr int kThreads = 128, kMinCtasPerSm = Config::kMinCtasPerSm;
-};
-
-// Calls `launch` with the head layout and the columns of the window, as an integral constant.
-template <typename Launch>
-void DispatchSimtWindow(const LocalAttentionProblem& p, Launch launch) {
-  const auto with_columns = [&](auto columns) {
-    if (p.head_dim <= SimtNarrowHead::kThreadChannels) return launch(SimtNarrowHead(), columns);
-    launch(SimtWideHead(), columns);
-  };
-  if (p.kernel_columns == 3) with_columns(std::integral_constant<int, 3>());
-  if (p.kernel_columns == 5) with_columns(std::integral_constant<int, 5>());
-  if (p.kernel_columns == 7) with_columns(std::integral_constant<int, 7>());
-  if (p.kernel_columns == 9) with_columns(std::integral_constant<int, 9>());
-  if (p.kernel_columns == 11) with_columns(std::integral_constant<int, 11>());
+// The lanes of a head, a power of two.
+constexpr int SimtHeadLanes(int head_dim, int thread_channels) {
+  int lanes = 1;
+  while (lanes * thread_channels < head_dim) lanes *= 2;
+  return lanes;
 }
+
+// How a head is divided: the channels of a thread, and the lanes. If the minimum and the maximum
+// differ, the lanes are known at run time. Heads may be narrower than the channels of all lanes.
+template <int kThreadChannels_, int kMinHeadLanes_, int kMaxHeadLanes_ = kMinHeadLanes_>
+struct SimtHead {
+  static constexpr int kThreadChannels = kThreadChannels_;
+  static constexpr int kMinHeadLanes = kMinHeadLanes_, kMaxHeadLanes = kMaxHeadLanes_;
+};
 
 // The problem as the kernels need it, and its division into CTA tiles.
 struct SimtGrid {
@@ -72,6 +51,40 @@ struct SimtGrid {
   int tile_columns, tile_rows, head_groups;  // CTA tiles of an image
   int num_tiles;
 };
+
+// Config defines kThreadChannels, kMinHeadLanes, kMaxHeadLanes, kStrip (pixels of a strip),
+// kWindowColumns and kMinCtasPerSm. The rows of the window are known at run time.
+template <typename Config>
+struct SimtKernelTraits {
+  static constexpr int kThreadChannels = Config::kThreadChannels;
+  static constexpr int kMinHeadLanes = Config::kMinHeadLanes;
+  static constexpr int kMaxHeadLanes = Config::kMaxHeadLanes;
+  static constexpr int kStrip = Config::kStrip, kWindowColumns = Config::kWindowColumns;
+  static constexpr int kHaloColumns = kStrip + kWindowColumns - 1;  // of the strip's windows
+  static constexpr int kThreads = 128, kMinCtasPerSm = Config::kMinCtasPerSm;
+
+  __host__ __device__ static constexpr int HeadLanes(const SimtGrid& g) {
+    return kMinHeadLanes == kMaxHeadLanes ? kMaxHeadLanes : g.head_lanes;
+  }
+  // Channels of all lanes of a head.
+  __host__ __device__ static constexpr int PaddedHeadDim(const SimtGrid& g) {
+    return kThreadChannels * HeadLanes(g);
+  }
+};
+
+// Calls `launch` with the head layout and the columns of the window, as an integral constant.
+template <typename Launch>
+void DispatchSimtWindow(const LocalAttentionProblem& p, Launch launch) {
+  const auto with_columns = [&](auto columns) {
+    if (p.head_dim <= 8) return launch(SimtHead<8, 1>(), columns);
+    launch(SimtHead<16, 1, 8>(), columns);
+  };
+  if (p.kernel_columns == 3) with_columns(std::integral_constant<int, 3>());
+  if (p.kernel_columns == 5) with_columns(std::integral_constant<int, 5>());
+  if (p.kernel_columns == 7) with_columns(std::integral_constant<int, 7>());
+  if (p.kernel_columns == 9) with_columns(std::integral_constant<int, 9>());
+  if (p.kernel_columns == 11) with_columns(std::integral_constant<int, 11>());
+}
 
 struct SimtLaunchPlan {
   SimtGrid grid;
@@ -97,8 +110,7 @@ constexpr SimtLaunchPlan PlanSimtLaunch(const LocalAttentionProblem& p) {
   g.qkv_parts = p.qkv_parts;
   g.type = p.type;
   g.strips = CeilDiv(CeilDiv(g.width, g.dilation_columns), Traits::kStrip) * g.dilation_columns;
-  g.head_lanes = 1;
-  while (g.head_lanes * Traits::kThreadChannels < g.head_dim) g.head_lanes *= 2;
+  g.head_lanes = SimtHeadLanes(g.head_dim, Traits::kThreadChannels);
   g.cta_heads = std::min(g.heads, std::max(1, 64 / g.head_lanes));
   g.head_groups = CeilDiv(g.heads, g.cta_heads);
   const int strip_threads = g.cta_heads * g.head_lanes;
@@ -134,12 +146,18 @@ struct SimtStrip {
   int image, head, slice, y, x;
   int channels;  // from the slice's first to the head's last
   bool active;
+  // Of the slice's first channel in the image's first pixel, and from pixel to pixel: in query,
+  // key, value and their gradients, and in the output and its gradient.
+  int64_t qkv_origin, output_origin;
+  int qkv_stride, output_stride;
+  const float *row_table, *column_table;  // the slice's
 
-  __device__ SimtStrip(const SimtGrid& g, int tile) {
+  // `tables`: as LoadRelativeTables writes them.
+  __device__ SimtStrip(const SimtGrid& g, int tile, const float* tables) {
     int rest = threadIdx.x;
-    slice = rest % g.head_lanes;
+    slice = rest % Traits::HeadLanes(g);
     channels = g.head_dim - slice * Traits::kThreadChannels;
-    rest /= g.head_lanes;
+    rest /= Traits::HeadLanes(g);
     head = rest % g.cta_heads;
     rest /= g.cta_heads;
     int strip = rest % g.cta_strips;
@@ -155,6 +173,12 @@ struct SimtStrip {
     if (!active) head = strip = y = 0;
     const int phase_strips = g.strips / g.dilation_columns;
     x = strip / phase_strips + strip % phase_strips * Traits::kStrip * g.dilation_columns;
+    row_table = tables + slice * Traits::kThreadChannels;
+    column_table = row_table + g.window_rows * Traits::PaddedHeadDim(g);
+    output_stride = g.heads * g.head_dim;
+    qkv_stride = g.qkv_parts * output_stride;
+    output_origin = ImageOffset(g, 1);
+    qkv_origin = ImageOffset(g, g.qkv_parts);
   }
 
   // Image column of the strip's pixel i, which may be in the halo.
@@ -167,7 +191,8 @@ struct SimtStrip {
     const int64_t image_row = static_cast<int64_t>(image) * g.height + row;
     return (image_row * g.width + column) * g.heads + head;
   }
-  // Offset of the slice's first channel in the image's first pixel.
+
+ private:
   __device__ int64_t ImageOffset(const SimtGrid& g, int parts) const {
     const int64_t pixels = static_cast<int64_t>(image) * g.height * g.width;
     return (pixels * g.heads * parts + head) * g.head_dim + slice * Traits::kThreadChannels;
@@ -179,7 +204,7 @@ template <typename Traits, int kRows, int kColumns>
 __device__ inline void SumOverHeadLanes(const SimtGrid& g, float (&x)[kRows][kColumns]) {
 #pragma unroll
   for (int distance = 1; distance < Traits::kMaxHeadLanes; distance *= 2) {
-    if (distance >= g.head_lanes) break;
+    if (distance >= Traits::HeadLanes(g)) break;
 #pragma unroll
     for (auto& row : x) {
 #pragma unroll
@@ -188,16 +213,16 @@ __device__ inline void SumOverHeadLanes(const SimtGrid& g, float (&x)[kRows][kCo
   }
 }
 
-// Sums over the lanes of a warp that have the same slice of channels.
-template <typename Traits>
-__device__ inline float SumOverHeads(const SimtGrid& g, float x) {
+// Sums each of the numbers over the lanes of a warp that have the same slice of channels.
+template <typename Traits, int kCount>
+__device__ inline void SumOverHeads(const SimtGrid& g, float (&x)[kCount]) {
 #pragma unroll
   for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
-    if (distance >= Traits::kMaxHeadLanes || distance >= g.head_lanes) {
-      x += __shfl_xor_sync(kFullMask, x, distance);
+    if (distance >= Traits::kMaxHeadLanes || distance >= Traits::HeadLanes(g)) {
+#pragma unroll
+      for (float& sum : x) sum += __shfl_xor_sync(kFullMask, sum, distance);
     }
   }
-  return x;
 }
 
 template <int kCount>

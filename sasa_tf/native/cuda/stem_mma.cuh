@@ -90,21 +90,6 @@ __device__ inline void InitPlanes(float* planes) {
   }
 }
 
-// Products of two packed half-precision elements.
-template <typename T>
-__device__ inline uint32_t MulX2(uint32_t a, uint32_t b) {
-  using Two = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
-  const Two product = __hmul2(*reinterpret_cast<Two*>(&a), *reinterpret_cast<Two*>(&b));
-  return *reinterpret_cast<const uint32_t*>(&product);
-}
-template <typename T>
-__device__ inline uint32_t FmaX2(uint32_t a, uint32_t b, uint32_t c) {
-  using Two = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
-  const Two sum = __hfma2(*reinterpret_cast<Two*>(&a), *reinterpret_cast<Two*>(&b),
-                          *reinterpret_cast<Two*>(&c));
-  return *reinterpret_cast<const uint32_t*>(&sum);
-}
-
 // w_qk of two heads as the right-hand side of a TF32 MMA with pixels [16, 4 channels], which are
 // given twice: column 2 e + h is the key's channel e of head h; the rows are the query's channels
 // of w_qk truncated to TF32, then of the remainder.

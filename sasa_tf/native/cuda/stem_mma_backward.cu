@@ -287,7 +287,7 @@ int Launch(const StemProblem& p, const StemBackwardArrays& a, cudaStream_t strea
 }  // namespace
 
 int MmaBackward(const StemProblem& p, const StemBackwardArrays& arrays, cudaStream_t stream) {
-  const auto launch = p.type == DType::kBfloat16 ? Launch<__nv_bfloat16> : Launch<__half>;
+  const auto launch = p.type == DType::kBfloat16 ? Launch<Bfloat16> : Launch<Float16>;
   return launch(p, arrays, stream);
 }
 

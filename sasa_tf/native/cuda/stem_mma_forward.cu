@@ -147,7 +147,7 @@ bool MmaSupports(const StemProblem& p) {
 }
 
 void MmaForward(const StemProblem& p, const StemForwardArrays& arrays, cudaStream_t stream) {
-  const auto launch = p.type == DType::kBfloat16 ? Launch<__nv_bfloat16> : Launch<__half>;
+  const auto launch = p.type == DType::kBfloat16 ? Launch<Bfloat16> : Launch<Float16>;
   launch(p, arrays, stream);
 }
 

@@ -2,8 +2,6 @@
 #ifndef SASA_TF_NATIVE_CUDA_STEM_PARTITION_CUH_
 #define SASA_TF_NATIVE_CUDA_STEM_PARTITION_CUH_
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>

@@ -72,7 +72,7 @@ __device__ inline void StoreSlice(const float (&from)[kSliceChannels], int count
   for (int d = 0; d < kSliceChannels; d += kVector) {
     Vector vector;
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) vector.elements[i] = T(from[d + i]);
+    for (int i = 0; i < kVector; ++i) vector.elements[i] = ConvertTo<T>(from[d + i]);
     if (vectorize && d < count) {
       *reinterpret_cast<Vector*>(to + d) = vector;
     } else {
@@ -159,9 +159,9 @@ void DispatchTypeAndChannels(const StemProblem& p, Launch launch) {
   if (p.type == DType::kFloat32) {
     DispatchChannels<float>(p, launch);
   } else if (p.type == DType::kBfloat16) {
-    DispatchChannels<__nv_bfloat16>(p, launch);
+    DispatchChannels<Bfloat16>(p, launch);
   } else {
-    DispatchChannels<__half>(p, launch);
+    DispatchChannels<Float16>(p, launch);
   }
 }
 

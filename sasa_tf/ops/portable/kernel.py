@@ -103,7 +103,6 @@ class PortableKernel:
     }
     if not self.uses_tensor_cores:
       return macros | {
-        "SASA_SIMT_HEAD": "SimtNarrowHead" if self.head_dim <= 8 else "SimtWideHead",
         "SASA_MIN_CTAS_PER_SM": _SIMT_CTAS_PER_SM,
       }
     tiles = self._tiles

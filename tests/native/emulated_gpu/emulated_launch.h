@@ -17,11 +17,6 @@ void LaunchKernel(void (*kernel)(Parameters...), int ctas, int threads, int smem
   emulation::RunGrid(ctas, threads, smem_bytes, call, &thread);
 }
 
-template <typename Kernel>
-bool CompiledForSm90(Kernel) {
-  return true;
-}
-
 // Kernels run one after another, as without PDL.
 template <typename... Parameters, typename... Arguments>
 void LaunchPdl(void (*kernel)(Parameters...), Arguments... arguments) {

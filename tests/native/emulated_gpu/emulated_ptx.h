@@ -4,10 +4,11 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
-#include "cuda_bf16.h"
-#include "cuda_fp16.h"
+#include "cuda/half_types.h"
 #include "cuda_runtime.h"
+#include "half_types.h"
 #include "instructions.h"
 #include "scheduler.h"
 
@@ -45,9 +46,43 @@ inline float Exp2Approx(float x) {
 inline float RcpApprox(float x) { return 1.f / x; }
 inline float Log2Approx(float x) { return log2f(x); }
 
+// The conversions of an element type.
+template <typename T>
+using FormatOf =
+    std::conditional_t<std::is_same_v<T, Float16>, emulation::Float16, emulation::Bfloat16>;
+
+template <typename T>
+T ConvertTo(float x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return x;
+  } else {
+    return {FormatOf<T>::FromFloat(x)};
+  }
+}
+
 template <typename T>
 uint32_t PackX2(float low, float high) {
-  return T(low).bits | static_cast<uint32_t>(T(high).bits) << 16;
+  using Format = FormatOf<T>;
+  return Format::FromFloat(low) | static_cast<uint32_t>(Format::FromFloat(high)) << 16;
+}
+
+inline float2 UnpackX2(uint32_t packed, Float16) {
+  using emulation::Float16;
+  return make_float2(Float16::ToFloat(packed), Float16::ToFloat(packed >> 16));
+}
+
+template <typename T>
+uint32_t FmaX2(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t sums = 0;
+  for (int shift = 0; shift < 32; shift += 16) {
+    const uint16_t sum = emulation::Fma<FormatOf<T>>(a >> shift, b >> shift, c >> shift);
+    sums |= static_cast<uint32_t>(sum) << shift;
+  }
+  return sums;
+}
+template <typename T>
+uint32_t MulX2(uint32_t a, uint32_t b) {
+  return FmaX2<T>(a, b, 0x80008000u);  // plus minus zero
 }
 
 inline uint32_t SmemAddress(const void* pointer) { return emulation::SmemAddressOf(pointer); }

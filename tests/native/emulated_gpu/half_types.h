@@ -1,4 +1,4 @@
-// The 16-bit floating point types: rounding, and the operations that both have.
+// The 16-bit floating point formats: conversion of their bits, and fused multiply-adds.
 #ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_TYPES_H_
 #define SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_TYPES_H_
 
@@ -63,78 +63,12 @@ inline float FmaToOdd(float a, float b, float c) {
   return RoundToOdd(sum);
 }
 
-// A value of `Format`, Float16 or Bfloat16.
+// The same of the bits of a format, rounded to it.
 template <typename Format>
-struct Half {
-  uint16_t bits;
-
-  Half() = default;
-  Half(float x) : bits(Format::FromFloat(x)) {}
-  Half(double x) : bits(Format::FromFloat(RoundToOdd(x))) {}
-  Half(int x) : Half(double(x)) {}
-  Half(unsigned x) : Half(double(x)) {}
-  operator float() const { return Format::ToFloat(bits); }
-
-  static Half FromBits(uint16_t bits) {
-    Half half;
-    half.bits = bits;
-    return half;
-  }
-  static Half Fma(Half a, Half b, Half c) { return Half(FmaToOdd(a, b, c)); }
-};
-
-// Two packed values, the first in the low half of a word.
-template <typename Format>
-struct alignas(4) Half2 {
-  Half<Format> x, y;
-  Half2() = default;
-  Half2(Half<Format> x, Half<Format> y) : x(x), y(y) {}
-};
-
-template <typename Format>
-Half<Format> operator+(Half<Format> a, Half<Format> b) {
-  return Half<Format>::Fma(a, 1.f, b);
-}
-template <typename Format>
-Half<Format> operator-(Half<Format> a) {
-  return Half<Format>::FromBits(a.bits ^ 0x8000);
-}
-template <typename Format>
-Half<Format> operator-(Half<Format> a, Half<Format> b) {
-  return a + -b;
-}
-template <typename Format>
-Half<Format> operator*(Half<Format> a, Half<Format> b) {
-  return Half<Format>::Fma(a, b, -0.f);
-}
-
-// If one operand is NaN, these return the other.
-template <typename Format>
-Half<Format> Max(Half<Format> a, Half<Format> b) {
-  return Half<Format>(fmaxf(a, b));
-}
-template <typename Format>
-Half<Format> Min(Half<Format> a, Half<Format> b) {
-  return Half<Format>(fminf(a, b));
+uint16_t Fma(uint16_t a, uint16_t b, uint16_t c) {
+  return Format::FromFloat(FmaToOdd(Format::ToFloat(a), Format::ToFloat(b), Format::ToFloat(c)));
 }
 
 }  // namespace emulation
-
-// The CUDA functions that both types have.
-#define SASA_EMULATION_HALF_FUNCTIONS(T, T2)                                     \
-  inline T __hadd(T a, T b) { return a + b; }                                    \
-  inline T __hsub(T a, T b) { return a - b; }                                    \
-  inline T __hmul(T a, T b) { return a * b; }                                    \
-  inline T __hfma(T a, T b, T c) { return T::Fma(a, b, c); }                     \
-  inline T __hneg(T a) { return -a; }                                            \
-  inline T __hmax(T a, T b) { return emulation::Max(a, b); }                     \
-  inline T __hmin(T a, T b) { return emulation::Min(a, b); }                     \
-  inline T2 __hadd2(T2 a, T2 b) { return {a.x + b.x, a.y + b.y}; }               \
-  inline T2 __hsub2(T2 a, T2 b) { return {a.x - b.x, a.y - b.y}; }               \
-  inline T2 __hmul2(T2 a, T2 b) { return {a.x * b.x, a.y * b.y}; }               \
-  inline T2 __hneg2(T2 a) { return {-a.x, -a.y}; }                               \
-  inline T2 __hmax2(T2 a, T2 b) { return {__hmax(a.x, b.x), __hmax(a.y, b.y)}; } \
-  inline T2 __hmin2(T2 a, T2 b) { return {__hmin(a.x, b.x), __hmin(a.y, b.y)}; } \
-  inline T2 __hfma2(T2 a, T2 b, T2 c) { return {__hfma(a.x, b.x, c.x), __hfma(a.y, b.y, c.y)}; }
 
 #endif  // SASA_TF_TESTS_NATIVE_EMULATED_GPU_HALF_TYPES_H_

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "half_types.h"
+
 namespace emulation {
 
 void Ldmatrix(const char* name, SourceLocation location, int count, bool transposed, uint32_t smem,

@@ -5,8 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "cuda_bf16.h"
-#include "cuda_fp16.h"
+#include "cuda/half_types.h"
 #include "scheduler.h"
 
 namespace emulation {
@@ -31,7 +30,7 @@ template <typename T>
 void Mma(const char* name, SourceLocation location, float (&d)[4], const float (&c)[4],
          const uint32_t (&a)[4], const uint32_t (&b)[2], int depth) {
   MmaFragments fragments = {{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, {c[0], c[1], c[2], c[3]}};
-  Mma(name, location, std::is_same_v<T, __nv_bfloat16>, depth, fragments);
+  Mma(name, location, std::is_same_v<T, sasa::Bfloat16>, depth, fragments);
   for (int i = 0; i < 4; ++i) d[i] = fragments.acc[i];
 }
 
