@@ -50,10 +50,10 @@ struct ForwardTiles {
       {3, 32, {4, 16, 4, true}},
       {3, 64, {4, 8, 3, true}},
       {5, 4, {4, 14, 5}},
-      {5, 8, {4, 14, 6}},
+      {5, 8, {4, 14, 6, false, true}},
       {5, 16, {7, 14, 2, true}},
-      {5, 32, {4, 16, 3, true}},
-      {5, 64, {2, 8, 3, true}},
+      {5, 32, {4, 16, 3, true, true}},
+      {5, 64, {2, 8, 3}},
       {7, 4, {4, 28, 5}},
       {7, 8, {4, 28, 5}},
       {7, 16, {7, 28, 2, true}},
@@ -62,14 +62,14 @@ struct ForwardTiles {
       {7, 64, {4, 8, 3, true}, 8},
       {7, 64, {4, 16, 2, true}},
       {9, 4, {4, 14, 5}},
-      {9, 8, {4, 28, 3}},
-      {9, 16, {4, 14, 3, true}},
-      {9, 32, {4, 16, 2, true}},
+      {9, 8, {4, 28, 3, false, true}},
+      {9, 16, {4, 14, 3, true, true}},
+      {9, 32, {4, 16, 2, true, true}},
       {9, 64, {2, 8, 2, true}},
       {11, 4, {4, 28, 4}},
-      {11, 8, {4, 28, 4}},
-      {11, 16, {4, 28, 2, true}},
-      {11, 32, {2, 16, 3, true}},
+      {11, 8, {4, 28, 4, false, true}},
+      {11, 16, {4, 28, 2, false, true}},
+      {11, 32, {2, 16, 3, true, true}},
       {11, 64, {4, 8, 2, true}},
   };
   // clang-format on
@@ -80,9 +80,10 @@ struct ForwardTiles {
 void MmaForward(const LocalAttentionProblem& p, const ForwardArrays& arrays, cudaStream_t stream) {
   DispatchMmaTiles<ForwardTiles>(p, [&](auto traits) {
     using Traits = decltype(traits);
-    // A kernel without pooling is a few percent faster; for the most common window it is worth the
-    // time to compile it.
-    if constexpr (Traits::kKernel == 7) {
+    // A kernel without pooling is a few percent faster for windows of 7, and for smaller ones with
+    // heads 8 wide. There it is worth the time to compile it.
+    constexpr int kKernel = Traits::kKernel;
+    if constexpr (kKernel == 7 || (kKernel < 7 && Traits::kHeadDim == 8)) {
       if (p.pool_size == 1) return LaunchForward<Traits, StoreForTraining>(p, arrays, stream);
     }
     LaunchForward<Traits, StorePooledForTraining>(p, arrays, stream);
