@@ -181,12 +181,19 @@ def unsupported_reason(devices: Sequence[str]) -> str | None:
     return f"they run on {' and '.join(sorted(map(str, kinds)))}; all must be GPUs, or all CPUs"
   if not library.load().platforms:
     return library.load().reason
-  logical, visible = tf.config.list_logical_devices("GPU"), tf.config.get_visible_devices("GPU")
+  logical, visible = _logical_gpus(specs[0]), tf.config.get_visible_devices("GPU")
   if kinds == {"GPU"} and len(logical) != len(visible):
     return "a GPU is split into several logical devices"
   if any(spec.device_index >= len(logical) for spec in specs if spec.device_type == "GPU"):
     return f"TensorFlow sees {len(logical)} GPUs"
   return None
+
+
+def _logical_gpus(own: tf.DeviceSpec) -> list[str]:
+  """Returns the GPUs of this process. With several processes, TensorFlow lists those of all."""
+  names = [device.name for device in tf.config.list_logical_devices("GPU")]
+  tasks = {name: tf.DeviceSpec.from_string(name) for name in names}
+  return [name for name in names if (tasks[name].job, tasks[name].task) == (own.job, own.task)]
 
 
 def _cuda_numbers(devices: Sequence[str]) -> list[int]:

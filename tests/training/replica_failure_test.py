@@ -1,12 +1,16 @@
 """What a failed group of replicas raises."""
 
 import contextlib
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
 
 from sasa_tf.errors import WorkerLostError
 from sasa_tf.training.step.replica_failure import check_group, translate_group_failure
+from tests.collectives.replica_threads import needs_library
+from tests.training import tiny_run
 
 
 class Group:
@@ -66,3 +70,35 @@ def test_error_of_one_replica_that_made_others_wait_too_long():
     translate_group_failure(group),
   ):
     raise internal_error("invalid record")
+
+
+@needs_library
+@pytest.mark.slow
+def test_failed_training_is_resumed_from_the_last_checkpoint(tmp_path):
+  data, model_dir = tiny_run.write_data(tmp_path / "data"), tmp_path / "run"
+  arguments = [
+    f"--experiment={tiny_run.EXPERIMENT}",
+    "--mode=train",
+    f"--model_dir={model_dir}",
+    "--num_logical_cpus=2",
+    "--all_reduce=in_program",
+    "--params_override="
+    + tiny_run.overrides(data, steps=8, loop=2, interval=4, **{"runtime.enable_xla": "true"}),
+  ]
+
+  def run(module, *more):
+    return subprocess.run(
+      [sys.executable, "-m", module, *more, *arguments],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+
+  failed = run("tests.training.failing_replicas_program", "6")
+  assert failed.returncode == WorkerLostError.exit_status, failed.stdout[-3000:]
+  assert "NCCL: a cable was pulled out. To resume" in failed.stdout
+  assert "Traceback" not in failed.stdout
+  assert tiny_run.steps_of(model_dir)[-1] == 6
+  resumed = run("sasa_tf.bin.train")
+  assert resumed.returncode == 0, resumed.stdout[-3000:]
+  assert tiny_run.steps_of(model_dir)[-1] == 8

@@ -47,7 +47,7 @@ def replica_group(
 ) -> ReplicaGroup | None:
   """Returns the group to reduce within the compiled step, or None to reduce between two programs.
 
-  With a single replica, there is no group. For several, "auto" prints its choice.
+  With a single replica, there is no group. For several that XLA compiles, "auto" prints its choice.
 
   Args:
     strategy: strategy of the run.
@@ -72,6 +72,8 @@ def replica_group(
     except UserError as error:
       reason = str(error).rstrip(".")
   if mode == "auto":
+    if not enable_xla:
+      return None  # there are no programs
     where = f"between two programs, because {reason}" if reason else "within the XLA program"
     print(f"--all_reduce=auto: the replicas reduce {where}", file=sys.stderr)
   elif reason:
