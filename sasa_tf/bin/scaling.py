@@ -29,9 +29,9 @@ flags.DEFINE_list("replicas", [], "Numbers of devices. By default 1, 2, 4, ... u
 flags.DEFINE_list("models", ["conv", "conv_stem+attention"], "Models to measure.")
 flags.DEFINE_list(
   "all_reduce",
-  ["between_programs"],
-  "All-reduce of the gradients: between_programs (two XLA programs), in_program (a single one), or "
-  "none to measure its cost.",
+  ["in_program", "between_programs"],
+  "All-reduce of the gradients: in_program (a single XLA program), between_programs (two), or none "
+  "to measure its cost.",
 )
 flags.DEFINE_integer("model_id", 50, "ResNet depth: 26, 38 or 50.")
 flags.register_validator("model_id", lambda depth: depth in (26, 38, 50), "expected 26, 38 or 50")
