@@ -22,7 +22,9 @@ from typing import Any
 
 from sasa_tf.studies.records import read_results
 from sasa_tf.studies.report import tables
+from sasa_tf.studies.report.statistics import compare, verdict
 from sasa_tf.studies.report.summary import StudySummary, summarize
+from sasa_tf.studies.study_file import read_study
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text())
@@ -39,6 +41,27 @@ _CIFAR10_ROWS = {
   "attention_34": "attention in stages 3 and 4",
   "attention_234": "attention in stages 2, 3 and 4",
   "attention_all": "attention in all stages",
+}
+_ABLATIONS = "cifar10_ablations"
+_ABLATION_ROWS = {
+  "convolution": "convolution",
+  "attention_34": "attention in stages 3 and 4",
+  "attention_all": "attention in all stages, 7 x 7",
+  "positions_none": "all stages, no positions",
+  "positions_absolute": "all stages, absolute positions",
+  "without_content": "all stages, positions without content",
+  "kernel_3": "all stages, 3 x 3",
+  "kernel_5": "all stages, 5 x 5",
+  "kernel_11": "all stages, 11 x 11",
+  "attention_12": "attention in stages 1 and 2",
+  "stem_conv": "all stages, convolutional stem, 8 x 8",
+  "stem_attention": "all stages, attention stem, 8 x 8",
+  "convolution_half": "convolution, half of the width",
+  "attention_34_half": "stages 3 and 4, half of the width",
+  "attention_all_half": "all stages, half of the width",
+  "squeeze_excitation": "convolution, squeeze-and-excitation",
+  "attention_augmented": "convolution, attention-augmented",
+  "non_local": "convolution, non-local blocks",
 }
 _BCCD_ROWS = {
   "convolution": "convolutions everywhere",
@@ -140,6 +163,41 @@ def cifar10_study() -> str:
     accuracy = tables.percent(row.mean, row.spread)
     cost = [f"{row.parameters / 1e6:.2f} M", f"{row.flops() / 1e9:.2f}"]
     rows.append([label, *cost, accuracy, str(len(row.values))])
+  return _table(rows)
+
+
+def cifar10_ablations() -> str:
+  """Returns all rows of the study of ablations, with the findings of the paper."""
+  summary = _study(_ABLATIONS)
+  head = ["ResNet-26, CIFAR-10, 10 epochs", "parameters", "GFLOPs", "test accuracy, %", "seeds"]
+  rows = [[*head, "compared with", "difference, points", "p", "the paper", "verdict"]]
+  for planned in read_study(ROOT / "official_configs" / "studies" / f"{_ABLATIONS}.yaml").rows:
+    label, row = _ABLATION_ROWS[planned.name], summary.row(planned.name)
+    if row is None:
+      rows.append([label, "", "", "not run", *[""] * 4, planned.paper or "", ""])
+      continue
+    flops, other = row.flops(), summary.row(planned.compare_with)
+    compared, decided = ["", "", ""], ""
+    if other is not None and planned.expect:
+      comparison = compare(row.values, other.values)
+      compared = [
+        _ABLATION_ROWS[other.name],
+        tables.points(comparison),
+        tables.p_value(comparison),
+      ]
+      decided = verdict(comparison, planned.expect)
+    rows.append(
+      [
+        label,
+        f"{row.parameters / 1e6:.2f} M",
+        f"{flops / 1e9:.2f}" if flops else "",
+        tables.percent(row.mean, row.spread),
+        str(len(row.values)),
+        *compared,
+        planned.paper or "",
+        decided,
+      ]
+    )
   return _table(rows)
 
 
@@ -263,6 +321,7 @@ def serving_machine(path: pathlib.Path = SERVING_RESULTS) -> str:
 SUMMARIES: dict[str, Callable[[], str]] = {
   "summary": summary,
   "cifar10_study": cifar10_study,
+  "cifar10_ablations": cifar10_ablations,
   "bccd_studies": bccd_studies,
   "input_rates": input_rates,
   "serving_speed": serving_speed,
