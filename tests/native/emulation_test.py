@@ -33,6 +33,8 @@ FAULTS = {
   "missing_tma_wait": "incorrect",
   "tma_bytes": "expects 1024 bytes, and 512 were loaded",
   "tma_misaligned": "not a multiple of 128",
+  "missing_mbarrier_wait": "incorrect",
+  "mbarrier_deadlock": "waits forever at",
   "exited_lanes": "have exited, and the others are at LdmatrixX4",
 }
 
@@ -50,6 +52,8 @@ def emulator(tmp_path_factory):
 
 
 CHECKS = ("check_cuda_kernels", "check_cuda_stem_kernels")
+# Problems that the one-pass backward kernel supports.
+ONE_PASS = ("--one_pass=1", "--kernel=7", "--dilation=1", "--key=1", "--type=bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def assert_agrees(result):
   assert "agree" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["half_types", "none", "tma"])
+@pytest.mark.parametrize("name", ["half_types", "none", "tma", "mbarrier"])
 def test_emulator_is_correct(emulator, name):
   result = run(emulator, name)
   assert (result.returncode, result.stdout) == (0, "correct\n"), result.stderr
@@ -100,6 +104,22 @@ def test_mma_kernels_match_loops(kernels, depth, kernel):
 def test_mma_kernels_pool(kernels, depth, kernel):
   flags = ("--height=10", "--width=18", "--dilation=1", "--pool=2", "--type=bfloat16")
   assert_agrees(run(kernels, 1, kernel, *flags, f"--depth={depth}", f"--kernel={kernel}"))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_one_pass_backward_kernel_matches_loops(kernels, depth, seed):
+  flags = (*ONE_PASS, f"--depth={depth}")
+  assert_agrees(run(kernels, 4, 10 * seed, *flags, seed=seed))
+  # Several images in a CTA, whose rows of tiles are no multiple of the warps.
+  size = ("--height=21", "--width=28", "--heads=4", "--batch=2")
+  assert_agrees(run(kernels, 1, seed, *flags, *size, seed=seed))
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_one_pass_backward_kernel_does_not_hide_nonfinite_elements(kernels, depth, kind):
+  assert_agrees(run(kernels, 4, 21, *ONE_PASS, f"--depth={depth}", f"--nonfinite={kind}"))
 
 
 @pytest.mark.parametrize("kernel", [3, 7, 9])

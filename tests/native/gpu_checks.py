@@ -20,6 +20,8 @@ from sasa_tf.native import build, cache
 
 HERE = pathlib.Path(__file__).parent
 PROGRAMS = ("check_cuda_kernels", "check_cuda_stem_kernels")
+# Problems that the one-pass backward kernel supports.
+ONE_PASS = ("--one_pass=1", "--kernel=7", "--dilation=1", "--key=1", "--type=bfloat16")
 
 
 def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None) -> None:
@@ -64,6 +66,9 @@ def main() -> int:
     runs = [[str(folder / name), options.problems] for name in PROGRAMS]
     half = str(int(options.problems) // 2)
     runs += [[str(folder / name), half, f"--nonfinite={n}"] for name in PROGRAMS for n in (1, 2)]
+    for depth in (8, 16):
+      kernel = [str(folder / PROGRAMS[0]), half, *ONE_PASS, f"--depth={depth}"]
+      runs += [kernel, [*kernel, "--nonfinite=1"], [*kernel, "--nonfinite=2"]]
     if sanitizer := shutil.which("compute-sanitizer"):
       for tool in ("memcheck", "racecheck"):
         flags = [sanitizer, f"--tool={tool}", "--error-exitcode=1"]

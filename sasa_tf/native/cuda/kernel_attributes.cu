@@ -44,4 +44,12 @@ int ResidentCtas(const void* kernel, int threads, int smem_bytes) {
   });
 }
 
+int MaxSmemBytes() {
+  return Cached(nullptr, 0, 0, [](int device) {
+    int bytes = 0;
+    cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    return bytes;
+  });
+}
+
 }  // namespace sasa

@@ -11,6 +11,9 @@ bool CompiledForSm90(const void* kernel);
 // The number of CTAs that the GPU runs at a time, with `smem_bytes` of dynamic shared memory each.
 int ResidentCtas(const void* kernel, int threads, int smem_bytes);
 
+// The dynamic shared memory that a CTA can have, in bytes.
+int MaxSmemBytes();
+
 }  // namespace sasa
 
 #endif  // SASA_TF_NATIVE_CUDA_KERNEL_ATTRIBUTES_H_

@@ -42,7 +42,10 @@ struct DirectStore {
 
   // For arrays of `parts` parts; starts at the warp's first MMA tile.
   __device__ DirectStore(const TileGrid& g, const CtaTile& tile, const MmaLane& lane, int parts)
-      : mma_tiles(g, tile, lane),
+      : DirectStore(g, tile, lane, parts, WarpWork<Traits>(tile)) {}
+  __device__ DirectStore(const TileGrid& g, const CtaTile& tile, const MmaLane& lane, int parts,
+                         const WarpWork<Traits>& work)
+      : mma_tiles(g, tile, lane, work),
         half_stride(mma_tiles.HalfStride(parts)),
         step(mma_tiles.Step(parts)),
         left(mma_tiles.begin) {
@@ -60,10 +63,10 @@ struct DirectStore {
       }
     }
   }
-  // Advances to the next MMA tile.
-  __device__ void Advance() {
-    offset += step;
-    left += Traits::kMmaTileColumns;
+  // Advances by MMA tiles.
+  __device__ void Advance(int tiles = 1) {
+    offset += tiles * step;
+    left += tiles * Traits::kMmaTileColumns;
   }
 
  private:
@@ -88,9 +91,11 @@ struct StagedStore {
   static constexpr int kIterations = kPixels / kPixelsAtOnce;
 
   // For arrays of `parts` parts; starts at the warp's first MMA tile.
-  __device__ StagedStore(const TileGrid& g, const CtaTile& tile, const MmaLane& lane, int parts) {
+  __device__ StagedStore(const TileGrid& g, const CtaTile& tile, const MmaLane& lane, int parts)
+      : StagedStore(g, tile, lane, parts, WarpWork<Traits>(tile)) {}
+  __device__ StagedStore(const TileGrid& g, const CtaTile& tile, const MmaLane& lane, int parts,
+                         const WarpWork<Traits>& work) {
     const int chunk = lane.id % Traits::kChunks, pixel = lane.id / Traits::kChunks;
-    const WarpWork<Traits> work(tile);
     const int row = work.top + pixel / Traits::kMmaTileColumns;
     const int column = work.begin + pixel % Traits::kMmaTileColumns;
     smem_offset = chunk * kChunkStride + pixel * 16;
@@ -130,10 +135,10 @@ struct StagedStore {
       }
     }
   }
-  // Advances to the next MMA tile.
-  __device__ void Advance() {
-    offset += Traits::kMmaTileColumns * column_stride;
-    columns_left -= Traits::kMmaTileColumns;
+  // Advances by MMA tiles.
+  __device__ void Advance(int tiles = 1) {
+    offset += tiles * Traits::kMmaTileColumns * column_stride;
+    columns_left -= tiles * Traits::kMmaTileColumns;
   }
 
  private:

@@ -116,6 +116,8 @@ struct PositionBias {
       row_table = SmemAddress(tables.Row(row - lane.matrix_lo - 2 * lane.matrix_hi));
     } else if constexpr (Traits::kTileHeads == 2) {
       row_table = SmemAddress(tables.Row(row - lane.matrix_lo));
+    } else if constexpr (Traits::kTableChunks == 1) {
+      row_table = SmemAddress(tables.Row(row - lane.matrix_lo));
     } else {
       row_table = SmemAddress(tables.Row(row - lane.matrix_hi, lane.matrix_lo));
     }
@@ -123,7 +125,8 @@ struct PositionBias {
       const int right = Traits::kColumnGroups == 2 ? lane.matrix_hi : 0;
       column_table = SmemAddress(tables.Column(8 * right + lane.ldmatrix_row - lane.matrix_lo));
     } else {
-      column_table = SmemAddress(tables.Column(lane.ldmatrix_row, lane.matrix_lo));
+      column_table = SmemAddress(
+          tables.Column(lane.ldmatrix_row, Traits::kTableChunks == 1 ? 0 : lane.matrix_lo));
     }
     MaskColumns(lane, mma_tiles, [](int) { return true; });
     MaskRows(lane, mma_tiles, [](int) { return true; });
@@ -259,6 +262,13 @@ struct PositionBias {
 #pragma unroll
     for (int block = 0; block < Traits::kRowBlocks; ++block) {
       float second_half[4];
+      if constexpr (Traits::kTableChunks == 1) {
+        const auto& a = q.a[0];
+        uint32_t b[2];
+        LdmatrixX2(row_table + block * Traits::kBlockRows * 16, b[0], b[1]);
+        MmaM16N8K8<Element>(row_bias[block], row_mask[block], a[0], a[1], b[0]);
+        MmaM16N8K8<Element>(second_half, row_mask[block], a[0], a[1], b[1]);
+      }
 #pragma unroll
       for (int i = 0; i < Traits::kTableChunks / 2; ++i) {
         const auto& a = q.a[i];
@@ -313,6 +323,15 @@ struct PositionBias {
                                        const SkewTranspose<Traits>& skew,
                                        ColumnBias& column_bias) const {
     float entries[Traits::kEntryGroups][4];
+    if constexpr (Traits::kTableChunks == 1) {
+      const auto& a = q.a[0];
+#pragma unroll
+      for (int group = 0; group < Traits::kEntryGroups; ++group) {
+        uint32_t b[2];
+        LdmatrixX2(column_table + 8 * group * 16, b[0], b[1]);
+        MmaM16N8K8<Element>(entries[group], kZeros, a[2], a[3], b[0]);
+      }
+    }
 #pragma unroll
     for (int i = 0; i < Traits::kTableChunks / 2; ++i) {
       const auto& a = q.a[Traits::kColumnTableChunk / 2 + i];

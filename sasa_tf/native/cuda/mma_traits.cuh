@@ -44,6 +44,7 @@ struct MmaTiles {
   bool staged_store = false;  // results are stored by way of shared memory, see StagedStore
   bool split_rows = false;    // warps share rows of MMA tiles at the end of an image, see WarpWork
   bool compact_buffer = false;  // the ring buffer has as few rows as possible, without TMA
+  bool one_head = false;        // MMA tiles are of one head even if it is narrow; widths 16 and more
 };
 
 // Config defines kKernel, the window's rows and columns; kHeadDim; and kTiles, an MmaTiles.
@@ -63,7 +64,8 @@ struct MmaKernelTraits {
   static constexpr bool kStagedStore = kTiles.staged_store, kSplitRows = kTiles.split_rows;
 
   // A chunk is 8 channels, 16 bytes: a row of an 8x8 matrix of ldmatrix.
-  static constexpr int kTileHeads = kHeadDim <= 16 ? 2 : 1;  // heads of an MMA tile
+  static constexpr int kTileHeads = kHeadDim <= 16 && !kTiles.one_head ? 2 : 1;  // of an MMA tile
+  static_assert(kHeadDim >= 16 || !kTiles.one_head);
   static constexpr int kHeadChunks = kPaddedHeadDim / 8;
   static constexpr int kChunks = kTileHeads * kHeadChunks;  // of a pixel
   static constexpr int kPixelBytes = kChunks * 16;

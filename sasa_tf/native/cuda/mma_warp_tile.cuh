@@ -52,6 +52,7 @@ struct WarpWork {
   int top;         // first row of the MMA tiles, in the CTA tile
   int begin, end;  // their columns in the CTA tile; the image may end before
 
+  __device__ WarpWork(int top, int begin, int end) : top(top), begin(begin), end(end) {}
   __device__ explicit WarpWork(const CtaTile& tile)
       : top(threadIdx.x / kWarpSize * Traits::kMmaTileRows), begin(0), end(Traits::kTileColumns) {
     if constexpr (Traits::kSplitRows) {
@@ -85,10 +86,12 @@ struct WarpTileIterator {
   int pixel, step;     // offset in the CTA tile, and to the next MMA tile, in heads of one part
   int row_stride;
 
-  __device__ WarpTileIterator(const TileGrid& g, const CtaTile& tile, const MmaLane& lane) {
+  __device__ WarpTileIterator(const TileGrid& g, const CtaTile& tile, const MmaLane& lane)
+      : WarpTileIterator(g, tile, lane, WarpWork<Traits>(tile)) {}
+  __device__ WarpTileIterator(const TileGrid& g, const CtaTile& tile, const MmaLane& lane,
+                              const WarpWork<Traits>& work) {
     const bool two_heads = Traits::kTileHeads == 2;
     column = lane.row % Traits::kMmaTileColumns;
-    const WarpWork<Traits> work(tile);
     top = work.top;
     begin = work.begin;
     end = work.end;

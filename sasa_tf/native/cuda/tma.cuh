@@ -135,9 +135,56 @@ class TmaBarrier {
   uint32_t mbarrier_, phase_ = 0;
 };
 
+// An mbarrier whose phases are waited for by parity: the first phase has parity 0. Arriving releases
+// what the thread wrote, and waiting acquires it.
+class Mbarrier {
+ public:
+  static constexpr int kBytes = 8;  // of shared memory
+
+  __device__ explicit Mbarrier(uint32_t address) : address_(address) {}
+
+  // Called by one thread; a __syncthreads must follow before the first use. A phase completes with
+  // `count` arrivals and the bytes that they expect.
+  __device__ void Init(int count) const {
+#if SASA_ARCH_HAS_TMA
+    asm volatile(
+        "mbarrier.init.shared::cta.b64 [%0], %1;\nfence.mbarrier_init.release.cluster;" ::"r"(address_),
+        "r"(count)
+        : "memory");
+#endif
+  }
+  __device__ void Arrive() const {
+#if SASA_ARCH_HAS_TMA
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address_) : "memory");
+#endif
+  }
+  __device__ void ArriveExpectTx(int bytes) const {
+#if SASA_ARCH_HAS_TMA
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address_),
+                 "r"(bytes)
+                 : "memory");
+#endif
+  }
+  __device__ void Wait(unsigned parity) const {
+#if SASA_ARCH_HAS_TMA
+    asm volatile(
+        "{\n.reg .pred done;\nwait:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra wait;\n}" ::"r"(
+            address_),
+        "r"(parity)
+        : "memory");
+#endif
+  }
+  __device__ uint32_t address() const { return address_; }
+
+ private:
+  uint32_t address_;
+};
+
 // Loads the box whose first element is at (channel, x, y, image) and fills what lies outside the
-// image with zeros. Called by the first thread.
-__device__ inline void TmaLoad(const TensorMap& tensor_map, TmaBarrier& barrier, uint32_t smem,
+// image with zeros. Called by one thread.
+template <typename Barrier>
+__device__ inline void TmaLoad(const TensorMap& tensor_map, const Barrier& barrier, uint32_t smem,
                                int channel, int x, int y, int image) {
 #if SASA_ARCH_HAS_TMA
   asm volatile(

@@ -37,7 +37,10 @@ enum class Fault {
   kTma,  // none, of the TMA kernel
   kMissingTmaWait,
   kTmaBytes,
-  kTmaMisaligned
+  kTmaMisaligned,
+  kMbarrier,  // none, of the mbarrier kernel
+  kMissingMbarrierWait,
+  kMbarrierDeadlock
 };
 struct NamedFault {
   const char* name;
@@ -61,6 +64,9 @@ constexpr NamedFault kFaults[] = {
     {"missing_tma_wait", Fault::kMissingTmaWait},
     {"tma_bytes", Fault::kTmaBytes},
     {"tma_misaligned", Fault::kTmaMisaligned},
+    {"mbarrier", Fault::kMbarrier},
+    {"missing_mbarrier_wait", Fault::kMissingMbarrierWait},
+    {"mbarrier_deadlock", Fault::kMbarrierDeadlock},
 };
 
 // Adds kThreads float4s to the same in reverse order.
@@ -171,6 +177,45 @@ bool CheckLoadBox(Fault fault) {
   return true;
 }
 
+// The warps alternate in counting, as far as `count`: each waits for the other's arrival.
+void CountAlternately(Fault fault, int count, int* to) {
+  extern __shared__ __align__(1024) char memory[];
+  int* number = reinterpret_cast<int*>(memory + 2 * Mbarrier::kBytes);
+  const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
+  const auto barrier_of = [&](int warp) {
+    return Mbarrier(SmemAddress(memory) + warp * Mbarrier::kBytes);
+  };
+  if (threadIdx.x == 0) {
+    barrier_of(0).Init(1);
+    barrier_of(1).Init(1);
+    *number = 0;
+  }
+  __syncthreads();
+  for (int i = warp; i < count; i += 2) {
+    const bool waits = i > 0 && fault != Fault::kMissingMbarrierWait;
+    if (waits || fault == Fault::kMbarrierDeadlock) barrier_of(1 - warp).Wait((i - 1) / 2 % 2);
+    if (lane == 0 && *number == i) *number = i + 1;
+    __syncwarp();
+    if (lane == 0) barrier_of(warp).Arrive();
+  }
+  __syncthreads();
+  if (threadIdx.x == 0) *to = *number;
+}
+
+bool CheckCountAlternately(Fault fault) {
+  constexpr int kCount = 50, kRuns = 20;
+  for (int run = 0; run < kRuns; ++run) {
+    std::vector<char> bytes(sizeof(int));
+    emulation::DeviceArray to(bytes);
+    LaunchKernel(CountAlternately, 1, kThreads, 2 * Mbarrier::kBytes + sizeof(int), nullptr, fault,
+                 kCount, reinterpret_cast<int*>(to.data()));
+    int count = 0;
+    std::memcpy(&count, to.data(), sizeof(int));
+    if (count != kCount) return false;
+  }
+  return true;
+}
+
 // Compares conversions with the definition of the type: `smallest` is the exponent of the smallest
 // denormal. A value halfway between two neighbors is rounded to the even one.
 template <typename Format>
@@ -241,8 +286,10 @@ int main(int argc, char** argv) {
   }
   for (const sasa::NamedFault& known : sasa::kFaults) {
     if (std::strcmp(name, known.name) != 0) continue;
-    const bool uses_tma = known.fault >= sasa::Fault::kTma;
-    correct = uses_tma ? sasa::CheckLoadBox(known.fault) : sasa::CheckAddReversed(known.fault);
+    const auto check = known.fault >= sasa::Fault::kMbarrier ? sasa::CheckCountAlternately
+                       : known.fault >= sasa::Fault::kTma    ? sasa::CheckLoadBox
+                                                             : sasa::CheckAddReversed;
+    correct = check(known.fault);
   }
   std::puts(correct ? "correct" : "incorrect");
   return correct ? 0 : 1;

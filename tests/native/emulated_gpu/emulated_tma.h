@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -64,12 +65,77 @@ class TmaBarrier {
   std::vector<std::pair<char*, const char*>> loads_;  // chunks; null for zeros
 };
 
+// The state of an mbarrier in shared memory, by its address. TMA loads arrive when a thread waits
+// for a phase that nothing else is missing of.
+struct MbarrierState {
+  int count, pending;
+  unsigned phases = 0;  // that are complete
+  size_t expected = 0;
+  std::vector<std::pair<char*, const char*>> loads_;  // as in TmaBarrier
+};
+
+inline MbarrierState& MbarrierAt(uint32_t address) {
+  static std::map<uint32_t, MbarrierState> states;
+  return states[address];
+}
+
+class Mbarrier {
+ public:
+  static constexpr int kBytes = 8;
+
+  explicit Mbarrier(uint32_t address) : address_(address) {}
+
+  void Init(int count,
+            emulation::SourceLocation location = emulation::SourceLocation::Current()) const {
+    emulation::ResolveSmem("Mbarrier", location, address_, kBytes, kBytes);
+    MbarrierAt(address_) = {count, count};
+  }
+  void Arrive() const { ArriveExpectTx(0); }
+  void ArriveExpectTx(int bytes) const {
+    MbarrierState& state = MbarrierAt(address_);
+    if (--state.pending < 0) emulation::Fail("more arrivals at an mbarrier than its count");
+    state.expected += bytes;
+    if (state.expected == 0 && state.pending == 0) CompletePhase(state);
+  }
+  void Wait(unsigned parity,
+            emulation::SourceLocation location = emulation::SourceLocation::Current()) const {
+    for (;;) {
+      MbarrierState& state = MbarrierAt(address_);
+      if (state.pending == 0 && kChunkBytes * state.loads_.size() == state.expected) {
+        for (const auto& [to, from] : state.loads_) {
+          if (from) {
+            std::memcpy(to, from, kChunkBytes);
+          } else {
+            std::memset(to, 0, kChunkBytes);
+          }
+        }
+        CompletePhase(state);
+      }
+      if (state.phases % 2 != parity) return;
+      emulation::Poll(location);
+    }
+  }
+  uint32_t address() const { return address_; }
+  auto& loads() const { return MbarrierAt(address_).loads_; }
+
+  static constexpr size_t kChunkBytes = 16;
+
+ private:
+  static void CompletePhase(MbarrierState& state) {
+    state.loads_.clear();
+    state.expected = 0;
+    state.pending = state.count;
+    ++state.phases;
+  }
+  uint32_t address_;
+};
+
 // The data arrives when it is waited for; until then its place is NaN. The swizzle is that of the
 // CUDA driver API's documentation of tensor maps.
-inline void TmaLoad(const TensorMap& tensor_map, TmaBarrier& barrier, uint32_t smem, int channel,
-                    int x, int y, int image,
-                    emulation::SourceLocation location = emulation::SourceLocation::Current()) {
-  constexpr int kChunk = TmaBarrier::kChunkBytes, kAlignment = 128, kNan = 0xff;
+template <typename Barrier>
+void EmulateTmaLoad(const TensorMap& tensor_map, Barrier& loads, uint32_t smem, int channel, int x,
+                    int y, int image, emulation::SourceLocation location) {
+  constexpr int kChunk = 16, kAlignment = 128, kNan = 0xff;
   const TensorMapDesc& desc = tensor_map.desc;
   const int chunks = desc.box_channels * 2 / kChunk;
   uint32_t address = smem;
@@ -85,11 +151,22 @@ inline void TmaLoad(const TensorMap& tensor_map, TmaBarrier& barrier, uint32_t s
                               first < desc.channels;
         const int64_t pixel = (int64_t{image} * desc.height + row) * desc.width + column;
         const char* data = static_cast<const char*>(desc.data);
-        barrier.loads_.emplace_back(
+        loads.emplace_back(
             target, in_image ? data + 2 * (pixel * desc.pixel_stride + first) : nullptr);
       }
     }
   }
+}
+
+inline void TmaLoad(const TensorMap& tensor_map, TmaBarrier& barrier, uint32_t smem, int channel,
+                    int x, int y, int image,
+                    emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  EmulateTmaLoad(tensor_map, barrier.loads_, smem, channel, x, y, image, location);
+}
+inline void TmaLoad(const TensorMap& tensor_map, Mbarrier barrier, uint32_t smem, int channel,
+                    int x, int y, int image,
+                    emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  EmulateTmaLoad(tensor_map, barrier.loads(), smem, channel, x, y, image, location);
 }
 
 }  // namespace sasa

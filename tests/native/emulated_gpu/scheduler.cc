@@ -94,6 +94,7 @@ void ExecuteIfComplete(int warp_index, size_t index) {
     all[lane] = waiting.arrived >> lane & 1 ? fibers[lane].operands : nullptr;
   }
   if (collective.act != nullptr) collective.act(collective.context, all);
+  state.polls = 0;
   for (int lane = 0; lane < kWarp; ++lane) {
     if (waiting.arrived >> lane & 1) fibers[lane].collective = nullptr;
   }
@@ -201,7 +202,7 @@ void RunGrid(int ctas, int threads, int shared_bytes, void (*thread)(void*), voi
     PoisonSharedMemory();
     for (Warp& warp : state.warps) warp = {};
     state.live_warps = 0;
-    state.exited = state.at_barrier = 0;
+    state.exited = state.at_barrier = state.polls = 0;
     for (int i = 0; i < threads; ++i) {
       InitFiber(state.fibers[i], ThreadMain);
       if (i % kWarp == 0) state.warps[i / kWarp].exited = ~0u;
@@ -259,6 +260,20 @@ void RunCollective(const WarpCollective& collective, void* operands) {
   }
   warp.collectives[index].arrived |= 1u << lane;
   ExecuteIfComplete(warp_index, index);
+  Yield(false);
+}
+
+void Poll(SourceLocation location) {
+  State& state = GpuState();
+  constexpr int kMaxPolls = 1000000;  // without a collective of any warp
+  if (++state.polls > kMaxPolls) {
+    Fail("deadlock: waits forever at %s:%d", location.file, location.line);
+  }
+  state.fibers[state.current].last = location;
+  const int warp = state.current / kWarp, lane = state.current % kWarp;
+  const unsigned others = state.live_warps & ~(1u << warp);
+  if (others != 0) state.warp = RandomBit(others, Random());
+  Wake(warp, 1u << lane);
   Yield(false);
 }
 

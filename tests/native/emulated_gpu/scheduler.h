@@ -80,6 +80,9 @@ void RunCollective(const char* name, SourceLocation location, unsigned mask, boo
 // __syncthreads: waits for the threads of the CTA that have not exited.
 void Barrier(SourceLocation location);
 
+// Lets other warps run, in a loop that waits for them.
+void Poll(SourceLocation location);
+
 // 32-bit addresses of shared memory. ResolveSmem fails unless `bytes` bytes at `address` lie in the
 // CTA's dynamic shared memory and the address is a multiple of `alignment`.
 uint32_t SmemAddressOf(const void* pointer);

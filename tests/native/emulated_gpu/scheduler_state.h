@@ -62,6 +62,7 @@ struct State {
   unsigned live_warps = 0;  // that have runnable lanes
   int current = -1, warp = 0;
   int exited = 0, at_barrier = 0;
+  int polls = 0;  // since a warp has executed a collective
   uint64_t random = 0;
   uint64_t switch_mask = 0;  // another warp is chosen if a random number has none of these bits
   void (*thread)(void*) = nullptr;

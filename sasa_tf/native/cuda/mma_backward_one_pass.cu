@@ -1,0 +1,479 @@
+// Backward pass on tensor cores in one kernel: dQ, dK, dV and the gradients of the relative tables,
+// with one computation of the weights. For windows of 7 x 7 and heads 8 and 16 wide on sm_90.
+//
+// A CTA goes down an image, by rows of MMA tiles of queries. Its warps take the rows round-robin;
+// there is no barrier of the CTA. For an MMA tile as in dQ (see mma_backward_dq.cu), and for each
+// step of two columns of keys:
+//   1. P and dS transposed by movmatrix: dV [16 keys, D] = P^T dO, dK = dS^T Q, of a head's 8
+//      queries, or of all 16 of the only head.
+//   2. The sums of the columns that the next MMA tile of the row has too stay in registers. Those of
+//      the others are added to the sums of the rows above in shared memory (KeyGradientRing), after
+//      the warp of the row above has done so. The first two rows of keys are then complete, and
+//      stored.
+// So each element of dK and dV is summed in the order of the rows of queries, without atomics.
+//
+// Keys and values are in a ring buffer of boxes of four rows, which TMA fills. The warp that is the
+// last to use a box starts the load of the next box to the same place.
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda/element_types.cuh"
+#include "cuda/kernel_attributes.h"
+#include "cuda/mma_backward.h"
+#include "cuda/mma_epilogue.cuh"
+#include "cuda/mma_key_gradient_ring.cuh"
+#include "cuda/mma_launch.cuh"
+#include "cuda/mma_position_bias.cuh"
+#include "cuda/mma_relative_tables.cuh"
+#include "cuda/mma_smem_load.cuh"
+#include "cuda/mma_table_gradients.cuh"
+#include "cuda/mma_traits.cuh"
+#include "cuda/mma_warp_tile.cuh"
+#include "cuda/opaque_register.cuh"
+#include "cuda/ptx.cuh"
+#include "cuda/table_gradients.cuh"
+#include "cuda/tile_scheduler.cuh"
+#include "cuda/tma.cuh"
+#include "local_attention.h"
+
+namespace sasa {
+namespace {
+
+// The regions: images and groups of heads. All groups of an image follow one another, so that CTAs
+// compute those of the same pixels at the same time, which share cache lines.
+struct RegionGrid {
+  FastDivmod head_groups;
+  int num_regions;
+  int rows, boxes;  // of MMA tiles, and of keys, in a region
+};
+
+template <typename Traits>
+RegionGrid MakeRegionGrid(const LocalAttentionProblem& p) {
+  RegionGrid r = {};
+  r.head_groups = FastDivmod(CeilDiv(static_cast<int>(p.heads), Traits::kTileHeads));
+  r.num_regions = static_cast<int>(p.batch) * r.head_groups.divisor;
+  r.rows = CeilDiv(static_cast<int>(p.height), Traits::kMmaTileRows);
+  r.boxes = CeilDiv((r.rows - 1) * Traits::kMmaTileRows + Traits::kHaloRows, Traits::kBoxRows);
+  return r;
+}
+
+template <typename Traits>
+__device__ KeyRegion RegionAt(const RegionGrid& regions, uint32_t index) {
+  KeyRegion r;
+  r.head = regions.head_groups.DivmodInPlace(index) * Traits::kTileHeads;
+  r.image = index;
+  return r;
+}
+
+// The shared memory: the buffers of keys and values, the relative tables, a staging buffer per warp,
+// the ring of dK and dV, an mbarrier for each box, and for each warp one for each MMA tile of a row.
+template <typename Traits>
+struct OnePassSmemLayout {
+  static constexpr int kRowTiles = CeilDiv(Traits::kTileColumns, Traits::kMmaTileColumns);
+  static constexpr int kStagingBytes = QuerySmemLayout<Traits>::kStagingBytes;
+  static constexpr int kTables = 2 * Traits::kBufferBytes;
+  static constexpr int kStaging = kTables + RelativeTables<Traits>::kBytes;
+  static constexpr int kRing = (kStaging + Traits::kWarps * kStagingBytes + 127) / 128 * 128;
+  static constexpr int kBoxBarriers = kRing + KeyGradientRing<Traits>::kBytes;
+  static constexpr int kRowBarriers = kBoxBarriers + Traits::kBoxes * Mbarrier::kBytes;
+  static constexpr int kBytes = kRowBarriers + Traits::kWarps * kRowTiles * Mbarrier::kBytes;
+};
+
+// The boxes of keys and values of all regions of a CTA, in the order in which they are loaded.
+template <typename Traits>
+struct BoxLoader {
+  const RegionGrid& regions;
+  const TileTensorMaps& maps;
+  uint32_t smem, barriers;
+
+  __device__ Mbarrier BarrierOf(int slot) const {
+    return Mbarrier(barriers + slot * Mbarrier::kBytes);
+  }
+  // Loads box `box` of the CTA's region number `number`, if there is one. Called by one thread, when
+  // no warp needs what was in its slot before.
+  __device__ void Load(int number, int box) const {
+    number += box / regions.boxes;
+    box %= regions.boxes;
+    const int index = blockIdx.x + number * gridDim.x;
+    if (index >= regions.num_regions) return;
+    const KeyRegion region = RegionAt<Traits>(regions, index);
+    const int slot = (number * regions.boxes + box) % Traits::kBoxes;
+    const Mbarrier barrier = BarrierOf(slot);
+    barrier.ArriveExpectTx(2 * Traits::kTmaBoxBytes);
+    const uint32_t to = smem + slot * Traits::kTmaBoxBytes;
+    const int channel = region.head * Traits::kHeadDim;
+    const int y = box * Traits::kBoxRows - Traits::kHalo;
+    TmaLoad(maps.first, barrier, to, channel, -Traits::kHalo, y, region.image);
+    TmaLoad(maps.second, barrier, to + Traits::kBufferBytes, channel, -Traits::kHalo, y,
+            region.image);
+  }
+  // Waits for the boxes of a row of MMA tiles; returns the slot of its first row of keys.
+  __device__ int Wait(int number, int row) const {
+    const int first = number * regions.boxes;
+    const int begin = row * Traits::kMmaTileRows;
+    for (int box = begin / Traits::kBoxRows;
+         box <= (begin + Traits::kHaloRows - 1) / Traits::kBoxRows; ++box) {
+      BarrierOf((first + box) % Traits::kBoxes).Wait((first + box) / Traits::kBoxes % 2);
+    }
+    return (first * Traits::kBoxRows + begin) % Traits::kBufferRows;
+  }
+  // Loads to the places of the boxes that are not needed after a row of MMA tiles. Called by one
+  // thread, when all warps have completed this row and those before.
+  __device__ void Release(int number, int row) const {
+    constexpr int kRowsOfBox = Traits::kBoxRows / Traits::kMmaTileRows;
+    const bool is_last = row + 1 == regions.rows;
+    const int end = is_last ? regions.boxes : (row + 1) / kRowsOfBox;
+    for (int box = row / kRowsOfBox; box < end; ++box) Load(number, box + Traits::kBoxes);
+  }
+};
+
+// The arrays are separate parameters, as nvcc ignores __restrict__ on the members of a struct.
+template <typename Traits>
+__global__ void __launch_bounds__(Traits::kThreads, 1)
+    MmaBackwardOnePassKernel(TileGrid g, RegionGrid regions,
+                             const __grid_constant__ TileTensorMaps maps,
+                             const typename Traits::Element* __restrict__ query,
+                             const float* __restrict__ relative_rows,
+                             const float* __restrict__ relative_columns,
+                             const typename Traits::Element* __restrict__ output,
+                             const float* __restrict__ lse,
+                             const typename Traits::Element* __restrict__ d_output,
+                             typename Traits::Element* __restrict__ d_query,
+                             typename Traits::Element* __restrict__ d_key,
+                             typename Traits::Element* __restrict__ d_value,
+                             float* __restrict__ table_partials) {
+  using Element = typename Traits::Element;
+  using Layout = OnePassSmemLayout<Traits>;
+  using Ring = KeyGradientRing<Traits>;
+  // Steps of an MMA tile that the next one of the row does not have, and those that it has.
+  constexpr int kSteps = Traits::kSteps, kFinished = Traits::kMmaTileColumns / 2;
+  constexpr int kCarried = kSteps - kFinished;
+  static_assert(Traits::kRowBlocks == 1 && Traits::kColumnBlocks % 2 == 0);
+  extern __shared__ __align__(1024) char memory[];
+  const RelativeTables<Traits> tables(memory + Layout::kTables);
+  const MmaLane lane;
+  const int warp = threadIdx.x / kWarpSize;
+  const uint32_t keys = SmemAddress(memory);
+  const BoxLoader<Traits> boxes = {regions, maps, keys, keys + Layout::kBoxBarriers};
+  const auto barrier_of = [&](int warp, int row_tile) {
+    return Mbarrier(keys + Layout::kRowBarriers +
+                    (warp * Layout::kRowTiles + row_tile) * Mbarrier::kBytes);
+  };
+  maps.Prefetch();
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < Traits::kBoxes; ++i) boxes.BarrierOf(i).Init(1);
+    for (int i = 0; i < Traits::kWarps * Layout::kRowTiles; ++i) barrier_of(0, i).Init(1);
+  }
+  GridDependencyWait();  // the previous kernel may have written any of the arguments
+  tables.Fill(g, relative_rows, relative_columns);
+  const WarpWork<Traits> work(0, 0, Traits::kTileColumns);
+  PositionBias<Traits> bias(tables, lane, WarpTileIterator<Traits>(g, CtaTile(), lane, work));
+  char* staging = memory + Layout::kStaging + warp * Layout::kStagingBytes;
+  const float scale_log2 = g.scale * kLog2E, dv_scale = PoolWeight(g);
+  const float dq_scale = g.scale * dv_scale;
+  const uint32_t one = PackX2<Element>(1.f, 1.f);
+  // As in dQ, for blocks of 8 x 1.
+  uint32_t row_ones[2], column_ones[8];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const uint32_t low = 2 * lane.pair == lane.row ? one & 0xffffu : 0u;
+    const uint32_t high = 2 * lane.pair + 1 == lane.row ? one & 0xffff0000u : 0u;
+    row_ones[i] = OpaqueRegister(low | high, lane, kTagRowSumOnes + i);
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    column_ones[i] = OpaqueRegister(lane.row == i ? one : 0u, lane, kTagColumnSumOnes + i);
+  }
+  const float tf32_ones[2] = {OpaqueRegister(1.f, lane, kTagTf32Ones),
+                              OpaqueRegister(1.f, lane, kTagTf32Ones + 1)};
+  const uint32_t table = SmemAddress(lane.matrix_lo ? tables.Column(lane.ldmatrix_row)
+                                                    : tables.Row(lane.ldmatrix_row));
+  TableGradients<Traits> d_tables = {};
+  AFragment<Traits> q(lane, kTagDqQuery), d_out(lane, kTagDqDOutput);
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < Traits::kBoxes; ++i) boxes.Load(0, i);
+  }
+
+  // Rows of MMA tiles are numbered through all regions; `turn` counts the warp's.
+  int number = 0, row = warp;
+#pragma unroll 1
+  for (int turn = 0;; ++turn) {
+    while (row >= regions.rows) {
+      row -= regions.rows;
+      ++number;
+    }
+    const int index = blockIdx.x + number * gridDim.x;
+    if (index >= regions.num_regions) break;
+    const KeyRegion region = RegionAt<Traits>(regions, index);
+    CtaTile tile;
+    tile.head = region.head;
+    tile.image = region.image;
+    tile.x = 0;
+    tile.y = row * Traits::kMmaTileRows;
+    tile.rows_left = g.height - tile.y;
+    tile.columns_left = g.width;
+    tile.origin = (static_cast<int64_t>(tile.image) * g.height + tile.y) * g.width * g.heads;
+    const int row_tiles = CeilDiv(g.width, Traits::kMmaTileColumns);
+    const WarpTileIterator<Traits> mma_tiles(g, tile, lane, work);
+    const SkewTranspose<Traits> skew(staging, mma_tiles.column);
+    uint32_t q_offset = mma_tiles.FirstOffset(tile, g.qkv_parts, lane);
+    uint32_t output_offset = mma_tiles.FirstOffset(tile, 1, lane);
+    uint32_t d_output_offset =
+        tile.PooledOffset(g, mma_tiles.row[0], mma_tiles.column) * Traits::kHeadDim +
+        LaneChannel<Traits>(lane);
+    const uint32_t d_output_step = mma_tiles.Step(1) >> g.pool_shift;
+    const int d_output_half_stride =
+        g.pool_shift ? mma_tiles.PooledHalfStride() : mma_tiles.HalfStride(1);
+    RowFragment<Traits> next_q, next_d_out, out;
+    TileStore<Traits> store(g, tile, lane, g.qkv_parts, work);
+    float next_lse[2];
+    const auto load = [&](const RowPredicate& valid) {
+      LoadRowFragment<Traits>(query + q_offset, mma_tiles.HalfStride(g.qkv_parts), valid, next_q);
+      LoadRowFragment<Traits>(d_output + d_output_offset, d_output_half_stride, valid, next_d_out);
+      LoadRowFragment<Traits>(output + output_offset, mma_tiles.HalfStride(1), valid, out);
+      next_lse[0] = next_lse[1] = kInvalidLse;
+      const float* from = lse + output_offset / Traits::kHeadDim;
+      if (valid.first) next_lse[0] = __ldg(from);
+      if (valid.second) next_lse[1] = __ldg(from + mma_tiles.HalfStride(1));
+    };
+    load(mma_tiles.Valid(0));
+    if (g.mask_border) bias.MaskRows(tile, lane, mma_tiles);
+    const Ring ring(memory + Layout::kRing, g, region, row, lane);
+    KeyGradients<Traits> carried[kCarried] = {};
+    SmemRowBuffer<Traits> buffer;
+    buffer.first_slot = boxes.Wait(number, row);
+    LdmatrixAddresses<Traits, false> addresses(keys, buffer, lane, 0, 0);
+    LdmatrixAddresses<Traits, true> transposed(keys, buffer, lane, 0, 0);
+    // Of the row above, whose warp is in the same turn, but for the first warp.
+    const int last_warp = warp == 0 ? Traits::kWarps - 1 : warp - 1;
+    const unsigned last_parity = (warp == 0 ? turn - 1 : turn) & 1;
+    const bool is_last_row = row + 1 == regions.rows;
+#pragma unroll 1
+    for (int row_tile = 0; row_tile < row_tiles; ++row_tile) {
+      const int left = row_tile * Traits::kMmaTileColumns;
+      const bool is_last = row_tile + 1 == row_tiles;
+      float lane_delta[2] = {0.f, 0.f};  // minus the lane's part of delta
+      typename PositionBias<Traits>::RowBias row_bias;
+      typename PositionBias<Traits>::ColumnBias column_bias;
+      const float minus_lse[2] = {-kLog2E * next_lse[0], -kLog2E * next_lse[1]};
+      if (g.mask_border) bias.MaskColumns(tile, lane, mma_tiles, left);
+      q.Set(next_q);
+      d_out.Set(next_d_out);
+#pragma unroll
+      for (int i = 0; i < 2 * Traits::kHeadChunks; ++i) {
+        const int half = i / Traits::kHeadChunks, c = i % Traits::kHeadChunks;
+        const float2 o = UnpackX2(out[half][c], Element());
+        const float2 d_o = UnpackX2(next_d_out[half][c], Element());
+        lane_delta[half] = fmaf(-o.x, d_o.x, fmaf(-o.y, d_o.y, lane_delta[half]));
+      }
+      bias.Compute(q, lane, mma_tiles, skew, row_bias, column_bias);
+      if (!is_last) {
+        q_offset += mma_tiles.Step(g.qkv_parts);
+        d_output_offset += d_output_step;
+        output_offset += mma_tiles.Step(1);
+        load(mma_tiles.Valid(left + Traits::kMmaTileColumns));
+      }
+      // Sums over the lanes of a quad, as a product with ones. What TF32 truncates is summed too.
+      const float high[2] = {TruncateToTf32(lane_delta[0]), TruncateToTf32(lane_delta[1])};
+      float row_delta[4];
+      MmaM16N8K8Tf32(row_delta, kZeros, high[0], high[1], lane_delta[0] - high[0],
+                     lane_delta[1] - high[1], tf32_ones[0], tf32_ones[1]);
+      // B operands: with two heads [8 queries of a head, 8 channels] by chunk of both, else for each
+      // half of the queries.
+      constexpr int kHalves = 2 / Traits::kTileHeads;
+      uint32_t q_b[kHalves][Traits::kChunks], d_out_b[kHalves][Traits::kChunks];
+#pragma unroll
+      for (int i = 0; i < kHalves * Traits::kChunks; ++i) {
+        const int c = i % Traits::kChunks, half = i / Traits::kChunks + c / Traits::kHeadChunks;
+        q_b[i / Traits::kChunks][c] = Movmatrix(q.Get(half, c % Traits::kHeadChunks));
+        d_out_b[i / Traits::kChunks][c] = Movmatrix(d_out.Get(half, c % Traits::kHeadChunks));
+      }
+      KeyGradients<Traits> finished[kFinished];
+      Accumulator<Traits> dq = {};
+      float ds_row_sum[1][4] = {}, ds_column_sum[Traits::kColumnGroups][4] = {};
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        KvFragment<Traits, false> k, v;
+        KvFragment<Traits, true> k_transposed;
+        float p[2][4], dp[2][4];  // dp: dP - delta, then dS
+        k.Load(addresses, step);
+        v.Load(addresses, step, Traits::kBufferBytes);
+        k_transposed.Load(transposed, step);
+#pragma unroll
+        for (int block = 0; block < 2; ++block) {
+          float s[4];
+          bias.InitLogits(step, block, row_bias, column_bias, s);
+          MmaQK<Traits>(q, k.b[block], s, s);
+          MmaQK<Traits>(d_out, v.b[block], row_delta, dp[block]);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            p[block][i] = Exp2Approx(fmaf(s[i], scale_log2, minus_lse[i / 2]));
+            dp[block][i] *= p[block][i];
+          }
+        }
+        uint32_t p_a[4], ds[4];
+        PackAFragment<Element>(p[0], p[1], p_a);
+        PackAFragment<Element>(dp[0], dp[1], ds);
+        MmaPV<Traits>(step, ds, k_transposed, dq);
+        MmaStep<Traits>(step, ds, row_ones[0], row_ones[1], ds_row_sum[0]);
+        const int to_column = Traits::ColumnBlock(step) % 8;
+        MmaStep<Traits>(step, ds, column_ones[to_column], column_ones[to_column + 1],
+                        ds_column_sum[Traits::ColumnBlock(step) / 8]);
+        uint32_t p_t[4], ds_t[4];  // transposed, by block and half
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          p_t[i] = Movmatrix(p_a[i]);
+          ds_t[i] = Movmatrix(ds[i]);
+        }
+        KeyGradients<Traits>& sums = step < kFinished ? finished[step] : carried[step - kFinished];
+#pragma unroll
+        for (int c = 0; c < Traits::kChunks; ++c) {
+          const bool is_new = step >= kCarried;
+          const KeyGradients<Traits>& before = carried[is_new ? 0 : step];
+          const auto& dv = is_new ? kZeros : before.dv[c];
+          const auto& dk = is_new ? kZeros : before.dk[c];
+          if constexpr (Traits::kTileHeads == 2) {
+            const int head = c / Traits::kHeadChunks;
+            MmaM16N8K8<Element>(sums.dv[c], dv, p_t[head], p_t[2 + head], d_out_b[0][c]);
+            MmaM16N8K8<Element>(sums.dk[c], dk, ds_t[head], ds_t[2 + head], q_b[0][c]);
+          } else {
+            MmaM16N8K16<Element>(sums.dv[c], dv, p_t[0], p_t[2], p_t[1], p_t[3], d_out_b[0][c],
+                                 d_out_b[1][c]);
+            MmaM16N8K16<Element>(sums.dk[c], dk, ds_t[0], ds_t[2], ds_t[1], ds_t[3], q_b[0][c],
+                                 q_b[1][c]);
+          }
+        }
+      }
+      // Without relative positions the tables are zeros.
+      const TableEntries<Traits> entries(lane, mma_tiles, skew, ds_row_sum, ds_column_sum);
+      MmaTableGradients<Traits>(entries, q, d_tables);
+      MmaTables<Traits>(table, entries, dq);
+      ScaleAccumulator<Traits>(dq_scale, dq_scale, dq);
+      store.Store(dq, lane, staging, d_query);
+      store.Advance();
+      addresses.Advance();
+      transposed.Advance();
+
+      if (warp > 0 || turn > 0) barrier_of(last_warp, row_tile).Wait(last_parity);
+      ring.Add(left, lane, finished);
+      if (is_last) ring.Add(left + Traits::kMmaTileColumns, lane, carried);
+      __syncwarp();
+      const auto store_keys = [&](int column, int pair) {
+        ring.Store(g, left + column, pair, dq_scale, dv_scale, d_key, d_value);
+      };
+      if (is_last || is_last_row) {
+        const int columns = is_last ? Traits::kHaloColumns : Traits::kMmaTileColumns;
+        const int pairs = is_last_row ? Traits::kHaloRows / 2 : 1;
+#pragma unroll 1
+        for (int pair = 0; pair < pairs; ++pair) {
+#pragma unroll 1
+          for (int column = 0; column < columns; column += 4) store_keys(column, pair);
+        }
+      } else {
+#pragma unroll
+        for (int column = 0; column < Traits::kMmaTileColumns; column += 4) store_keys(column, 0);
+      }
+      __syncwarp();
+      if (lane.id == 0) barrier_of(warp, row_tile).Arrive();
+    }
+    if (lane.id == 0) boxes.Release(number, row);
+    row += Traits::kWarps;
+  }
+  GridLaunchDependents();
+  if (g.has_relative) {
+    StoreTablePartials<Traits>(lane, d_tables, reinterpret_cast<float*>(memory), table_partials);
+  }
+}
+
+__global__ void ReduceTablesKernel(TableReduction reduction) {
+  GridDependencyWait();
+  ReduceTableGradients(reduction);
+}
+
+// Whether the kernel is faster than the two passes, by measurements on an H200: with images of 28 x
+// 28 pixels or more, and if the regions occupy most of the GPU's multiprocessors to the end.
+template <typename Traits>
+bool IsFaster(const LocalAttentionProblem& p, int num_regions, int ctas) {
+  constexpr int kMinSide = 28;
+  constexpr float kMinOccupied = Traits::kHeadDim == 8 ? 0.85f : 0.92f;
+  const int turns = CeilDiv(num_regions, ctas);
+  return p.height >= kMinSide && p.width >= kMinSide &&
+         num_regions >= kMinOccupied * turns * ctas;
+}
+
+// Returns false if the kernel does not support the problem or is slower than two kernels.
+template <typename Traits>
+bool LaunchBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays& a, bool always,
+                           cudaStream_t stream) {
+  using Element = typename Traits::Element;
+  if (p.width > Traits::kTileColumns) return false;
+  constexpr int kBytes = OnePassSmemLayout<Traits>::kBytes;
+  const auto kernel = MmaBackwardOnePassKernel<Traits>;
+  if (!CompiledForSm90(reinterpret_cast<const void*>(kernel)) || MaxSmemBytes() < kBytes) {
+    return false;
+  }
+  const RegionGrid regions = MakeRegionGrid<Traits>(p);
+  const int resident =
+      PersistentGridSize(kernel, kTableWorkers, Traits::kThreads, kBytes, kTableWorkers);
+  if (!always && !IsFaster<Traits>(p, regions.num_regions, resident)) return false;
+  // There is no version without TMA.
+  const TileTensorMaps maps =
+      EncodeTileTensorMaps<Traits>(kernel, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
+  if (!maps.use_tma) return false;
+  const TileGrid g = MakeMmaTileGrid<Traits>(p);
+  const int ctas = regions.num_regions < resident ? regions.num_regions : resident;
+  LaunchPdl(kernel, ctas, Traits::kThreads, kBytes, stream, g, regions, maps,
+            static_cast<const Element*>(a.query), a.relative_rows, a.relative_columns,
+            static_cast<const Element*>(a.output), a.lse, static_cast<const Element*>(a.d_output),
+            static_cast<Element*>(a.d_query), static_cast<Element*>(a.d_key),
+            static_cast<Element*>(a.d_value), TablePartials(p, a));
+  const TableReduction reduction = MakeTableReduction(p, a, ctas, g.scale * PoolWeight(g));
+  if (reduction.elements > 0) {
+    LaunchPdl(ReduceTablesKernel, reduction.elements, 128, 0, stream, reduction);
+  }
+  return true;
+}
+
+// The tiles: {warps, columns, CTAs, staged store, split rows, compact buffer, one head}. The warps
+// are not used. Tuned on an H200.
+struct OnePassHeads8 {
+  static constexpr int kKernel = 7, kHeadDim = 8;
+  static constexpr MmaTiles kTiles = {2, 56, 1};
+};
+struct OnePassHeads16 {
+  static constexpr int kKernel = 7, kHeadDim = 16;
+  static constexpr MmaTiles kTiles = {2, 32, 1, true, false, false, true};
+};
+
+template <typename Element, typename Config>
+struct OnePassTraits : MmaKernelTraits<Element, Config> {
+  using Base = MmaKernelTraits<Element, Config>;
+  static constexpr int kWarps = 8, kThreads = kWarps * kWarpSize;
+  // The buffers of keys and values. The rows of MMA tiles that the warps compute need up to 28 rows
+  // of keys, if they are of two images.
+  static constexpr int kBoxes = 10, kBoxRows = 4, kBufferRows = kBoxes * kBoxRows;
+  static constexpr int kTmaBoxRows = kBoxRows;
+  static constexpr int kTmaBoxBytes = kBoxRows * Base::kSmemPitch * Base::kPixelBytes;
+  static constexpr int kBufferBytes = (kBoxes * kTmaBoxBytes + 1023) / 1024 * 1024;
+  static_assert(kBufferRows % 8 == 0 && kTmaBoxBytes % 128 == 0);
+};
+
+}  // namespace
+
+bool MmaBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays& arrays, bool always,
+                        cudaStream_t stream) {
+  if (p.type != DType::kBfloat16 || p.kernel_rows != 7 || !p.has_key) return false;
+  using Heads8 = OnePassTraits<Bfloat16, OnePassHeads8>;
+  using Heads16 = OnePassTraits<Bfloat16, OnePassHeads16>;
+  switch (p.head_dim) {
+    case 8:
+      return LaunchBackwardOnePass<Heads8>(p, arrays, always, stream);
+    case 16:
+      return LaunchBackwardOnePass<Heads16>(p, arrays, always, stream);
+  }
+  return false;
+}
+
+}  // namespace sasa
