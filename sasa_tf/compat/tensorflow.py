@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
-from tensorflow.python.eager import forwardprop_util
+from tensorflow.python.eager import forwardprop_util, record
 from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.saved_model import save_context
@@ -97,6 +97,14 @@ def carries_tangents(tensors: Iterable[tf.Tensor]) -> bool:
   operation without a registered gradient.
   """
   return bool(forwardprop_util.pack_tangents(list(tensors)).tangents)
+
+
+def may_record_gradients() -> bool:
+  """Returns whether a `tf.GradientTape` is recording in this thread.
+
+  Not so while a tf.function is traced of which a gradient is taken from outside.
+  """
+  return record.could_possibly_record()
 
 
 def in_save_context() -> bool:

@@ -37,6 +37,8 @@ struct LocalAttentionProblem {
 // With packed arrays, each pointer is to the first element of its part. `relative_rows`
 // [kernel_rows, D/2] and `relative_columns` [kernel_columns, D/2] are float32; `lse`, the
 // log-sum-exp of the logits, is float32 [B, H, W, N]; the other arrays are `type` [B, H, W, N, D].
+// With a pooled output, only the backward pass needs `output` and `lse`; they are not written if they
+// are null.
 struct ForwardArrays {
   const void *query, *key, *value;
   const float *relative_rows, *relative_columns;

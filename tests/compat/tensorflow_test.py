@@ -152,6 +152,24 @@ def test_set_restored_checkpoint(tmp_path):
   assert manager.save(15)
 
 
+def test_may_record_gradients():
+  traced = []
+
+  @tf.function
+  def compute(x):
+    traced.append(compat.may_record_gradients())
+    return x
+
+  compute(1.0)
+  assert not compat.may_record_gradients()
+  with tf.GradientTape() as tape:
+    assert compat.may_record_gradients()
+    compute(tf.constant([1.0]))
+    with tape.stop_recording():
+      assert not compat.may_record_gradients()
+  assert traced == [False, True]
+
+
 def test_carries_tangents():
   x, y = tf.constant(1.0), tf.constant(2.0)
   assert not compat.carries_tangents([x, y])

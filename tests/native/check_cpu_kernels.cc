@@ -121,6 +121,25 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
                             .pooled_output = pooled.data()},
                            parallel_for);
   if (error != nullptr) return std::puts(error), false;
+  // Inference: without what only the backward pass reads.
+  Typed inferred_output(p.type, size), inferred_pooled = pooled;
+  std::fill(inferred_pooled.bytes.begin(), inferred_pooled.bytes.end(), 1);
+  error = sasa::CpuForward(packed,
+                           {.query = joined.data(),
+                            .key = key_part,
+                            .value = value_part,
+                            .relative_rows = floats(rows),
+                            .relative_columns = floats(columns),
+                            .output = p.pool_size > 1 ? nullptr : inferred_output.data(),
+                            .lse = nullptr,
+                            .pooled_output = inferred_pooled.data()},
+                           parallel_for);
+  if (error != nullptr) return std::puts(error), false;
+  if (p.pool_size > 1 ? inferred_pooled.bytes != pooled.bytes
+                      : inferred_output.bytes != joined_output.bytes) {
+    std::puts("the output without the arrays of the backward pass differs");
+    same = false;
+  }
   error = sasa::CpuBackward(packed,
                             {.query = joined.data(),
                              .key = key_part,

@@ -213,6 +213,23 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   bool same = Agrees("output", output, a.output, tolerance) & Agrees("lse", lse, a.lse, tolerance);
   if (p.pool_size > 1)
     same &= Agrees("pooled_output", pooled_output, NaiveAvgPool(p, a.output), tolerance);
+  if (p.pool_size > 1) {
+    // Inference: without what only the backward pass reads.
+    DeviceArray device_result(pooled_output.bytes);
+    device_result.Poison();
+    sasa::ForwardArrays inference = forward;
+    inference.lse = nullptr;
+    inference.output = nullptr;
+    inference.pooled_output = device_result.data();
+    error = sasa::CudaForward(p, inference, nullptr);
+    if (error != nullptr) return std::puts(error), false;
+    Typed result = pooled_output;
+    within &= device_result.CopyTo(result.bytes);
+    if (result.bytes != pooled_output.bytes) {
+      std::puts("the pooled output alone differs");
+      same = false;
+    }
+  }
   if (!backward_pass) return same && within;
 
   const sasa::BackwardArrays backward = {

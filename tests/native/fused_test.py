@@ -250,14 +250,63 @@ def test_nan_propagates():
   assert not np.isnan(output[0, :3]).any()
 
 
+def _pooled(*tensors):
+  """Attention by a program that was traced for GPUs, whose kernels pool the output."""
+  with ops.use_target_device("GPU"):
+    return fused.local_attention_packed(*tensors, window_geometry(7), 1.0, pool_size=2)
+
+
+def _pooling_inputs(dtype):
+  generator = tf.random.Generator.from_seed(1)
+  projected = tf.cast(generator.normal([2, 6, 8, 3, 2, 16]), dtype)
+  return [projected, *[generator.normal([7, 8]) for _ in range(2)]]
+
+
+def _custom_call_results(compute, *arguments):
+  """Returns the shapes of the results of a function's only custom call."""
+  operations = compute.get_concrete_function(*arguments).graph.get_operations()
+  (call,) = [op for op in operations if op.type == "XlaCallModule"]
+  return [tuple(output.shape) for output in call.outputs]
+
+
+def test_pooling_kernels_write_no_residuals_without_a_tape():
+  tensors = _pooling_inputs(tf.bfloat16)
+  inference = tf.function(_pooled)
+  assert _custom_call_results(inference, *tensors) == [(0,), (0,), (2, 3, 4, 2, 16)]
+
+  @tf.function
+  def recorded(*tensors):
+    with tf.GradientTape() as tape:
+      tape.watch(tensors)
+      return _pooled(*tensors)
+
+  results = _custom_call_results(recorded, *tensors)
+  assert results == [(2, 6, 8, 2, 16), (2, 6, 8, 2), (2, 3, 4, 2, 16)]
+  assert_close([inference(*tensors)], [recorded(*tensors)], 0)
+
+
+def test_gradient_of_a_pooling_function_that_was_traced_without_a_tape():
+  tensors = _pooling_inputs(tf.bfloat16)
+
+  def gradients(compute):
+    with tf.GradientTape() as tape:
+      tape.watch(tensors)
+      loss = tf.reduce_sum(tf.cast(compute(*tensors), tf.float32) ** 2)
+    return tape.gradient(loss, tensors)
+
+  compute = tf.function(_pooled)
+  compute(*tensors)
+  found = gradients(compute)
+  assert compute.experimental_get_tracing_count() == 1
+  assert_close(found, gradients(_pooled), 0)
+
+
 @pytest.mark.parametrize("mode", ["eager", "graph", "jit"])
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16], ids=lambda dtype: dtype.name)
 def test_pooling_program_for_gpus_runs_on_cpus(dtype, mode):
   """The CPU kernels pool too, because a program traced for GPUs may run on a CPU."""
-  generator = tf.random.Generator.from_seed(1)
-  projected = tf.cast(generator.normal([2, 6, 8, 3, 2, 16]), dtype)
-  tables = [generator.normal([7, 8]) for _ in range(2)]
-  upstream = tf.cast(generator.normal([2, 3, 4, 2, 16]), dtype)
+  tensors = _pooling_inputs(dtype)
+  upstream = tf.cast(tf.random.Generator.from_seed(2).normal([2, 3, 4, 2, 16]), dtype)
 
   def results(attend, *arguments):
     *tensors, upstream = arguments
@@ -269,12 +318,7 @@ def test_pooling_program_for_gpus_runs_on_cpus(dtype, mode):
   def reference(*tensors):
     return ops.local_attention_2d_qkv_packed(*tensors, pool_size=2, implementation="reference")
 
-  def compiled(*tensors):
-    with ops.use_target_device("GPU"):
-      geometry = window_geometry(7)
-      return fused.local_attention_packed(*tensors, geometry, 1.0, pool_size=2)
-
   run = results if mode == "eager" else tf.function(results, jit_compile=mode == "jit")
-  found = run(compiled, projected, *tables, upstream)
-  exact = [tf.cast(x, tf.float64) for x in (projected, *tables, upstream)]
+  found = run(_pooled, *tensors, upstream)
+  exact = [tf.cast(x, tf.float64) for x in (*tensors, upstream)]
   assert_close(found, results(reference, *exact), TOLERANCE[dtype])

@@ -97,8 +97,15 @@ const char* CpuForward(const LocalAttentionProblem& problem, const ForwardArrays
                        const ParallelFor& parallel_for) {
   if (const char* reason = UnsupportedReason(problem, Platform::kCpu)) return reason;
   if (problem.pool_size != 1) {
-    const char* error = CpuForward(WithoutPooling(problem), arrays, parallel_for);
-    if (error == nullptr) AvgPoolOutput(problem, arrays.output, arrays.pooled_output);
+    ForwardArrays without_pooling = arrays;
+    std::vector<char> output;
+    if (arrays.output == nullptr) {
+      output.resize(problem.batch * problem.height * problem.width * problem.heads *
+                    problem.head_dim * (problem.type == DType::kFloat32 ? 4 : 2));
+      without_pooling.output = output.data();
+    }
+    const char* error = CpuForward(WithoutPooling(problem), without_pooling, parallel_for);
+    if (error == nullptr) AvgPoolOutput(problem, without_pooling.output, arrays.pooled_output);
     return error;
   }
   const IsaVariant& variant = ActiveIsaVariant();

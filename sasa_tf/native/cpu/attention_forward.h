@@ -76,6 +76,7 @@ void ForwardBand(const Plan& plan, const ForwardArrays& arrays, const Band& band
       });
     }
     head.Store(outputs, plan.query_plane_stride, band.begin, from, to, arrays.output, 1);
+    if (arrays.lse == nullptr) continue;
     ForEachRowSegment(plan, band.begin, from, to, [&](int64_t pixel, int64_t flat, int64_t count) {
       for (int64_t x = 0; x < count; ++x) {
         arrays.lse[head.LseOffset(pixel + x)] = lse[flat - from + x];

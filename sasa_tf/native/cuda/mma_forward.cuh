@@ -47,7 +47,7 @@ __device__ inline bool SumInRange(float row_sum) {
 }
 
 // What a forward kernel stores. Template arguments, as each takes registers. The pooled output is
-// stored if the problem has one.
+// stored if the problem has one; kernels with it do not store what is null.
 struct StoreForTraining {
   static constexpr bool kOutput = true, kLse = true, kPooled = false;
 };
@@ -192,7 +192,9 @@ __device__ __forceinline__ void MmaForwardCta(
         if (subtract_max || __all_sync(kFullMask, in_range || !valid.any())) break;
       }
       ScaleAccumulator<Traits>(RcpApprox(row_sum[0]), RcpApprox(row_sum[2]), acc);
-      if constexpr (Stores::kOutput) store.Store(acc, lane, staging, output);
+      if (Stores::kOutput && (!Stores::kPooled || output != nullptr)) {
+        store.Store(acc, lane, staging, output);
+      }
       if (Stores::kPooled && g.pool_shift != 0) {
         const int64_t pixel =
             tile.PooledOffset(g, mma_tiles.top + mma_tiles.row[0], left + mma_tiles.column);
@@ -205,7 +207,7 @@ __device__ __forceinline__ void MmaForwardCta(
         const float quad_sum = lane.pair ? row_sum[2] : row_sum[0];
         const float quad_max = lane.pair ? row_max[1] : row_max[0];
         const float query_lse = kLn2 * (quad_max + Log2Approx(quad_sum));
-        if (valid.ForQuadLane(lane)) {
+        if (valid.ForQuadLane(lane) && (!Stores::kPooled || lse != nullptr)) {
           lse[output_offset / Traits::kHeadDim + lane.pair * mma_tiles.HalfStride(1)] = query_lse;
         }
       }

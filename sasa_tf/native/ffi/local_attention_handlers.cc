@@ -124,6 +124,11 @@ const char* Compute(const LocalAttentionProblem& problem, const BackwardArrays& 
 }
 #endif
 
+// The address of a result; null if it has no elements, as it is not needed then.
+void* DataOrNull(ResultArray& array) {
+  return array->element_count() > 0 ? array->untyped_data() : nullptr;
+}
+
 template <typename Device>
 ffi::Error Forward(Array query, Array key, Array value, Array relative_rows, Array relative_columns,
                    ResultArray output, ResultArray lse, ResultArray pooled_output, Window window,
@@ -142,8 +147,8 @@ ffi::Error Forward(Array query, Array key, Array value, Array relative_rows, Arr
       .value = Part<const void*>(p, value.untyped_data(), packed, p.qkv_parts - 1),
       .relative_rows = Floats(relative_rows),
       .relative_columns = Floats(relative_columns),
-      .output = output->untyped_data(),
-      .lse = Floats(lse),
+      .output = DataOrNull(output),
+      .lse = static_cast<float*>(DataOrNull(lse)),
       .pooled_output = pooled_output->untyped_data()};
   return ToError(Compute(p, arrays, device));
 }

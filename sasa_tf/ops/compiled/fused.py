@@ -132,23 +132,35 @@ class _FusedAttention:
     """Returns the spec of the attention's output, [B, H, W, N, D]."""
     return tf.TensorSpec([*first.shape[:3], self.call.heads, self.call.depth], first.dtype)
 
+  def _pooled_spec(self, output: tf.TensorSpec) -> tf.TensorSpec:
+    """Returns the spec of the pooled output; [0] if the kernels do not pool."""
+    pool_size = self.call.pool_size
+    if pool_size == 1:
+      return tf.TensorSpec([0], output.dtype)
+    shape: Any = output.shape
+    batch, *sizes, heads, depth = shape
+    pooled = [batch, *[size // pool_size for size in sizes], heads, depth]
+    return tf.TensorSpec(pooled, output.dtype)
+
   def forward(self, *inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns output [B, H, W, N, D], LSE [B, H, W, N], and the pooled output (or [0])."""
     output = self._output_spec(inputs[0])
-    pooled, pool_size = [0], self.call.pool_size
-    if pool_size > 1:
-      shape: Any = output.shape
-      batch, *sizes, heads, depth = shape
-      pooled = [batch, *[size // pool_size for size in sizes], heads, depth]
-    specs = [
-      output,
-      tf.TensorSpec(output.shape[:-1], tf.float32),
-      tf.TensorSpec(pooled, output.dtype),
-    ]
+    lse = tf.TensorSpec(output.shape[:-1], tf.float32)
+    specs = [output, lse, self._pooled_spec(output)]
     output, lse, pooled = call_kernel(
       self.call.forward, self.call.platforms, self._operands(inputs), specs
     )
     return output, lse, pooled
+
+  def inference(self, *inputs: tf.Tensor) -> tf.Tensor:
+    """Returns the pooled output, without what only gradients need."""
+    output = self._output_spec(inputs[0])
+    empty = [tf.TensorSpec([0], output.dtype), tf.TensorSpec([0], tf.float32)]
+    specs = [*empty, self._pooled_spec(output)]
+    *_, pooled = call_kernel(
+      self.call.inference, self.call.platforms, self._operands(inputs), specs
+    )
+    return pooled
 
   def backward(
     self, inputs: Sequence[tf.Tensor], output: tf.Tensor, lse: tf.Tensor, upstream: tf.Tensor
@@ -195,10 +207,16 @@ class _FusedAttention:
 
   def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
     """Returns the output, or the pooled output if the kernels compute it."""
+    pools = self.call.pool_size > 1
+    saves_residuals = not pools or compat.may_record_gradients()
 
     @tf.custom_gradient
     def attend(*inputs: tf.Tensor) -> Any:
-      output, lse, pooled = self.forward(*inputs)
+      if saves_residuals:
+        output, lse, pooled = self.forward(*inputs)
+        result = pooled if pools else output
+      else:
+        result = self.inference(*inputs)
 
       @tf.custom_gradient
       def gradient(*arguments: tf.Tensor) -> Any:
@@ -207,14 +225,17 @@ class _FusedAttention:
         def second_gradient(*upstreams: Any) -> Any:
           return vector_jacobian_product(self.stock_gradients, arguments, upstreams)
 
-        return self.backward(inputs, output, lse, upstream), second_gradient
+        # Without a tape here, as in a tf.function whose gradient is taken from outside, the forward
+        # pass is computed again.
+        residuals = (output, lse) if saves_residuals else self.forward(*inputs)[:2]
+        return self.backward(inputs, *residuals, upstream), second_gradient
 
       def first_gradient(upstream: tf.Tensor) -> Any:
         if compat.carries_tangents([*inputs, upstream]):
           return self.stock_gradients(*inputs, upstream)
         return gradient(*inputs, upstream)
 
-      return output if self.call.pool_size == 1 else pooled, first_gradient
+      return result, first_gradient
 
     return self.stock_forward(*inputs) if compat.carries_tangents(inputs) else attend(*inputs)
 

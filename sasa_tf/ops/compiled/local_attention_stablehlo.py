@@ -58,6 +58,12 @@ class LocalAttentionCall:
     )
 
   @functools.cached_property
+  def inference(self) -> str:
+    """As `forward` with pooling, but output and LSE, which only `backward` needs, are empty."""
+    empty = [Array((0,), self.element), Array((0,))]
+    return self._module("forward", [*[self._inputs] * 3, *self._tables], [*empty, self._pooled])
+
+  @functools.cached_property
   def backward(self) -> str:
     """Takes those, output, LSE and an upstream gradient; returns gradients and scratch memory.
 
