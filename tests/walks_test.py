@@ -41,7 +41,7 @@ def test_from_the_layer_to_the_compiled_kernel():
       "layers/local_self_attention",
       "ops/checks",
       "ops/xla_barriers",
-      "ops/local_attention",
+      "ops/local_self_attention",
       "ops/dispatch",
       "ops/compiled/fused",
       "ops/compiled/xla_custom_call",

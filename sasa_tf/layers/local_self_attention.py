@@ -16,7 +16,6 @@ from sasa_tf.layers.locality import (
   locality_query_bias,
 )
 from sasa_tf.layers.types import Border, ImplementationName, Positions
-from sasa_tf.ops.average_pooling import average_pool_heads
 from sasa_tf.ops.checks import (
   inferable_sizes,
   reshape_inferring,
@@ -25,27 +24,11 @@ from sasa_tf.ops.checks import (
   with_static_shape,
 )
 from sasa_tf.ops.dispatch import check_implementation
-from sasa_tf.ops.export_context import (
-  exported_gpu_kernels,
-  exports_for_openvino,
-  exports_stock_operations,
-  is_quantizable,
-  product_columns,
-)
-from sasa_tf.ops.pointwise import pointwise_product
+from sasa_tf.ops.local_self_attention import project_qkv
 from sasa_tf.ops.qkv_packing import split_qkv
-from sasa_tf.ops.xla_barriers import fusion_barrier, recompute_barrier
+from sasa_tf.ops.xla_barriers import fusion_barrier
 
 POSITIONS: tuple[str, ...] = get_args(Positions)
-
-
-def _affine(inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
-  """Returns inputs [B, H, W, C] times a kernel [C, F], plus a bias [F]."""
-  if inputs.shape.is_fully_defined():
-    outputs = tf.tensordot(inputs, kernel, axes=1)
-  else:
-    outputs = pointwise_product(inputs, kernel)
-  return outputs if bias is None else outputs + bias
 
 
 class LocalSelfAttention2DBase(KerasMixin):
@@ -256,61 +239,12 @@ class LocalSelfAttention2DBase(KerasMixin):
     positions = ops.sinusoidal_positions(height, width, self.query_kernel.shape[0])
     return inputs + tf.cast(positions, inputs.dtype)
 
-  def _projection(self, dtype: tf.DType) -> list[tf.Tensor]:
-    """Returns the concatenated kernels and, if there are any, the concatenated biases."""
-
-    def joined(weights):
-      return tf.concat(
-        [tf.cast(tf.convert_to_tensor(w), dtype) for w in weights if w is not None], axis=-1
-      )
-
-    kernel = joined([self.query_kernel, self.key_kernel, self.value_kernel])
-    if self.query_bias is None:
-      return [kernel]
-    if self.use_bias:
-      return [kernel, joined([self.query_bias, self.key_bias, self.value_bias])]
-    others = tf.zeros([kernel.shape[1] - self.filters], dtype)
-    return [kernel, joined([self.query_bias, others])]
-
-  def _project(self, inputs: tf.Tensor, projection: list[tf.Tensor]) -> tf.Tensor:
-    """Returns query, key (if `content`) and value, [B, H, W, parts, N, D]."""
-    # One matrix product for all projections reads the input once.
-    projected = _affine(inputs, *projection)
-    parts = 3 if self.content else 2
-    shape = [*inferable_sizes(inputs)[:3], parts, self.num_heads, self.head_dim]
-    return reshape_inferring(projected, shape)
-
-  def _exports_projections(self) -> bool:
-    """Returns whether a float model in stock operations is being exported for TensorFlow."""
-    if tf.executing_eagerly():
-      return False
-    stock = exports_stock_operations() and exported_gpu_kernels() is None
-    other_runtime = is_quantizable() or exports_for_openvino() or product_columns() > 0
-    return stock and not other_runtime
-
-  def _attend_exported(self, inputs: tf.Tensor) -> tf.Tensor:
-    """Returns the output [B, H', W', N, D] of three products of the input.
-
-    TensorFlow takes longer for a single product and its split.
-    """
-    heads = [*inferable_sizes(inputs)[:3], self.num_heads, self.head_dim]
-
-    def project(kernel: Any, bias: Any) -> tf.Tensor | None:
-      if kernel is None:
-        return None
-      weights = [
-        tf.cast(tf.convert_to_tensor(w), inputs.dtype) for w in (kernel, bias) if w is not None
-      ]
-      return reshape_inferring(_affine(inputs, *weights), heads)
-
-    attended = ops.local_attention_2d(
-      project(self.query_kernel, self.query_bias),
-      project(self.key_kernel, self.key_bias),
-      project(self.value_kernel, self.value_bias),
-      implementation=self.implementation,
-      **self._window_arguments(),
-    )
-    return average_pool_heads(attended, self.strides) if self.strides > 1 else attended
+  def _projections(self) -> dict[str, Any]:
+    return {
+      "kernels": (self.query_kernel, self.key_kernel, self.value_kernel),
+      "biases": (self.query_bias, self.key_bias, self.value_bias),
+      "num_heads": self.num_heads,
+    }
 
   def _window_arguments(self) -> dict[str, Any]:
     relative = {
@@ -329,19 +263,13 @@ class LocalSelfAttention2DBase(KerasMixin):
 
   def call(self, inputs: tf.Tensor) -> tf.Tensor:
     """Applies the layer: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters]."""
-    source = fusion_barrier(self._with_positions(inputs))
-    if self._exports_projections():
-      attended = self._attend_exported(source)
-    else:
-      projection = self._projection(source.dtype)
-      attended = ops.local_attention_2d_qkv_packed(
-        self._project(source, projection),
-        implementation=self.implementation,
-        pool_size=self.strides,
-        # Recomputed, because query, key and value take three times the memory of the input.
-        recompute_qkv=lambda earlier: self._project(source, recompute_barrier(earlier, projection)),
-        **self._window_arguments(),
-      )
+    attended = ops.local_self_attention_2d(
+      fusion_barrier(self._with_positions(inputs)),
+      implementation=self.implementation,
+      pool_size=self.strides,
+      **self._projections(),
+      **self._window_arguments(),
+    )
     outputs = reshape_inferring(attended, [*inferable_sizes(attended)[:3], self.filters])
     return self.activation(with_static_shape(outputs, [*attended.shape[:3], self.filters]))
 
@@ -357,8 +285,7 @@ class LocalSelfAttention2DBase(KerasMixin):
       `sasa_tf.ops.local_attention_weights`.
     """
     source = self._with_positions(tf.convert_to_tensor(inputs))
-    projected = self._project(source, self._projection(source.dtype))
-    query, key, _ = split_qkv(projected)
+    query, key, _ = split_qkv(project_qkv(source, **self._projections()))
     return ops.local_attention_weights(query, key, pixels=pixels, **self._window_arguments())
 
   def compute_output_shape(self, input_shape) -> tuple[int | None, ...]:

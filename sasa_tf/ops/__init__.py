@@ -4,10 +4,10 @@ from sasa_tf.ops.dispatch import available_implementations, use_implementation
 from sasa_tf.ops.export_context import tracing_for_export
 from sasa_tf.ops.global_attention import global_attention_2d
 from sasa_tf.ops.kernel_status import KernelStatus, kernel_status
-from sasa_tf.ops.local_attention import (
-  local_attention_2d,
+from sasa_tf.ops.local_attention import local_attention_2d, local_attention_weights
+from sasa_tf.ops.local_self_attention import (
   local_attention_2d_qkv_packed,
-  local_attention_weights,
+  local_self_attention_2d,
 )
 from sasa_tf.ops.positions import sinusoidal_positions
 from sasa_tf.ops.stem.block_attention import block_attention_2d, block_attention_weights
@@ -24,6 +24,7 @@ __all__ = [
   "local_attention_2d",
   "local_attention_2d_qkv_packed",
   "local_attention_weights",
+  "local_self_attention_2d",
   "sinusoidal_positions",
   "spatial_mixture_weights",
   "spatial_value_mixture",

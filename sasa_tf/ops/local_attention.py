@@ -1,4 +1,4 @@
-"""Local self-attention of two-dimensional feature maps: the public functions."""
+"""Local attention of query, key and value: the public functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from sasa_tf.ops import dispatch, reference
 from sasa_tf.ops.autograph import without_autograph
 from sasa_tf.ops.checks import (
   as_heads,
-  as_packed_qkv,
   is_empty,
   relative_tables,
   require_logits,
@@ -21,23 +20,7 @@ from sasa_tf.ops.checks import (
   within_image,
 )
 from sasa_tf.ops.empty import empty_output
-from sasa_tf.ops.qkv_packing import RecomputeQkv
 from sasa_tf.ops.types import Border, ImplementationName, IntOrPair
-from sasa_tf.ops.xla_barriers import target_device
-
-# Images of up to this size save their projections on a GPU. In ResNet-50 at 224 pixels these are
-# stages 3 and 4, 5 % of the memory of a training step.
-_MAX_SAVED_PIXELS = 16 * 16
-
-
-def _saves_qkv(query: tf.TensorSpec) -> bool:
-  """Returns whether to save packed QKV for the backward pass even if it can be recomputed."""
-  device, (height, width) = target_device(), query.shape[1:3]
-  if device == "GPU":
-    if height is None or width is None:
-      return False
-    return height * width <= _MAX_SAVED_PIXELS
-  return device == "CPU"  # has much memory, and slow matrix products
 
 
 def _checked_pixels(pixels: tf.Tensor, query: tf.Tensor) -> tf.Tensor:
@@ -133,72 +116,6 @@ def local_attention_2d(
       query, key, value, rows, columns, geometry, scale, window_mask=window_mask
     )
     return with_static_shape(output, query.shape)
-
-
-@without_autograph
-def local_attention_2d_qkv_packed(
-  qkv: tf.Tensor,
-  relative_rows: tf.Tensor | None = None,
-  relative_columns: tf.Tensor | None = None,
-  *,
-  kernel_size: IntOrPair = 7,
-  dilation_rate: IntOrPair = 1,
-  border: Border = "zero",
-  scale: float = 1.0,
-  implementation: ImplementationName = "auto",
-  pool_size: int = 1,
-  recompute_qkv: RecomputeQkv | None = None,
-) -> tf.Tensor:
-  """`local_attention_2d` of query, key and value packed into one tensor.
-
-  The compiled kernels read packed QKV in place and write its gradient likewise. The other
-  implementations split it.
-
-  Args:
-    qkv: [B, H, W, 3, N, D] of query, key and value, or [B, H, W, 2, N, D] of query and value to
-      attend by position alone.
-    relative_rows: [K of the rows, D/2] or None.
-    relative_columns: [K of the columns, D/2] or None.
-    kernel_size: odd int, or (rows, columns) of odd ints.
-    dilation_rate: int or (rows, columns), in pixels.
-    border: "zero" or "mask", see `local_attention_2d`.
-    scale: multiplies the query.
-    implementation: "auto" or one of `available_implementations()`.
-    pool_size: averages the output over blocks of pool_size x pool_size pixels, which replaces
-      strides (paper Sec. 3.1). The compiled GPU kernels fuse the pooling and its gradient.
-    recompute_qkv: rematerializes `qkv` in the backward pass, so that it need not be saved. Called
-      with the tensors that the recomputation must depend on, see `recompute_barrier`. It must not
-      read variables. Not used where saving is cheaper: by "reference", on CPUs, and on GPUs for
-      small images.
-
-  Returns:
-    [B, ceil(H / pool_size), ceil(W / pool_size), N, D] in the dtype of `qkv`.
-
-  Raises:
-    ValueError: shapes, dtypes or arguments do not match, or the implementation does not support
-      them.
-  """
-  geometry = window_geometry(kernel_size, dilation_rate, border)
-  qkv, query = as_packed_qkv(qkv)
-  geometry = within_image(geometry, *query.shape[1:3])
-  tables = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
-  require_logits(qkv.shape[3] == 3, tables[0])
-  request = dispatch.AttentionRequest(query, geometry, window_mask=True, qkv_parts=qkv.shape[3])
-  selected = dispatch.select(implementation, request)
-  if is_empty(query):
-    rows, columns = (-(-size // pool_size) for size in tf.unstack(tf.shape(qkv)[1:3]))
-    return empty_output(qkv[:, :rows, :columns, -1], tables)
-  with tf.name_scope("local_attention_2d_qkv_packed"):
-    output = selected.attend_packed(
-      qkv,
-      *tables,
-      geometry,
-      scale,
-      recompute_qkv=None if _saves_qkv(query) else recompute_qkv,
-      pool_size=pool_size,
-    )
-    pooled = [None if size is None else -(-size // pool_size) for size in query.shape[1:3]]
-    return with_static_shape(output, [query.shape[0], *pooled, *query.shape[3:]])
 
 
 @without_autograph
