@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from official.core import exp_factory
 from official.vision.evaluation import coco_evaluator
+from official.vision.ops import preprocess_ops
 
 
 def registered_experiments() -> list[str]:
   """Returns the names of all registered experiments, sorted."""
   return sorted(exp_factory._REGISTERED_CONFIGS)
+
+
+@contextlib.contextmanager
+def replaced_normalization(normalize_image: Callable[..., Any]) -> Iterator[None]:
+  """Makes Model Garden's parsers normalize images with another function.
+
+  Args:
+    normalize_image: takes the arguments of `preprocess_ops.normalize_image`.
+  """
+  original = preprocess_ops.normalize_image
+  preprocess_ops.normalize_image = normalize_image
+  try:
+    yield
+  finally:
+    preprocess_ops.normalize_image = original
 
 
 class HookedCOCOEvaluator(coco_evaluator.COCOEvaluator):

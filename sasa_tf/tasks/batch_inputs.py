@@ -19,6 +19,7 @@ from sasa_tf.configs.image_classification import ImageClassificationTask as Task
 from sasa_tf.tasks.batch_color_jitter import random_color_jitter
 from sasa_tf.tasks.batch_erasing import random_erasing
 from sasa_tf.tasks.batch_flip import random_flip
+from sasa_tf.tasks.normalization import normalize_image
 
 
 class DecodingParser(classification_input.Parser):
@@ -110,19 +111,9 @@ def augment_images(images: tf.Tensor, params: DataConfig) -> tf.Tensor:
     images = random_flip(images)
   if params.color_jitter > 0:
     images = random_color_jitter(images, params.color_jitter)
-  images = _normalize(images)
+  images = normalize_image(
+    tf.cast(images, tf.float32), preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB
+  )
   if params.random_erasing is not None:
     images = random_erasing(images, params.random_erasing)
   return tf.image.convert_image_dtype(images, params.dtype)
-
-
-def _normalize(images: tf.Tensor) -> tf.Tensor:
-  """Returns normalized images [B, H, W, 3] float32, as `preprocess_ops.normalize_image`."""
-  batch, height, width, channels = tf.unstack(tf.shape(images))
-  # Rows of W * 3 values instead of pixels of 3, which are too short for vector instructions.
-  rows = tf.cast(tf.reshape(images, [batch, height, width * channels]), tf.float32)
-  mean, stddev = (
-    tf.tile(tf.constant(values), [width])
-    for values in (preprocess_ops.MEAN_RGB, preprocess_ops.STDDEV_RGB)
-  )
-  return tf.reshape((rows - mean) / stddev, tf.shape(images))

@@ -9,12 +9,14 @@ import tf_keras
 from official.core import config_definitions, task_factory
 from official.vision.tasks import image_classification
 
+from sasa_tf.compat.model_garden import replaced_normalization
 from sasa_tf.configs.image_classification import ImageClassificationTask as Config
 from sasa_tf.modeling.builders.build_errors import model_errors
 from sasa_tf.tasks import tfds_decoders
 from sasa_tf.tasks.batch_inputs import build_batch_inputs
 from sasa_tf.tasks.init_checkpoint import restore_init_checkpoint
 from sasa_tf.tasks.label_errors import LABEL_ERROR
+from sasa_tf.tasks.normalization import normalize_image
 from sasa_tf.tasks.pad_crop import random_pad_crop
 
 tfds_decoders.register()
@@ -70,7 +72,8 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
     if params.is_training and params.batch_augmentation:
       dataset = build_batch_inputs(self.task_config, data, input_context)
     else:
-      dataset = super().build_inputs(data, input_context)
+      with replaced_normalization(normalize_image):
+        dataset = super().build_inputs(data, input_context)
     classes = self.task_config.model.num_classes
     pad_crop = params.pad_crop if params.is_training else 0
 

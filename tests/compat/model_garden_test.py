@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from official.core import config_definitions, exp_factory
+from official.vision.dataloaders import classification_input
 from official.vision.serving import export_base
 
 from sasa_tf.compat import model_garden
@@ -96,3 +97,14 @@ def test_export_module_is_rebuilt_with_a_new_model():
   assert twin.model is not module.model
   for name in ("params", "_batch_size", "_input_image_size", "_input_type"):
     assert getattr(twin, name) == getattr(module, name), name
+
+
+def test_replaced_normalization():
+  parser = classification_input.Parser([4, 4], 10)
+  image = tf.io.encode_jpeg(tf.zeros([8, 8, 3], tf.uint8))
+  example = {"image/encoded": image, "image/class/label": tf.constant(1)}
+  with model_garden.replaced_normalization(lambda image, offset, scale: image + 42.0):
+    replaced = [parser.parse_fn(is_training)(example)[0] for is_training in (True, False)]
+  np.testing.assert_array_equal(replaced, np.full([2, 4, 4, 3], 42.0))
+  stock, _ = parser.parse_fn(False)(example)
+  assert np.all(stock < 0)
