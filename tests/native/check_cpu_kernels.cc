@@ -110,30 +110,26 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   threads = 3;
   const char* key_part = joined.bytes.data() + part;
   const char* value_part = joined.bytes.data() + (packed.qkv_parts - 1) * part;
-  error = sasa::CpuForward(packed,
-                           {.query = joined.data(),
-                            .key = key_part,
-                            .value = value_part,
-                            .relative_rows = floats(rows),
-                            .relative_columns = floats(columns),
-                            .output = joined_output.data(),
-                            .lse = floats(joined_log_sum),
-                            .pooled_output = pooled.data()},
-                           parallel_for);
+  const sasa::ForwardArrays forward = {
+      .query = joined.data(),
+      .key = key_part,
+      .value = value_part,
+      .relative_rows = floats(rows),
+      .relative_columns = floats(columns),
+      .output = joined_output.data(),
+      .lse = floats(joined_log_sum),
+      .pooled_output = pooled.data(),
+  };
+  error = sasa::CpuForward(packed, forward, parallel_for);
   if (error != nullptr) return std::puts(error), false;
   // Inference: without what only the backward pass reads.
   Typed inferred_output(p.type, size), inferred_pooled = pooled;
   std::fill(inferred_pooled.bytes.begin(), inferred_pooled.bytes.end(), 1);
-  error = sasa::CpuForward(packed,
-                           {.query = joined.data(),
-                            .key = key_part,
-                            .value = value_part,
-                            .relative_rows = floats(rows),
-                            .relative_columns = floats(columns),
-                            .output = p.pool_size > 1 ? nullptr : inferred_output.data(),
-                            .lse = nullptr,
-                            .pooled_output = inferred_pooled.data()},
-                           parallel_for);
+  sasa::ForwardArrays inference = forward;
+  inference.output = p.pool_size > 1 ? nullptr : inferred_output.data();
+  inference.lse = nullptr;
+  inference.pooled_output = inferred_pooled.data();
+  error = sasa::CpuForward(packed, inference, parallel_for);
   if (error != nullptr) return std::puts(error), false;
   if (p.pool_size > 1 ? inferred_pooled.bytes != pooled.bytes
                       : inferred_output.bytes != joined_output.bytes) {

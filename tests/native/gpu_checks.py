@@ -22,6 +22,7 @@ HERE = pathlib.Path(__file__).parent
 PROGRAMS = ("check_cuda_kernels", "check_cuda_stem_kernels")
 # Problems that the one-pass backward kernel supports.
 ONE_PASS = ("--one_pass=1", "--kernel=7", "--dilation=1", "--key=1", "--type=bfloat16")
+WIDTHS = {8: (), 16: ("--width=30",)}  # of heads: of random images, if these are too wide
 
 
 def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None) -> None:
@@ -66,13 +67,15 @@ def main() -> int:
     runs = [[str(folder / name), options.problems] for name in PROGRAMS]
     half = str(int(options.problems) // 2)
     runs += [[str(folder / name), half, f"--nonfinite={n}"] for name in PROGRAMS for n in (1, 2)]
-    for depth in (8, 16):
-      kernel = [str(folder / PROGRAMS[0]), half, *ONE_PASS, f"--depth={depth}"]
+    one_pass = [[*ONE_PASS, f"--depth={depth}", *width] for depth, width in WIDTHS.items()]
+    for flags in one_pass:
+      kernel = [str(folder / PROGRAMS[0]), half, *flags]
       runs += [kernel, [*kernel, "--nonfinite=1"], [*kernel, "--nonfinite=2"]]
     if sanitizer := shutil.which("compute-sanitizer"):
       for tool in ("memcheck", "racecheck"):
-        flags = [sanitizer, f"--tool={tool}", "--error-exitcode=1"]
-        runs += [[*flags, str(folder / name), options.sanitized] for name in PROGRAMS]
+        run = [sanitizer, f"--tool={tool}", "--error-exitcode=1"]
+        runs += [[*run, str(folder / name), options.sanitized] for name in PROGRAMS]
+        runs += [[*run, str(folder / PROGRAMS[0]), options.sanitized, *flags] for flags in one_pass]
     else:
       print("compute-sanitizer is not installed")
     return max(subprocess.run(command, check=False).returncode for command in runs)

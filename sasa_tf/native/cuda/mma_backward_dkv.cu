@@ -18,8 +18,6 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
 
 #include "cuda/element_types.cuh"
 #include "cuda/launch.h"
@@ -301,15 +299,6 @@ struct DkvTiles {
   // clang-format on
 };
 
-// Off by default until its final version has passed compute-sanitizer's racecheck on a GPU.
-bool OnePassEnabled() {
-  static const bool enabled = [] {
-    const char* value = std::getenv("SASA_TF_ONE_PASS");
-    return value != nullptr && std::strcmp(value, "1") == 0;
-  }();
-  return enabled;
-}
-
 }  // namespace
 
 void MmaBackwardDkv(const LocalAttentionProblem& p, const BackwardArrays& arrays,
@@ -320,7 +309,7 @@ void MmaBackwardDkv(const LocalAttentionProblem& p, const BackwardArrays& arrays
 
 void MmaBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
                  cudaStream_t stream) {
-  if (OnePassEnabled() && MmaBackwardOnePass(p, arrays, false, stream)) return;
+  if (MmaBackwardOnePass(p, arrays, false, stream)) return;
   MmaBackwardDkv(p, arrays, MmaBackwardDq(p, arrays, stream), stream);
 }
 

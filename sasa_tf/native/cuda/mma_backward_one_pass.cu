@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
   maps.Prefetch();
   if (threadIdx.x == 0) {
     for (int i = 0; i < Traits::kBoxes; ++i) boxes.BarrierOf(i).Init(1);
-    for (int i = 0; i < Traits::kWarps * Layout::kRowTiles; ++i) barrier_of(0, i).Init(1);
+    for (int i = 0; i < Traits::kWarps * Layout::kRowTiles; ++i) barrier_of(0, i).Init(kWarpSize);
   }
   GridDependencyWait();  // the previous kernel may have written any of the arguments
   tables.Fill(g, relative_rows, relative_columns);
@@ -376,7 +376,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
         for (int column = 0; column < Traits::kMmaTileColumns; column += 4) store_keys(column, 0);
       }
       __syncwarp();
-      if (lane.id == 0) barrier_of(warp, row_tile).Arrive();
+      barrier_of(warp, row_tile).Arrive();  // all lanes, each for what it read and wrote
     }
     if (lane.id == 0) boxes.Release(number, row);
     row += Traits::kWarps;
