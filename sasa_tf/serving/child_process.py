@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
@@ -12,6 +13,24 @@ from sasa_tf.errors import UserError
 
 _LAST_LINES = 4
 _MAX_CHARACTERS = 600
+
+
+def script_command(
+  script: str | os.PathLike, *arguments: str | os.PathLike
+) -> list[str | os.PathLike]:
+  """Returns a command that runs a Python script with the packages that this process imports from.
+
+  Python's isolated mode keeps the script's directory off `sys.path`, because its files may have the
+  names of packages. It also ignores PYTHONPATH and the packages of the user, which are passed on.
+  The working directory is not.
+  """
+  working_directory = os.path.realpath(os.curdir)
+  paths = [path for path in sys.path if path and os.path.realpath(path) != working_directory]
+  program = (
+    f"import runpy, sys; sys.path[:] = {paths!r}; del sys.argv[0]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+  )
+  return [sys.executable, "-I", "-c", program, script, *arguments]
 
 
 def run_child_process(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sasa_tf.benchmarks.serving.exports import ExportedModel
-from sasa_tf.serving.child_process import run_child_process
+from sasa_tf.serving.child_process import run_child_process, script_command
 from sasa_tf.serving.runtimes.registry import MEASURE_MODELS, RUNTIMES
 
 _TIME_LIMIT_SECONDS = 7200.0
@@ -91,7 +90,7 @@ def run_process(
     )
     files = [folder / name for name in ("plan.json", "results.json", "outputs.npz")]
     run_child_process(
-      [sys.executable, "-I", MEASURE_MODELS, runtime.adapter, *files],
+      script_command(MEASURE_MODELS, runtime.adapter, *files),
       failure=f"{runtime.name} cannot run these models",
       time_limit_seconds=_TIME_LIMIT_SECONDS,
       environment={"CUDA_VISIBLE_DEVICES": "-1"} if device == "cpu" else {},

@@ -12,8 +12,9 @@ import types
 
 def main(saved_model, output_dir):
   """Writes model.json and the weights."""
-  # Of converters of decision forests and of JAX models. These packages need other versions of
-  # TensorFlow than Model Garden.
+  # Of converters of decision forests, JAX models and TensorFlow Hub. The first two need other
+  # versions of TensorFlow than Model Garden, and tensorflow_hub an old version of setuptools.
+  sys.modules["tensorflow_hub"] = types.ModuleType("tensorflow_hub")
   sys.modules["tensorflow_decision_forests"] = types.ModuleType("tensorflow_decision_forests")
   jax_conversion = types.ModuleType("tensorflowjs.converters.jax_conversion")
   jax_conversion.convert_jax = None

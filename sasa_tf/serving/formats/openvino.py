@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sasa_tf.errors import UserError
 from sasa_tf.outputs.layout import DirectoryLayout
 from sasa_tf.serving.formats.format import ExportFormat, ExportOptions
+from sasa_tf.serving.formats.openvino_loop import image_by_image
 from sasa_tf.serving.formats.prepared_signature import IMPLEMENTATION_HINT, write_prepared
 from sasa_tf.serving.formats.root_logging import preserved_root_logger
 
@@ -54,6 +55,8 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
       ) from error
     if module.batch_size is not None:
       model.reshape([module.batch_size, *module.prepared_size, 3])
+    elif module.images_at_once == 1:
+      model = image_by_image(model)
     for key, value in options.metadata.to_properties().items():
       model.set_rt_info(value, ["model_info", key])
     half = options.quantize == "float16"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
   Raises:
     UserError: the model contains operations that TensorFlow.js does not support.
   """
-  from sasa_tf.serving.child_process import run_child_process
+  from sasa_tf.serving.child_process import run_child_process, script_command
 
   # For a batch of 1, detectors use a suppression that TensorFlow.js does not have.
   batch_size = None if module.batch_size == 1 else module.batch_size
@@ -49,13 +48,15 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
     write_prepared(module, pathlib.Path(directory), batch_size)
     try:
       run_child_process(
-        [sys.executable, "-I", _CONVERTER, directory, path.absolute()],
+        script_command(_CONVERTER, directory, path.absolute()),
         failure="the model cannot be converted to TensorFlow.js",
         time_limit_seconds=_TIME_LIMIT_SECONDS,
         # oneDNN makes TensorFlow fuse operations in a way that TensorFlow.js lacks.
         environment={"TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"},
       )
     except UserError as error:
+      if "Unsupported Ops" not in str(error):
+        raise
       raise UserError(f"{error} {IMPLEMENTATION_HINT}") from error
   (path / METADATA).write_text(options.metadata.to_json(), encoding="utf-8")
 

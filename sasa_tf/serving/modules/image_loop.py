@@ -18,6 +18,15 @@ _GPU_PIXELS = 32 * _PIXELS
 _Step = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
 
 
+def images_on_cpu(height: int, width: int) -> int:
+  """Returns how many images of this size a CPU processes together in stock operations."""
+  return _number(_CPU_PIXELS, height, width)
+
+
+def _number(pixels: int, height: int, width: int) -> int:
+  return max(1, pixels // (height * width))
+
+
 def map_chunks(step: _Step, images: tf.Tensor, *, with_kernels: bool) -> dict[str, tf.Tensor]:
   """Returns `step(images)`, computed for chunks of a few images by one loop of the graph.
 
@@ -31,12 +40,12 @@ def map_chunks(step: _Step, images: tf.Tensor, *, with_kernels: bool) -> dict[st
   height, width = images.shape[1:3]
 
   def number(pixels: int) -> int:
-    return max(1, pixels // (height * width))
+    return _number(pixels, height, width)
 
   size: Any = number(_KERNEL_PIXELS)
   if not with_kernels:
     device = tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"])  # 2 in an XLA program
-    size = tf.where(device == 1, number(_GPU_PIXELS), number(_CPU_PIXELS))
+    size = tf.where(device == 1, number(_GPU_PIXELS), images_on_cpu(height, width))
   traced = tf.function(step).get_concrete_function(tf.TensorSpec(images.shape, images.dtype))
   specs: Mapping[str, tf.TensorSpec] = traced.structured_outputs
   shapes = {name: tf.TensorShape([None, *spec.shape[1:]]) for name, spec in specs.items()}

@@ -12,7 +12,7 @@ from official.vision.serving import export_base
 from sasa_tf.layers import AttentionStemBase, LocalSelfAttention2DBase
 from sasa_tf.ops.export_context import exports_stock_operations
 from sasa_tf.serving.modules.encoded_images import map_encoded, parse_examples
-from sasa_tf.serving.modules.image_loop import map_chunks
+from sasa_tf.serving.modules.image_loop import images_on_cpu, map_chunks
 
 Outputs = Mapping[str, tf.Tensor]
 Step = Callable[[tf.Tensor], Outputs]
@@ -143,7 +143,7 @@ class ImageModule(export_base.ExportModule, metaclass=abc.ABCMeta):
     """
     if self._batch_size is not None:
       return self._step(images)
-    if self._has_attention:
+    if self.images_at_once is not None:
       return map_chunks(self._step, images, with_kernels=not exports_stock_operations())
     # An empty batch is run with one image: optimized convolutions of TensorFlow need one.
     number = tf.shape(images)[0]
@@ -152,9 +152,12 @@ class ImageModule(export_base.ExportModule, metaclass=abc.ABCMeta):
     return {name: values[:number] for name, values in outputs.items()}
 
   @property
-  def _has_attention(self) -> bool:
+  def images_at_once(self) -> int | None:
+    """Returns how many images of a dynamic batch a CPU processes together; None for all."""
     attention = (AttentionStemBase, LocalSelfAttention2DBase)
-    return any(isinstance(part, attention) for part in self.model.submodules)
+    if not any(isinstance(part, attention) for part in self.model.submodules):
+      return None
+    return images_on_cpu(*self.prepared_size)
 
   def _from_tensor(self, images: tf.Tensor, step: Step) -> Outputs:
     # Resizing has no GPU kernels for all methods, and needs the CPU's memory only.

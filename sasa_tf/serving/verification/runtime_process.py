@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 import tempfile
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from sasa_tf.serving.child_process import run_child_process
+from sasa_tf.serving.child_process import run_child_process, script_command
 from sasa_tf.serving.runtimes.registry import RUN_MODEL, Runtime
 
 
@@ -56,7 +55,7 @@ def run_in_fresh_process(
     np.savez(folder / "requests.npz", **{key: _encoded(value) for key, value in requests.items()})
     files = [folder / "requests.npz", folder / "outputs.npz"]
     run_child_process(
-      [sys.executable, "-I", RUN_MODEL, runtime.adapter, link, *files],
+      script_command(RUN_MODEL, runtime.adapter, link, *files),
       failure=f"{runtime.name} cannot run {model.name}",
       time_limit_seconds=time_limit_seconds,
       environment={

@@ -13,6 +13,7 @@ from sasa_tf.serving.formats.format import ExportOptions
 from sasa_tf.serving.formats.onnx_quantization import store_weights_in_float16
 from sasa_tf.serving.formats.registry import FORMATS
 from sasa_tf.serving.metadata import ModelMetadata
+from sasa_tf.serving.modules import image_loop
 from sasa_tf.serving.modules.detection_module import DetectionModule
 from sasa_tf.serving.verification import Verifier
 from tests.serving import small_classifier, small_detector
@@ -62,6 +63,33 @@ def test_openvino_has_a_fixed_batch(tmp_path):
   size = small_classifier.SIZE
   assert list(model.input().shape) == [2, size, size, 3]
   assert list(model.output("probs").shape) == [2, 10]
+
+
+def test_openvino_runs_large_images_one_by_one(
+  classifier, classifier_verifier, exported_classifier, tmp_path, monkeypatch
+):
+  """A batch of them then needs the memory of one image."""
+  assert classifier.images_at_once > 1  # of the small images of these tests
+  assert "TensorIterator" not in _operations(exported_classifier("openvino"))
+  monkeypatch.setattr(image_loop, "_CPU_PIXELS", small_classifier.SIZE**2)
+  assert classifier.images_at_once == 1
+  path = export("openvino", classifier, None, tmp_path, quantize="float16")
+  (found,) = classifier_verifier.verify("openvino", path, "float16").comparisons
+  assert found.num_images == 3 and found.logits_difference < 1e-2 * found.logits_scale
+  whole = exported_classifier("openvino") / "model.bin"
+  assert (path / "model.bin").stat().st_size < 0.6 * whole.stat().st_size
+  body = _operations(path)["TensorIterator"].get_function()
+  outputs = [output for node in body.get_ops() for output in node.outputs()]
+  assert not any(output.partial_shape.is_dynamic for output in outputs)
+  convolutions = small_classifier.build_module(small_classifier.params_of(attention_groups=[]))
+  assert convolutions.images_at_once is None  # they need little memory
+
+
+def _operations(path):
+  import openvino
+
+  model = openvino.Core().read_model(path / "model.xml")
+  return {node.get_type_name(): node for node in model.get_ops()}
 
 
 @pytest.mark.parametrize("name", NAMES)

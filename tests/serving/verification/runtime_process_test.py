@@ -71,6 +71,20 @@ def test_sasa_tf_cannot_be_imported(run):
     run("import sasa_tf.ops")
 
 
+def test_packages_of_this_process_can_be_imported(run, tmp_path, monkeypatch):
+  for folder in ("packages", "working"):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / f"{folder}_module.py").write_text("")
+  monkeypatch.syspath_prepend(tmp_path / "packages")  # as PYTHONPATH does
+  monkeypatch.chdir(tmp_path / "working")
+  monkeypatch.syspath_prepend("")
+  run(f"import packages_module\n{DOUBLE}")
+  with pytest.raises(UserError, match="No module named 'working_module'"):
+    run("import working_module")
+  # Beside the scripts lie files named after their runtimes.
+  run(f"import sys\nassert not any('runtimes' in path for path in sys.path)\n{DOUBLE}")
+
+
 def failure(run, source, **options):
   with pytest.raises(UserError) as caught:
     run(source, **options)
