@@ -190,10 +190,14 @@ def unsupported_reason(devices: Sequence[str]) -> str | None:
 
 
 def _logical_gpus(own: tf.DeviceSpec) -> list[str]:
-  """Returns the GPUs of this process. With several processes, TensorFlow lists those of all."""
+  """Returns the GPUs of this process.
+
+  With several processes, TensorFlow lists those of all. With one, it does not name the process.
+  """
   names = [device.name for device in tf.config.list_logical_devices("GPU")]
-  tasks = {name: tf.DeviceSpec.from_string(name) for name in names}
-  return [name for name in names if (tasks[name].job, tasks[name].task) == (own.job, own.task)]
+  specs = {name: tf.DeviceSpec.from_string(name) for name in names}
+  own_process = ((None, None), (own.job, own.task))
+  return [name for name in names if (specs[name].job, specs[name].task) in own_process]
 
 
 def _cuda_numbers(devices: Sequence[str]) -> list[int]:

@@ -190,6 +190,16 @@ def test_gpus_of_other_processes_are_not_counted(monkeypatch):
   assert "split into several logical devices" in groups.unsupported_reason(names[1:])
 
 
+@needs_library
+def test_gpus_of_a_single_process(monkeypatch):
+  names = [f"/job:localhost/replica:0/task:0/device:GPU:{i}" for i in range(2)]
+  # Without a cluster, TensorFlow lists the devices without their process.
+  logical = [tf.config.LogicalDevice(f"/device:GPU:{i}", "GPU") for i in range(2)]
+  monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: logical)
+  monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["GPU:0", "GPU:1"])
+  assert groups.unsupported_reason(names) is None
+
+
 def test_unknown_mode():
   with pytest.raises(UserError, match=r"--all_reduce: expected one of auto, .*received 'inside'"):
     all_reduce_mode.replica_group(Strategy("CPU:0"), "inside", True)
