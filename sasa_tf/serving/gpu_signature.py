@@ -111,7 +111,7 @@ def gpu_signature(
   twin = _in_precision(module, precision)
   batch = module.batch_size
   spec = tf.TensorSpec([batch, *module.prepared_size, 3], tf.float32, name="images")
-  with gpu_kernels_for_export(kernels), _compiled(twin) as serve:
+  with gpu_kernels_for_export(kernels), _compiled(twin, spec) as serve:
     function = serve.get_concrete_function(spec)
   if require_kernels and not kernels.layers:
     reasons = "; ".join(dict.fromkeys(kernels.stock)) or "the model has no local attention"
@@ -137,10 +137,15 @@ def _in_precision(module: Any, precision: str) -> Any:
 
 
 @contextlib.contextmanager
-def _compiled(module: Any) -> Iterator[Any]:
+def _compiled(module: Any, spec: tf.TensorSpec) -> Iterator[Any]:
   """Yields `serve_prepared` as a function whose network XLA compiles; outputs are float32."""
+
+  def serve(images):
+    # TensorFlow does not compare the inputs of a loaded signature with its spec.
+    return _float32(module.serve_prepared(tf.ensure_shape(images, spec.shape)))
+
   if not isinstance(module, DetectionModule):
-    yield tf.function(lambda images: _float32(module.serve_prepared(images)), jit_compile=True)
+    yield tf.function(serve, jit_compile=True)
     return
   model = module.model
 
@@ -151,7 +156,7 @@ def _compiled(module: Any) -> Iterator[Any]:
 
   module.model = types.SimpleNamespace(backbone=lambda images: images, decoder=None, head=network)
   try:
-    yield tf.function(module.serve_prepared)
+    yield tf.function(serve)
   finally:
     module.model = model
 

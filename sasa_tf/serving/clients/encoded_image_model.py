@@ -169,7 +169,7 @@ def _load(saved_model: str) -> Any:
     problem = str(getattr(error, "message", error)).strip() or type(error).__name__
     raise UserError(
       f"--saved_model={saved_model} is incomplete, corrupt or of another TensorFlow, and cannot be "
-      f"loaded: {problem.splitlines()[0]} Copy it again, or export the model again."
+      f"loaded: {problem.splitlines()[0].rstrip('.')}. Copy it again, or export the model again."
     ) from error
 
 

@@ -55,7 +55,7 @@ def write(module: export_base.ExportModule, path: pathlib.Path, options: ExportO
       ) from error
     if module.batch_size is not None:
       model.reshape([module.batch_size, *module.prepared_size, 3])
-    elif module.images_at_once == 1:
+    elif module.images_at_once(with_kernels=False) == 1:
       model = image_by_image(model)
     for key, value in options.metadata.to_properties().items():
       model.set_rt_info(value, ["model_info", key])

@@ -18,9 +18,9 @@ _GPU_PIXELS = 32 * _PIXELS
 _Step = Callable[[tf.Tensor], Mapping[str, tf.Tensor]]
 
 
-def images_on_cpu(height: int, width: int) -> int:
-  """Returns how many images of this size a CPU processes together in stock operations."""
-  return _number(_CPU_PIXELS, height, width)
+def images_on_cpu(height: int, width: int, *, with_kernels: bool) -> int:
+  """Returns how many images of this size a CPU processes together; see `map_chunks`."""
+  return _number(_KERNEL_PIXELS if with_kernels else _CPU_PIXELS, height, width)
 
 
 def _number(pixels: int, height: int, width: int) -> int:
@@ -34,7 +34,7 @@ def map_chunks(step: _Step, images: tf.Tensor, *, with_kernels: bool) -> dict[st
 
   Args:
     step: maps images [B, H, W, C] to outputs [B, ...], whose other sizes are static.
-    images: [B, H, W, C] of an unknown B, which may be 0, with static H and W.
+    images: [B, H, W, C] with static H and W. B may be unknown, and 0.
     with_kernels: whether the step calls the compiled kernels for CPUs.
   """
   height, width = images.shape[1:3]
@@ -42,11 +42,12 @@ def map_chunks(step: _Step, images: tf.Tensor, *, with_kernels: bool) -> dict[st
   def number(pixels: int) -> int:
     return _number(pixels, height, width)
 
-  size: Any = number(_KERNEL_PIXELS)
+  size: Any = images_on_cpu(height, width, with_kernels=with_kernels)
   if not with_kernels:
     device = tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"])  # 2 in an XLA program
-    size = tf.where(device == 1, number(_GPU_PIXELS), images_on_cpu(height, width))
-  traced = tf.function(step).get_concrete_function(tf.TensorSpec(images.shape, images.dtype))
+    size = tf.where(device == 1, number(_GPU_PIXELS), size)
+  chunk = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
+  traced = tf.function(step).get_concrete_function(chunk)
   specs: Mapping[str, tf.TensorSpec] = traced.structured_outputs
   shapes = {name: tf.TensorShape([None, *spec.shape[1:]]) for name, spec in specs.items()}
   chunks = -(-tf.shape(images)[0] // size)
@@ -65,4 +66,7 @@ def map_chunks(step: _Step, images: tf.Tensor, *, with_kernels: bool) -> dict[st
     (tf.constant(0), arrays),
     parallel_iterations=1 if with_kernels else number(_PARALLEL_PIXELS),
   )
-  return {name: tf.ensure_shape(each.concat(), shapes[name]) for name, each in arrays.items()}
+  return {
+    name: tf.ensure_shape(each.concat(), [images.shape[0], *shapes[name][1:]])
+    for name, each in arrays.items()
+  }

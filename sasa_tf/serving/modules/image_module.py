@@ -132,7 +132,7 @@ class ImageModule(export_base.ExportModule, metaclass=abc.ABCMeta):
         tf.TensorSpec([batch], tf.string, "example_bytes"), self._from_examples
       ),
       "prepared": Signature(
-        tf.TensorSpec([batch, *size, 3], tf.float32, "images"), self._infer_prepared
+        tf.TensorSpec([batch, *size, 3], tf.float32, "images"), self._from_prepared
       ),
     }
 
@@ -141,23 +141,30 @@ class ImageModule(export_base.ExportModule, metaclass=abc.ABCMeta):
 
     Models with attention run on a few images at a time, because of its memory.
     """
-    if self._batch_size is not None:
+    with_kernels, batch = not exports_stock_operations(), self._batch_size
+    number = self.images_at_once(with_kernels=with_kernels)
+    if number is not None and (batch is None or batch > number):
+      return map_chunks(self._step, images, with_kernels=with_kernels)
+    if batch is not None:
       return self._step(images)
-    if self.images_at_once is not None:
-      return map_chunks(self._step, images, with_kernels=not exports_stock_operations())
     # An empty batch is run with one image: optimized convolutions of TensorFlow need one.
     number = tf.shape(images)[0]
     padded = tf.pad(images, [[0, tf.maximum(1 - number, 0)], [0, 0], [0, 0], [0, 0]])
     outputs = self._step(tf.ensure_shape(padded, images.shape))
     return {name: values[:number] for name, values in outputs.items()}
 
-  @property
-  def images_at_once(self) -> int | None:
-    """Returns how many images of a dynamic batch a CPU processes together; None for all."""
+  def images_at_once(self, *, with_kernels: bool) -> int | None:
+    """Returns how many images of a batch a CPU processes together; None for all."""
     attention = (AttentionStemBase, LocalSelfAttention2DBase)
     if not any(isinstance(part, attention) for part in self.model.submodules):
       return None
-    return images_on_cpu(*self.prepared_size)
+    return images_on_cpu(*self.prepared_size, with_kernels=with_kernels)
+
+  def _from_prepared(self, images: tf.Tensor, step: Step) -> Outputs:
+    # TensorFlow does not compare the inputs of a loaded signature with its spec.
+    return self._infer_prepared(
+      tf.ensure_shape(images, [self._batch_size, *self.prepared_size, 3]), step
+    )
 
   def _from_tensor(self, images: tf.Tensor, step: Step) -> Outputs:
     # Resizing has no GPU kernels for all methods, and needs the CPU's memory only.

@@ -69,10 +69,10 @@ def test_openvino_runs_large_images_one_by_one(
   classifier, classifier_verifier, exported_classifier, tmp_path, monkeypatch
 ):
   """A batch of them then needs the memory of one image."""
-  assert classifier.images_at_once > 1  # of the small images of these tests
+  assert classifier.images_at_once(with_kernels=False) > 1  # of the small images of these tests
   assert "TensorIterator" not in _operations(exported_classifier("openvino"))
   monkeypatch.setattr(image_loop, "_CPU_PIXELS", small_classifier.SIZE**2)
-  assert classifier.images_at_once == 1
+  assert classifier.images_at_once(with_kernels=False) == 1
   path = export("openvino", classifier, None, tmp_path, quantize="float16")
   (found,) = classifier_verifier.verify("openvino", path, "float16").comparisons
   assert found.num_images == 3 and found.logits_difference < 1e-2 * found.logits_scale
@@ -82,7 +82,7 @@ def test_openvino_runs_large_images_one_by_one(
   outputs = [output for node in body.get_ops() for output in node.outputs()]
   assert not any(output.partial_shape.is_dynamic for output in outputs)
   convolutions = small_classifier.build_module(small_classifier.params_of(attention_groups=[]))
-  assert convolutions.images_at_once is None  # they need little memory
+  assert convolutions.images_at_once(with_kernels=False) is None  # they need little memory
 
 
 def _operations(path):

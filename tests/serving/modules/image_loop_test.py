@@ -80,10 +80,40 @@ def test_classifier_with_attention_is_a_loop(backbone):
     np.testing.assert_allclose(signature(images[:batch])["logits"], expected[:batch], atol=1e-4)
 
 
-def test_convolutions_and_fixed_batches_are_no_loop():
+def test_convolutions_and_small_fixed_batches_are_no_loop():
   for params, batch in (({"attention_groups": []}, None), ({"attention_groups": [4]}, 3)):
     module = build_module(params_of(width_multiplier=0.0625, **params), batch_size=batch)
     assert "While" not in _kinds(_prepared(module))
+
+
+def test_large_fixed_batches_are_a_loop(monkeypatch):
+  """With all images at once, each layer would divide them by the memory of a CPU, on a GPU too."""
+  monkeypatch.setattr(image_loop, "_CPU_PIXELS", 2 * SIZE**2)
+  params = params_of(width_multiplier=0.0625, attention_groups=[4])
+  module = build_module(params, batch_size=3)
+  signature = _prepared(module)
+  assert {"While", "DeviceIndex"} <= _kinds(signature)
+  assert signature.structured_outputs["logits"].shape.as_list() == [3, 10]
+  images = tf.cast(tf.stack(random_images([(SIZE, SIZE)] * 3)), tf.float32)
+  expected = module.serve_prepared(images)["logits"]
+  np.testing.assert_allclose(signature(images)["logits"], expected, atol=1e-4)
+  with tracing_for_export(compiled_kernels=True):  # 32 images of this size at once
+    kernels = module.get_inference_signatures({"prepared": "prepared"})["prepared"]
+  assert "While" not in _kinds(kernels)
+
+
+@pytest.mark.parametrize(
+  "shape", [[1, SIZE + 2, SIZE, 3], [1, 2 * SIZE, 2 * SIZE, 3], [1, SIZE, SIZE, 4]]
+)
+def test_images_of_another_size_are_named(shape, tmp_path):
+  module = build_module(params_of(width_multiplier=0.0625, attention_groups=[4]))
+  signature = _prepared(module)
+  exported = tf.Module()
+  exported.model = module.model
+  tf.saved_model.save(exported, str(tmp_path), signatures={"prepared": signature})
+  loaded = tf.saved_model.load(str(tmp_path)).signatures["prepared"]
+  with pytest.raises(tf.errors.InvalidArgumentError, match=rf"{SIZE},{SIZE},3"):
+    loaded(images=tf.zeros(shape))
 
 
 def test_only_stock_operations_depend_on_the_device():
