@@ -207,3 +207,14 @@ def test_block_sizes():
   assert export_block_size((56, 28), zero) == (4, 4)
   assert export_block_size((14, 7), zero) == (7, 7)
   assert export_block_size((14, None), masked) == (14, 4)
+
+
+def test_blocks_of_narrow_heads_that_share_products_are_smaller():
+  geometry = window_geometry(7, 1, "zero")
+  with ops.tracing_for_export(product_columns=0):
+    assert export_block_size((56, 28), geometry, 8) == (4, 4)
+  with ops.tracing_for_export(product_columns=16):
+    assert export_block_size((56, 28), geometry, 8) == (2, 4)
+    assert export_block_size((56, 28), geometry, 16) == (4, 4)
+    assert export_block_size((56, 7), geometry, 8) == (4, 7)
+    assert export_block_size((56, 28), window_geometry(3, 1, "zero"), 8) == (4, 4)

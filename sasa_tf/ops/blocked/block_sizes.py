@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sasa_tf.ops.export_context import product_columns
 from sasa_tf.ops.window import WindowGeometry
 from sasa_tf.ops.xla_barriers import target_device
 
@@ -41,15 +42,17 @@ def _gpu_block_size(
 
 
 def export_block_size(
-  image: tuple[int | None, int | None], geometry: WindowGeometry
+  image: tuple[int | None, int | None], geometry: WindowGeometry, head_dim: int | None = None
 ) -> tuple[int, int]:
   """Returns (rows, columns) of queries in a block of an exported model.
 
-  Chosen by the time on a CPU in TensorFlow and in LiteRT: small tiles hold few masked keys.
+  Chosen by the time on a CPU in TensorFlow and in LiteRT: small tiles hold few masked keys. Where
+  narrow heads share products, half as many queries suffice.
 
   Args:
     image: (H, W), None if unknown.
     geometry: the window.
+    head_dim: channels of a head.
   """
 
   def length(size: int | None, rate: int, kernel: int) -> int:
@@ -63,6 +66,9 @@ def export_block_size(
     return 4
 
   rows, columns = map(length, image, geometry.dilation_rate, geometry.kernel_size)
+  is_narrow = product_columns() > 0 and head_dim is not None and head_dim <= 8
+  if is_narrow and (rows, columns) == (4, 4) and min(geometry.kernel_size) >= 7:
+    return 2, 4
   return rows, columns
 
 

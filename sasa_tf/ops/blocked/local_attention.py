@@ -269,8 +269,10 @@ def local_attention(
   static = (query.shape[1], query.shape[2])
   if block is None and not window_mask:
     block = geometry.kernel_size
+  elif block is None and exported:
+    block = export_block_size(static, geometry, query.shape[4])
   elif block is None:
-    block = (export_block_size if exported else block_size)(static, geometry)
+    block = block_size(static, geometry)
   if exported:
     return export_attention.local_attention(
       *(query, key, value, relative_rows, relative_columns),
