@@ -114,6 +114,9 @@ def test_one_pass_backward_kernel_matches_loops(kernels, depth, seed):
   # Several images in a CTA, whose rows of tiles are no multiple of the warps.
   size = ("--height=21", "--width=28", "--heads=4", "--batch=2")
   assert_agrees(run(kernels, 1, seed, *flags, *size, seed=seed))
+  # With heads 16 wide, another kernel.
+  size = ("--height=9", "--width=37", "--heads=2")
+  assert_agrees(run(kernels, 1, seed, *flags, *size, seed=seed))
 
 
 @pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])

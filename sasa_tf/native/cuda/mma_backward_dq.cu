@@ -22,6 +22,7 @@
 #include "cuda/mma_epilogue.cuh"
 #include "cuda/mma_launch.cuh"
 #include "cuda/mma_position_bias.cuh"
+#include "cuda/mma_query_rows.cuh"
 #include "cuda/mma_relative_tables.cuh"
 #include "cuda/mma_smem_load.cuh"
 #include "cuda/mma_table_gradients.cuh"
@@ -52,9 +53,6 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
                         float* __restrict__ minus_delta, float* __restrict__ table_partials) {
   using Element = typename Traits::Element;
   using Layout = QuerySmemLayout<Traits>;
-  // Rows of blocks in a group of 8 halo rows, and columns of blocks in one of 8 halo columns.
-  constexpr int kRowOnes = Traits::kRowBlocks > 1 ? 8 / Traits::kBlockRows : 1;
-  constexpr int kColumnOnes = 8 / Traits::kBlockColumns;
   extern __shared__ __align__(1024) char memory[];
   const RelativeTables<Traits> tables(memory + Layout::kTables);
   const MmaLane lane;
@@ -65,26 +63,8 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
   PositionBias<Traits> bias(tables, lane, WarpTileIterator<Traits>(g, CtaTile(), lane));
   char* staging = memory + Layout::kStaging + threadIdx.x / kWarpSize * Layout::kStagingBytes;
   const float scale_log2 = g.scale * kLog2E, dq_scale = g.scale * PoolWeight(g);
-  const uint32_t one = PackX2<Element>(1.f, 1.f);
-  // B operands that sum dS by halo row and by halo column: [8 pixels of a block, 8 rows or
-  // columns]. The first are used for both blocks of a step.
-  uint32_t row_ones[kRowOnes][2], column_ones[kColumnOnes];
-#pragma unroll
-  for (int i = 0; i < 2 * kRowOnes; ++i) {
-    const auto row_of = [&](int pixel) {
-      return i / 2 * Traits::kBlockRows + Traits::BlockRow(pixel);
-    };
-    const uint32_t low = row_of(2 * lane.pair) == lane.row ? one & 0xffffu : 0u;
-    const uint32_t high = row_of(2 * lane.pair + 1) == lane.row ? one & 0xffff0000u : 0u;
-    row_ones[i / 2][i % 2] = OpaqueRegister(low | high, lane, kTagRowSumOnes + i);
-  }
-#pragma unroll
-  for (int i = 0; i < kColumnOnes; ++i) {
-    const int column = i * Traits::kBlockColumns + Traits::BlockColumn(2 * lane.pair);
-    column_ones[i] = OpaqueRegister(lane.row == column ? one : 0u, lane, kTagColumnSumOnes + i);
-  }
-  const float tf32_ones[2] = {OpaqueRegister(1.f, lane, kTagTf32Ones),
-                              OpaqueRegister(1.f, lane, kTagTf32Ones + 1)};
+  const DsSums<Traits> ds_sums(lane);
+  const QuadSum quad(lane);
   const int entry = lane.ldmatrix_row + (Traits::kEntryGroups == 2 ? 8 * lane.matrix_hi : 0);
   const uint32_t table = SmemAddress(lane.matrix_lo ? tables.Column(entry) : tables.Row(entry));
   TableGradients<Traits> d_tables = {};
@@ -107,25 +87,18 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     const SkewTranspose<Traits> skew(staging, mma_tiles.column);
     uint32_t q_offset = mma_tiles.FirstOffset(tile, g.qkv_parts, lane);
     uint32_t output_offset = mma_tiles.FirstOffset(tile, 1, lane);
-    uint32_t d_output_offset =
-        tile.PooledOffset(g, mma_tiles.top + mma_tiles.row[0], mma_tiles.begin + mma_tiles.column) *
-            Traits::kHeadDim +
-        LaneChannel<Traits>(lane);
-    const uint32_t d_output_step = mma_tiles.Step(1) >> g.pool_shift;
-    const int d_output_half_stride =
-        g.pool_shift ? mma_tiles.PooledHalfStride() : mma_tiles.HalfStride(1);
+    const DOutputLayout<Traits> d_output_layout(g, tile, lane, mma_tiles);
+    uint32_t d_output_offset = d_output_layout.first_offset;
     RowFragment<Traits> next_q, next_d_out, out;
     TileStore<Traits> store(g, tile, lane, g.qkv_parts);
     float next_lse[2];
     const auto load = [&](uint32_t q_offset, uint32_t d_output_offset, uint32_t output_offset,
                           const RowPredicate& valid) {
       LoadRowFragment<Traits>(query + q_offset, mma_tiles.HalfStride(g.qkv_parts), valid, next_q);
-      LoadRowFragment<Traits>(d_output + d_output_offset, d_output_half_stride, valid, next_d_out);
+      LoadRowFragment<Traits>(d_output + d_output_offset, d_output_layout.half_stride, valid,
+                              next_d_out);
       LoadRowFragment<Traits>(output + output_offset, mma_tiles.HalfStride(1), valid, out);
-      next_lse[0] = next_lse[1] = kInvalidLse;
-      const float* from = lse + output_offset / Traits::kHeadDim;
-      if (valid.first) next_lse[0] = __ldg(from);
-      if (valid.second) next_lse[1] = __ldg(from + mma_tiles.HalfStride(1));
+      LoadLse(lse + output_offset / Traits::kHeadDim, mma_tiles.HalfStride(1), valid, next_lse);
     };
     load(q_offset, d_output_offset, output_offset, mma_tiles.Valid(mma_tiles.begin));
     if (g.mask_border) bias.MaskRows(tile, lane, mma_tiles);
@@ -146,24 +119,15 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
       if (g.mask_border) bias.MaskColumns(tile, lane, mma_tiles, left);
       q.Set(next_q);
       d_out.Set(next_d_out);
-#pragma unroll
-      for (int i = 0; i < 2 * Traits::kHeadChunks; ++i) {
-        const int half = i / Traits::kHeadChunks, c = i % Traits::kHeadChunks;
-        const float2 o = UnpackX2(out[half][c], Element());
-        const float2 d_o = UnpackX2(next_d_out[half][c], Element());
-        lane_delta[half] = fmaf(-o.x, d_o.x, fmaf(-o.y, d_o.y, lane_delta[half]));
-      }
+      SubtractDelta<Traits>(out, next_d_out, lane_delta);
       bias.Compute(q, lane, mma_tiles, skew, row_bias, column_bias);
       if (left + Traits::kMmaTileColumns < mma_tiles.end) {
-        d_output_offset += d_output_step;
+        d_output_offset += d_output_layout.step;
         load(q_offset + mma_tiles.Step(g.qkv_parts), d_output_offset,
              output_offset + mma_tiles.Step(1), mma_tiles.Valid(left + Traits::kMmaTileColumns));
       }
-      // Sums over the lanes of a quad, as a product with ones. What TF32 truncates is summed too.
-      const float high[2] = {TruncateToTf32(lane_delta[0]), TruncateToTf32(lane_delta[1])};
       float row_delta[4];
-      MmaM16N8K8Tf32(row_delta, kZeros, high[0], high[1], lane_delta[0] - high[0],
-                     lane_delta[1] - high[1], tf32_ones[0], tf32_ones[1]);
+      quad.Sum(lane_delta, row_delta);
       if (valid.ForQuadLane(lane)) {
         minus_delta[output_offset / Traits::kHeadDim + lane.pair * mma_tiles.HalfStride(1)] =
             lane.pair ? row_delta[2] : row_delta[0];
@@ -193,12 +157,7 @@ __global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
         uint32_t ds[4];
         PackAFragment<Element>(dp[0], dp[1], ds);
         MmaPV<Traits>(step, ds, k_transposed, dq);
-        const auto& to_rows = row_ones[Traits::RowBlock(step) % kRowOnes];
-        const int column_block = Traits::ColumnBlock(step), to_column = column_block % kColumnOnes;
-        MmaStep<Traits>(step, ds, to_rows[0], to_rows[1],
-                        ds_row_sum[Traits::RowBlock(step) / kRowOnes]);
-        MmaStep<Traits>(step, ds, column_ones[to_column], column_ones[to_column + 1],
-                        ds_column_sum[column_block / kColumnOnes]);
+        ds_sums.Add(step, ds, ds_row_sum, ds_column_sum);
       }
       // Without relative positions the tables are zeros.
       const TableEntries<Traits> entries(lane, mma_tiles, skew, ds_row_sum, ds_column_sum);

@@ -9,10 +9,51 @@
 #include "cuda/mma_position_bias.cuh"
 #include "cuda/mma_traits.cuh"
 #include "cuda/mma_warp_tile.cuh"
+#include "cuda/opaque_register.cuh"
 #include "cuda/ptx.cuh"
 
 namespace sasa {
 namespace {
+
+// Sums dS of an MMA tile by halo row and by halo column, as products with matrices of zeros and
+// ones: B operands [8 pixels of a block, 8 rows or columns].
+template <typename Traits>
+struct DsSums {
+  using Element = typename Traits::Element;
+  // Rows of blocks in a group of 8 halo rows, and columns of blocks in one of 8 halo columns.
+  static constexpr int kRowOnes = Traits::kRowBlocks > 1 ? 8 / Traits::kBlockRows : 1;
+  static constexpr int kColumnOnes = 8 / Traits::kBlockColumns;
+  uint32_t row_ones[kRowOnes][2];  // for both blocks of a step
+  uint32_t column_ones[kColumnOnes];
+
+  __device__ explicit DsSums(const MmaLane& lane) {
+    const uint32_t one = PackX2<Element>(1.f, 1.f);
+#pragma unroll
+    for (int i = 0; i < 2 * kRowOnes; ++i) {
+      const auto row_of = [&](int pixel) {
+        return i / 2 * Traits::kBlockRows + Traits::BlockRow(pixel);
+      };
+      const uint32_t low = row_of(2 * lane.pair) == lane.row ? one & 0xffffu : 0u;
+      const uint32_t high = row_of(2 * lane.pair + 1) == lane.row ? one & 0xffff0000u : 0u;
+      row_ones[i / 2][i % 2] = OpaqueRegister(low | high, lane, kTagRowSumOnes + i);
+    }
+#pragma unroll
+    for (int i = 0; i < kColumnOnes; ++i) {
+      const int column = i * Traits::kBlockColumns + Traits::BlockColumn(2 * lane.pair);
+      column_ones[i] = OpaqueRegister(lane.row == column ? one : 0u, lane, kTagColumnSumOnes + i);
+    }
+  }
+  // Adds those of a step.
+  __device__ void Add(int step, const uint32_t (&ds)[4], float (&row_sums)[Traits::kRowGroups][4],
+                      float (&column_sums)[Traits::kColumnGroups][4]) const {
+    const auto& to_rows = row_ones[Traits::RowBlock(step) % kRowOnes];
+    const int column_block = Traits::ColumnBlock(step), to_column = column_block % kColumnOnes;
+    MmaStep<Traits>(step, ds, to_rows[0], to_rows[1],
+                    row_sums[Traits::RowBlock(step) / kRowOnes]);
+    MmaStep<Traits>(step, ds, column_ones[to_column], column_ones[to_column + 1],
+                    column_sums[column_block / kColumnOnes]);
+  }
+};
 
 // dS of an MMA tile summed by table entry, of the row table and of the column table, and by groups
 // of 8 entries: for each half's 8 queries, packed.
