@@ -59,7 +59,8 @@ ONE_PASS = ("--one_pass=1", "--kernel=7", "--dilation=1", "--key=1", "--type=bfl
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory):
   folder = tmp_path_factory.mktemp("kernels")
-  return emulation.compile_checks(CHECKS, folder, emulation.FAST_TO_COMPILE)
+  names = (*CHECKS, "check_repeated_passes")
+  return emulation.compile_checks(names, folder, emulation.FAST_TO_COMPILE)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,11 @@ def kernels(programs):
 @pytest.fixture(scope="module")
 def stem_kernels(programs):
   return programs[1]
+
+
+@pytest.fixture(scope="module")
+def repeated_passes(programs):
+  return programs[2]
 
 
 def assert_agrees(result):
@@ -123,6 +129,12 @@ def test_one_pass_backward_kernel_matches_loops(kernels, depth, seed):
 @pytest.mark.parametrize("depth", [8, 16])
 def test_one_pass_backward_kernel_does_not_hide_nonfinite_elements(kernels, depth, kind):
   assert_agrees(run(kernels, 4, 21, *ONE_PASS, f"--depth={depth}", f"--nonfinite={kind}"))
+
+
+def test_repeated_passes_have_the_same_bits(repeated_passes):
+  result = run(repeated_passes, 3)
+  assert result.returncode == 0, result.stdout + result.stderr
+  assert "3 passes of each of 2 shapes have the same bits" in result.stdout
 
 
 @pytest.mark.parametrize("kernel", [3, 7, 9])

@@ -2,9 +2,10 @@
 
 `python -m tests.native.gpu_checks [PROBLEMS] [SANITIZED_PROBLEMS]` compiles them with nvcc for this
 host's GPUs and compares random problems with loops in double precision, and half as many with an
-element that is NaN or infinite, which the kernels must not hide; then fewer problems under
-compute-sanitizer's memcheck and racecheck, if it is installed. `--build=FOLDER --architecture=90`
-only compiles the programs, for another host.
+element that is NaN or infinite, which the kernels must not hide; repeats passes of larger problems,
+which must give the same bits; then checks fewer problems under compute-sanitizer's memcheck and
+racecheck, if it is installed. `--build=FOLDER --architecture=90` only compiles the programs, for
+another host.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from sasa_tf.native import build, cache
 
 HERE = pathlib.Path(__file__).parent
 PROGRAMS = ("check_cuda_kernels", "check_cuda_stem_kernels")
+PASSES = "check_repeated_passes"  # has kernels of its own
 # Problems that the one-pass backward kernel supports.
 ONE_PASS = ("--one_pass=1", "--kernel=7", "--dilation=1", "--key=1", "--type=bfloat16")
 
@@ -36,16 +38,19 @@ def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None
     if path.stem in {build.object_name(source) for source in sources}
   }
   include = [f"-I{path}" for path in (HERE / "real_gpu", HERE, cache.SOURCE_ROOT)]
-  for name in PROGRAMS:
+  codes = [f"-gencode=arch=compute_{n},code=sm_{n}" for n in compilers.architectures]
+  programs: dict[str, list[str]] = {name: [] for name in PROGRAMS}
+  programs[PASSES] = ["-x", "cu", *codes]
+  for name, flags in programs.items():
     target = folder / f"{name}.o"
     source = str(HERE / f"{name}.cc")
-    commands[target] = [compilers.nvcc, "-std=c++17", "-O2", *include, "-c", source]
+    commands[target] = [compilers.nvcc, *flags, "-std=c++17", "-O2", *include, "-c", source]
     commands[target] += ["-o", str(target)]
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     for result in pool.map(lambda c: subprocess.run(c, check=False), commands.values()):
       result.check_returncode()
-  kernels = [str(path) for path in commands if path.stem not in PROGRAMS]
-  for name in PROGRAMS:
+  kernels = [str(path) for path in commands if path.stem not in programs]
+  for name in programs:
     program = str(folder / name)
     subprocess.run([compilers.nvcc, *kernels, f"{program}.o", "-o", program], check=True)
 
@@ -54,6 +59,7 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("problems", nargs="?", default="500")
   parser.add_argument("sanitized", nargs="?", default="20")
+  parser.add_argument("--passes", default="1000", help="of each shape whose bits are compared")
   parser.add_argument("--build", type=pathlib.Path, help="only compile, into this folder")
   parser.add_argument("--architecture", type=int, help="architecture to compile for")
   options = parser.parse_args()
@@ -70,6 +76,7 @@ def main() -> int:
     for flags in one_pass:
       kernel = [str(folder / PROGRAMS[0]), half, *flags]
       runs += [kernel, [*kernel, "--nonfinite=1"], [*kernel, "--nonfinite=2"]]
+    runs.append([str(folder / PASSES), options.passes])
     if sanitizer := shutil.which("compute-sanitizer"):
       for tool in ("memcheck", "racecheck"):
         run = [sanitizer, f"--tool={tool}", "--error-exitcode=1"]
