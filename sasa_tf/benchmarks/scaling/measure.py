@@ -73,10 +73,10 @@ class _ResidentInputs(Trainer):
 
 
 class _NoAllReduce(ReplicaStep):
-  """Trains each replica independently."""
+  """Trains each replica independently, in the program that would reduce."""
 
-  def _all_reduce(self, buffers: list[tf.Tensor]) -> list[tf.Tensor]:
-    return buffers
+  def _reduce_within(self, program: Any, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
+    return gradients
 
 
 def _resident_batch(
@@ -117,7 +117,7 @@ def _make_trainer(
         tf.data.Dataset.range(case.replicas).repeat().batch(case.replicas)
       ),
       make_step=_make_step(case.all_reduce, max_bucket_bytes),
-      all_reduce="in_program" if case.all_reduce == "in_program" else "between_programs",
+      all_reduce="between_programs" if case.all_reduce == "between_programs" else "in_program",
     )
   trainer.resident = _resident_batch(distribution, params)
   return trainer

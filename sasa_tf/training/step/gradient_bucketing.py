@@ -39,18 +39,30 @@ class GradientBuckets:
       members.append(index)
       open_buckets[gradient.dtype] = members, filled + size
 
+  def split(self, gradients: Sequence[tf.Tensor]) -> list[list[tf.Tensor]]:
+    """Returns the gradients of each bucket."""
+    return [[gradients[index] for index in members] for members in self._buckets]
+
+  def join(self, buckets: Sequence[Sequence[tf.Tensor]]) -> list[tf.Tensor]:
+    """Returns the gradients of all buckets in their original order."""
+    gradients: list[tf.Tensor | None] = [None] * len(self._shapes)
+    for members, bucket in zip(self._buckets, buckets, strict=True):
+      for index, gradient in zip(members, bucket, strict=True):
+        gradients[index] = gradient
+    return gradients
+
   def flatten(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns the buckets, each of rank 1."""
+    """Returns the buckets as one tensor of rank 1 each."""
     return [
-      tf.concat([tf.reshape(gradients[index], [-1]) for index in members], axis=0)
-      for members in self._buckets
+      tf.concat([tf.reshape(gradient, [-1]) for gradient in bucket], axis=0)
+      for bucket in self.split(gradients)
     ]
 
   def unflatten(self, buckets: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns the gradients in their original order and shapes."""
-    gradients: list[tf.Tensor | None] = [None] * len(self._shapes)
+    """Returns the gradients of flat buckets in their original order and shapes."""
+    parts = []
     for members, bucket in zip(self._buckets, buckets, strict=True):
-      sizes = [math.prod(self._shapes[index]) for index in members]
-      for index, flat in zip(members, tf.split(bucket, sizes), strict=True):
-        gradients[index] = tf.reshape(flat, self._shapes[index])
-    return gradients
+      shapes = [self._shapes[index] for index in members]
+      flat = tf.split(bucket, [math.prod(shape) for shape in shapes])
+      parts.append([tf.reshape(part, shape) for part, shape in zip(flat, shapes, strict=True)])
+    return self.join(parts)

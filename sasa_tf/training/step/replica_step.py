@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras
 from official.core import base_task
 
-from sasa_tf.collectives.all_reduce import reduce_within_program
+from sasa_tf.collectives.all_reduce import ProgramAllReduce, reduce_within_program
 from sasa_tf.collectives.replica_group import ReplicaGroup
 from sasa_tf.compat import tensorflow as tensorflow_compat
 from sasa_tf.compat import tf_keras as tf_keras_compat
@@ -84,8 +84,7 @@ class ReplicaStep:
     self._single_replica = self._strategy.num_replicas_in_sync == 1
     self._group = group
     self._single_program = self._single_replica or group is not None
-    # A single replica reduces nothing, so that buckets would only cost copies.
-    self._max_bucket_bytes = 0 if self._single_replica else max_bucket_bytes
+    self._max_bucket_bytes = max_bucket_bytes
     self._buckets: GradientBuckets | None = None
     self._variables: list[tf.Variable] = []
     tf_keras_compat.disable_gradient_aggregation(optimizer)
@@ -94,10 +93,11 @@ class ReplicaStep:
       return tf.function(function, jit_compile=True) if jit_compile else function
 
     if self._single_program:
-      self._step = compiled(self._step)
+      self._step = compiled(self._train_in_one_program)
     else:
-      self._compute_gradients = compiled(self._compute_gradients)
-      self._update = compiled(self._update)
+      self._step = self._train_in_two_programs
+      self._compute_buckets = compiled(self._compute_buckets)
+      self._update_from_buckets = compiled(self._update_from_buckets)
 
   @property
   def is_fully_compiled(self) -> bool:
@@ -113,39 +113,54 @@ class ReplicaStep:
       self._finish(loss)
     return loss
 
-  def _step(self, inputs: Any) -> tuple[tf.Tensor, list[Any]]:
+  def _train_in_one_program(self, inputs: Any) -> tuple[tf.Tensor, list[Any]]:
     within_program = reduce_within_program(self._group) if self._group else contextlib.nullcontext()
     with within_program as program:
       saved_averages = self._guard.save_averages() if self._guard else []
-      buckets, loss, metric_arguments = self._compute_gradients(inputs)
+      gradients, loss, metric_arguments = self._compute_gradients(inputs)
       if program is not None:
-        buckets = program.reduce_asynchronously(buckets)
-      elif not self._single_replica:
-        buckets = self._all_reduce(buckets)
+        gradients = self._reduce_within(program, gradients)
       # After the all-reduce, each replica can update its own copy of the variables.
       with tensorflow_compat.updates_without_merge_call(self._strategy):
-        self._update(buckets, saved_averages)
-        if self._single_program:
-          self._finish(loss)
+        self._update(gradients, saved_averages)
+        self._finish(loss)
       return loss, metric_arguments
 
+  def _train_in_two_programs(self, inputs: Any) -> tuple[tf.Tensor, list[Any]]:
+    saved_averages = self._guard.save_averages() if self._guard else []
+    buckets, loss, metric_arguments = self._compute_buckets(inputs)
+    buckets = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, buckets)
+    with tensorflow_compat.updates_without_merge_call(self._strategy):
+      self._update_from_buckets(buckets, saved_averages)
+    return loss, metric_arguments
+
+  def _compute_buckets(self, inputs: Any) -> tuple[list[tf.Tensor], tf.Tensor, list[Any]]:
+    gradients, loss, metric_arguments = self._compute_gradients(inputs)
+    self._buckets = GradientBuckets(gradients, self._max_bucket_bytes)
+    return self._buckets.flatten(gradients), loss, metric_arguments
+
+  def _update_from_buckets(self, buckets: list[tf.Tensor], saved_averages: list[tf.Tensor]) -> None:
+    self._update(self._buckets.unflatten(buckets), saved_averages)
+
   def _compute_gradients(self, inputs: Any) -> tuple[list[tf.Tensor], tf.Tensor, list[Any]]:
-    """Returns the gradient buckets, the loss, and the metric updates to run outside."""
+    """Returns gradients and loss to reduce, the loss, and the metric updates to run outside."""
     inputs = self._prepare_inputs(inputs)
     step = capture_step(self._task, inputs, self._model, self._optimizer, self._metrics)
     self._variables = step.variables  # the same in every replica
-    # The loss is reduced too, so that all replicas agree whether it is finite.
-    tensors = [*step.gradients, tf.cast(step.loss, tf.float32)]
-    self._buckets = GradientBuckets(
-      tensors, self._max_bucket_bytes, last_first=self._group is not None
-    )
     outside_updates = []
     for metric, updates in zip(self._metrics, step.metric_arguments, strict=True):
       inside = self._jit_compile and _is_compilable(metric)
       if inside:
         self._update_metric(metric, updates)
       outside_updates.append([] if inside else updates)
-    return self._buckets.flatten(tensors), step.loss, outside_updates
+    # The loss is reduced too, so that all replicas agree whether it is finite.
+    return [*step.gradients, tf.cast(step.loss, tf.float32)], step.loss, outside_updates
+
+  def _reduce_within(
+    self, program: ProgramAllReduce, gradients: list[tf.Tensor]
+  ) -> list[tf.Tensor]:
+    buckets = GradientBuckets(gradients, self._max_bucket_bytes, last_first=True)
+    return buckets.join(program.reduce_asynchronously(buckets.split(gradients)))
 
   def _update_metric(
     self, metric: tf_keras.metrics.Metric, updates: Sequence[tuple[Any, ...]]
@@ -156,11 +171,8 @@ class ReplicaStep:
       else:
         self._guard.update_metric(metric, *arguments)
 
-  def _all_reduce(self, buckets: list[tf.Tensor]) -> list[tf.Tensor]:
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, buckets)
-
-  def _update(self, buckets: list[tf.Tensor], saved_averages: list[tf.Tensor]) -> None:
-    *gradients, loss = self._buckets.unflatten(buckets)
+  def _update(self, reduced: list[tf.Tensor], saved_averages: list[tf.Tensor]) -> None:
+    *gradients, loss = reduced
 
     def update():
       pairs = list(zip(gradients, self._variables, strict=True))
