@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import logging
 import os
@@ -16,6 +17,7 @@ from tensorflow.python.eager import forwardprop_util, record
 from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.saved_model import save_context
+from tensorflow.python.types import core
 
 _strategy_numbers = itertools.count()
 
@@ -125,6 +127,48 @@ def updates_without_merge_call(strategy: tf.distribute.Strategy) -> Iterator[Non
     yield
   finally:
     del extended._use_merge_call
+
+
+def with_inlined_constants(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Makes small eager tensors that a function uses constants of the graph that it is traced to.
+
+  A `tf.function` captures an eager tensor as an input, even a scalar. If it has parts on several
+  devices, TensorFlow copies inputs from the host to each of them in every call, and waits for all
+  earlier work of the device.
+
+  Args:
+    function: to be traced by `tf.function`.
+  """
+
+  @functools.wraps(function)
+  def traced(*args: Any, **kwargs: Any) -> Any:
+    if tf.executing_eagerly():  # tf.config.run_functions_eagerly
+      return function(*args, **kwargs)
+    graph = tf.compat.v1.get_default_graph()
+    capture = graph.capture
+    constants: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+
+    def capture_or_inline(tensor: Any, name: str | None = None, shape: Any = None) -> Any:
+      if not _is_small_eager_tensor(tensor):
+        return capture(tensor, name, shape)
+      if id(tensor) not in constants:
+        with graph.as_default(), tf.control_dependencies(None):
+          # Keeps the tensor alive, so that its id stays unique.
+          constants[id(tensor)] = tensor, tf.constant(tensor.numpy(), tensor.dtype)
+      return constants[id(tensor)][1]
+
+    graph.capture = capture_or_inline
+    try:
+      return function(*args, **kwargs)
+    finally:
+      del graph.capture
+
+  return traced
+
+
+def _is_small_eager_tensor(tensor: Any) -> bool:
+  is_number = tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool
+  return isinstance(tensor, core.Value) and is_number and tensor.shape.num_elements() <= 128
 
 
 @contextlib.contextmanager

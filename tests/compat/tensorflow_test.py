@@ -201,3 +201,18 @@ def test_abseil_log_has_the_level_of_tensorflow(level):
   )
   assert ("Compiled cluster using XLA" in done.stderr) == (level == "0"), done.stderr
   assert (done.stderr == "") == (level == "3")
+
+
+def test_constants_are_inlined():
+  constant, variable = tf.constant([1.0, 2.0]), tf.Variable(3.0)
+
+  def function(x):
+    return tf.cond(x > 0, lambda: x * constant, lambda: x - constant) + variable
+
+  captured = tf.function(function).get_concrete_function(tf.TensorSpec([]))
+  assert any(tensor is constant for tensor, _ in captured.graph.captures)
+  inlined = tf.function(compat.with_inlined_constants(function))
+  traced = inlined.get_concrete_function(tf.TensorSpec([]))
+  assert [tensor.dtype for tensor, _ in traced.graph.captures] == [tf.resource]
+  for x in (2.0, -2.0):
+    np.testing.assert_array_equal(inlined(tf.constant(x)), function(tf.constant(x)))

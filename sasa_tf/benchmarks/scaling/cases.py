@@ -16,7 +16,7 @@ from sasa_tf.training import experiment
 # Name of a model -> its stages with attention.
 MODELS = {"conv": [], "conv_stem+attention": [1, 2, 3, 4]}
 # How the replicas exchange their gradients: in an all-reduce between two XLA programs or within a
-# single one, or not at all, which is the upper bound of the speed of two programs.
+# single one, or not at all, in the step of a single one, whose speed that bounds.
 ALL_REDUCE_MODES = ("between_programs", "in_program", "none")
 
 

@@ -90,7 +90,11 @@ class ReplicaStep:
     tf_keras_compat.disable_gradient_aggregation(optimizer)
 
     def compiled(function):
-      return tf.function(function, jit_compile=True) if jit_compile else function
+      if not jit_compile:
+        return function
+      # The learning rate of the warm-up is such a constant.
+      function = tensorflow_compat.with_inlined_constants(function)
+      return tf.function(function, jit_compile=True)
 
     if self._single_program:
       self._step = compiled(self._train_in_one_program)
