@@ -167,6 +167,13 @@ def _gpu_problem(built_for: str) -> str:
   return ""
 
 
+@functools.cache
+def gpu_capability() -> tuple[int, int]:
+  """Returns the lowest compute capability of this host's GPUs; (0, 0) without GPUs."""
+  details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+  return min((d.get("compute_capability", (0, 0)) for d in details), default=(0, 0))
+
+
 def _driver_version() -> int:
   """Returns the major CUDA version that the NVIDIA driver supports; 0 without a driver."""
   version = ctypes.c_int()

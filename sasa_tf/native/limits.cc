@@ -59,6 +59,11 @@ SASA_EXPORT bool sasa_tf_local_attention_uses_tensor_cores(const int64_t* sizes,
   return sasa::UsesTensorCores(LocalAttention(sizes, scale));
 }
 
+SASA_EXPORT bool sasa_tf_local_attention_supports_projections(const int64_t* sizes, float scale,
+                                                              int64_t channels) {
+  return sasa::SupportsProjections(LocalAttention(sizes, scale), channels);
+}
+
 SASA_EXPORT int64_t sasa_tf_local_attention_workspace_floats(const int64_t* sizes) {
   return sasa::WorkspaceFloats(LocalAttention(sizes, 1.f));
 }

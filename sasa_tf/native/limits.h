@@ -30,6 +30,13 @@ constexpr int64_t kMaxTensorCoreHeads = 1024;
 constexpr int64_t kMaxTensorCoreElements = 4294967295;  // of the packed query, key and value
 constexpr double kMinTensorCoreScale = 0.01;
 
+// The CUDA kernel with the projections inside, in bfloat16.
+constexpr int64_t kProjectedKernelSize = 7;
+constexpr int64_t kProjectedHeadDim = 8;
+constexpr int64_t kProjectedChannels = 64;  // of the input
+// Two tiles of 28 columns, of which each projects at most 32 with its halo.
+constexpr int64_t kProjectedMaxWidth = 57;
+
 // Stem attention.
 constexpr int64_t kMaxStemPositions = 64;  // pixels in a block
 
@@ -54,6 +61,16 @@ inline bool UsesTensorCores(const LocalAttentionProblem& p) {
   return type_supported && kernel_supported && head_dim_supported &&
          p.heads <= kMaxTensorCoreHeads && elements <= kMaxTensorCoreElements &&
          p.scale >= static_cast<float>(kMinTensorCoreScale);
+}
+
+// Whether the CUDA kernel with the projections inside supports a problem, with `channels` of the
+// input.
+inline bool SupportsProjections(const LocalAttentionProblem& p, int64_t channels) {
+  return UsesTensorCores(p) && p.type == DType::kBfloat16 &&
+         p.kernel_rows == kProjectedKernelSize && p.head_dim == kProjectedHeadDim &&
+         channels == kProjectedChannels && p.has_key && p.dilation_rows == 1 &&
+         p.dilation_columns == 1 && p.pool_size == 1 &&
+         p.width <= kProjectedMaxWidth && p.height * p.width * channels <= kMaxInt32;
 }
 
 // Return why the kernels of a platform do not support a problem, or null if they do.

@@ -100,6 +100,36 @@ def uses_tensor_cores(
   )
 
 
+def supports_projections(
+  dtype: str,
+  kernel_size: tuple[int, int],
+  shape: Sequence[int | None],
+  channels: int,
+  scale: float,
+) -> bool:
+  """Whether the CUDA kernel with the projections inside supports local self-attention.
+
+  Args:
+    dtype: name of the dtype of inputs and kernel.
+    kernel_size: see `local_attention_unsupported`.
+    shape: see `local_attention_unsupported`, but W must be known.
+    channels: C of the inputs.
+    scale: multiplies the query.
+  """
+  limit = constants()
+  _, height, width, _, depth = shape
+  return (
+    dtype == "bfloat16"
+    and kernel_size[0] == limit["kProjectedKernelSize"]
+    and depth == limit["kProjectedHeadDim"]
+    and channels == limit["kProjectedChannels"]
+    and width is not None
+    and width <= limit["kProjectedMaxWidth"]
+    and _product(height, width, channels) <= limit["kMaxInt32"]
+    and uses_tensor_cores(dtype, kernel_size, shape, scale, qkv_parts=3)
+  )
+
+
 def stem_attention_unsupported(
   platform: str,
   block: tuple[int, int],

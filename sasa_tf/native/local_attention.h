@@ -47,6 +47,15 @@ struct ForwardArrays {
   void* pooled_output = nullptr;
 };
 
+// The forward pass from the input of the projections, `inputs` [B, H, W, C], and their `kernel`
+// [C, 3, N, D] for query, key and value, both of the problem's type. `lse` may be null.
+struct ProjectedForwardArrays {
+  const void *inputs, *kernel;
+  const float *relative_rows, *relative_columns;
+  void* output;
+  float* lse;
+};
+
 struct BackwardArrays {
   const void *query, *key, *value;
   const float *relative_rows, *relative_columns;
@@ -73,6 +82,9 @@ const char* CudaForward(const LocalAttentionProblem& problem, const ForwardArray
                         void* stream);
 const char* CudaBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
                          void* stream);
+// The problem has qkv_parts 3, although query, key and value are in no array.
+const char* CudaProjectedForward(const LocalAttentionProblem& problem, int64_t channels,
+                                 const ProjectedForwardArrays& arrays, void* stream);
 
 }  // namespace sasa
 

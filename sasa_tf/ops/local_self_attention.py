@@ -33,8 +33,9 @@ from sasa_tf.ops.export_context import (
 )
 from sasa_tf.ops.local_attention import local_attention_2d
 from sasa_tf.ops.pointwise import pointwise_product
-from sasa_tf.ops.qkv_packing import RecomputeQkv
+from sasa_tf.ops.qkv_packing import Projection, RecomputeQkv
 from sasa_tf.ops.types import Border, ImplementationName, IntOrPair
+from sasa_tf.ops.window import WindowGeometry
 from sasa_tf.ops.xla_barriers import recompute_barrier, target_device
 
 # Images of up to this size save their projections on a GPU. In ResNet-50 at 224 pixels these are
@@ -95,10 +96,35 @@ def local_attention_2d_qkv_packed(
     ValueError: shapes, dtypes or arguments do not match, or the implementation does not support
       them.
   """
-  geometry = window_geometry(kernel_size, dilation_rate, border)
+  return _attend_packed(
+    qkv,
+    (relative_rows, relative_columns),
+    window_geometry(kernel_size, dilation_rate, border),
+    scale,
+    implementation,
+    pool_size=pool_size,
+    recompute_qkv=recompute_qkv,
+  )
+
+
+def _attend_packed(
+  qkv: Any,
+  tables: tuple[Any, Any],
+  geometry: WindowGeometry,
+  scale: float,
+  implementation: ImplementationName,
+  *,
+  pool_size: int,
+  recompute_qkv: RecomputeQkv | None,
+  projection: Projection | None = None,
+) -> tf.Tensor:
+  """`local_attention_2d_qkv_packed` of tables and window.
+
+  `projection` is the product that `qkv` is, if it has no bias.
+  """
   qkv, query = as_packed_qkv(qkv)
   geometry = within_image(geometry, *query.shape[1:3])
-  tables = relative_tables(relative_rows, relative_columns, query, geometry.kernel_size)
+  tables = relative_tables(*tables, query, geometry.kernel_size)
   require_logits(qkv.shape[3] == 3, tables[0])
   request = dispatch.AttentionRequest(query, geometry, window_mask=True, qkv_parts=qkv.shape[3])
   selected = dispatch.select(implementation, request)
@@ -112,6 +138,7 @@ def local_attention_2d_qkv_packed(
       geometry,
       scale,
       recompute_qkv=None if _saves_qkv(query) else recompute_qkv,
+      projection=projection,
       pool_size=pool_size,
     )
     pooled = [None if size is None else -(-size // pool_size) for size in query.shape[1:3]]
@@ -302,15 +329,18 @@ def local_self_attention_2d(
     return average_pool_heads(
       local_attention_2d(query, key, value, *tables, **arguments), pool_size
     )
-  projection = _join_projections(kernels, biases)
+  joined = _join_projections(kernels, biases)
   parts = 2 if kernels[1] is None else 3
-  return local_attention_2d_qkv_packed(
-    _project(inputs, projection, parts, num_heads),
-    *tables,
+  return _attend_packed(
+    _project(inputs, joined, parts, num_heads),
+    tables,
+    window_geometry(kernel_size, dilation_rate, border),
+    scale,
+    implementation,
     pool_size=pool_size,
     # Recomputed, because query, key and value take three times the memory of the input.
     recompute_qkv=lambda earlier: _project(
-      inputs, recompute_barrier(earlier, projection), parts, num_heads
+      inputs, recompute_barrier(earlier, joined), parts, num_heads
     ),
-    **arguments,
+    projection=Projection(inputs, joined[0]) if len(joined) == 1 and parts == 3 else None,
   )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -12,6 +13,19 @@ from sasa_tf.ops.window import WindowGeometry
 
 # Recomputes packed QKV after the given tensors; see `local_attention_2d_qkv_packed`.
 RecomputeQkv = Callable[[Sequence[tf.Tensor]], tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+  """The product that packed query, key and value are, without biases.
+
+  Attributes:
+    inputs: [B, H, W, C].
+    kernel: [C, 3 * N * D].
+  """
+
+  inputs: tf.Tensor
+  kernel: tf.Tensor
 
 
 class PackedAttention(Protocol):
@@ -26,6 +40,7 @@ class PackedAttention(Protocol):
     scale: float,
     *,
     recompute_qkv: RecomputeQkv | None = None,
+    projection: Projection | None = None,
     pool_size: int = 1,
   ) -> tf.Tensor:
     """Returns [B, ceil(H / pool_size), ceil(W / pool_size), N, D]."""
@@ -54,8 +69,17 @@ def split_and_attend(attend: Callable[..., tf.Tensor], *, recomputes: bool) -> P
   """
 
   def attend_packed(
-    qkv, relative_rows, relative_columns, geometry, scale, *, recompute_qkv=None, pool_size=1
+    qkv,
+    relative_rows,
+    relative_columns,
+    geometry,
+    scale,
+    *,
+    recompute_qkv=None,
+    projection=None,
+    pool_size=1,
   ):
+    del projection
     arguments = {}
     if recomputes and recompute_qkv is not None:
       arguments["recompute"] = lambda earlier: split_qkv(recompute_qkv(earlier))

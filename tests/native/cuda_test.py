@@ -178,6 +178,57 @@ def test_pooled_output_equals_the_reference(shape, kernel, dilation, dtype, mode
     assert error < TOLERANCES[dtype], name
 
 
+# [B, H, W, N] with 64 channels, heads 8 wide and a window of 7: the forward kernel has the
+# projections inside.
+PROJECTED = [(2, 56, 56, 8), (1, 17, 16, 3), (1, 33, 57, 1), (3, 18, 29, 2)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU")
+@pytest.mark.parametrize("border", ["zero", "mask"])
+@pytest.mark.parametrize("shape", PROJECTED)
+def test_projections_inside_equal_the_reference(monkeypatch, shape, border):
+  generator = tf.random.Generator.from_seed(1)
+  *size, heads = shape
+  filters = 8 * heads
+  inputs = tf.cast(generator.normal([*size, 64]), tf.bfloat16)
+  kernels = [tf.cast(generator.normal([64, filters]) / 8, tf.bfloat16) for _ in range(3)]
+  tables = [0.3 * generator.normal([7, 4]) for _ in range(2)]
+  upstream = tf.cast(generator.normal([*size, heads, 8]), tf.bfloat16)
+
+  def attend(inputs, kernels, tables, implementation):
+    return ops.local_self_attention_2d(
+      inputs, kernels, *tables, num_heads=heads, border=border, implementation=implementation
+    )
+
+  def results(inputs, kernels, tables, upstream, implementation):
+    with tf.GradientTape() as tape:
+      tape.watch([inputs, kernels, tables])
+      output = attend(inputs, kernels, tables, implementation)
+    return [output, *tf.nest.flatten(tape.gradient(output, [inputs, kernels, tables], upstream))]
+
+  monkeypatch.setenv(fused.PROJECTIONS_VARIABLE, "1")
+  calls = []
+  projected_forward = fused._projected_forward
+  monkeypatch.setattr(
+    fused, "_projected_forward", lambda *a: calls.append(a) or projected_forward(*a)
+  )
+  arguments = [inputs, kernels, tables, upstream]
+  exact = tf.nest.map_structure(lambda x: tf.cast(x, tf.float64), arguments)
+  expected = results(*exact, "reference")
+  run = tf.function(results, jit_compile=True)
+  found = run(*arguments, "fused")
+  infer = tf.function(attend, jit_compile=True)
+  found.append(infer(*arguments[:3], "fused"))
+  assert len(calls) == 2
+  names = ("output", "inputs", "query", "key", "value", "rows", "columns", "inference")
+  for name, a, b in zip(names, found, [*expected, expected[0]], strict=True):
+    error = float(tf.norm(tf.cast(a, tf.float64) - b) / tf.norm(b))
+    assert error < 2e-2, (name, error)
+  again = [*run(*arguments, "fused"), infer(*arguments[:3], "fused")]
+  assert all(bool(tf.reduce_all(a == b)) for a, b in zip(found, again, strict=True))
+
+
 # [B, H, W], block, C, N, D. In half precision, blocks of 4 x 4 with heads of width 16 use the
 # tensor cores.
 STEMS = [

@@ -51,7 +51,7 @@ def emulator(tmp_path_factory):
   return emulation.compile_emulator(tmp_path_factory.mktemp("emulator"))
 
 
-CHECKS = ("check_cuda_kernels", "check_cuda_stem_kernels")
+CHECKS = ("check_cuda_kernels", "check_cuda_stem_kernels", "check_cuda_projections")
 # Problems that the one-pass backward kernel supports.
 ONE_PASS = ("--one_pass=1", "--kernel=7", "--dilation=1", "--key=1", "--type=bfloat16")
 
@@ -74,8 +74,13 @@ def stem_kernels(programs):
 
 
 @pytest.fixture(scope="module")
-def repeated_passes(programs):
+def projections(programs):
   return programs[2]
+
+
+@pytest.fixture(scope="module")
+def repeated_passes(programs):
+  return programs[3]
 
 
 def assert_agrees(result):
@@ -185,6 +190,23 @@ def test_simt_stem_kernels_match_loops(stem_kernels):
 def test_stem_kernels_do_not_hide_nonfinite_elements(stem_kernels, kind):
   for flags in (("--rows=4", "--columns=4", "--depth=16", "--type=bfloat16"), ("--type=float32",)):
     assert_agrees(run(stem_kernels, 6, 21, f"--nonfinite={kind}", *flags))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kernel_with_projections_matches_loops(projections, seed):
+  assert_agrees(run(projections, 12, 100 * seed, seed=seed))
+  # Two columns of tiles, and heads that are no multiple of a tile's.
+  size = ("--height=22", "--width=56", "--heads=3", "--batch=1")
+  assert_agrees(run(projections, 1, seed, *size, seed=seed))
+
+
+def test_kernel_with_projections_and_overflowing_exponentials(projections):
+  assert_agrees(run(projections, 4, 1, "--scale=4"))
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
+def test_kernel_with_projections_does_not_hide_nonfinite_elements(projections, kind):
+  assert_agrees(run(projections, 6, 1, f"--nonfinite={kind}"))
 
 
 @pytest.mark.slow

@@ -161,6 +161,20 @@ def test_unsupported_gpus_and_drivers(monkeypatch, driver, capability, reason):
   assert "is unknown" in library._gpu_problem("")
 
 
+def test_capability_is_the_lowest_of_all_gpus(monkeypatch):
+  gpus = {f"/physical_device:GPU:{i}": c for i, c in enumerate([(9, 0), (8, 6), (10, 0)])}
+  devices = [tf.config.PhysicalDevice(name, "GPU") for name in gpus]
+  monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices)
+  monkeypatch.setattr(
+    tf.config.experimental,
+    "get_device_details",
+    lambda gpu: {"compute_capability": gpus[gpu.name]},
+  )
+  assert library.gpu_capability.__wrapped__() == (8, 6)
+  devices.clear()
+  assert library.gpu_capability.__wrapped__() == (0, 0)
+
+
 def test_loading_starts_no_process(monkeypatch):
   def popen(*_args, **_options):
     raise AssertionError("loading started a process")

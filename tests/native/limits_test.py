@@ -92,6 +92,29 @@ def test_local_attention_limits_equal_those_of_cpp():
 
 
 @needs_library
+def test_limits_of_projections_equal_those_of_cpp():
+  library = ctypes.CDLL(str(cache.library_path()))
+  supported = library.sasa_tf_local_attention_supports_projections
+  supported.restype = ctypes.c_bool
+  outcomes = set()
+  for dtype, kernel, depth, channels, size, scale in itertools.product(
+    DTYPES,
+    ((7, 7), (7, 5), (5, 5)),
+    (4, 8, 16),
+    (32, 64, 128),
+    ((56, 56), (56, 57), (56, 58), (2**20, 32), (2**20 - 1, 32)),
+    (0.009, 1.0),
+  ):
+    p = Problem(1, *size, heads=1, depth=depth, kernel=kernel, dtype=dtype, scale=scale)
+    found = limits.supports_projections(dtype, kernel, p.shape, channels, scale)
+    expected = supported(p.sizes, ctypes.c_float(scale), ctypes.c_int64(channels))
+    assert found == expected, (p, channels)
+    outcomes.add((found, size))
+  assert len(outcomes) == 8, outcomes  # supported or not, but not all sizes are
+  assert not limits.supports_projections("bfloat16", (7, 7), (1, 56, None, 8, 8), 64, 1.0)
+
+
+@needs_library
 def test_stem_attention_limits_equal_those_of_cpp():
   supported = ctypes.CDLL(str(cache.library_path())).sasa_tf_stem_attention_supported
   supported.restype = ctypes.c_bool

@@ -21,6 +21,9 @@ void MmaForward(const LocalAttentionProblem& problem, const ForwardArrays& array
                 cudaStream_t stream);
 void MmaBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
                  cudaStream_t stream);
+// With the projections inside: see SupportsProjections in limits.h.
+void MmaProjectedForward(const LocalAttentionProblem& problem, const ProjectedForwardArrays& arrays,
+                         cudaStream_t stream);
 // The backward pass in one kernel, where it is faster than in two, or `always`. Returns false if it
 // is not, or does not support the problem.
 bool MmaBackwardOnePass(const LocalAttentionProblem& problem, const BackwardArrays& arrays,

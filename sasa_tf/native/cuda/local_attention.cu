@@ -27,6 +27,17 @@ const char* CudaForward(const LocalAttentionProblem& p, const ForwardArrays& arr
   return LaunchError();
 }
 
+const char* CudaProjectedForward(const LocalAttentionProblem& p, int64_t channels,
+                                 const ProjectedForwardArrays& arrays, void* stream) {
+  if (const char* reason = UnsupportedReason(p, Platform::kCuda)) return reason;
+  if (!SupportsProjections(p, channels)) {
+    return "the CUDA kernels have no kernel with the projections of this problem inside";
+  }
+  if (Empty(p)) return nullptr;
+  MmaProjectedForward(p, arrays, static_cast<cudaStream_t>(stream));
+  return LaunchError();
+}
+
 const char* CudaBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
                          void* stream) {
   if (const char* reason = UnsupportedReason(p, Platform::kCuda)) return reason;

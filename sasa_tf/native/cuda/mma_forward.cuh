@@ -61,6 +61,91 @@ struct StorePooledForInference {
   static constexpr bool kOutput = false, kLse = false, kPooled = true;
 };
 
+// Attends with the queries of an MMA tile: the unnormalized output, and of each half of the rows the
+// maximum that was subtracted from the logits (in log2, or 0) and the sum of the exponentials.
+// `valid`: whether the lane's rows have queries.
+template <typename Traits>
+__device__ __forceinline__ void AttendMmaTile(
+    const AFragment<Traits>& q, const PositionBias<Traits>& bias,
+    const typename PositionBias<Traits>::RowBias& row_bias,
+    const typename PositionBias<Traits>::ColumnBias& column_bias,
+    const LdmatrixAddresses<Traits, false>& k_addresses,
+    const LdmatrixAddresses<Traits, true>& v_addresses, float scale_log2,
+    const uint32_t (&ones)[2], const RowPredicate& valid, Accumulator<Traits>& acc,
+    float (&row_max)[2], float (&row_sum)[4]) {
+  using Element = typename Traits::Element;
+  // The exponentials of fp16 overflow where those of bf16 do not.
+  constexpr bool kAlwaysSubtractMax = std::is_same_v<Element, Float16>;
+  row_max[0] = row_max[1] = 0.f;
+  for (bool subtract_max = kAlwaysSubtractMax;; subtract_max = true) {
+    if (subtract_max) {
+      row_max[0] = row_max[1] = kMaskedLogit;
+#pragma unroll
+      for (int step = 0; step < Traits::kSteps; ++step) {
+        KvFragment<Traits, false> k;
+        k.Load(k_addresses, step);
+#pragma unroll
+        for (int block = 0; block < Traits::Blocks(step); ++block) {
+          float s[4];
+          bias.InitLogits(step, block, row_bias, column_bias, s);
+          MmaQK<Traits>(q, k.b[block], s, s);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) row_max[i / 2] = fmaxf(row_max[i / 2], s[i]);
+        }
+      }
+      row_max[0] = QuadMax(row_max[0]) * scale_log2;
+      row_max[1] = QuadMax(row_max[1]) * scale_log2;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      row_sum[i] = 0.f;
+#pragma unroll
+      for (int chunk = 0; chunk < Traits::kChunks; ++chunk) {
+        acc[chunk / Traits::kHeadChunks][chunk % Traits::kHeadChunks][i] = 0.f;
+      }
+    }
+#pragma unroll
+    for (int step = 0; step < Traits::kSteps; ++step) {
+      KvFragment<Traits, false> k;
+      KvFragment<Traits, true> v;
+      float s[2][4] = {};  // then P
+      k.Load(k_addresses, step);
+      v.Load(v_addresses, step);
+#pragma unroll
+      for (int block = 0; block < Traits::Blocks(step); ++block) {
+        bias.InitLogits(step, block, row_bias, column_bias, s[block]);
+        MmaQK<Traits>(q, k.b[block], s[block], s[block]);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          s[block][i] = Exp2Approx(fmaf(s[block][i], scale_log2, -row_max[i / 2]));
+        }
+      }
+      uint32_t p[4];
+      PackAFragment<Element>(s[0], s[1], p);
+      MmaPV<Traits>(step, p, v, acc);
+      MmaStep<Traits>(step, p, ones[0], ones[1], row_sum);
+    }
+    const bool in_range = SumInRange(row_sum[0]) && SumInRange(row_sum[2]);
+    if (subtract_max || __all_sync(kFullMask, in_range || !valid.any())) break;
+  }
+}
+
+// Stores the log-sum-exp of an MMA tile, if `stored`. `offset`: of the lane's channels in the
+// output.
+template <typename Traits>
+__device__ __forceinline__ void StoreLse(const MmaLane& lane,
+                                         const WarpTileIterator<Traits>& mma_tiles,
+                                         const RowPredicate& valid, const float (&row_max)[2],
+                                         const float (&row_sum)[4], bool stored, float* lse,
+                                         uint32_t offset) {
+  const float quad_sum = lane.pair ? row_sum[2] : row_sum[0];
+  const float quad_max = lane.pair ? row_max[1] : row_max[0];
+  const float query_lse = kLn2 * (quad_max + Log2Approx(quad_sum));
+  if (valid.ForQuadLane(lane) && stored) {
+    lse[offset / Traits::kHeadDim + lane.pair * mma_tiles.HalfStride(1)] = query_lse;
+  }
+}
+
 // The forward pass of a CTA. `memory`: QuerySmemLayout<Traits>::kBytes, aligned to 1024 bytes.
 // Arrays that Stores does not name may be null.
 template <typename Traits, typename Stores>
@@ -82,8 +167,6 @@ __device__ __forceinline__ void MmaForwardCta(
   PositionBias<Traits> bias(tables, lane, WarpTileIterator<Traits>(g, CtaTile(), lane));
   char* staging = memory + Layout::kStaging + threadIdx.x / kWarpSize * Layout::kStagingBytes;
   const float scale_log2 = g.scale * kLog2E;
-  // The exponentials of fp16 overflow where those of bf16 do not.
-  constexpr bool kAlwaysSubtractMax = std::is_same_v<Element, Float16>;
   AFragment<Traits> q(lane, kTagForwardQuery);
   const uint32_t ones[2] = {OpaqueRegister(PackX2<Element>(1.f, 1.f), lane, kTagForwardOnes),
                             OpaqueRegister(PackX2<Element>(1.f, 1.f), lane, kTagForwardOnes + 1)};
@@ -138,59 +221,10 @@ __device__ __forceinline__ void MmaForwardCta(
         LoadRowFragment<Traits>(query + q_offset, mma_tiles.HalfStride(g.qkv_parts),
                                 mma_tiles.Valid(left + Traits::kMmaTileColumns), next_q);
       }
-      float row_max[2] = {0.f, 0.f}, row_sum[4];
+      float row_max[2], row_sum[4];
       Accumulator<Traits> acc;
-      for (bool subtract_max = kAlwaysSubtractMax;; subtract_max = true) {
-        if (subtract_max) {
-          row_max[0] = row_max[1] = kMaskedLogit;
-#pragma unroll
-          for (int step = 0; step < Traits::kSteps; ++step) {
-            KvFragment<Traits, false> k;
-            k.Load(k_addresses, step);
-#pragma unroll
-            for (int block = 0; block < Traits::Blocks(step); ++block) {
-              float s[4];
-              bias.InitLogits(step, block, row_bias, column_bias, s);
-              MmaQK<Traits>(q, k.b[block], s, s);
-#pragma unroll
-              for (int i = 0; i < 4; ++i) row_max[i / 2] = fmaxf(row_max[i / 2], s[i]);
-            }
-          }
-          row_max[0] = QuadMax(row_max[0]) * scale_log2;
-          row_max[1] = QuadMax(row_max[1]) * scale_log2;
-        }
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          row_sum[i] = 0.f;
-#pragma unroll
-          for (int chunk = 0; chunk < Traits::kChunks; ++chunk) {
-            acc[chunk / Traits::kHeadChunks][chunk % Traits::kHeadChunks][i] = 0.f;
-          }
-        }
-#pragma unroll
-        for (int step = 0; step < Traits::kSteps; ++step) {
-          KvFragment<Traits, false> k;
-          KvFragment<Traits, true> v;
-          float s[2][4] = {};  // then P
-          k.Load(k_addresses, step);
-          v.Load(v_addresses, step);
-#pragma unroll
-          for (int block = 0; block < Traits::Blocks(step); ++block) {
-            bias.InitLogits(step, block, row_bias, column_bias, s[block]);
-            MmaQK<Traits>(q, k.b[block], s[block], s[block]);
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-              s[block][i] = Exp2Approx(fmaf(s[block][i], scale_log2, -row_max[i / 2]));
-            }
-          }
-          uint32_t p[4];
-          PackAFragment<Element>(s[0], s[1], p);
-          MmaPV<Traits>(step, p, v, acc);
-          MmaStep<Traits>(step, p, ones[0], ones[1], row_sum);
-        }
-        const bool in_range = SumInRange(row_sum[0]) && SumInRange(row_sum[2]);
-        if (subtract_max || __all_sync(kFullMask, in_range || !valid.any())) break;
-      }
+      AttendMmaTile<Traits>(q, bias, row_bias, column_bias, k_addresses, v_addresses, scale_log2,
+                            ones, valid, acc, row_max, row_sum);
       ScaleAccumulator<Traits>(RcpApprox(row_sum[0]), RcpApprox(row_sum[2]), acc);
       if (Stores::kOutput && (!Stores::kPooled || output != nullptr)) {
         store.Store(acc, lane, staging, output);
@@ -204,12 +238,8 @@ __device__ __forceinline__ void MmaForwardCta(
       }
       store.Advance();
       if constexpr (Stores::kLse) {
-        const float quad_sum = lane.pair ? row_sum[2] : row_sum[0];
-        const float quad_max = lane.pair ? row_max[1] : row_max[0];
-        const float query_lse = kLn2 * (quad_max + Log2Approx(quad_sum));
-        if (valid.ForQuadLane(lane) && (!Stores::kPooled || lse != nullptr)) {
-          lse[output_offset / Traits::kHeadDim + lane.pair * mma_tiles.HalfStride(1)] = query_lse;
-        }
+        StoreLse<Traits>(lane, mma_tiles, valid, row_max, row_sum, !Stores::kPooled || lse != nullptr,
+                         lse, output_offset);
       }
       output_offset += mma_tiles.Step(1);
       k_addresses.Advance();

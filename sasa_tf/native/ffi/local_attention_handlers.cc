@@ -153,6 +153,42 @@ ffi::Error Forward(Array query, Array key, Array value, Array relative_rows, Arr
   return ToError(Compute(p, arrays, device));
 }
 
+#ifdef SASA_TF_WITH_CUDA
+ffi::Error ProjectedForward(Array inputs, Array kernel, Array relative_rows,
+                            Array relative_columns, ResultArray output, ResultArray lse,
+                            Window window, void* stream) {
+  const auto sizes = inputs.dimensions(), parts = kernel.dimensions();
+  if (sizes.size() != 4 || parts.size() != 4 || parts[0] != sizes[3] || parts[1] != 3) {
+    return ffi::Error::InvalidArgument(
+        "the inputs must have shape [B, H, W, C], and the kernel [C, 3, N, D]");
+  }
+  const ffi::ErrorOr<DType> type = DTypeOf(inputs);
+  if (!type.has_value()) return type.error();
+  const LocalAttentionProblem p = {.batch = sizes[0],
+                                   .height = sizes[1],
+                                   .width = sizes[2],
+                                   .heads = parts[2],
+                                   .head_dim = parts[3],
+                                   .kernel_rows = static_cast<int32_t>(window.kernel_rows),
+                                   .kernel_columns = static_cast<int32_t>(window.kernel_columns),
+                                   .dilation_rows = Dilation(window.dilation_rows, sizes[1]),
+                                   .dilation_columns = Dilation(window.dilation_columns, sizes[2]),
+                                   .mask_border = window.mask_border,
+                                   .has_key = window.has_key,
+                                   .has_relative = window.has_relative,
+                                   .scale = window.scale,
+                                   .qkv_parts = 3,
+                                   .type = *type};
+  const ProjectedForwardArrays arrays{.inputs = inputs.untyped_data(),
+                                      .kernel = kernel.untyped_data(),
+                                      .relative_rows = Floats(relative_rows),
+                                      .relative_columns = Floats(relative_columns),
+                                      .output = output->untyped_data(),
+                                      .lse = static_cast<float*>(DataOrNull(lse))};
+  return ToError(CudaProjectedForward(p, sizes[3], arrays, stream));
+}
+#endif
+
 template <typename Device>
 ffi::Error Backward(Array query, Array key, Array value, Array relative_rows,
                     Array relative_columns, Array output, Array lse, Array d_output,
@@ -229,6 +265,16 @@ XLA_FFI_DEFINE_HANDLER(kCudaForward, Forward<void*>,
                        BindForward().Ctx<ffi::PlatformStream<void*>>());
 XLA_FFI_DEFINE_HANDLER(kCudaBackward, Backward<void*>,
                        BindBackward().Ctx<ffi::PlatformStream<void*>>());
+XLA_FFI_DEFINE_HANDLER(kCudaProjectedForward, ProjectedForward,
+                       ffi::Ffi::Bind()
+                           .Arg<Array>()  // inputs
+                           .Arg<Array>()  // kernel
+                           .Arg<Array>()  // relative_rows
+                           .Arg<Array>()  // relative_columns
+                           .Ret<Array>()  // output
+                           .Ret<Array>()  // lse
+                           .Attrs<Window>()
+                           .Ctx<ffi::PlatformStream<void*>>());
 #endif
 
 }  // namespace
@@ -241,6 +287,7 @@ void RegisterLocalAttention(Registrar& registrar) {
 #ifdef SASA_TF_WITH_CUDA
   registrar.RegisterCuda(forward, kCudaForward);
   registrar.RegisterCuda(backward, kCudaBackward);
+  registrar.RegisterCuda("sasa_tf_local_attention_projected_forward", kCudaProjectedForward);
 #endif
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,7 +19,11 @@ from sasa_tf.compat import tensorflow as compat
 from sasa_tf.native import library, limits
 from sasa_tf.ops.average_pooling import average_pool_heads
 from sasa_tf.ops.blocked import local_attention as blocked
-from sasa_tf.ops.compiled.local_attention_stablehlo import LocalAttentionCall
+from sasa_tf.ops.checks import static_size
+from sasa_tf.ops.compiled.local_attention_stablehlo import (
+  PROJECTED_PLATFORMS,
+  LocalAttentionCall,
+)
 from sasa_tf.ops.compiled.xla_custom_call import (
   ELEMENT_TYPES,
   PLATFORMS,
@@ -26,13 +31,18 @@ from sasa_tf.ops.compiled.xla_custom_call import (
   unsupported_dtype,
 )
 from sasa_tf.ops.derivatives import vector_jacobian_product
-from sasa_tf.ops.qkv_packing import RecomputeQkv, split_qkv
+from sasa_tf.ops.qkv_packing import Projection, RecomputeQkv, split_qkv
 from sasa_tf.ops.window import WindowGeometry
-from sasa_tf.ops.xla_barriers import target_device
+from sasa_tf.ops.xla_barriers import compiled_for_gpu, target_device
 
 # Cached so that an eager call neither checks the limits nor writes StableHLO a second time.
 _cached_call = functools.cache(LocalAttentionCall)
+_projected_forward = functools.cache(LocalAttentionCall.projected_forward)
 _unsupported_by_limits = functools.lru_cache(maxsize=4096)(limits.local_attention_unsupported)
+
+# Enables the forward kernel with the projections inside, if it is "1".
+PROJECTIONS_VARIABLE = "SASA_TF_PROJECTIONS_INSIDE"
+_MIN_PROJECTED_CAPABILITY = (9, 0)
 
 
 def unsupported_reason(
@@ -108,12 +118,15 @@ class _FusedAttention:
     present: for each input, None included, whether it is a tensor.
     stock: computes the same from all inputs in TensorFlow operations; for second derivatives.
     recompute_qkv: see `local_attention_2d_qkv_packed`.
+    projection: of the packed QKV, which the forward kernel then computes itself instead of reading
+      it. XLA removes the product that nothing else reads.
   """
 
   call: LocalAttentionCall
   present: tuple[bool, ...]
   stock: Callable[..., tf.Tensor]
   recompute_qkv: RecomputeQkv | None = None
+  projection: Projection | None = None
 
   def _with_none(self, inputs: Sequence[tf.Tensor]) -> list[Any]:
     """Returns the inputs with None in the place of those that are absent."""
@@ -146,15 +159,36 @@ class _FusedAttention:
     """Returns output [B, H, W, N, D], LSE [B, H, W, N], and the pooled output (or [0])."""
     output = self._output_spec(inputs[0])
     lse = tf.TensorSpec(output.shape[:-1], tf.float32)
+    if self.projection is not None:
+      return *self._projected_forward(inputs, [output, lse]), tf.zeros([0], output.dtype)
     specs = [output, lse, self._pooled_spec(output)]
     output, lse, pooled = call_kernel(
       self.call.forward, self.call.platforms, self._operands(inputs), specs
     )
     return output, lse, pooled
 
+  def _projected_forward(
+    self, inputs: Sequence[tf.Tensor], specs: Sequence[tf.TensorSpec]
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns output and LSE from the input of the projections."""
+    assert self.projection is not None
+    # The gradients of both are those of packed QKV.
+    pixels, kernel = map(tf.stop_gradient, (self.projection.inputs, self.projection.kernel))
+    channels = static_size(pixels, 3)
+    kernel = tf.reshape(kernel, [channels, 3, self.call.heads, self.call.depth])
+    output, lse = call_kernel(
+      _projected_forward(self.call, channels, specs[1].shape.rank > 1),
+      PROJECTED_PLATFORMS,
+      [pixels, kernel, *self._operands(inputs)[3:]],
+      specs,
+    )
+    return output, lse
+
   def inference(self, *inputs: tf.Tensor) -> tf.Tensor:
-    """Returns the pooled output, without what only gradients need."""
+    """Returns the result of a call, without what only gradients need."""
     output = self._output_spec(inputs[0])
+    if self.projection is not None:
+      return self._projected_forward(inputs, [output, tf.TensorSpec([0], tf.float32)])[0]
     empty = [tf.TensorSpec([0], output.dtype), tf.TensorSpec([0], tf.float32)]
     specs = [*empty, self._pooled_spec(output)]
     *_, pooled = call_kernel(
@@ -208,7 +242,8 @@ class _FusedAttention:
   def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
     """Returns the output, or the pooled output if the kernels compute it."""
     pools = self.call.pool_size > 1
-    saves_residuals = not pools or compat.may_record_gradients()
+    has_inference = pools or self.projection is not None
+    saves_residuals = not has_inference or compat.may_record_gradients()
 
     @tf.custom_gradient
     def attend(*inputs: tf.Tensor) -> Any:
@@ -245,10 +280,11 @@ def _attend(
   inputs: Sequence[tf.Tensor | None],
   stock: Callable[..., tf.Tensor],
   recompute_qkv: RecomputeQkv | None = None,
+  projection: Projection | None = None,
 ) -> tf.Tensor:
   """Calls the kernels with maps and tables, of which some may be None."""
   present = tuple(x is not None for x in inputs)
-  attention = _FusedAttention(call, present, stock, recompute_qkv)
+  attention = _FusedAttention(call, present, stock, recompute_qkv, projection)
   return attention(*[x for x in inputs if x is not None])
 
 
@@ -314,6 +350,33 @@ def _pools(call: LocalAttentionCall, qkv: tf.Tensor, pool_size: int) -> bool:
   )
 
 
+def _projects(
+  call: LocalAttentionCall, projection: Projection, recompute_qkv: RecomputeQkv | None
+) -> bool:
+  """Returns whether the forward kernel computes the projection itself.
+
+  Outside of XLA, or if the backward pass needs packed QKV of the forward pass, the product is
+  computed in any case. The kernel has been measured on Hopper GPUs only, and is off by default
+  until its final version has run on one.
+  """
+  shape: Any = projection.inputs.shape
+  return (
+    os.environ.get(PROJECTIONS_VARIABLE) == "1"
+    and recompute_qkv is not None
+    and compiled_for_gpu()
+    and library.gpu_capability() >= _MIN_PROJECTED_CAPABILITY
+    and PLATFORMS["GPU"] in call.platforms
+    and call.geometry.dilation_rate == (1, 1)
+    and limits.supports_projections(
+      projection.inputs.dtype.name,
+      call.geometry.kernel_size,
+      (*shape[:3], call.heads, call.depth),
+      shape[3],
+      call.scale,
+    )
+  )
+
+
 def local_attention_packed(
   qkv: tf.Tensor,
   relative_rows: tf.Tensor | None,
@@ -322,6 +385,7 @@ def local_attention_packed(
   scale: float,
   *,
   recompute_qkv: RecomputeQkv | None = None,
+  projection: Projection | None = None,
   pool_size: int = 1,
 ) -> tf.Tensor:
   """`local_attention` of packed query, key and value, which the kernels read in place.
@@ -333,6 +397,7 @@ def local_attention_packed(
     geometry: the window.
     scale: multiplies the query.
     recompute_qkv: see `local_attention_2d_qkv_packed`.
+    projection: the product that `qkv` is, if it has no bias.
     pool_size: see `local_attention_2d_qkv_packed`.
 
   Returns:
@@ -342,6 +407,10 @@ def local_attention_packed(
   call = _kernel_call((qkv,), tables, geometry, scale)
   if _pools(call, qkv, pool_size):
     call, pool_size = _with_pooling(call, pool_size), 1
+  if projection is not None and not (
+    call.pool_size == 1 and _projects(call, projection, recompute_qkv)
+  ):
+    projection = None
   output = _attend(
     call,
     (qkv, *tables),
@@ -349,5 +418,6 @@ def local_attention_packed(
       *split_qkv(qkv), rows, columns, geometry, scale
     ),
     recompute_qkv,
+    projection,
   )
   return average_pool_heads(output, pool_size) if pool_size > 1 else output

@@ -10,6 +10,8 @@ from sasa_tf.native import limits
 from sasa_tf.ops.compiled.stablehlo import SIZES, Array, module
 from sasa_tf.ops.window import WindowGeometry
 
+PROJECTED_PLATFORMS = ("CUDA",)  # that have the kernel with the projections inside
+
 
 @dataclasses.dataclass(frozen=True)
 class LocalAttentionCall:
@@ -62,6 +64,22 @@ class LocalAttentionCall:
     """As `forward` with pooling, but output and LSE, which only `backward` needs, are empty."""
     empty = [Array((0,), self.element), Array((0,))]
     return self._module("forward", [*[self._inputs] * 3, *self._tables], [*empty, self._pooled])
+
+  def projected_forward(self, channels: int, saves_lse: bool) -> str:
+    """Takes the input of the projections, their kernel and both tables; returns output and LSE.
+
+    Args:
+      channels: of the input.
+      saves_lse: whether the LSE is not empty.
+    """
+    inputs = Array((*SIZES, channels), self.element)
+    kernel = Array((channels, 3, self.heads, self.depth), self.element)
+    return self._module(
+      "projected_forward",
+      [inputs, kernel, *self._tables],
+      [self._maps, self._lse if saves_lse else Array((0,))],
+      PROJECTED_PLATFORMS,
+    )
 
   @functools.cached_property
   def backward(self) -> str:
@@ -118,13 +136,19 @@ class LocalAttentionCall:
       "scale": f"{float(self.scale):.9e} : f32",
     }
 
-  def _module(self, name: str, arguments: Sequence[Array], results: Sequence[Array]) -> str:
+  def _module(
+    self,
+    name: str,
+    arguments: Sequence[Array],
+    results: Sequence[Array],
+    platforms: Sequence[str] | None = None,
+  ) -> str:
     return module(
       f"local_attention_{name}",
       arguments,
       results,
       self._attributes,
-      self.platforms,
+      self.platforms if platforms is None else platforms,
       [*self._scratch_size(), *self._pooled_size()],
     )
 

@@ -1,0 +1,305 @@
+// Forward pass on tensor cores with the projections inside: from their input x to O and, for the
+// backward pass, LSE. Query, key and value never reach device memory. For narrow heads, without
+// biases.
+//
+// As MmaForwardCta, but a CTA computes the keys and values of a tile's new rows, and the queries of
+// its own pixels, from x, with the weights of its heads in shared memory. A warp takes 32
+// neighboring pixels of a row at a time, two groups of 16:
+//   1. Each lane loads its part of their channels to registers, 16 bytes at a time. The products sum
+//      over the channels in the order in which lanes hold them, so no element moves between lanes.
+//   2. The products of 16 pixels and 8 outputs are rounded and stored to shared memory: keys and
+//      values to the ring buffers that MmaForwardCta loads them to, queries to a ring buffer without
+//      halo columns.
+// Of the halo of a tile, only the columns are projected by two CTAs; rows stay in the ring buffers.
+#ifndef SASA_TF_NATIVE_CUDA_MMA_PROJECTED_FORWARD_CUH_
+#define SASA_TF_NATIVE_CUDA_MMA_PROJECTED_FORWARD_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda/mma_forward.cuh"
+
+namespace sasa {
+namespace {
+
+// Traits_: MmaKernelTraits. kChannels_: of x.
+template <typename Traits_, int kChannels_>
+struct ProjectionTraits {
+  using Traits = Traits_;
+  using Element = typename Traits::Element;
+  static constexpr int kChannels = kChannels_;
+  static constexpr int kParts = 3;
+  static constexpr int kPieces = kChannels / 32;             // of 64 bytes of a pixel
+  static constexpr int kOutputs = kParts * Traits::kChunks;  // groups of 8 outputs, by part
+  // Groups of 16 pixels that a warp projects at a time. More have more registers.
+  static constexpr int kGroups = 2, kHalves = 2 * kGroups;
+  static_assert(Traits::kTileHeads == 2 && Traits::kHeadChunks == 1 && !Traits::kIsPadded &&
+                kChannels % 32 == 0);
+
+  // The ring buffer of queries has the tile's rows, and those of the next tile that are projected
+  // with its halo.
+  static constexpr int kQueryRows = Traits::kTileRows + Traits::kHalo;
+  static constexpr int kQueryBytes = kQueryRows * Traits::kTileColumns * Traits::kPixelBytes;
+
+  // Shared memory: keys and values, queries, the relative tables, the weights, and a staging buffer
+  // per warp.
+  static constexpr int kQueries = 2 * Traits::kBufferBytes;
+  static constexpr int kTables = kQueries + (kQueryBytes + 127) / 128 * 128;
+  static constexpr int kWeights = kTables + (RelativeTables<Traits>::kBytes + 127) / 128 * 128;
+  static constexpr int kStaging = kWeights + kOutputs * 8 * kChannels * 2;
+  static constexpr int kBytes = kStaging + Traits::kWarps * TileStore<Traits>::kBytes;
+};
+
+// The weights [C, 3, N, D] of a CTA's heads as B operands: [group of 8 outputs][32 channels]
+// [output][channel], of which a lane loads 8 channels at once.
+template <typename P>
+__device__ inline void FillProjectionWeights(const TileGrid& g, int head,
+                                             const typename P::Element* __restrict__ kernel,
+                                             char* memory) {
+  using Traits = typename P::Traits;
+  uint16_t* to = reinterpret_cast<uint16_t*>(memory + P::kWeights);
+  const int part_stride = g.heads * Traits::kHeadDim;
+  for (int i = threadIdx.x; i < P::kChannels * P::kOutputs; i += Traits::kThreads) {
+    const int channel = i / P::kOutputs, output = i % P::kOutputs;
+    const int part = output / Traits::kChunks, chunk = output % Traits::kChunks;
+    uint4 bits = make_uint4(0, 0, 0, 0);
+    if (head + chunk < g.heads) {
+      bits = __ldg(reinterpret_cast<const uint4*>(
+          kernel + (channel * P::kParts + part) * part_stride + (head + chunk) * 8));
+    }
+    const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      to[((output * P::kPieces + channel / 32) * 8 + n) * 32 + channel % 32] =
+          static_cast<uint16_t>(words[n / 2] >> n % 2 * 16);
+    }
+  }
+}
+
+// The ring buffer of queries.
+template <typename P>
+struct QueryRing {
+  using Traits = typename P::Traits;
+  int first_slot = 0;  // of the tile's first row
+
+  __device__ void AdvanceTile(bool follows) { first_slot = follows ? Slot(Traits::kTileRows) : 0; }
+  __device__ int Slot(int row) const {
+    row += first_slot;
+    return row < P::kQueryRows ? row : row - P::kQueryRows;
+  }
+  __device__ int Pixel(int row, int column) const {
+    return Slot(row) * Traits::kTileColumns + column;
+  }
+};
+
+// The columns of a tile with its halo that lie in the image.
+template <typename Traits>
+struct ImageColumns {
+  int first, count;
+
+  __device__ explicit ImageColumns(const CtaTile& tile) {
+    first = max(0, Traits::kHalo - tile.x);
+    count = min(Traits::kSmemColumns, Traits::kHalo + tile.columns_left) - first;
+  }
+};
+
+// Clears the keys and values of a tile that lie outside of the image: columns, which stay clear in
+// the tiles below, and new rows.
+template <typename Traits>
+__device__ inline void ClearOutsideOfImage(const CtaTile& tile,
+                                           const SmemRowBuffer<Traits>& buffer,
+                                           const ImageColumns<Traits>& columns,
+                                           const MmaLane& lane, char* memory) {
+  const int warp = threadIdx.x / kWarpSize;
+  const auto clear = [&](int row_slot, int column) {
+    char* pixel = memory + (row_slot * Traits::kSmemPitch + column) * Traits::kPixelBytes;
+#pragma unroll
+    for (int i = 0; i < Traits::kChunks; ++i) {
+      reinterpret_cast<uint4*>(pixel)[i] = make_uint4(0, 0, 0, 0);
+      reinterpret_cast<uint4*>(pixel + Traits::kBufferBytes)[i] = make_uint4(0, 0, 0, 0);
+    }
+  };
+  if (!buffer.reuses_rows && columns.count < Traits::kSmemColumns) {
+    for (int column = lane.id; column < Traits::kSmemColumns; column += kWarpSize) {
+      if (column >= columns.first && column < columns.first + columns.count) continue;
+      for (int slot = warp; slot < Traits::kBufferRows; slot += Traits::kWarps) {
+        clear(slot, column);
+      }
+    }
+  }
+  for (int row = buffer.FirstNewRow() + warp; row < Traits::kSmemRows; row += Traits::kWarps) {
+    if (tile.RowInImage(row - Traits::kHalo)) continue;
+    for (int column = lane.id; column < Traits::kSmemColumns; column += kWarpSize) {
+      clear(buffer.Slot(row), column);
+    }
+  }
+}
+
+// Projects the new rows of a tile. A __syncthreads must be before and after.
+template <typename P>
+__device__ __forceinline__ void ProjectTile(const TileGrid& g, const CtaTile& tile,
+                                            const SmemRowBuffer<typename P::Traits>& buffer,
+                                            const QueryRing<P>& ring, const MmaLane& lane,
+                                            const typename P::Element* __restrict__ x,
+                                            char* memory) {
+  using Traits = typename P::Traits;
+  using Element = typename P::Element;
+  const ImageColumns<Traits> columns(tile);
+  ClearOutsideOfImage<Traits>(tile, buffer, columns, lane, memory);
+  const int first_row = max(buffer.FirstNewRow(), Traits::kHalo - tile.y);
+  const int end_row = min(Traits::kSmemRows, Traits::kHalo + tile.rows_left);
+  const char* weights = memory + P::kWeights + lane.row * 64 + lane.pair * 16;
+#pragma unroll 1
+  for (int begin = 0; begin < columns.count; begin += 16 * P::kGroups) {
+    // The lane's pixels are 8 columns apart.
+    const int columns_left = columns.count - begin - lane.row;
+    const int column = columns.first + begin + lane.row, left = column - Traits::kHalo;
+    bool is_query[P::kHalves];
+#pragma unroll
+    for (int i = 0; i < P::kHalves; ++i) {
+      is_query[i] =
+          8 * i < columns_left && left + 8 * i >= 0 && left + 8 * i < Traits::kTileColumns;
+    }
+    const int64_t image = static_cast<int64_t>(tile.image) * g.height * g.width;
+    const Element* from = x + (image + tile.x + left) * P::kChannels + lane.pair * 8;
+#pragma unroll 1
+    for (int row = first_row + static_cast<int>(threadIdx.x) / kWarpSize; row < end_row;
+         row += Traits::kWarps) {
+      const int y = row - Traits::kHalo;
+      const Element* pixels = from + (tile.y + y) * g.width * P::kChannels;
+      uint4 a[P::kHalves][P::kPieces];
+#pragma unroll
+      for (int i = 0; i < P::kHalves; ++i) {
+#pragma unroll
+        for (int piece = 0; piece < P::kPieces; ++piece) {
+          a[i][piece] = make_uint4(0, 0, 0, 0);
+          if (8 * i < columns_left) {
+            a[i][piece] =
+                __ldg(reinterpret_cast<const uint4*>(pixels + 8 * i * P::kChannels + piece * 32));
+          }
+        }
+      }
+      // The swizzle is the same 8 pixels further on. `left` may be negative.
+      const uint32_t keys =
+          Traits::SwizzledOffset(buffer.Slot(row) * Traits::kSmemPitch + column, 0) + lane.pair * 4;
+      const uint32_t queries = P::kQueries +
+                               Traits::SwizzledOffset(ring.Pixel(max(y, 0), left + 8), 0) -
+                               8 * Traits::kPixelBytes + lane.pair * 4;
+#pragma unroll
+      for (int output = 0; output < P::kOutputs; ++output) {
+        const int part = output / Traits::kChunks, chunk = output % Traits::kChunks;
+        if (part == 0 && y < 0) continue;
+        float acc[P::kGroups][4];
+#pragma unroll
+        for (int piece = 0; piece < P::kPieces; ++piece) {
+          const uint4 b =
+              *reinterpret_cast<const uint4*>(weights + (output * P::kPieces + piece) * 512);
+#pragma unroll
+          for (int j = 0; j < P::kGroups; ++j) {
+            const uint4 &first = a[2 * j][piece], &second = a[2 * j + 1][piece];
+            const auto& sum = piece == 0 ? kZeros : const_cast<const float(&)[4]>(acc[j]);
+            MmaM16N8K16<Element>(acc[j], sum, first.x, second.x, first.y, second.y, b.x, b.y);
+            MmaM16N8K16<Element>(acc[j], first.z, second.z, first.w, second.w, b.z, b.w);
+          }
+        }
+        const uint32_t to = ((part == 0 ? queries : keys) ^ chunk * 16) +
+                            (part == 2 ? Traits::kBufferBytes : 0);
+#pragma unroll
+        for (int i = 0; i < P::kHalves; ++i) {
+          if (part == 0 ? is_query[i] : 8 * i < columns_left) {
+            *reinterpret_cast<uint32_t*>(
+                memory + static_cast<int>(to + 8 * i * Traits::kPixelBytes)) =
+                PackX2<Element>(acc[i / 2][i % 2 * 2], acc[i / 2][i % 2 * 2 + 1]);
+          }
+        }
+      }
+    }
+  }
+}
+
+// The forward pass of a CTA. `memory`: P::kBytes, aligned to 1024 bytes. x: [B, H, W, C], kernel:
+// [C, 3, N, D]. Stores: of mma_forward.cuh, without pooling.
+template <typename P, typename Stores>
+__device__ __forceinline__ void MmaProjectedForwardCta(
+    const TileGrid& g, char* memory, const typename P::Element* __restrict__ x,
+    const typename P::Element* __restrict__ kernel, const float* __restrict__ relative_rows,
+    const float* __restrict__ relative_columns, typename P::Element* __restrict__ output,
+    float* __restrict__ lse) {
+  using Traits = typename P::Traits;
+  using Element = typename Traits::Element;
+  static_assert(!Stores::kPooled);
+  const RelativeTables<Traits> tables(memory + P::kTables);
+  const MmaLane lane;
+  const uint32_t keys = SmemAddress(memory), values = keys + Traits::kBufferBytes;
+  GridDependencyWait();  // the previous kernel may have written any of the arguments
+  tables.Fill(g, relative_rows, relative_columns);
+  // All tiles of a CTA are of the same heads, see PersistentTileRange.
+  FillProjectionWeights<P>(
+      g, static_cast<int>(blockIdx.x % g.head_groups.divisor) * Traits::kTileHeads, kernel, memory);
+  PositionBias<Traits> bias(tables, lane, WarpTileIterator<Traits>(g, CtaTile(), lane));
+  char* staging = memory + P::kStaging + threadIdx.x / kWarpSize * TileStore<Traits>::kBytes;
+  const char* queries = memory + P::kQueries + lane.pair * 4;
+  const float scale_log2 = g.scale * kLog2E;
+  AFragment<Traits> q(lane, kTagForwardQuery);
+  const uint32_t ones[2] = {OpaqueRegister(PackX2<Element>(1.f, 1.f), lane, kTagForwardOnes),
+                            OpaqueRegister(PackX2<Element>(1.f, 1.f), lane, kTagForwardOnes + 1)};
+
+  const PersistentTileRange range(g);
+  SmemRowBuffer<Traits> buffer;
+  QueryRing<P> ring;
+  for (int tile_index = range.begin; tile_index < range.end; tile_index += range.step) {
+    const CtaTile tile(g, tile_index, Traits::kTileRows, Traits::kTileColumns, Traits::kTileHeads);
+    const WarpTileIterator<Traits> mma_tiles(g, tile, lane);
+    const bool follows = tile_index > range.begin && tile.y > 0;
+    buffer.AdvanceTile(follows);
+    ring.AdvanceTile(follows);
+    __syncthreads();
+    ProjectTile<P>(g, tile, buffer, ring, lane, x, memory);
+    const SkewTranspose<Traits> skew(staging, mma_tiles.column);
+    uint32_t output_offset = mma_tiles.FirstOffset(tile, 1, lane);
+    TileStore<Traits> store(g, tile, lane, 1);
+    if (g.mask_border) bias.MaskRows(tile, lane, mma_tiles);
+    __syncthreads();
+    if (!mma_tiles.active) continue;
+    LdmatrixAddresses<Traits, false> k_addresses(keys, buffer, lane, mma_tiles.top,
+                                                 mma_tiles.begin);
+    LdmatrixAddresses<Traits, true> v_addresses(values, buffer, lane, mma_tiles.top,
+                                                mma_tiles.begin);
+    const int query_pixel = ring.Pixel(mma_tiles.top + mma_tiles.row[0], mma_tiles.column);
+#pragma unroll 1
+    for (int left = mma_tiles.begin; left < mma_tiles.end && left < tile.columns_left;
+         left += Traits::kMmaTileColumns) {
+      const RowPredicate valid = mma_tiles.Valid(left);
+      typename PositionBias<Traits>::RowBias row_bias;
+      typename PositionBias<Traits>::ColumnBias column_bias;
+      if (g.mask_border) bias.MaskColumns(tile, lane, mma_tiles, left);
+      RowFragment<Traits> rows;
+      const uint32_t query_offset = Traits::SwizzledOffset(query_pixel + left, 0);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        rows[half][0] = *reinterpret_cast<const uint32_t*>(queries + (query_offset ^ half * 16));
+      }
+      q.Set(rows);
+      bias.Compute(q, lane, mma_tiles, skew, row_bias, column_bias);
+      float row_max[2], row_sum[4];
+      Accumulator<Traits> acc;
+      AttendMmaTile<Traits>(q, bias, row_bias, column_bias, k_addresses, v_addresses, scale_log2,
+                            ones, valid, acc, row_max, row_sum);
+      ScaleAccumulator<Traits>(RcpApprox(row_sum[0]), RcpApprox(row_sum[2]), acc);
+      store.Store(acc, lane, staging, output);
+      store.Advance();
+      if constexpr (Stores::kLse) {
+        StoreLse<Traits>(lane, mma_tiles, valid, row_max, row_sum, true, lse, output_offset);
+        output_offset += mma_tiles.Step(1);
+      }
+      k_addresses.Advance();
+      v_addresses.Advance();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sasa
+
+#endif  // SASA_TF_NATIVE_CUDA_MMA_PROJECTED_FORWARD_CUH_
