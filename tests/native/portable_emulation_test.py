@@ -7,7 +7,7 @@ import pytest
 
 from sasa_tf.errors import UserError
 from sasa_tf.native import build
-from sasa_tf.ops.portable.kernel import PortableKernel
+from sasa_tf.ops.portable.kernel import ALL_TENSOR_CORES, PortableKernel
 from sasa_tf.ops.window import WindowGeometry
 from tests.native import emulation
 
@@ -31,6 +31,23 @@ TENSOR_CORES = {
   ),
   "width 64, pooled": PortableKernel("bfloat16", (10, 12), 1, 64, SEVEN, 0.1, pool_size=2),
   "width 64, no keys": PortableKernel("bfloat16", (7, 7), 2, 64, MASKED, 0.1, has_key=False),
+  "width 4": PortableKernel("bfloat16", (11, 31), 3, 4, SEVEN, 0.3),
+}
+# Other windows: each configuration.
+TENSOR_CORES |= {
+  f"window {size}, width {depth}{', pooled' * (border == 'mask')}": PortableKernel(
+    "bfloat16",
+    (18, 34 if depth < 32 else 18),
+    3 if depth < 32 else 1,
+    depth,
+    WindowGeometry((size, size), (1, 1), border),
+    0.2,
+    pool_size=1 + (border == "mask"),
+  )
+  for size in (3, 5, 9, 11)
+  for depth in (4, 8, 16, 32, 64)
+  for border in (("zero", "mask") if depth in (8, 32) else ("zero",))
+  if (size, depth) != (11, 64)  # does not fit
 }
 SIMT = {
   "float32": PortableKernel("float32", (13, 10), 3, 8, SEVEN, 0.3),
@@ -38,7 +55,19 @@ SIMT = {
     "bfloat16", (9, 12), 2, 24, WindowGeometry((3, 5), (2, 1), "mask"), 0.2
   ),
 }
-FAST = ("width 16, pooled", "width 32, no positions", "3 x 5 window")
+FAST = ("width 16, pooled", "width 32, no positions", "3 x 5 window", "window 3, width 8, pooled")
+
+
+@pytest.fixture(autouse=True)
+def all_tensor_cores(monkeypatch):
+  monkeypatch.setenv(ALL_TENSOR_CORES, "all")
+
+
+def test_tensor_cores_are_used():
+  assert all(kernel.uses_tensor_cores for kernel in TENSOR_CORES.values())
+  assert not any(kernel.uses_tensor_cores for kernel in SIMT.values())
+  window = WindowGeometry((11, 11), (1, 1), "zero")
+  assert not PortableKernel("bfloat16", (18, 18), 1, 64, window, 0.2).uses_tensor_cores
 
 
 def check(kernels, folder):

@@ -11,6 +11,7 @@ from sasa_tf.ops.export_context import (
   gpu_kernels_for_export,
   is_tracing_for_export,
 )
+from sasa_tf.ops.portable.kernel import ALL_TENSOR_CORES
 from tests.ops.portable_ptx import PTX
 
 GPUS = tf.config.list_physical_devices("GPU")
@@ -125,11 +126,19 @@ def test_saved_model_keeps_the_text_and_names_the_platform(fake_ptx, tmp_path):
     ([1, 7, 7, 3, 8, 64], {}),
     ([2, 20, 12, 2, 3, 16], {"scale": 0.5}),
     ([2, 20, 12, 3, 3, 24], {"kernel_size": 5, "dilation_rate": 2}),
+    ([2, 56, 56, 3, 8, 8], {"kernel_size": 3}),
+    ([2, 28, 28, 3, 8, 16], {"kernel_size": 5, "pool_size": 2}),
+    ([2, 28, 28, 3, 8, 32], {"kernel_size": 9, "dilation_rate": 2}),
+    ([2, 28, 28, 3, 4, 64], {"kernel_size": 9}),
+    ([2, 56, 56, 3, 8, 8], {"kernel_size": 11, "border": "mask"}),
+    ([2, 28, 28, 3, 3, 64], {"kernel_size": 11}),
+    ([2, 28, 28, 3, 8, 4], {}),
     ([2, 20, 12, 3, 3, 16], {"dtype": tf.float32}),
   ],
   ids=str,
 )
-def test_kernels_match_the_reference_on_a_gpu(shape, arguments):
+def test_kernels_match_the_reference_on_a_gpu(shape, arguments, monkeypatch):
+  monkeypatch.setenv(ALL_TENSOR_CORES, "all")
   known = tuple(int(part) for part in tf.__version__.split(".")[:2])
   formats = ["triton", "ptx"] if known >= (2, 21) else ["triton"]
   dtype = arguments.get("dtype", tf.bfloat16)

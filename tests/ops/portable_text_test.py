@@ -6,7 +6,7 @@ from sasa_tf.errors import UserError
 from sasa_tf.native import portable
 from sasa_tf.ops.portable import ptx
 from sasa_tf.ops.portable.custom_call import custom_call_module
-from sasa_tf.ops.portable.kernel import PortableKernel
+from sasa_tf.ops.portable.kernel import ALL_TENSOR_CORES, PortableKernel
 from sasa_tf.ops.portable.tile_configs import TileConfig, tile_config
 from sasa_tf.ops.portable.triton_ir import triton_module
 from sasa_tf.ops.window import WindowGeometry
@@ -68,12 +68,17 @@ def test_triton_module_runs_the_assembly_once_per_thread():
   assert ": tensor<64xi64>, tensor<64xi64> -> tensor<64xi32>" in text
 
 
-@pytest.mark.parametrize("head_dim", [8, 16, 32, 64])
+@pytest.mark.parametrize("kernel_size", [3, 5, 7, 9, 11])
+@pytest.mark.parametrize("head_dim", [4, 8, 16, 32, 64])
 @pytest.mark.parametrize("width", [7, 14, 28, 56, 200])
-def test_tile_configurations_suit_triton(head_dim, width):
-  config = tile_config(head_dim, width)
+def test_tile_configurations_suit_triton(kernel_size, head_dim, width):
+  config = tile_config(kernel_size, head_dim, width)
+  if (kernel_size, head_dim) == (11, 64):
+    assert config is None
+    return
   assert config.warps & (config.warps - 1) == 0
-  assert config.tile_columns % (4 if head_dim <= 16 else 8) == 0
+  mma_rows = 2 if kernel_size % 4 == 3 else 4
+  assert config.tile_columns % (16 // (2 if head_dim <= 16 else 1) // mma_rows) == 0
 
 
 @pytest.mark.parametrize("head_groups", [1, 3, 4, 7])
@@ -83,7 +88,12 @@ def test_grid_is_a_multiple_of_the_head_groups(head_groups):
   assert 132 * 4 - head_groups < grid <= 132 * 4
 
 
-def test_tensor_cores_are_used_for_windows_of_7():
+def test_tensor_cores_are_used_for_windows_of_7(monkeypatch):
+  three = kernel(geometry=WindowGeometry((3, 3), (1, 1), "zero"))
+  monkeypatch.delenv(ALL_TENSOR_CORES, raising=False)
+  assert not three.uses_tensor_cores
+  monkeypatch.setenv(ALL_TENSOR_CORES, "all")
+  assert three.uses_tensor_cores
   assert kernel().uses_tensor_cores
   assert not kernel(dtype="float32").uses_tensor_cores
   assert not kernel(geometry=MASKED).uses_tensor_cores

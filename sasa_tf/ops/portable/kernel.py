@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 
 from sasa_tf.native import limits, portable
 from sasa_tf.ops.portable import ptx
@@ -12,6 +13,9 @@ from sasa_tf.ops.portable.triton_ir import triton_module
 from sasa_tf.ops.window import WindowGeometry
 
 missing_compiler = portable.missing_compiler
+
+# Environment variable, see `PortableKernel.uses_tensor_cores`.
+ALL_TENSOR_CORES = "SASA_TF_EXPORT_TENSOR_CORES"
 
 # Names of sasa::DType and of MLIR, by that of TensorFlow.
 _DTYPES = {"float32": (0, "f32"), "bfloat16": (1, "bf16"), "float16": (2, "f16")}
@@ -59,20 +63,30 @@ class PortableKernel:
 
   @property
   def uses_tensor_cores(self) -> bool:
-    """Returns whether the kernel is on tensor cores: for windows of 7 and heads of 8 or more."""
-    if self.geometry.kernel_size != (7, 7) or self.head_dim < 8:
+    """Returns whether the kernel is on tensor cores.
+
+    With SASA_TF_EXPORT_TENSOR_CORES=all, as in the library if its tiles fit. Otherwise for windows
+    of 7 and heads of 8 or more: the other kernels have run on an emulated GPU only.
+    """
+    kernel_size = self.geometry.kernel_size
+    is_proven = kernel_size == (7, 7) and self.head_dim >= 8
+    if not is_proven and os.environ.get(ALL_TENSOR_CORES) != "all":
       return False
     shape = (None, *self.image, self.heads, self.head_dim)
-    return limits.uses_tensor_cores(self.dtype, self.geometry.kernel_size, shape, self.scale)
+    supported = limits.uses_tensor_cores(self.dtype, kernel_size, shape, self.scale)
+    return supported and self._tiles is not None
 
   @property
-  def _tiles(self) -> TileConfig:
-    return self.config or tile_config(self.head_dim, self.image[1])
+  def _tiles(self) -> TileConfig | None:
+    if self.config is not None:
+      return self.config
+    return tile_config(self.geometry.kernel_size[0], self.head_dim, self.image[1])
 
   @property
   def grid(self) -> int:
     """Returns the number of CTAs, for any batch size."""
-    return self._tiles.grid(self.head_groups) if self.uses_tensor_cores else _SIMT_GRID
+    tiles = self._tiles
+    return tiles.grid(self.head_groups) if tiles and self.uses_tensor_cores else _SIMT_GRID
 
   @property
   def head_groups(self) -> int:
@@ -101,11 +115,11 @@ class PortableKernel:
       "SASA_POOL_SIZE": self.pool_size,
       "SASA_USES_TENSOR_CORES": int(self.uses_tensor_cores),
     }
-    if not self.uses_tensor_cores:
+    tiles = self._tiles
+    if not self.uses_tensor_cores or tiles is None:
       return macros | {
         "SASA_MIN_CTAS_PER_SM": _SIMT_CTAS_PER_SM,
       }
-    tiles = self._tiles
     return macros | {
       "SASA_WARPS": tiles.warps,
       "SASA_TILE_COLUMNS": tiles.tile_columns,

@@ -40,9 +40,45 @@ class TileConfig:
     return max(ctas // head_groups, 1) * head_groups
 
 
-def tile_config(head_dim: int, width: int) -> TileConfig:
-  """Returns the fastest configuration for heads of this width in images of this width."""
-  if head_dim == 8:
+# Of windows other than 7 x 7, by kernel size and head_dim. Not tuned: the library's tiles, made
+# smaller until they fit.
+_OTHER_WINDOWS = {
+  (3, 4): TileConfig(4, 28, 6, ctas_per_sm=12),
+  (3, 8): TileConfig(4, 28, 7, ctas_per_sm=14),
+  (3, 16): TileConfig(4, 16, 4, staged_store=True, ctas_per_sm=8),
+  (3, 32): TileConfig(4, 16, 4, staged_store=True, ctas_per_sm=8),
+  (3, 64): TileConfig(4, 8, 3, staged_store=True, ctas_per_sm=6),
+  (5, 4): TileConfig(4, 14, 5, ctas_per_sm=10),
+  (5, 8): TileConfig(4, 14, 6, split_rows=True, ctas_per_sm=12),
+  (5, 16): TileConfig(4, 8, 4, compact_buffer=True, ctas_per_sm=8),
+  (5, 32): TileConfig(4, 8, 4, compact_buffer=True, ctas_per_sm=8),
+  (5, 64): TileConfig(2, 8, 3, compact_buffer=True, ctas_per_sm=6),
+  (9, 4): TileConfig(4, 14, 5, ctas_per_sm=10),
+  (9, 8): TileConfig(4, 14, 5, ctas_per_sm=10),
+  (9, 16): TileConfig(2, 8, 5, ctas_per_sm=10),
+  (9, 32): TileConfig(2, 8, 4, ctas_per_sm=8),
+  (9, 64): TileConfig(1, 4, 2, compact_buffer=True),
+  (11, 4): TileConfig(4, 16, 4, compact_buffer=True, ctas_per_sm=8),
+  (11, 8): TileConfig(4, 16, 4, compact_buffer=True, ctas_per_sm=8),
+  (11, 16): TileConfig(2, 8, 5, ctas_per_sm=10),
+  (11, 32): TileConfig(2, 8, 4, ctas_per_sm=8),
+}
+
+
+def tile_config(kernel_size: int, head_dim: int, width: int) -> TileConfig | None:
+  """Returns the fastest configuration for heads of this width in images of this width.
+
+  Args:
+    kernel_size: rows and columns of the window.
+    head_dim: channels of a head.
+    width: of the image.
+
+  Returns:
+    None if tiles of these heads do not fit into static shared memory.
+  """
+  if kernel_size != 7:
+    return _OTHER_WINDOWS.get((kernel_size, head_dim))
+  if head_dim <= 8:
     return TileConfig(4, 28, 5, compact_buffer=True, ctas_per_sm=10)
   if head_dim == 16 and width > 32:
     return TileConfig(4, 12, 4, ctas_per_sm=12)
