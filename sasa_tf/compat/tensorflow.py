@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import itertools
 import logging
 import os
@@ -129,41 +128,35 @@ def updates_without_merge_call(strategy: tf.distribute.Strategy) -> Iterator[Non
     del extended._use_merge_call
 
 
-def with_inlined_constants(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Makes small eager tensors that a function uses constants of the graph that it is traced to.
+@contextlib.contextmanager
+def inlined_constants() -> Iterator[None]:
+  """Makes small eager tensors that are used in the body constants of the graph that it builds.
 
   A `tf.function` captures an eager tensor as an input, even a scalar. If it has parts on several
   devices, TensorFlow copies inputs from the host to each of them in every call, and waits for all
   earlier work of the device.
-
-  Args:
-    function: to be traced by `tf.function`.
   """
+  if tf.executing_eagerly():  # tf.config.run_functions_eagerly
+    yield
+    return
+  graph = tf.compat.v1.get_default_graph()
+  capture = graph.capture
+  constants = {}
 
-  @functools.wraps(function)
-  def traced(*args: Any, **kwargs: Any) -> Any:
-    if tf.executing_eagerly():  # tf.config.run_functions_eagerly
-      return function(*args, **kwargs)
-    graph = tf.compat.v1.get_default_graph()
-    capture = graph.capture
-    constants: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+  def capture_or_inline(tensor: Any, name: str | None = None, shape: Any = None) -> Any:
+    if not _is_small_eager_tensor(tensor):
+      return capture(tensor, name, shape)
+    if id(tensor) not in constants:
+      with graph.as_default(), tf.control_dependencies(None):
+        # Keeps the tensor alive, so that its id stays unique.
+        constants[id(tensor)] = tensor, tf.constant(tensor.numpy(), tensor.dtype)
+    return constants[id(tensor)][1]
 
-    def capture_or_inline(tensor: Any, name: str | None = None, shape: Any = None) -> Any:
-      if not _is_small_eager_tensor(tensor):
-        return capture(tensor, name, shape)
-      if id(tensor) not in constants:
-        with graph.as_default(), tf.control_dependencies(None):
-          # Keeps the tensor alive, so that its id stays unique.
-          constants[id(tensor)] = tensor, tf.constant(tensor.numpy(), tensor.dtype)
-      return constants[id(tensor)][1]
-
-    graph.capture = capture_or_inline
-    try:
-      return function(*args, **kwargs)
-    finally:
-      del graph.capture
-
-  return traced
+  graph.capture = capture_or_inline
+  try:
+    yield
+  finally:
+    del graph.capture
 
 
 def _is_small_eager_tensor(tensor: Any) -> bool:

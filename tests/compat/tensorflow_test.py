@@ -209,10 +209,15 @@ def test_constants_are_inlined():
   def function(x):
     return tf.cond(x > 0, lambda: x * constant, lambda: x - constant) + variable
 
+  def inlined(x):
+    with compat.inlined_constants():
+      return function(x)
+
   captured = tf.function(function).get_concrete_function(tf.TensorSpec([]))
   assert any(tensor is constant for tensor, _ in captured.graph.captures)
-  inlined = tf.function(compat.with_inlined_constants(function))
-  traced = inlined.get_concrete_function(tf.TensorSpec([]))
+  traced = tf.function(inlined).get_concrete_function(tf.TensorSpec([]))
   assert [tensor.dtype for tensor, _ in traced.graph.captures] == [tf.resource]
   for x in (2.0, -2.0):
-    np.testing.assert_array_equal(inlined(tf.constant(x)), function(tf.constant(x)))
+    expected = function(tf.constant(x))
+    np.testing.assert_array_equal(traced(tf.constant(x)), expected)
+    np.testing.assert_array_equal(inlined(tf.constant(x)), expected)

@@ -92,9 +92,13 @@ class ReplicaStep:
     def compiled(function):
       if not jit_compile:
         return function
-      # The learning rate of the warm-up is such a constant.
-      function = tensorflow_compat.with_inlined_constants(function)
-      return tf.function(function, jit_compile=True)
+
+      def traced(*arguments):
+        # The learning rate at the end of the warm-up is such a constant.
+        with tensorflow_compat.inlined_constants():
+          return function(*arguments)
+
+      return tf.function(traced, jit_compile=True)
 
     if self._single_program:
       self._step = compiled(self._train_in_one_program)
