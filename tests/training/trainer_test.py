@@ -1,6 +1,9 @@
 """The loop of training steps."""
 
 import contextlib
+import os
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
@@ -9,6 +12,7 @@ from official.core import exp_factory, train_utils
 
 from sasa_tf import registry_imports  # noqa: F401
 from sasa_tf.errors import WorkerLostError
+from sasa_tf.native import library
 from sasa_tf.tasks.image_classification import ImageClassificationTask
 from sasa_tf.training import strategy
 from sasa_tf.training.trainer import Trainer
@@ -53,6 +57,15 @@ def test_compiled_step_takes_no_tensors_from_the_host(make_trainer):
   step = tf.function(trainer.train_step).get_concrete_function(iter(trainer.train_dataset))
   others = [tensor for tensor, _ in step.graph.captures if tensor.dtype != tf.resource]
   assert not others  # only variables
+
+
+@pytest.mark.skipif(not library.load().platforms, reason="the library has not been built")
+def test_replicas_exchange_nothing_outside_of_their_programs():
+  program = [sys.executable, "-m", "tests.training.step_graph_program"]
+  environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+  done = subprocess.run(program, capture_output=True, text=True, env=environment)
+  assert done.returncode == 0, done.stderr[-3000:]
+  assert "AutoGraph could not transform" not in done.stderr
 
 
 @pytest.mark.parametrize("xla", [False, True], ids=["plain", "xla"])
