@@ -171,8 +171,10 @@ def test_cache_holds_images_before_their_augmentation(records):
   later = [next(batches) for _ in range(50)]  # more than the buffers of the pipeline hold
   for _, others in later:
     np.testing.assert_array_equal(others, labels)
-  for (one, _), (other, _) in itertools.pairwise([(first, labels), *later]):
-    assert np.abs(one - other).mean(axis=(1, 2, 3)).min() > 0.1
+  pairs = itertools.pairwise([first, *(images for images, _ in later)])
+  changes = [np.abs(one - other).mean(axis=(1, 2, 3)) for one, other in pairs]
+  # One of 162 is cropped and flipped as before, and a few of these have similar colors.
+  assert np.mean(np.stack(changes) > 0.1) > 0.95
 
 
 def test_mixup_follows_the_augmentation(records):
