@@ -41,6 +41,26 @@ int32_t Dilation(int64_t rate, int64_t size) {
   return static_cast<int32_t>(std::min(rate, std::max<int64_t>(size, 1)));
 }
 
+// Of images of the given size: the first three are B, H and W.
+LocalAttentionProblem MakeProblem(Array::Dimensions sizes, int64_t heads, int64_t head_dim,
+                                  int32_t qkv_parts, DType type, const Window& window) {
+  return LocalAttentionProblem{.batch = sizes[0],
+                               .height = sizes[1],
+                               .width = sizes[2],
+                               .heads = heads,
+                               .head_dim = head_dim,
+                               .kernel_rows = static_cast<int32_t>(window.kernel_rows),
+                               .kernel_columns = static_cast<int32_t>(window.kernel_columns),
+                               .dilation_rows = Dilation(window.dilation_rows, sizes[1]),
+                               .dilation_columns = Dilation(window.dilation_columns, sizes[2]),
+                               .mask_border = window.mask_border,
+                               .has_key = window.has_key,
+                               .has_relative = window.has_relative,
+                               .scale = window.scale,
+                               .qkv_parts = qkv_parts,
+                               .type = type};
+}
+
 bool SameShape(const Array& a, const Array& b) {
   const auto x = a.dimensions(), y = b.dimensions();
   return std::equal(x.begin(), x.end(), y.begin(), y.end());
@@ -64,21 +84,8 @@ ffi::ErrorOr<LocalAttentionProblem> MakeProblem(const Array& query, const Array&
   }
   const ffi::ErrorOr<DType> type = DTypeOf(query);
   if (!type.has_value()) return ffi::Unexpected(type.error());
-  return LocalAttentionProblem{.batch = sizes[0],
-                               .height = sizes[1],
-                               .width = sizes[2],
-                               .heads = sizes[sizes.size() - 2],
-                               .head_dim = sizes[sizes.size() - 1],
-                               .kernel_rows = static_cast<int32_t>(window.kernel_rows),
-                               .kernel_columns = static_cast<int32_t>(window.kernel_columns),
-                               .dilation_rows = Dilation(window.dilation_rows, sizes[1]),
-                               .dilation_columns = Dilation(window.dilation_columns, sizes[2]),
-                               .mask_border = window.mask_border,
-                               .has_key = window.has_key,
-                               .has_relative = window.has_relative,
-                               .scale = window.scale,
-                               .qkv_parts = packed ? parts : 1,
-                               .type = *type};
+  return MakeProblem(sizes, sizes[sizes.size() - 2], sizes[sizes.size() - 1], packed ? parts : 1,
+                     *type, window);
 }
 
 // Sets the pool size from the shape of the pooled output.
@@ -164,21 +171,7 @@ ffi::Error ProjectedForward(Array inputs, Array kernel, Array relative_rows,
   }
   const ffi::ErrorOr<DType> type = DTypeOf(inputs);
   if (!type.has_value()) return type.error();
-  const LocalAttentionProblem p = {.batch = sizes[0],
-                                   .height = sizes[1],
-                                   .width = sizes[2],
-                                   .heads = parts[2],
-                                   .head_dim = parts[3],
-                                   .kernel_rows = static_cast<int32_t>(window.kernel_rows),
-                                   .kernel_columns = static_cast<int32_t>(window.kernel_columns),
-                                   .dilation_rows = Dilation(window.dilation_rows, sizes[1]),
-                                   .dilation_columns = Dilation(window.dilation_columns, sizes[2]),
-                                   .mask_border = window.mask_border,
-                                   .has_key = window.has_key,
-                                   .has_relative = window.has_relative,
-                                   .scale = window.scale,
-                                   .qkv_parts = 3,
-                                   .type = *type};
+  const LocalAttentionProblem p = MakeProblem(sizes, parts[2], parts[3], 3, *type, window);
   const ProjectedForwardArrays arrays{.inputs = inputs.untyped_data(),
                                       .kernel = kernel.untyped_data(),
                                       .relative_rows = Floats(relative_rows),
