@@ -160,7 +160,8 @@ class _FusedAttention:
     output = self._output_spec(inputs[0])
     lse = tf.TensorSpec(output.shape[:-1], tf.float32)
     if self.projection is not None:
-      return *self._projected_forward(inputs, [output, lse]), tf.zeros([0], output.dtype)
+      outputs = self._projected_forward(self.projection, inputs, [output, lse])
+      return *outputs, tf.zeros([0], output.dtype)
     specs = [output, lse, self._pooled_spec(output)]
     output, lse, pooled = call_kernel(
       self.call.forward, self.call.platforms, self._operands(inputs), specs
@@ -168,12 +169,11 @@ class _FusedAttention:
     return output, lse, pooled
 
   def _projected_forward(
-    self, inputs: Sequence[tf.Tensor], specs: Sequence[tf.TensorSpec]
+    self, projection: Projection, inputs: Sequence[tf.Tensor], specs: Sequence[tf.TensorSpec]
   ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns output and LSE from the input of the projections."""
-    assert self.projection is not None
     # The gradients of both are those of packed QKV.
-    pixels, kernel = map(tf.stop_gradient, (self.projection.inputs, self.projection.kernel))
+    pixels, kernel = map(tf.stop_gradient, (projection.inputs, projection.kernel))
     channels = static_size(pixels, 3)
     kernel = tf.reshape(kernel, [channels, 3, self.call.heads, self.call.depth])
     output, lse = call_kernel(
@@ -188,7 +188,8 @@ class _FusedAttention:
     """Returns the result of a call, without what only gradients need."""
     output = self._output_spec(inputs[0])
     if self.projection is not None:
-      return self._projected_forward(inputs, [output, tf.TensorSpec([0], tf.float32)])[0]
+      specs = [output, tf.TensorSpec([0], tf.float32)]
+      return self._projected_forward(self.projection, inputs, specs)[0]
     empty = [tf.TensorSpec([0], output.dtype), tf.TensorSpec([0], tf.float32)]
     specs = [*empty, self._pooled_spec(output)]
     *_, pooled = call_kernel(
