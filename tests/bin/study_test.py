@@ -65,7 +65,7 @@ def test_two_rows_on_the_digits(tmp_path):
   (tmp_path / "tiny.yaml").write_text(STUDY.replace("DATA", str(tmp_path / "data")))
   arguments = ("--study=tiny.yaml", "--output=out", "--gpus=none")
   # Ended in the first run, while it starts or trains.
-  status, output = study(tmp_path, *arguments, "--time_limit=45", check=False)
+  status, output = study(tmp_path, *arguments, "--time_limit=8", check=False)
   assert status == 75 and "To resume, rerun the same command" in output
   status, output = study(tmp_path, *arguments, "--report=report.md", check=False)
   assert status == 1 and "1 of 3 runs failed" in output and "no key 'classes'" in output
