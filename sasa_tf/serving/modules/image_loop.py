@@ -38,14 +38,10 @@ def map_chunks(step: _Step, images: tf.Tensor, *, with_kernels: bool) -> dict[st
     with_kernels: whether the step calls the compiled kernels for CPUs.
   """
   height, width = images.shape[1:3]
-
-  def number(pixels: int) -> int:
-    return _number(pixels, height, width)
-
   size: Any = images_on_cpu(height, width, with_kernels=with_kernels)
   if not with_kernels:
     device = tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"])  # 2 in an XLA program
-    size = tf.where(device == 1, number(_GPU_PIXELS), size)
+    size = tf.where(device == 1, _number(_GPU_PIXELS, height, width), size)
   chunk = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
   traced = tf.function(step).get_concrete_function(chunk)
   specs: Mapping[str, tf.TensorSpec] = traced.structured_outputs
@@ -64,7 +60,7 @@ def map_chunks(step: _Step, images: tf.Tensor, *, with_kernels: bool) -> dict[st
     lambda index, _: index < chunks,
     body,
     (tf.constant(0), arrays),
-    parallel_iterations=1 if with_kernels else number(_PARALLEL_PIXELS),
+    parallel_iterations=1 if with_kernels else _number(_PARALLEL_PIXELS, height, width),
   )
   return {
     name: tf.ensure_shape(each.concat(), [images.shape[0], *shapes[name][1:]])

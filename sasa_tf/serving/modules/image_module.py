@@ -142,8 +142,8 @@ class ImageModule(export_base.ExportModule, metaclass=abc.ABCMeta):
     Models with attention run on a few images at a time, because of its memory.
     """
     with_kernels, batch = not exports_stock_operations(), self._batch_size
-    number = self.images_at_once(with_kernels=with_kernels)
-    if number is not None and (batch is None or batch > number):
+    at_once = self.images_at_once(with_kernels=with_kernels)
+    if at_once is not None and (batch is None or batch > at_once):
       return map_chunks(self._step, images, with_kernels=with_kernels)
     if batch is not None:
       return self._step(images)
