@@ -35,11 +35,11 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_enum(
   "all_reduce",
-  "between_programs",
+  "auto",
   ["auto", "in_program", "between_programs"],
-  "Where several replicas of one process sum their gradients with runtime.enable_xla: between two "
-  "compiled programs, by TensorFlow; in_program, within a single one, by NCCL; auto for in_program "
-  "on GPUs if it is supported.",
+  "Where several replicas sum their gradients with runtime.enable_xla: in_program, within a single "
+  "compiled program, by NCCL; between_programs, between two, by TensorFlow; auto, in_program for "
+  "the GPUs of one process where it is supported.",
 )
 flags.DEFINE_integer(
   "max_corrupt_records",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -15,7 +18,35 @@ from sasa_tf.errors import UserError
 _SIZES = {"CPU": (1,), "CUDA": (1, 2**22)}
 
 # Compilation of the small program included, also on a busy machine.
-_TIMEOUT_SECONDS = 120
+_TIMEOUT_SECONDS = 120.0
+
+# Until programs have ended whose group was aborted.
+_ABORT_SECONDS = 30.0
+
+
+def create_tested_group(devices: Sequence[str], *arguments: Any, **options: Any) -> ReplicaGroup:
+  """Returns a new group whose first all-reduce of known numbers was right.
+
+  Does not wait forever, neither for connections between the GPUs nor for the sums.
+
+  Args:
+    devices: the device of each replica of this process.
+    *arguments: further ones of `ReplicaGroup`.
+    **options: further ones of `ReplicaGroup`.
+
+  Raises:
+    UserError: the group cannot be created, or does not work.
+  """
+  created = _start(functools.partial(ReplicaGroup, devices, *arguments, **options))
+  try:
+    group = created.result(_TIMEOUT_SECONDS)
+  except concurrent.futures.TimeoutError as error:
+    raise UserError(
+      f"the replicas were not connected within {_TIMEOUT_SECONDS:.0f} s. NCCL_DEBUG=INFO makes "
+      "NCCL print what it does."
+    ) from error
+  check_sums(group, devices)
+  return group
 
 
 def check_sums(group: ReplicaGroup, devices: Sequence[str]) -> None:
@@ -51,10 +82,13 @@ def check_sums(group: ReplicaGroup, devices: Sequence[str]) -> None:
     with tf.device(devices[replica]), group.aborted_on_error():
       return {float(extreme) for extreme in programs[replica]()}
 
-  with concurrent.futures.ThreadPoolExecutor(len(devices)) as threads:
-    replicas = [threads.submit(reduce, replica) for replica in range(len(devices))]
-    if concurrent.futures.wait(replicas, _TIMEOUT_SECONDS).not_done:
-      group.abort(f"a first all-reduce took longer than {_TIMEOUT_SECONDS} s")
+  replicas = [_start(functools.partial(reduce, replica)) for replica in range(len(devices))]
+  if concurrent.futures.wait(replicas, _TIMEOUT_SECONDS).not_done:
+    group.abort(f"a first all-reduce took longer than {_TIMEOUT_SECONDS:.0f} s")
+    if concurrent.futures.wait(replicas, _ABORT_SECONDS).not_done:
+      raise UserError(
+        f"a first all-reduce took longer than {_TIMEOUT_SECONDS:.0f} s and could not be aborted."
+      )
   try:
     found = set().union(*(replica.result() for replica in replicas))
   except tf.errors.OpError as error:
@@ -64,3 +98,17 @@ def check_sums(group: ReplicaGroup, devices: Sequence[str]) -> None:
     raise UserError(
       f"a first all-reduce returned wrong sums: expected {expected}; received {sorted(found)}"
     )
+
+
+def _start(function: Callable[[], Any]) -> concurrent.futures.Future:
+  """Runs a function in a thread that does not keep the process from ending."""
+  future: concurrent.futures.Future = concurrent.futures.Future()
+
+  def run() -> None:
+    try:
+      future.set_result(function())
+    except BaseException as error:
+      future.set_exception(error)
+
+  threading.Thread(target=run, name="replica_group_test", daemon=True).start()
+  return future

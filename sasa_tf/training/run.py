@@ -88,7 +88,7 @@ def run_experiment(
   num_logical_cpus: int = 0,
   enable_async_checkpointing: bool = True,
   on_nonfinite: str = "stop",
-  all_reduce: str = "between_programs",
+  all_reduce: str = "auto",
   max_corrupt_records: int = 0,
   force: bool = False,
   train_actions: Sequence[TrainActionFactory] = (),
@@ -239,7 +239,10 @@ def _prepare(
     print(topology, flush=True)
   user_params = params
   if role.cluster is not None:
-    params = config_sync.sync_experiment(distribution, role.cluster, experiment, params, role.mode)
+    flags = {"--all_reduce": options.all_reduce, "--on_nonfinite": options.on_nonfinite}
+    params = config_sync.sync_experiment(
+      distribution, role.cluster, experiment, params, role.mode, flags
+    )
   if process.saves:
     _initialize_model_dir(process.model_dir, experiment, user_params)
   if params.runtime.mixed_precision_dtype:

@@ -36,7 +36,7 @@ class Trainer(base_trainer.Trainer):
     train: bool = True,
     *,
     make_step: Callable[..., ReplicaStep] = ReplicaStep,
-    all_reduce: str = "between_programs",
+    all_reduce: str = "auto",
     processes: Processes | None = None,
     on_nonfinite: str = "stop",
     **arguments: Any,
@@ -152,7 +152,8 @@ class Trainer(base_trainer.Trainer):
       print(
         "runtime.enable_xla=true has no effect: batch norm synchronized over "
         f"{self.strategy.num_replicas_in_sync} replicas all-reduces inside the forward pass, which "
-        "XLA does not compile. Set task.model.norm_activation.use_sync_bn=false to use XLA, or "
+        "XLA does not compile with the all-reduce between programs. Set "
+        "task.model.norm_activation.use_sync_bn=false or --all_reduce=in_program to use XLA, or "
         "runtime.enable_xla=false to silence this message.",
         file=sys.stderr,
       )

@@ -2,22 +2,32 @@
 
 python -m tests.collectives.mirrored_sums CPU|GPU REPLICAS
 
-A separate process, because the number of devices is fixed when TensorFlow starts.
+A separate process, because the number of devices is fixed when TensorFlow starts. It prints each
+phase with the time since its start and, while it takes long, where all threads are. On GPUs, NCCL
+prints what it does too.
 """
 
+import faulthandler
+import os
 import sys
+import time
 
 import numpy as np
 import tensorflow as tf
 
 from sasa_tf.collectives.all_reduce import reduce_within_program
-from sasa_tf.collectives.replica_group import ReplicaGroup
-from sasa_tf.collectives.self_test import check_sums
+from sasa_tf.collectives.self_test import create_tested_group
 from sasa_tf.training import strategy
 
+TRACEBACK_SECONDS = 30
+START = time.perf_counter()
 ARRAYS = [((), "float32"), ((1000,), "float32"), ((3, 5, 7), "bfloat16"), ((2**18,), "float16")]
 # NCCL has other algorithms for small arrays than for the size of ResNet-50's gradients.
 LARGEST = {"CPU": 2**20, "GPU": 25_557_032}
+
+
+def report(text):
+  print(f"[{time.perf_counter() - START:.1f} s] {text}", flush=True)
 
 
 def check_equal(found, expected):
@@ -62,7 +72,7 @@ def check(distribution, group, arrays):
   ]
   for number in range(3):
     results = step(*values)
-    print(f"step {number} was launched", flush=True)
+    report(f"step {number} was launched")
     for index in range(len(arrays)):
       expected = sum(of_one[index] for of_one in inputs)
       local = [distribution.experimental_local_results(part[index]) for part in results]
@@ -71,20 +81,24 @@ def check(distribution, group, arrays):
         check_equal(separate, expected + group.size)
         check_equal(doubled, 2 * expected)
         check_equal(shifted, before[index] + 1)
-    print(f"the sums of step {number} are right", flush=True)
+    report(f"the sums of step {number} are right")
 
 
 def main(kind, replicas):
+  # Tracing, compilation and NCCL's connections take a few seconds together.
+  faulthandler.dump_traceback_later(TRACEBACK_SECONDS, repeat=True, file=sys.stdout)
+  report("TensorFlow is imported")
+  os.environ.setdefault("NCCL_DEBUG", "INFO")
   if kind == "CPU":
     strategy.create_logical_cpus(int(replicas))
   distribution = strategy.from_devices([f"{kind}:{i}" for i in range(int(replicas))])
   devices = distribution.extended.worker_devices
-  group = ReplicaGroup(devices)
-  check_sums(group, devices)
-  print("the first all-reduce is right", flush=True)
+  report(f"the strategy over {', '.join(devices)} exists")
+  group = create_tested_group(devices)
+  report("the first all-reduce is right")
   check(distribution, group, [*ARRAYS, ((LARGEST[kind],), "float32")])
   assert group.failure() == ""
-  print(f"{replicas} replicas: all sums are right")
+  report(f"{replicas} replicas: all sums are right")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
 """Where several replicas reduce, and what is logged about it."""
 
+import inspect
 import json
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
 
 from sasa_tf.collectives import replica_group as groups
+from sasa_tf.collectives import self_test
 from sasa_tf.collectives.nccl_paths import ENVIRONMENT_VARIABLE, nccl_paths
 from sasa_tf.errors import UserError
 from sasa_tf.native import library
+from sasa_tf.training import run, trainer
 from sasa_tf.training.step import all_reduce_mode
 
 HOST = "/job:localhost/replica:0/task:0/device:"
@@ -96,7 +101,7 @@ def test_gpus_that_nccl_cannot_connect(capsys, monkeypatch):
 @needs_library
 def test_gpus_that_nccl_connects(capsys, monkeypatch):
   """Replaced by the CPU, because there are none."""
-  monkeypatch.setattr(all_reduce_mode, "_unsupported_reason", lambda *_: None)
+  monkeypatch.setattr(all_reduce_mode, "_reason_against", lambda *_: None)
   group = all_reduce_mode.replica_group(Strategy("CPU:0", "CPU:0"), "auto", True)
   assert group.size == 2
   assert capsys.readouterr().err == (
@@ -104,9 +109,25 @@ def test_gpus_that_nccl_connects(capsys, monkeypatch):
   )
 
 
-def test_library_that_is_not_built(monkeypatch):
+@needs_library
+def test_wrong_first_sums_select_two_programs(capsys, monkeypatch):
+  def wrong(group, devices):
+    raise UserError("a first all-reduce returned wrong sums: expected 3.0; received [1.0].")
+
+  monkeypatch.setattr(self_test, "check_sums", wrong)
+  monkeypatch.setattr(all_reduce_mode, "_reason_against", lambda *_: None)
+  assert all_reduce_mode.replica_group(Strategy("CPU:0", "CPU:0"), "auto", True) is None
+  assert capsys.readouterr().err == (
+    "--all_reduce=auto: the replicas reduce between two programs, because a first all-reduce "
+    "returned wrong sums: expected 3.0; received [1.0]\n"
+  )
+
+
+def test_library_that_is_not_built(monkeypatch, capsys):
   monkeypatch.setattr(library, "load", lambda: library.Library((), "not built"))
   assert groups.unsupported_reason([HOST + "CPU:0"] * 2) == "not built"
+  assert all_reduce_mode.replica_group(Strategy("GPU:0", "GPU:1"), "auto", True) is None
+  assert capsys.readouterr().err.endswith("between two programs, because not built\n")
 
 
 def test_several_processes():
@@ -130,14 +151,13 @@ def created(monkeypatch):
   """Lists the arguments with which groups are created, whose NCCL is not needed."""
   calls = []
 
-  class Group:
-    def __init__(self, devices, timeout_seconds, ranks):
-      calls.append((devices, timeout_seconds, ranks))
+  def create(devices, timeout_seconds, ranks):
+    calls.append((devices, timeout_seconds, ranks))
+    return calls
 
   monkeypatch.setattr(all_reduce_mode, "_unsupported_reason", lambda *_: None)
-  monkeypatch.setattr(all_reduce_mode, "ReplicaGroup", Group)
+  monkeypatch.setattr(all_reduce_mode, "create_tested_group", create)
   monkeypatch.setattr(all_reduce_mode, "new_group_id", lambda: b"\2" * 128)
-  monkeypatch.setattr(all_reduce_mode, "check_sums", lambda group, devices: None)
   return calls
 
 
@@ -169,14 +189,38 @@ def test_problem_of_another_process_is_one_of_all(created, answers):
 
 
 def test_own_problem_is_sent_to_all_processes(created, monkeypatch):
-  def fail(group, devices):
+  def fail(*arguments, **options):
     raise UserError("wrong sums.")
 
-  monkeypatch.setattr(all_reduce_mode, "check_sums", fail)
+  monkeypatch.setattr(all_reduce_mode, "create_tested_group", fail)
   gather = Gather(json.dumps([None, 3, "01" * 128]), "")
   with pytest.raises(UserError, match="wrong sums"):
     several(gather)
   assert gather.sent[1] == "wrong sums"
+
+
+def test_process_without_nccl_does_not_let_the_others_wait(created, monkeypatch):
+  def fail():
+    raise UserError("no NCCL.")
+
+  monkeypatch.setattr(all_reduce_mode, "new_group_id", fail)
+  gather = Gather(json.dumps([None, 3, "01" * 128]))
+  with pytest.raises(UserError, match="no NCCL"):
+    several(gather)
+  assert json.loads(gather.sent[0])[0] == "no NCCL" and not created
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_several_processes_reduce_between_programs_by_default(created, capsys, index):
+  def gather(text):
+    raise AssertionError("a process with another --all_reduce would not answer")
+
+  strategy = Strategy("GPU:0", "GPU:1", replicas=5)
+  processes = all_reduce_mode.Processes(index, gather)
+  assert all_reduce_mode.replica_group(strategy, "auto", True, processes) is None
+  assert not created
+  printed = capsys.readouterr().err
+  assert ("because the replicas belong to several processes" in printed) == (index == 0)
 
 
 @needs_library
@@ -198,6 +242,15 @@ def test_gpus_of_a_single_process(monkeypatch):
   monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: logical)
   monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["GPU:0", "GPU:1"])
   assert groups.unsupported_reason(names) is None
+
+
+def test_auto_is_the_default():
+  for function in (trainer.Trainer.__init__, run.run_experiment):
+    assert inspect.signature(function).parameters["all_reduce"].default == "auto"
+  # In a separate process: another program of this one may define the same flags.
+  code = "from sasa_tf.bin import train; print(train.FLAGS['all_reduce'].default)"
+  printed = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout
+  assert printed == b"auto\n"
 
 
 def test_unknown_mode():

@@ -70,6 +70,30 @@ def test_chief_warns_about_an_uneven_number_of_files(shares, capsys):
   assert capsys.readouterr().err.count("3 files for 2 processes") == 1
 
 
+def test_flags_of_all_processes_are_compared(monkeypatch, tmp_path):
+  """With another --all_reduce, a process would take part in other exchanges, and all would wait."""
+  (tmp_path / "train-0").touch()
+  params = tiny_run.params(tmp_path, **{"task.validation_data.input_path": "''"})
+
+  def sync(index, all_reduce, others=()):
+    """Returns what the process sends to the others, of which it receives `others`."""
+    sent = []
+
+    def gather(_, text, num_processes):
+      sent.append(text)
+      return [*others, *[text] * (num_processes - len(others))]
+
+    monkeypatch.setattr(config_sync, "all_gather_strings", gather)
+    cluster = Cluster({"worker": ("a:1", "a:2")}, "worker", index)
+    config_sync.sync_experiment(None, cluster, "x", params, "train", {"--all_reduce": all_reduce})
+    return sent
+
+  chief = sync(0, "auto")
+  sync(1, "auto", chief)
+  with pytest.raises(UserError, match=r"--all_reduce is 'auto' in the .*, but 'in_program' in the"):
+    sync(1, "in_program", chief)
+
+
 def test_seed_of_the_user_is_not_replaced(monkeypatch, tmp_path):
   (tmp_path / "train-0").touch()
   monkeypatch.setattr(config_sync, "sync_config", config_of_the_chief)

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import sys
+import types
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ def sync_experiment(
   experiment: str,
   params: config_definitions.ExperimentConfig,
   mode: str,
+  flags: Mapping[str, str] = types.MappingProxyType({}),
 ) -> config_definitions.ExperimentConfig:
   """Returns the configuration to train with, after a check that it is equal in all processes.
 
@@ -56,12 +58,13 @@ def sync_experiment(
     experiment: name of the experiment.
     params: configuration of the experiment.
     mode: Model Garden's mode.
+    flags: {name: value} of further flags that must be equal.
 
   Raises:
     UserError: configurations, versions or input files differ. Raised in every process.
   """
   files = {name: _files(getattr(params.task, name)) for name in ("train_data", "validation_data")}
-  settings = _settings(experiment, params, mode, files)
+  settings = {**_settings(experiment, params, mode, files), **flags}
   own = WorkerConfig(str(cluster), settings, random.SystemRandom().randrange(1 << 31))
   num_processes = len(cluster.addresses)
   chief = sync_config(distribution, own, num_processes)

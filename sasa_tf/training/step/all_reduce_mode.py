@@ -16,11 +16,11 @@ from sasa_tf.collectives.replica_group import (
   new_group_id,
   unsupported_reason,
 )
-from sasa_tf.collectives.self_test import check_sums
+from sasa_tf.collectives.self_test import create_tested_group
 from sasa_tf.errors import UserError
 
 # "in_program": within the compiled step. "between_programs": by TensorFlow, between two programs.
-# "auto": the former where it is supported and the devices are GPUs.
+# "auto", the default: see `_reason_against`.
 MODES = ("auto", "in_program", "between_programs")
 
 # While one process writes a checkpoint, the others wait for it in the next step.
@@ -47,7 +47,8 @@ def replica_group(
 ) -> ReplicaGroup | None:
   """Returns the group to reduce within the compiled step, or None to reduce between two programs.
 
-  With a single replica, there is no group. For several that XLA compiles, "auto" prints its choice.
+  There is no group for a single replica. For several that XLA compiles, "auto" prints its choice
+  with the reason.
 
   Args:
     strategy: strategy of the run.
@@ -62,41 +63,55 @@ def replica_group(
     raise UserError(f"--all_reduce: expected one of {', '.join(MODES)}; received {mode!r}.")
   if mode == "between_programs" or strategy.num_replicas_in_sync == 1:
     return None
+  if mode == "auto" and not enable_xla:
+    return None  # there are no programs
   devices = tuple(strategy.extended.worker_devices)
-  group, reason = None, _unsupported_reason(strategy, devices, mode, enable_xla, processes)
-  if processes is not None and mode == "in_program":
+  reason = _unsupported_reason(strategy, devices, enable_xla, processes)
+  if mode == "auto":
+    reason = _reason_against(devices, processes) or reason
+  group = None
+  if mode == "in_program" and processes is not None:
     group, reason = _group_of_processes(devices, reason, processes)
   elif reason is None:
     try:
       group = _shared_group(devices)
     except UserError as error:
       reason = str(error).rstrip(".")
-  if mode == "auto":
-    if not enable_xla:
-      return None  # there are no programs
+  if mode == "in_program" and reason:
+    raise UserError(f"--all_reduce=in_program: {reason}. Set --all_reduce=between_programs.")
+  if mode == "auto" and (processes is None or processes.index == 0):
     where = f"between two programs, because {reason}" if reason else "within the XLA program"
     print(f"--all_reduce=auto: the replicas reduce {where}", file=sys.stderr)
-  elif reason:
-    raise UserError(f"--all_reduce=in_program: {reason}. Set --all_reduce=between_programs.")
   return group
+
+
+def _reason_against(devices: Sequence[str], processes: Processes | None) -> str | None:
+  """Returns why "auto" does not select the all-reduce within the program where it is supported.
+
+  It selects it for the GPUs of one process. On CPUs, the sums are computed by one replica. With
+  several processes, TensorFlow notices the loss of one within seconds, NCCL possibly only at the
+  time limit.
+  """
+  if processes is not None:
+    return "the replicas belong to several processes"
+  if any("GPU" not in device for device in devices):
+    return "the replicas are not GPUs"
+  return None
 
 
 def _unsupported_reason(
   strategy: tf.distribute.Strategy,
   devices: tuple[str, ...],
-  mode: str,
   enable_xla: bool,
   processes: Processes | None,
 ) -> str | None:
   if not enable_xla:
     return "runtime.enable_xla=false"
   if len(devices) != strategy.num_replicas_in_sync:
-    if processes is None or mode == "auto":
+    if processes is None:
       return "some replicas belong to other processes"
     if any("GPU" not in device for device in devices):
       return "the replicas of several processes are not GPUs"
-  if mode == "auto" and any("GPU" not in device for device in devices):
-    return "the replicas are not GPUs"
   return unsupported_reason(devices)
 
 
@@ -107,16 +122,23 @@ def _shared_group(devices: tuple[str, ...]) -> ReplicaGroup:
   Raises:
     UserError: it cannot be created, or does not work.
   """
-  group = ReplicaGroup(devices)
-  check_sums(group, devices)
-  return group
+  return create_tested_group(devices)
 
 
 def _group_of_processes(
   devices: Sequence[str], reason: str | None, processes: Processes
 ) -> tuple[ReplicaGroup | None, str | None]:
-  """Returns a group over all processes, or why it is impossible in one of them."""
-  own = [reason, len(devices), new_group_id().hex() if reason is None else ""]
+  """Returns a group over all processes, or why it is impossible in one of them.
+
+  Each process takes part in both exchanges, whatever fails in it, so that none waits for another.
+  """
+  group_id = ""
+  if reason is None:
+    try:
+      group_id = new_group_id().hex()
+    except UserError as error:
+      reason = str(error).rstrip(".")
+  own = [reason, len(devices), group_id]
   answers = [json.loads(text) for text in processes.gather(json.dumps(own))]
   if reasons := [reason for reason, *_ in answers if reason]:
     return None, reasons[0]
@@ -124,8 +146,7 @@ def _group_of_processes(
   ranks = Ranks(sum(counts[: processes.index]), sum(counts), bytes.fromhex(answers[0][2]))
   group, error = None, ""
   try:
-    group = ReplicaGroup(devices, SEVERAL_PROCESSES_TIMEOUT_SECONDS, ranks=ranks)
-    check_sums(group, devices)
+    group = create_tested_group(devices, SEVERAL_PROCESSES_TIMEOUT_SECONDS, ranks=ranks)
   except UserError as problem:
     error = str(problem).rstrip(".")
   errors = [text for text in processes.gather(error) if text]
