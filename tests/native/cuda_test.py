@@ -207,7 +207,6 @@ def test_projections_inside_equal_the_reference(monkeypatch, shape, border):
       output = attend(inputs, kernels, tables, implementation)
     return [output, *tf.nest.flatten(tape.gradient(output, [inputs, kernels, tables], upstream))]
 
-  monkeypatch.setenv(fused.PROJECTIONS_VARIABLE, "1")
   calls = []
   projected_forward = fused._projected_forward
   monkeypatch.setattr(

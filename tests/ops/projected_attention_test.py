@@ -50,7 +50,6 @@ def calls(monkeypatch):
 
   monkeypatch.setattr(fused, "call_kernel", replaced)
   monkeypatch.setattr(library, "gpu_capability", lambda: (9, 0))
-  monkeypatch.setenv(fused.PROJECTIONS_VARIABLE, "1")
   monkeypatch.setitem(xla_custom_call.PLATFORMS, "GPU", "CPU")  # the other kernels
   with ops.use_target_device("GPU"):
     yield found
@@ -160,12 +159,6 @@ def test_other_contexts_and_inputs_have_the_product(calls, case):
 
 def test_older_gpus_have_the_product(calls, monkeypatch):
   monkeypatch.setattr(library, "gpu_capability", lambda: (8, 0))
-  tf.function(attend, jit_compile=True).get_concrete_function(*arguments())
-  assert not calls
-
-
-def test_off_by_default(calls, monkeypatch):
-  monkeypatch.delenv(fused.PROJECTIONS_VARIABLE)
   tf.function(attend, jit_compile=True).get_concrete_function(*arguments())
   assert not calls
 

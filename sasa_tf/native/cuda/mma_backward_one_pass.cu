@@ -447,8 +447,7 @@ bool MmaBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays& ar
       if (p.width <= Heads16::kTileColumns) {
         return LaunchBackwardOnePass<Heads16>(p, arrays, always, stream);
       }
-      // Faster too, but not the default, as its results have not been compared on a GPU yet.
-      return always && LaunchBackwardOnePass<WideHeads16>(p, arrays, always, stream);
+      return LaunchBackwardOnePass<WideHeads16>(p, arrays, always, stream);
   }
   return false;
 }

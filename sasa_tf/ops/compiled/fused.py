@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,8 +39,7 @@ _cached_call = functools.cache(LocalAttentionCall)
 _projected_forward = functools.cache(LocalAttentionCall.projected_forward)
 _unsupported_by_limits = functools.lru_cache(maxsize=4096)(limits.local_attention_unsupported)
 
-# Enables the forward kernel with the projections inside, if it is "1".
-PROJECTIONS_VARIABLE = "SASA_TF_PROJECTIONS_INSIDE"
+# Of the forward kernel with the projections inside, which has been measured on Hopper GPUs only.
 _MIN_PROJECTED_CAPABILITY = (9, 0)
 
 
@@ -357,13 +355,11 @@ def _projects(
   """Returns whether the forward kernel computes the projection itself.
 
   Outside of XLA, or if the backward pass needs packed QKV of the forward pass, the product is
-  computed in any case. The kernel has been measured on Hopper GPUs only, and is off by default
-  until its final version has run on one.
+  computed in any case.
   """
   shape: Any = projection.inputs.shape
   return (
-    os.environ.get(PROJECTIONS_VARIABLE) == "1"
-    and recompute_qkv is not None
+    recompute_qkv is not None
     and compiled_for_gpu()
     and library.gpu_capability() >= _MIN_PROJECTED_CAPABILITY
     and PLATFORMS["GPU"] in call.platforms
