@@ -92,7 +92,8 @@ def measure_input(
   check_experiment(params, "train")
   checks.check_data("task.train_data", params.task.train_data)
   task = input_files.with_literal_paths(params.task)
-  dataset = task_factory.get_task(task).build_inputs(task.train_data)
+  # Model Garden reads from a tf.data service only with a context.
+  dataset = task_factory.get_task(task).build_inputs(task.train_data, tf.distribute.InputContext())
   batches = iter(dataset)
   batch_size = params.task.train_data.global_batch_size
   with translate_data_errors(params.task, "train"):

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras
 from official.core import config_definitions
 
+from sasa_tf.errors import UserError
 from sasa_tf.training.resilience import checkpoints
 
 
@@ -16,7 +17,16 @@ def enable_determinism(
 
   Two runs are equal if they were interrupted at the same steps, or never. For arguments see
   `set_seed`.
+
+  Raises:
+    UserError: a tf.data service provides data, in the order in which its workers are ready.
   """
+  for name in ("train_data", "validation_data"):
+    if getattr(params.task, name).enable_tf_data_service:
+      raise UserError(
+        f"--deterministic: task.{name}.enable_tf_data_service=true: the order of the images "
+        "depends on the workers of the service. Set it to false, or omit --deterministic."
+      )
   tf.config.experimental.enable_op_determinism()
   return _replace_data(set_seed(params, seed, model_dir), deterministic=True)
 

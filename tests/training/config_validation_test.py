@@ -170,6 +170,11 @@ def test_saved_parameters_are_read_unchanged(tmp_path):
     ("trainer.train_steps=2;trainer.steps_per_loop=2", "Separate assignments by commas: a.b=1,"),
     ("task.train_data.tfds_name=cifar11,task.train_data.input_path=''", "Did you mean 'cifar10"),
     ("task.train_data.enable_tf_data_service=true", "expected an address"),
+    (
+      "task.validation_data.enable_tf_data_service=true,"
+      "task.validation_data.tf_data_service_address=grpc://host:5050",
+      "counted more than once",
+    ),
     ("task.train_data.global_batch_size=1000000", "needs at least .* GiB of memory"),
     ("task.model.backbone.sasa_resnet.width_multiplier=64", "needs at least .* GiB"),
     ("trainer.best_checkpoint_eval_metric=acc", "expected a metric of the evaluation"),

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from sasa_tf.errors import UserError
+from sasa_tf.errors import UserError, WorkerLostError
 from sasa_tf.tasks.label_errors import LABEL_ERROR
 from sasa_tf.training.resilience import corrupt_records
 from sasa_tf.training.resilience.data_errors import translate_data_errors
@@ -67,3 +67,21 @@ def test_records_of_another_task_are_named():
     translate_data_errors(tiny_run.params("unused").task, "train"),
   ):
     raise tf.errors.InvalidArgumentError(None, None, message)
+
+
+def test_restarted_dispatcher_of_a_data_service():
+  task = tiny_run.params(
+    "unused",
+    **{
+      "task.train_data.enable_tf_data_service": True,
+      "task.train_data.tf_data_service_address": "grpc://host:5050",
+    },
+  ).task
+  lost = tf.errors.NotFoundError(None, None, "Failed to get tasks: Unknown iteration client id 7.")
+  with (
+    pytest.raises(WorkerLostError, match="grpc://host:5050 was restarted"),
+    translate_data_errors(task, "train"),
+  ):
+    raise lost
+  with pytest.raises(tf.errors.NotFoundError), translate_data_errors(task, "train"):
+    raise tf.errors.NotFoundError(None, None, "no such file")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sasa_tf.errors import UserError
 from sasa_tf.training import determinism
 from tests.training import processes, tiny_run
 
@@ -28,6 +29,15 @@ def assert_identical(first, second):
   assert first.keys() == second.keys()
   for name, value in first.items():
     np.testing.assert_array_equal(value, second[name], err_msg=name)
+
+
+def test_data_service_is_rejected():
+  service = {
+    "task.train_data.enable_tf_data_service": True,
+    "task.train_data.tf_data_service_address": "grpc://localhost:5050",
+  }
+  with pytest.raises(UserError, match=r"--deterministic: task\.train_data\.enable_tf_data_service"):
+    determinism.enable_determinism(tiny_run.params("unused", **service), 0, "unused")
 
 
 @pytest.mark.slow

@@ -79,6 +79,12 @@ def _data_service(use: Use) -> Iterator[Problem]:
         f"such as grpc://host:5050, because {key}.enable_tf_data_service=true.",
         (f"{key}.tf_data_service_address", f"{key}.enable_tf_data_service"),
       )
+  if use.evaluates and use.params.task.validation_data.enable_tf_data_service:
+    yield Problem(
+      "task.validation_data.enable_tf_data_service=true: expected false, because each worker of "
+      "the service yields all images, which would be counted more than once.",
+      ("task.validation_data.enable_tf_data_service",),
+    )
 
 
 def _weights(use: Use) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from official.core import config_definitions
 
 from sasa_tf.configs.retinanet import RetinaNetTask
 from sasa_tf.data.integrity.parse_errors import PARSE_ERRORS, message_of
-from sasa_tf.errors import UserError
+from sasa_tf.errors import UserError, WorkerLostError
 from sasa_tf.tasks.label_errors import LABEL_ERROR, is_missing_label
 from sasa_tf.training.resilience import corrupt_records
 
@@ -24,6 +24,10 @@ _MISSING_FEATURE = re.compile(
 )
 
 
+# Part of TensorFlow's message when a dispatcher of the tf.data service has lost its state.
+_LOST_SERVICE = "Unknown iteration client id"
+
+
 @contextlib.contextmanager
 def translate_data_errors(task: config_definitions.TaskConfig, mode: str) -> Iterator[None]:
   """Raises a `UserError` instead of a TensorFlow error that the data caused.
@@ -33,9 +37,20 @@ def translate_data_errors(task: config_definitions.TaskConfig, mode: str) -> Ite
   Args:
     task: task configuration of the experiment.
     mode: Model Garden's mode.
+
+  Raises:
+    WorkerLostError: the dispatcher of a tf.data service was restarted without its state.
   """
   try:
     yield
+  except tf.errors.NotFoundError as error:
+    if _LOST_SERVICE not in str(error.message):
+      raise
+    raise WorkerLostError(
+      f"the dispatcher of the tf.data service at {task.train_data.tf_data_service_address} was "
+      "restarted and does not know this training. To resume from the last checkpoint, rerun the "
+      "same command. A dispatcher with fault_tolerant_mode and a work_dir knows it."
+    ) from error
   except tf.errors.OutOfRangeError as error:
     if "train" not in mode or "IteratorGetNext" not in str(error.message):
       raise
