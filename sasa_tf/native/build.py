@@ -70,6 +70,10 @@ EXPORTED_SYMBOLS = "{ global: sasa_tf_*; local: *; };\n"
 
 # GPU architectures are written as nvcc does: 80 is compute capability 8.0.
 OLDEST_ARCHITECTURE = 80
+HOPPER_ARCHITECTURE = 90
+
+# Sources with instructions that exist only in code for sm_90a, and not in PTX for newer GPUs.
+HOPPER_SOURCES = ("cuda_wgmma_projection_backward",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,13 +225,11 @@ def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib
     commands[folder / f"{name}.o"] = [*command, "-o", str(folder / f"{name}.o")]
 
   if compilers.nvcc:
-    kinds = [(number, f"sm_{number}") for number in compilers.architectures]
-    newest = compilers.architectures[-1]
-    codes = [f"arch=compute_{n},code={k}" for n, k in [*kinds, (newest, f"compute_{newest}")]]
-    flags = [flag for code in codes for flag in ("-gencode", code)]
     # First, because they take longest.
     for source in cache.sources(".cu"):
-      add(object_name(source), [compilers.nvcc, *NVCC_FLAGS, *flags, root, "-c", str(source)])
+      name = object_name(source)
+      flags = _code_flags(compilers.architectures, name in HOPPER_SOURCES)
+      add(name, [compilers.nvcc, *NVCC_FLAGS, *flags, root, "-c", str(source)])
   include = f"-isystem{tf.sysconfig.get_include()}"
   cuda = ["-DSASA_TF_WITH_CUDA"] if compilers.nvcc else []
   for source in cache.sources(".cc"):
@@ -240,6 +242,23 @@ def compile_commands(compilers: Compilers, folder: pathlib.Path) -> dict[pathlib
     else:
       add(name, [*plain, include, *cache.abi_flags(), *cuda])
   return commands
+
+
+def _code_flags(architectures: Sequence[int], for_hopper: bool) -> list[str]:
+  """Returns nvcc's flags for code of the architectures, and PTX of the last for newer GPUs.
+
+  Args:
+    architectures: sorted.
+    for_hopper: whether code for Hopper is for sm_90a.
+  """
+  names = [
+    f"{number}a" if for_hopper and number == HOPPER_ARCHITECTURE else str(number)
+    for number in architectures
+  ]
+  codes = [f"arch=compute_{name},code=sm_{name}" for name in names]
+  newest = architectures[-1]
+  codes.append(f"arch=compute_{newest},code=compute_{newest}")
+  return [flag for code in codes for flag in ("-gencode", code)]
 
 
 def _compile(compilers: Compilers, folder: pathlib.Path, report: Callable[[str], None]) -> None:

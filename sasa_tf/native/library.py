@@ -42,11 +42,13 @@ class Library:
     platforms: the platforms with usable kernels, of "CPU" and "CUDA".
     reason: why the kernels of the other platforms cannot be used; "" if there are none.
     path: path of the library, None if it is not loaded.
+    architectures: the GPU architectures that it has code for.
   """
 
   platforms: tuple[str, ...]
   reason: str = ""
   path: pathlib.Path | None = None
+  architectures: tuple[int, ...] = ()
 
   def c_functions(self) -> ctypes.CDLL:
     """Returns the C functions of the loaded library."""
@@ -119,7 +121,11 @@ def load() -> Library:
   if "CUDA" not in record["platforms"]:
     return Library(("CPU",), "the compiled kernels were built for CPUs only", path)
   problem = _gpu_problem(record["cuda"] or "")
-  return Library(("CPU",) if problem else ("CPU", "CUDA"), problem, path)
+  if problem:
+    return Library(("CPU",), problem, path)
+  compilers = record.get("compilers")
+  architectures = compilers.get("architectures", ()) if isinstance(compilers, dict) else ()
+  return Library(("CPU", "CUDA"), "", path, tuple(architectures))
 
 
 def _register(path: pathlib.Path, platforms: Sequence[str]) -> str:

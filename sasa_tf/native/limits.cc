@@ -2,6 +2,7 @@
 #include "limits.h"
 
 #include "local_attention.h"
+#include "projection_kernels.h"
 #include "stem_kernels.h"
 
 #define SASA_EXPORT extern "C" __attribute__((visibility("default")))
@@ -62,6 +63,16 @@ SASA_EXPORT bool sasa_tf_local_attention_uses_tensor_cores(const int64_t* sizes,
 SASA_EXPORT bool sasa_tf_local_attention_supports_projections(const int64_t* sizes, float scale,
                                                               int64_t channels) {
   return sasa::SupportsProjections(LocalAttention(sizes, scale), channels);
+}
+
+// `sizes`: pixels, channels and outputs.
+SASA_EXPORT bool sasa_tf_projection_backward_supported(const int64_t* sizes) {
+  return sasa::SupportsProjectionBackward(
+      {.pixels = sizes[0], .channels = sizes[1], .outputs = sizes[2]});
+}
+
+SASA_EXPORT int64_t sasa_tf_projection_backward_workspace_floats(int64_t outputs) {
+  return sasa::ProjectionWorkspaceFloats(outputs);
 }
 
 SASA_EXPORT int64_t sasa_tf_local_attention_workspace_floats(const int64_t* sizes) {

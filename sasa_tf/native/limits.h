@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "local_attention.h"
+#include "projection_kernels.h"
 #include "stem_kernels.h"
 
 namespace sasa {
@@ -36,6 +37,9 @@ constexpr int64_t kProjectedHeadDim = 8;
 constexpr int64_t kProjectedChannels = 64;  // of the input
 // Two tiles of 28 columns, of which each projects at most 32 with its halo.
 constexpr int64_t kProjectedMaxWidth = 57;
+
+// The CUDA kernels of the projections' backward pass: one or two slices of the channels.
+constexpr int64_t kMaxProjectionChannels = 128;
 
 // Stem attention.
 constexpr int64_t kMaxStemPositions = 64;  // pixels in a block
@@ -71,6 +75,14 @@ inline bool SupportsProjections(const LocalAttentionProblem& p, int64_t channels
          channels == kProjectedChannels && p.has_key && p.dilation_rows == 1 &&
          p.dilation_columns == 1 && p.pool_size == 1 &&
          p.width <= kProjectedMaxWidth && p.height * p.width * channels <= kMaxInt32;
+}
+
+// Whether the CUDA kernels of the projections' backward pass support a problem, of query, key and
+// value with as many channels as the inputs.
+inline bool SupportsProjectionBackward(const ProjectionProblem& p) {
+  return p.channels >= kProjectionSlice && p.channels <= kMaxProjectionChannels &&
+         p.channels % kProjectionSlice == 0 && p.outputs == 3 * p.channels &&
+         p.pixels <= kMaxInt32;
 }
 
 // Return why the kernels of a platform do not support a problem, or null if they do.

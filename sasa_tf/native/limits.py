@@ -11,7 +11,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
-_HEADERS = ("limits.h", "local_attention.h", "stem_kernels.h")
+_HEADERS = ("limits.h", "local_attention.h", "projection_kernels.h", "stem_kernels.h")
 
 
 @functools.cache
@@ -127,6 +127,27 @@ def supports_projections(
     and width <= limit["kProjectedMaxWidth"]
     and _product(height, width, channels) <= limit["kMaxInt32"]
     and uses_tensor_cores(dtype, kernel_size, shape, scale, qkv_parts=3)
+  )
+
+
+def supports_projection_backward(
+  dtype: str, shape: Sequence[int | None], channels: int, outputs: int
+) -> bool:
+  """Whether the CUDA kernels of the projections' backward pass support them.
+
+  Args:
+    dtype: name of the dtype of inputs and kernel.
+    shape: [B, H, W] of the inputs; sizes that are unknown pass.
+    channels: C of the inputs.
+    outputs: 3 * N * D.
+  """
+  limit = constants()
+  return (
+    dtype == "bfloat16"
+    and limit["kProjectionSlice"] <= channels <= limit["kMaxProjectionChannels"]
+    and channels % limit["kProjectionSlice"] == 0
+    and outputs == 3 * channels
+    and _product(*shape) <= limit["kMaxInt32"]
   )
 
 

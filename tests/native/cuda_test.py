@@ -1,5 +1,6 @@
 """The CUDA kernels: their build, their limits, and their results on a GPU."""
 
+import pathlib
 import shutil
 import subprocess
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 from sasa_tf import ops
 from sasa_tf.native import build, cache, library
 from sasa_tf.ops.checks import window_geometry
-from sasa_tf.ops.compiled import fused
+from sasa_tf.ops.compiled import fused, fused_projection
 from sasa_tf.ops.stem.absorbed_attention import block_attention_2d_absorbed
 
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
@@ -22,9 +23,10 @@ def test_compiles_for_each_architecture_and_ptx_for_newer_ones(tmp_path):
   cuda = [command for command in commands.values() if command[0] == compilers.nvcc]
   assert len(cuda) == len(cache.sources(".cu")) >= 3
   for command in cuda:
+    hopper = "90a" if pathlib.Path(command[-3]).stem.startswith("wgmma_") else "90"
     assert [part for part in command if part.startswith("arch=")] == [
       "arch=compute_80,code=sm_80",
-      "arch=compute_90,code=sm_90",
+      f"arch=compute_{hopper},code=sm_{hopper}",
       "arch=compute_90,code=compute_90",
     ]
 
@@ -226,6 +228,48 @@ def test_projections_inside_equal_the_reference(monkeypatch, shape, border):
     assert error < 2e-2, (name, error)
   again = [*run(*arguments, "fused"), infer(*arguments[:3], "fused")]
   assert all(bool(tf.reduce_all(a == b)) for a, b in zip(found, again, strict=True))
+
+
+# [B, H, W], channels, heads and pool size. Both numbers of channels have a kernel.
+PROJECTION_GRADIENTS = [
+  ((2, 56, 56), 64, 8, 1),
+  ((1, 17, 19), 64, 8, 1),
+  ((2, 28, 28), 128, 8, 2),
+  ((3, 9, 10), 128, 4, 1),
+]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU")
+@pytest.mark.parametrize(("size", "channels", "heads", "pool_size"), PROJECTION_GRADIENTS)
+def test_gradients_of_projections_equal_those_of_products(
+  monkeypatch, size, channels, heads, pool_size
+):
+  generator = tf.random.Generator.from_seed(1)
+  inputs = tf.cast(generator.normal([*size, channels]), tf.bfloat16)
+  kernels = [tf.cast(generator.normal([channels, channels]) / 16, tf.bfloat16) for _ in range(3)]
+
+  def gradients(inputs, kernels):
+    with tf.GradientTape() as tape:
+      tape.watch([inputs, kernels])
+      output = ops.local_self_attention_2d(
+        inputs, kernels, num_heads=heads, pool_size=pool_size, implementation="fused"
+      )
+      loss = tf.reduce_sum(tf.cast(tf.sin(output), tf.float32))
+    return tf.nest.flatten(tape.gradient(loss, [inputs, kernels]))
+
+  monkeypatch.setenv(fused_projection.VARIABLE, "0")
+  expected = tf.function(gradients, jit_compile=True)(inputs, kernels)
+  monkeypatch.setenv(fused_projection.VARIABLE, "1")
+  calls = []
+  kernel = fused_projection._gradients
+  monkeypatch.setattr(fused_projection, "_gradients", lambda *a: calls.append(a) or kernel(*a))
+  run = tf.function(gradients, jit_compile=True)
+  found = run(inputs, kernels)
+  assert len(calls) == (library.gpu_capability() == (9, 0))
+  for a, b in zip(found, expected, strict=True):
+    assert float(tf.norm(tf.cast(a - b, tf.float32)) / tf.norm(tf.cast(b, tf.float32))) < 5e-3
+  assert all(bool(tf.reduce_all(a == b)) for a, b in zip(found, run(inputs, kernels), strict=True))
 
 
 # [B, H, W], block, C, N, D. In half precision, blocks of 4 x 4 with heads of width 16 use the

@@ -35,6 +35,8 @@ FAULTS = {
   "tma_misaligned": "not a multiple of 128",
   "missing_mbarrier_wait": "incorrect",
   "mbarrier_deadlock": "waits forever at",
+  "missing_wgmma_wait": "incorrect",
+  "wgmma_operands": "lanes of a warp have different wgmma operands",
   "exited_lanes": "have exited, and the others are at LdmatrixX4",
 }
 
@@ -51,7 +53,12 @@ def emulator(tmp_path_factory):
   return emulation.compile_emulator(tmp_path_factory.mktemp("emulator"))
 
 
-CHECKS = ("check_cuda_kernels", "check_cuda_stem_kernels", "check_cuda_projections")
+CHECKS = (
+  "check_cuda_kernels",
+  "check_cuda_stem_kernels",
+  "check_cuda_projections",
+  "check_cuda_projection_backward",
+)
 # Problems that the one-pass backward kernel supports.
 ONE_PASS = ("--one_pass=1", "--kernel=7", "--dilation=1", "--key=1", "--type=bfloat16")
 
@@ -79,8 +86,13 @@ def projections(programs):
 
 
 @pytest.fixture(scope="module")
-def repeated_passes(programs):
+def projection_backward(programs):
   return programs[3]
+
+
+@pytest.fixture(scope="module")
+def repeated_passes(programs):
+  return programs[4]
 
 
 def assert_agrees(result):
@@ -88,7 +100,7 @@ def assert_agrees(result):
   assert "agree" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["half_types", "none", "tma", "mbarrier"])
+@pytest.mark.parametrize("name", ["half_types", "none", "tma", "mbarrier", "wgmma"])
 def test_emulator_is_correct(emulator, name):
   result = run(emulator, name)
   assert (result.returncode, result.stdout) == (0, "correct\n"), result.stderr
@@ -207,6 +219,20 @@ def test_kernel_with_projections_and_overflowing_exponentials(projections):
 @pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
 def test_kernel_with_projections_does_not_hide_nonfinite_elements(projections, kind):
   assert_agrees(run(projections, 6, 1, f"--nonfinite={kind}"))
+
+
+@pytest.mark.parametrize("channels", [64, 128])
+def test_backward_pass_of_projections_matches_loops(projection_backward, channels):
+  flags = (f"--channels={channels}",)
+  assert_agrees(run(projection_backward, 6, channels, *flags))
+  # Less than a tile, whole tiles, and one pixel more; more tiles than stages of shared memory.
+  for pixels in (1, 63, 64, 129, 2000):
+    assert_agrees(run(projection_backward, 1, pixels, *flags, f"--pixels={pixels}", seed=2))
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
+def test_backward_pass_of_projections_does_not_hide_nonfinite_elements(projection_backward, kind):
+  assert_agrees(run(projection_backward, 8, 1, f"--nonfinite={kind}"))
 
 
 @pytest.mark.slow

@@ -20,7 +20,12 @@ import tempfile
 from sasa_tf.native import build, cache
 
 HERE = pathlib.Path(__file__).parent
-PROGRAMS = ("check_cuda_kernels", "check_cuda_stem_kernels", "check_cuda_projections")
+PROGRAMS = (
+  "check_cuda_kernels",
+  "check_cuda_stem_kernels",
+  "check_cuda_projections",
+  "check_cuda_projection_backward",  # on Hopper GPUs only
+)
 PASSES = "check_repeated_passes"  # has kernels of its own
 # Problems that the one-pass backward kernel supports.
 ONE_PASS = ("--one_pass=1", "--kernel=7", "--dilation=1", "--key=1", "--type=bfloat16")

@@ -141,6 +141,22 @@ def test_build_is_used_in_the_same_process(stub_kernels):  # noqa: F811
 
 
 @pytest.mark.parametrize(
+  ("compilers", "architectures"),
+  [({"architectures": [80, 90]}, (80, 90)), ({}, ()), (None, ())],
+)
+def test_architectures_are_those_of_the_record(
+  stub_kernels,  # noqa: F811
+  monkeypatch,
+  compilers,
+  architectures,
+):
+  write_record(platforms=["CPU", "CUDA"], cuda="13.0", compilers=compilers)
+  monkeypatch.setattr(library, "_register", lambda path, platforms: "")
+  monkeypatch.setattr(library, "_gpu_problem", lambda built_for: "")
+  assert library.load().architectures == architectures
+
+
+@pytest.mark.parametrize(
   ("driver", "capability", "reason"),
   [
     (0, (9, 0), "the NVIDIA driver supports CUDA 0"),

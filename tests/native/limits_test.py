@@ -12,7 +12,7 @@ import tensorflow as tf
 from sasa_tf import ops
 from sasa_tf.native import cache, library, limits
 from sasa_tf.ops.checks import window_geometry
-from sasa_tf.ops.compiled import fused_stem
+from sasa_tf.ops.compiled import fused_projection, fused_stem
 from sasa_tf.ops.compiled.local_attention_stablehlo import LocalAttentionCall
 
 needs_library = pytest.mark.skipif(
@@ -115,6 +115,29 @@ def test_limits_of_projections_equal_those_of_cpp():
 
 
 @needs_library
+def test_limits_of_the_projections_backward_pass_equal_those_of_cpp():
+  library = ctypes.CDLL(str(cache.library_path()))
+  supported = library.sasa_tf_projection_backward_supported
+  supported.restype = ctypes.c_bool
+  outcomes = set()
+  for batch, channels, outputs in itertools.product(
+    (1, 2**11 - 1, 2**11), (32, 64, 96, 128, 192, 256), (64, 128, 192, 256, 384, 576, 768)
+  ):
+    shape = (batch, 2**10, 2**10)
+    found = limits.supports_projection_backward("bfloat16", shape, channels, outputs)
+    sizes = (ctypes.c_int64 * 3)(batch * 2**20, channels, outputs)
+    assert found == supported(sizes), (shape, channels, outputs)
+    outcomes.add((found, channels, batch))
+  assert {(found, channels) for found, channels, _ in outcomes if found} == {
+    (True, 64),
+    (True, 128),
+  }
+  assert (True, 64, 2**11) not in outcomes
+  assert not limits.supports_projection_backward("float16", (1, 56, 56), 64, 192)
+  assert limits.supports_projection_backward("bfloat16", (None, 56, 56), 64, 192)
+
+
+@needs_library
 def test_stem_attention_limits_equal_those_of_cpp():
   supported = ctypes.CDLL(str(cache.library_path())).sasa_tf_stem_attention_supported
   supported.restype = ctypes.c_bool
@@ -141,6 +164,11 @@ def test_workspace_sizes_equal_those_of_cpp():
     library.sasa_tf_stem_attention_workspace_floats,
   )
   local.restype = stem.restype = ctypes.c_int64
+  projections = library.sasa_tf_projection_backward_workspace_floats
+  projections.restype = ctypes.c_int64
+  for outputs in (192, 384):
+    scratch = f"tensor<{projections(ctypes.c_int64(outputs))}xf32>"
+    assert scratch in fused_projection._call("bf16", outputs // 3, outputs)
   for p in (Problem(), Problem(depth=128, kernel=(3, 11)), Problem(depth=7, kernel=(1, 1))):
     call = LocalAttentionCall(
       *("bf16", p.heads, p.depth, window_geometry(p.kernel), 1.0, True, True, True, ("CPU",))

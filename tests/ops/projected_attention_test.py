@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from sasa_tf import ops
 from sasa_tf.native import library
-from sasa_tf.ops.compiled import fused, xla_custom_call
+from sasa_tf.ops.compiled import fused, fused_projection, xla_custom_call
 from sasa_tf.ops.compiled.local_attention_stablehlo import LocalAttentionCall
 from sasa_tf.ops.window import WindowGeometry
 from tests.ops.programs import products
@@ -100,6 +100,22 @@ def test_training_has_only_the_product_of_the_backward_pass(calls):
   found = tf.function(with_gradients, jit_compile=True)(*tensors)
   assert calls == [True]
   assert products(with_gradients, *tensors).count(WIDE) == 1
+  with ops.use_target_device("CPU"):
+    assert_equal(found, tf.function(with_gradients, jit_compile=True)(*tensors))
+
+
+def test_training_with_the_kernel_of_the_projections_gradients(calls, monkeypatch):
+  tensors = arguments()
+  gradients = []
+  monkeypatch.setattr(fused_projection, "supports", lambda projection: True)
+  monkeypatch.setattr(
+    fused_projection,
+    "_gradients",
+    lambda *tensors: gradients.append(1) or fused_projection._stock_gradients(*tensors),
+  )
+  found = tf.function(with_gradients, jit_compile=True)(*tensors)
+  assert calls == [True]
+  assert gradients == [1]
   with ops.use_target_device("CPU"):
     assert_equal(found, tf.function(with_gradients, jit_compile=True)(*tensors))
 

@@ -35,6 +35,14 @@ bool CompiledForSm90(const void* kernel) {
          }) >= 90;
 }
 
+bool CompiledForSm90a(const void* kernel) {
+  return CompiledForSm90(kernel) && Cached(kernel, 0, 0, [&](int) {
+           cudaFuncAttributes attributes = {};
+           cudaFuncGetAttributes(&attributes, kernel);
+           return 1000 * attributes.ptxVersion + attributes.binaryVersion;
+         }) == 90090;
+}
+
 int ResidentCtas(const void* kernel, int threads, int smem_bytes) {
   return Cached(kernel, threads, smem_bytes, [&](int device) {
     int multiprocessors = 1, ctas = 1;

@@ -8,6 +8,10 @@ namespace sasa {
 // Whether the code that runs on this GPU was compiled for sm_90 or later.
 bool CompiledForSm90(const void* kernel);
 
+// Whether the code that runs on this GPU can be for sm_90a: it was compiled for its compute
+// capability, 9.0, and not translated from PTX.
+bool CompiledForSm90a(const void* kernel);
+
 // The number of CTAs that the GPU runs at a time, with `smem_bytes` of dynamic shared memory each.
 int ResidentCtas(const void* kernel, int threads, int smem_bytes);
 

@@ -76,6 +76,7 @@ const sasa::Registrar& Registered() {
     if (!registrar->has_api()) *registrar = sasa::Registrar();
     registered = registrar->has_api();
     sasa::RegisterLocalAttention(*registrar);
+    sasa::RegisterProjections(*registrar);
     sasa::RegisterStemAttention(*registrar);
     sasa::RegisterAllReduce(*registrar);
   }

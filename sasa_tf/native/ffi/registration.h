@@ -36,6 +36,7 @@ class Registrar {
 };
 
 void RegisterLocalAttention(Registrar& registrar);
+void RegisterProjections(Registrar& registrar);
 void RegisterStemAttention(Registrar& registrar);
 void RegisterAllReduce(Registrar& registrar);
 

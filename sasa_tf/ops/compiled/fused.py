@@ -19,6 +19,7 @@ from sasa_tf.native import library, limits
 from sasa_tf.ops.average_pooling import average_pool_heads
 from sasa_tf.ops.blocked import local_attention as blocked
 from sasa_tf.ops.checks import static_size
+from sasa_tf.ops.compiled import fused_projection
 from sasa_tf.ops.compiled.local_attention_stablehlo import (
   PROJECTED_PLATFORMS,
   LocalAttentionCall,
@@ -404,6 +405,8 @@ def local_attention_packed(
   call = _kernel_call((qkv,), tables, geometry, scale)
   if _pools(call, qkv, pool_size):
     call, pool_size = _with_pooling(call, pool_size), 1
+  if projection is not None and compiled_for_gpu() and fused_projection.supports(projection):
+    qkv = fused_projection.with_gradients(qkv, projection)
   if projection is not None and not (
     call.pool_size == 1 and _projects(call, projection, recompute_qkv)
   ):

@@ -12,6 +12,7 @@
 #include "cuda/ptx.cuh"
 #include "cuda/tma.cuh"
 #include "cuda/warp_reduce.cuh"
+#include "cuda/wgmma.cuh"
 #include "device_array.h"
 #include "scheduler.h"
 
@@ -40,7 +41,10 @@ enum class Fault {
   kTmaMisaligned,
   kMbarrier,  // none, of the mbarrier kernel
   kMissingMbarrierWait,
-  kMbarrierDeadlock
+  kMbarrierDeadlock,
+  kWgmma,  // none, of the wgmma kernel
+  kMissingWgmmaWait,
+  kWgmmaOperands
 };
 struct NamedFault {
   const char* name;
@@ -67,6 +71,9 @@ constexpr NamedFault kFaults[] = {
     {"mbarrier", Fault::kMbarrier},
     {"missing_mbarrier_wait", Fault::kMissingMbarrierWait},
     {"mbarrier_deadlock", Fault::kMbarrierDeadlock},
+    {"wgmma", Fault::kWgmma},
+    {"missing_wgmma_wait", Fault::kMissingWgmmaWait},
+    {"wgmma_operands", Fault::kWgmmaOperands},
 };
 
 // Adds kThreads float4s to the same in reverse order.
@@ -216,6 +223,62 @@ bool CheckCountAlternately(Fault fault) {
   return true;
 }
 
+// Four panels of small integers, of which the first is a and the others are b.
+constexpr int kPanelBytes = 64 * WgmmaPanel::kRowBytes;
+int PanelElement(int panel, int row, int column) { return (panel + 3 * row + 5 * column) % 7 - 3; }
+
+// The products a b^T with the first panel of b, and a^T b, of which each thread stores its part.
+void MultiplyPanels(Fault fault, float* to) {
+  extern __shared__ __align__(1024) char memory[];
+  for (int i = threadIdx.x; i < 4 * 64 * 64; i += blockDim.x) {
+    const int panel = i / 4096, row = i / 64 % 64, column = i % 64;
+    const int chunk = (column / 8 ^ row) % 8;
+    const uint16_t bits = ConvertTo<Bfloat16>(PanelElement(panel, row, column)).bits;
+    std::memcpy(memory + panel * kPanelBytes + row * WgmmaPanel::kRowBytes + chunk * 16 +
+                    column % 8 * 2,
+                &bits, 2);
+  }
+  FenceProxyAsync();
+  __syncthreads();
+  const uint32_t a = SmemAddress(memory), b = a + kPanelBytes;
+  const int lane = threadIdx.x % kWarpSize;
+  float narrow[32], wide[96] = {};
+  WgmmaFence();
+  for (int k = 0; k < 64; k += 16) {
+    const int other = fault == Fault::kWgmmaOperands && lane == 5 ? 16 : 0;
+    WgmmaM64N64K16<0, 0>(narrow, WgmmaPanel::KMajor(a, k ^ other), WgmmaPanel::KMajor(b, k), k > 0);
+  }
+  WgmmaCommitGroup();
+  for (int k = 0; k < 64; k += 16) {
+    WgmmaM64N192K16<1, 1>(wide, WgmmaPanel::MnMajor(a, k, kPanelBytes),
+                          WgmmaPanel::MnMajor(b, k, kPanelBytes), true);
+  }
+  WgmmaCommitGroup();
+  WgmmaWaitGroup<1>(narrow);
+  if (fault != Fault::kMissingWgmmaWait) WgmmaWaitGroup<0>(wide);
+  for (int i = 0; i < 128; ++i) to[threadIdx.x * 128 + i] = i < 32 ? narrow[i] : wide[i - 32];
+}
+
+bool CheckMultiplyPanels(Fault fault) {
+  std::vector<char> bytes(kWarpgroupSize * 128 * sizeof(float));
+  emulation::DeviceArray to(bytes);
+  LaunchKernel(MultiplyPanels, 1, kWarpgroupSize, 4 * kPanelBytes, nullptr, fault, to.floats());
+  for (int thread = 0; thread < kWarpgroupSize; ++thread) {
+    for (int i = 0; i < 128; ++i) {
+      const int j = i < 32 ? i : i - 32, lane = thread % kWarpSize;
+      const int row = thread / kWarpSize * 16 + lane / 4 + j % 4 / 2 * 8;
+      const int column = j / 4 * 8 + lane % 4 * 2 + j % 2;
+      int sum = 0;
+      for (int k = 0; k < 64; ++k) {
+        sum += i < 32 ? PanelElement(0, row, k) * PanelElement(1, column, k)
+                      : PanelElement(0, k, row) * PanelElement(1 + column / 64, k, column % 64);
+      }
+      if (to.floats()[thread * 128 + i] != sum) return false;
+    }
+  }
+  return true;
+}
+
 // Compares conversions with the definition of the type: `smallest` is the exponent of the smallest
 // denormal. A value halfway between two neighbors is rounded to the even one.
 template <typename Format>
@@ -286,7 +349,8 @@ int main(int argc, char** argv) {
   }
   for (const sasa::NamedFault& known : sasa::kFaults) {
     if (std::strcmp(name, known.name) != 0) continue;
-    const auto check = known.fault >= sasa::Fault::kMbarrier ? sasa::CheckCountAlternately
+    const auto check = known.fault >= sasa::Fault::kWgmma      ? sasa::CheckMultiplyPanels
+                       : known.fault >= sasa::Fault::kMbarrier ? sasa::CheckCountAlternately
                        : known.fault >= sasa::Fault::kTma    ? sasa::CheckLoadBox
                                                              : sasa::CheckAddReversed;
     correct = check(known.fault);

@@ -347,10 +347,10 @@ cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
   return cudaSuccess;
 }
 struct cudaFuncAttributes {
-  int ptxVersion;
+  int ptxVersion, binaryVersion;
 };
 inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
-  return attributes->ptxVersion = 90, cudaSuccess;
+  return *attributes = {90, 90}, cudaSuccess;
 }
 inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void*, int,
                                                                  size_t) {
