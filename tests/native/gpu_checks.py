@@ -81,6 +81,8 @@ def main() -> int:
     for flags in one_pass:
       kernel = [str(folder / PROGRAMS[0]), half, *flags]
       runs += [kernel, [*kernel, "--nonfinite=1"], [*kernel, "--nonfinite=2"]]
+    # More tiles for each CTA than stages of shared memory.
+    runs.append([str(folder / PROGRAMS[3]), "4", "1", "--pixels=60001"])
     runs.append([str(folder / PASSES), options.passes])
     if sanitizer := shutil.which("compute-sanitizer"):
       for tool in ("memcheck", "racecheck"):
