@@ -32,7 +32,7 @@ constexpr int64_t kMaxTensorCoreElements = 4294967295;  // of the packed query, 
 constexpr double kMinTensorCoreScale = 0.01;
 
 // The CUDA kernel with the projections inside, in bfloat16.
-constexpr int64_t kProjectedKernelSize = 7;
+constexpr int64_t kMaxProjectedKernelSize = 7;
 constexpr int64_t kProjectedHeadDim = 8;
 constexpr int64_t kProjectedChannels = 64;  // of the input
 // Two tiles of 28 columns, of which each projects at most 32 with its halo.
@@ -71,7 +71,7 @@ inline bool UsesTensorCores(const LocalAttentionProblem& p) {
 // input.
 inline bool SupportsProjections(const LocalAttentionProblem& p, int64_t channels) {
   return UsesTensorCores(p) && p.type == DType::kBfloat16 &&
-         p.kernel_rows == kProjectedKernelSize && p.head_dim == kProjectedHeadDim &&
+         p.kernel_rows <= kMaxProjectedKernelSize && p.head_dim == kProjectedHeadDim &&
          channels == kProjectedChannels && p.has_key && p.dilation_rows == 1 &&
          p.dilation_columns == 1 && p.pool_size == 1 &&
          p.width <= kProjectedMaxWidth && p.height * p.width * channels <= kMaxInt32;

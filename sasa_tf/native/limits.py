@@ -120,7 +120,7 @@ def supports_projections(
   _, height, width, _, depth = shape
   return (
     dtype == "bfloat16"
-    and kernel_size[0] == limit["kProjectedKernelSize"]
+    and kernel_size[0] <= limit["kMaxProjectedKernelSize"]
     and depth == limit["kProjectedHeadDim"]
     and channels == limit["kProjectedChannels"]
     and width is not None

@@ -27,6 +27,7 @@ constexpr Setting<LocalAttentionProblem> kSettings[] = {
     {"height", [](LocalAttentionProblem& p, int x) { p.height = x; }},
     {"width", [](LocalAttentionProblem& p, int x) { p.width = x; }},
     {"heads", [](LocalAttentionProblem& p, int x) { p.heads = x; }},
+    {"kernel", [](LocalAttentionProblem& p, int x) { p.kernel_rows = p.kernel_columns = x; }},
     {"mask", [](LocalAttentionProblem& p, int x) { p.mask_border = x; }},
     {"relative", [](LocalAttentionProblem& p, int x) { p.has_relative = x; }},
     {"scale", [](LocalAttentionProblem& p, int x) { p.scale = x; }},
@@ -41,7 +42,7 @@ LocalAttentionProblem Random(std::mt19937& random, const Settings& settings) {
   p.width = up_to(random() % 2 ? 33 : 12);
   p.heads = up_to(random() % 4 ? 3 : 8);
   p.head_dim = sasa::kProjectedHeadDim;
-  p.kernel_rows = p.kernel_columns = sasa::kProjectedKernelSize;
+  p.kernel_rows = p.kernel_columns = 3 + 2 * (random() % 3);
   p.dilation_rows = p.dilation_columns = 1;
   p.mask_border = random() % 2;
   p.has_key = true;

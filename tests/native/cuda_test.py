@@ -180,27 +180,42 @@ def test_pooled_output_equals_the_reference(shape, kernel, dilation, dtype, mode
     assert error < TOLERANCES[dtype], name
 
 
-# [B, H, W, N] with 64 channels, heads 8 wide and a window of 7: the forward kernel has the
+# [B, H, W, N] and the window, with 64 channels and heads 8 wide: the forward kernel has the
 # projections inside.
-PROJECTED = [(2, 56, 56, 8), (1, 17, 16, 3), (1, 33, 57, 1), (3, 18, 29, 2)]
+PROJECTED = [
+  ((2, 56, 56, 8), 7),
+  ((1, 17, 16, 3), 7),
+  ((1, 33, 57, 1), 7),
+  ((3, 18, 29, 2), 7),
+  ((2, 56, 56, 8), 3),
+  ((1, 17, 29, 3), 3),
+  ((2, 56, 56, 8), 5),
+  ((1, 33, 57, 1), 5),
+]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU")
 @pytest.mark.parametrize("border", ["zero", "mask"])
-@pytest.mark.parametrize("shape", PROJECTED)
-def test_projections_inside_equal_the_reference(monkeypatch, shape, border):
+@pytest.mark.parametrize(("shape", "kernel_size"), PROJECTED)
+def test_projections_inside_equal_the_reference(monkeypatch, shape, kernel_size, border):
   generator = tf.random.Generator.from_seed(1)
   *size, heads = shape
   filters = 8 * heads
   inputs = tf.cast(generator.normal([*size, 64]), tf.bfloat16)
   kernels = [tf.cast(generator.normal([64, filters]) / 8, tf.bfloat16) for _ in range(3)]
-  tables = [0.3 * generator.normal([7, 4]) for _ in range(2)]
+  tables = [0.3 * generator.normal([kernel_size, 4]) for _ in range(2)]
   upstream = tf.cast(generator.normal([*size, heads, 8]), tf.bfloat16)
 
   def attend(inputs, kernels, tables, implementation):
     return ops.local_self_attention_2d(
-      inputs, kernels, *tables, num_heads=heads, border=border, implementation=implementation
+      inputs,
+      kernels,
+      *tables,
+      num_heads=heads,
+      kernel_size=kernel_size,
+      border=border,
+      implementation=implementation,
     )
 
   def results(inputs, kernels, tables, upstream, implementation):

@@ -60,7 +60,7 @@ CHECKS = (
   "check_cuda_projection_backward",
 )
 # Problems that the one-pass backward kernel supports.
-ONE_PASS = ("--one_pass=1", "--kernel=7", "--dilation=1", "--key=1", "--type=bfloat16")
+ONE_PASS = ("--one_pass=1", "--dilation=1", "--key=1", "--type=bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -130,9 +130,10 @@ def test_mma_kernels_pool(kernels, depth, kernel):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_one_pass_backward_kernel_matches_loops(kernels, depth, seed):
-  flags = (*ONE_PASS, f"--depth={depth}")
+def test_one_pass_backward_kernel_matches_loops(kernels, depth, kernel, seed):
+  flags = (*ONE_PASS, f"--depth={depth}", f"--kernel={kernel}")
   assert_agrees(run(kernels, 4, 10 * seed, *flags, seed=seed))
   # Several images in a CTA, whose rows of tiles are no multiple of the warps.
   size = ("--height=21", "--width=28", "--heads=4", "--batch=2")
@@ -142,10 +143,20 @@ def test_one_pass_backward_kernel_matches_loops(kernels, depth, seed):
   assert_agrees(run(kernels, 1, seed, *flags, *size, seed=seed))
 
 
-@pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
 @pytest.mark.parametrize("depth", [8, 16])
-def test_one_pass_backward_kernel_does_not_hide_nonfinite_elements(kernels, depth, kind):
-  assert_agrees(run(kernels, 4, 21, *ONE_PASS, f"--depth={depth}", f"--nonfinite={kind}"))
+def test_one_pass_backward_kernel_with_many_low_images(kernels, depth, kernel):
+  """The shared memory has no space for the keys of as many images as there are warps."""
+  size = ("--batch=24", "--height=2", "--width=5", "--heads=2")
+  assert_agrees(run(kernels, 1, 1, *ONE_PASS, f"--depth={depth}", f"--kernel={kernel}", *size))
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_one_pass_backward_kernel_does_not_hide_nonfinite_elements(kernels, depth, kernel, kind):
+  flags = (*ONE_PASS, f"--depth={depth}", f"--kernel={kernel}")
+  assert_agrees(run(kernels, 4, 21, *flags, f"--nonfinite={kind}"))
 
 
 def test_repeated_passes_have_the_same_bits(repeated_passes):
@@ -205,20 +216,22 @@ def test_stem_kernels_do_not_hide_nonfinite_elements(stem_kernels, kind):
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_kernel_with_projections_matches_loops(projections, seed):
-  assert_agrees(run(projections, 12, 100 * seed, seed=seed))
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_kernel_with_projections_matches_loops(projections, kernel, seed):
+  window = f"--kernel={kernel}"
+  assert_agrees(run(projections, 6, 100 * seed, window, seed=seed))
   # Two columns of tiles, and heads that are no multiple of a tile's.
   size = ("--height=22", "--width=56", "--heads=3", "--batch=1")
-  assert_agrees(run(projections, 1, seed, *size, seed=seed))
+  assert_agrees(run(projections, 1, seed, window, *size, seed=seed))
 
 
 def test_kernel_with_projections_and_overflowing_exponentials(projections):
-  assert_agrees(run(projections, 4, 1, "--scale=4"))
+  assert_agrees(run(projections, 8, 1, "--scale=4"))
 
 
 @pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
 def test_kernel_with_projections_does_not_hide_nonfinite_elements(projections, kind):
-  assert_agrees(run(projections, 6, 1, f"--nonfinite={kind}"))
+  assert_agrees(run(projections, 12, 1, f"--nonfinite={kind}"))
 
 
 @pytest.mark.parametrize("channels", [64, 128])

@@ -10,6 +10,7 @@ another host.
 
 import argparse
 import concurrent.futures
+import itertools
 import os
 import pathlib
 import shutil
@@ -27,8 +28,10 @@ PROGRAMS = (
   "check_cuda_projection_backward",  # on Hopper GPUs only
 )
 PASSES = "check_repeated_passes"  # has kernels of its own
-# Problems that the one-pass backward kernel supports.
-ONE_PASS = ("--one_pass=1", "--kernel=7", "--dilation=1", "--key=1", "--type=bfloat16")
+# Problems that the one-pass backward kernel supports, with windows of 3, 5 and 7. Heads 16 wide in
+# images of more than 32 columns have another kernel.
+ONE_PASS = ("--one_pass=1", "--dilation=1", "--key=1", "--type=bfloat16")
+ONE_PASS_KERNELS = (("--depth=8",), ("--depth=16",), ("--depth=16", "--width=45"))
 
 
 def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None) -> None:
@@ -77,7 +80,10 @@ def main() -> int:
     runs = [[str(folder / name), options.problems] for name in PROGRAMS]
     half = str(int(options.problems) // 2)
     runs += [[str(folder / name), half, f"--nonfinite={n}"] for name in PROGRAMS for n in (1, 2)]
-    one_pass = [[*ONE_PASS, f"--depth={depth}"] for depth in (8, 16)]
+    one_pass = [
+      [*ONE_PASS, f"--kernel={kernel}", *flags]
+      for kernel, flags in itertools.product((3, 5, 7), ONE_PASS_KERNELS)
+    ]
     for flags in one_pass:
       kernel = [str(folder / PROGRAMS[0]), half, *flags]
       runs += [kernel, [*kernel, "--nonfinite=1"], [*kernel, "--nonfinite=2"]]

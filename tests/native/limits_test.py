@@ -99,7 +99,7 @@ def test_limits_of_projections_equal_those_of_cpp():
   outcomes = set()
   for dtype, kernel, depth, channels, size, scale in itertools.product(
     DTYPES,
-    ((7, 7), (7, 5), (5, 5)),
+    ((3, 3), (7, 7), (7, 5), (9, 9)),
     (4, 8, 16),
     (32, 64, 128),
     ((56, 56), (56, 57), (56, 58), (2**20, 32), (2**20 - 1, 32)),

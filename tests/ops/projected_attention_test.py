@@ -137,12 +137,21 @@ def test_gradient_from_outside_of_a_function(calls):
     assert_equal(found, gradient())
 
 
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_smaller_windows_have_no_product(calls, kernel_size):
+  inputs, kernels, _ = arguments()
+  run = tf.function(attend, jit_compile=True)
+  run.get_concrete_function(inputs, kernels, [None, None], kernel_size=kernel_size)
+  assert calls == [False]
+
+
 @pytest.mark.parametrize(
   "changes",
   [
     {"biases": [tf.ones([FILTERS], tf.bfloat16), None, None]},
     {"dilation_rate": 2},
     {"num_heads": 1},
+    {"kernel_size": 9},
     {"scale": 0.001},
     {"implementation": "blocked"},
   ],
@@ -150,7 +159,7 @@ def test_gradient_from_outside_of_a_function(calls):
 )
 def test_others_have_the_product(calls, changes):
   inputs, kernels, tables = arguments()
-  if changes.get("num_heads"):
+  if changes.keys() & {"num_heads", "kernel_size"}:
     tables = [None, None]
   tf.function(attend, jit_compile=True).get_concrete_function(inputs, kernels, tables, **changes)
   assert not calls

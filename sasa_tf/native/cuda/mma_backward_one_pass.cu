@@ -1,15 +1,16 @@
 // Backward pass on tensor cores in one kernel: dQ, dK, dV and the gradients of the relative tables,
-// with one computation of the weights. For windows of 7 x 7 and heads 8 and 16 wide on sm_90.
+// with one computation of the weights. For windows of 3 x 3, 5 x 5 and 7 x 7 and heads 8 and 16 wide
+// on sm_90.
 //
 // A CTA goes down an image, by rows of MMA tiles of queries. Its warps take the rows round-robin;
 // there is no barrier of the CTA. For an MMA tile as in dQ (see mma_backward_dq.cu), and for each
-// step of two columns of keys:
+// step of two blocks of keys:
 //   1. P and dS transposed by movmatrix: dV [16 keys, D] = P^T dO, dK = dS^T Q, of a head's 8
 //      queries, or of all 16 of the only head.
 //   2. The sums of the columns that the next MMA tile of the row has too stay in registers. Those of
 //      the others are added to the sums of the rows above in shared memory (KeyGradientRing), after
-//      the warp of the row above has done so. The first two rows of keys are then complete, and
-//      stored.
+//      the warp of the row above has done so. As many rows of keys as the MMA tile has of queries
+//      are then complete, and stored.
 // So each element of dK and dV is summed in the order of the rows of queries, without atomics.
 //
 // Keys and values are in a ring buffer of boxes of four rows, which TMA fills. The warp that is the
@@ -132,7 +133,7 @@ struct BoxLoader {
 
 // The arrays are separate parameters, as nvcc ignores __restrict__ on the members of a struct.
 template <typename Traits>
-__global__ void __launch_bounds__(Traits::kThreads, 1)
+__global__ void __launch_bounds__(Traits::kThreads, Traits::kMinCtasPerSm)
     MmaBackwardOnePassKernel(TileGrid g, RegionGrid regions,
                              const __grid_constant__ TileTensorMaps maps,
                              const typename Traits::Element* __restrict__ query,
@@ -149,9 +150,11 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
   using Layout = OnePassSmemLayout<Traits>;
   using Ring = KeyGradientRing<Traits>;
   // Steps of an MMA tile that the next one of the row does not have, and those that it has.
-  constexpr int kSteps = Traits::kSteps, kFinished = Traits::kMmaTileColumns / 2;
-  constexpr int kCarried = kSteps - kFinished;
-  static_assert(Traits::kRowBlocks == 1 && Traits::kColumnBlocks % 2 == 0);
+  constexpr int kStepColumns = 2 * Traits::kBlockColumns;
+  constexpr int kSteps = Traits::kSteps, kFinished = Traits::kMmaTileColumns / kStepColumns;
+  constexpr int kCarried = kSteps - kFinished, kCarriedBlocks = Traits::kColumnBlocks - 2 * kFinished;
+  static_assert(Traits::kRowBlocks == 1 && Traits::kMmaTileColumns % kStepColumns == 0 &&
+                Traits::kEntryGroups == 1);
   extern __shared__ __align__(1024) char memory[];
   const RelativeTables<Traits> tables(memory + Layout::kTables);
   const MmaLane lane;
@@ -271,12 +274,12 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
       for (int step = 0; step < kSteps; ++step) {
         KvFragment<Traits, false> k, v;
         KvFragment<Traits, true> k_transposed;
-        float p[2][4], dp[2][4];  // dp: dP - delta, then dS
+        float p[2][4] = {}, dp[2][4] = {};  // dp: dP - delta, then dS
         k.Load(addresses, step);
         v.Load(addresses, step, Traits::kBufferBytes);
         k_transposed.Load(transposed, step);
 #pragma unroll
-        for (int block = 0; block < 2; ++block) {
+        for (int block = 0; block < Traits::Blocks(step); ++block) {
           float s[4];
           bias.InitLogits(step, block, row_bias, column_bias, s);
           MmaQK<Traits>(q, k.b[block], s, s);
@@ -292,9 +295,9 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
         PackAFragment<Element>(dp[0], dp[1], ds);
         MmaPV<Traits>(step, ds, k_transposed, dq);
         ds_sums.Add(step, ds, ds_row_sum, ds_column_sum);
-        uint32_t p_t[4], ds_t[4];  // transposed, by block and half
+        uint32_t p_t[4] = {}, ds_t[4] = {};  // transposed, by block and half
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
+        for (int i = 0; i < 2 * Traits::Blocks(step); ++i) {
           p_t[i] = Movmatrix(p_a[i]);
           ds_t[i] = Movmatrix(ds[i]);
         }
@@ -328,23 +331,29 @@ __global__ void __launch_bounds__(Traits::kThreads, 1)
       transposed.Advance();
 
       if (warp > 0 || turn > 0) barrier_of(last_warp, row_tile).Wait(last_parity);
-      ring.Add(left, lane, finished);
-      if (is_last) ring.Add(left + Traits::kMmaTileColumns, lane, carried);
+      ring.template Add<2 * kFinished>(left, lane, finished);
+      if (is_last) {
+        ring.template Add<kCarriedBlocks>(left + Traits::kMmaTileColumns, lane, carried);
+      }
       __syncwarp();
-      const auto store_keys = [&](int column, int pair) {
-        ring.Store(g, left + column, pair, dq_scale, dv_scale, d_key, d_value);
+      const auto store_keys = [&](int column, int group) {
+        ring.Store(g, left + column, group, dq_scale, dv_scale, d_key, d_value);
       };
       if (is_last || is_last_row) {
         const int columns = is_last ? Traits::kHaloColumns : Traits::kMmaTileColumns;
-        const int pairs = is_last_row ? Traits::kHaloRows / 2 : 1;
+        const int groups = is_last_row ? Traits::kHaloRows / Ring::kFinishedRows : 1;
 #pragma unroll 1
-        for (int pair = 0; pair < pairs; ++pair) {
+        for (int group = 0; group < groups; ++group) {
 #pragma unroll 1
-          for (int column = 0; column < columns; column += 4) store_keys(column, pair);
+          for (int column = 0; column < columns; column += Ring::kStoreColumns) {
+            store_keys(column, group);
+          }
         }
       } else {
 #pragma unroll
-        for (int column = 0; column < Traits::kMmaTileColumns; column += 4) store_keys(column, 0);
+        for (int column = 0; column < Traits::kMmaTileColumns; column += Ring::kStoreColumns) {
+          store_keys(column, 0);
+        }
       }
       __syncwarp();
       barrier_of(warp, row_tile).Arrive();  // all lanes, each for what it read and wrote
@@ -363,8 +372,9 @@ __global__ void ReduceTablesKernel(TableReduction reduction) {
   ReduceTableGradients(reduction);
 }
 
-// Whether the kernel is faster than the two passes, by measurements on an H200: with images of 28 x
-// 28 pixels or more, and if the regions occupy most of the GPU's multiprocessors to the end.
+// Whether the kernel is faster than the two passes, by measurements on an H200 with windows of 7:
+// with images of 28 x 28 pixels or more, and if the regions occupy most of the GPU's multiprocessors
+// to the end.
 template <typename Traits>
 bool IsFaster(const LocalAttentionProblem& p, int num_regions, int ctas) {
   constexpr int kMinSide = 28;
@@ -372,6 +382,24 @@ bool IsFaster(const LocalAttentionProblem& p, int num_regions, int ctas) {
   const int turns = CeilDiv(num_regions, ctas);
   return p.height >= kMinSide && p.width >= kMinSide &&
          num_regions >= kMinOccupied * turns * ctas;
+}
+
+// Whether the buffers hold the boxes of the rows of MMA tiles that warps compute at the same time. A
+// warp waits for a box by the parity of the loads to its slot. So the load before must be complete:
+// it must have been for the warp's last row, or for one above it. Where a CTA computes many images
+// of a few rows, this does not hold.
+template <typename Traits>
+bool FitsBuffers(const RegionGrid& regions, int ctas) {
+  const auto last_box = [&](int row) {
+    return row / regions.rows * regions.boxes +
+           (row % regions.rows * Traits::kMmaTileRows + Traits::kHaloRows - 1) / Traits::kBoxRows;
+  };
+  const int rows = CeilDiv(regions.num_regions, ctas) * regions.rows;
+  for (int row = 0; row < rows && row < Traits::kWarps + regions.rows; ++row) {
+    const int before = row < Traits::kWarps ? -1 : last_box(row - Traits::kWarps);
+    if (last_box(row) - before > Traits::kBoxes) return false;
+  }
+  return true;
 }
 
 // Returns false if the kernel does not support the problem or is slower than two kernels.
@@ -389,12 +417,14 @@ bool LaunchBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays&
   const int resident =
       PersistentGridSize(kernel, kTableWorkers, Traits::kThreads, kBytes, kTableWorkers);
   if (!always && !IsFaster<Traits>(p, regions.num_regions, resident)) return false;
+  int ctas = regions.num_regions < resident ? regions.num_regions : resident;
+  if (!FitsBuffers<Traits>(regions, ctas)) ctas = regions.num_regions;  // some start later
+  if (ctas > kTableWorkers) return false;
   // There is no version without TMA.
   const TileTensorMaps maps =
       EncodeTileTensorMaps<Traits>(kernel, p, p.has_key, a.key, p.qkv_parts, a.value, p.qkv_parts);
   if (!maps.use_tma) return false;
   const TileGrid g = MakeMmaTileGrid<Traits>(p);
-  const int ctas = regions.num_regions < resident ? regions.num_regions : resident;
   LaunchPdl(kernel, ctas, Traits::kThreads, kBytes, stream, g, regions, maps,
             static_cast<const Element*>(a.query), a.relative_rows, a.relative_columns,
             static_cast<const Element*>(a.output), a.lse, static_cast<const Element*>(a.d_output),
@@ -407,47 +437,62 @@ bool LaunchBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays&
   return true;
 }
 
-// The tiles: {warps, columns, CTAs, staged store, split rows, compact buffer, one head}. The warps
-// are not used. Tuned on an H200.
+// The tiles: {warps, columns, CTAs, staged store, split rows, compact buffer, one head}. Of windows of
+// 7, tuned on an H200.
+template <int kKernel_>
 struct OnePassHeads8 {
-  static constexpr int kKernel = 7, kHeadDim = 8;
-  static constexpr MmaTiles kTiles = {2, 56, 1};
+  static constexpr int kKernel = kKernel_, kHeadDim = 8;
+  static constexpr MmaTiles kTiles = {kKernel == 3 ? 12 : 8, 56, 1};
 };
-template <int kColumns>
+template <int kKernel_, int kColumns>
 struct OnePassHeads16 {
-  static constexpr int kKernel = 7, kHeadDim = 16;
-  static constexpr MmaTiles kTiles = {2, kColumns, 1, true, false, false, true};
+  static constexpr int kKernel = kKernel_, kHeadDim = 16;
+  static constexpr MmaTiles kTiles = {kKernel == 3 ? 12 : 8, kColumns, 1, true, false, false, true};
 };
 
 template <typename Element, typename Config>
 struct OnePassTraits : MmaKernelTraits<Element, Config> {
   using Base = MmaKernelTraits<Element, Config>;
-  static constexpr int kWarps = 8, kThreads = kWarps * kWarpSize;
-  // The buffers of keys and values. The rows of MMA tiles that the warps compute need up to 28 rows
-  // of keys, if they are of two images.
+  // The buffers of keys and values. The rows of MMA tiles that the warps compute, if they are of two
+  // images, need up to 28 rows of keys, and 40 with windows of 5.
   static constexpr int kBoxes = 10, kBoxRows = 4, kBufferRows = kBoxes * kBoxRows;
   static constexpr int kTmaBoxRows = kBoxRows;
   static constexpr int kTmaBoxBytes = kBoxRows * Base::kSmemPitch * Base::kPixelBytes;
   static constexpr int kBufferBytes = (kBoxes * kTmaBoxBytes + 1023) / 1024 * 1024;
-  static_assert(kBufferRows % 8 == 0 && kTmaBoxBytes % 128 == 0);
+  static_assert(kBufferRows % Base::kBlockRows == 0 && kTmaBoxBytes % 128 == 0);
 };
+
+// For a window of kKernel x kKernel pixels.
+template <int kKernel>
+bool LaunchForHeads(const LocalAttentionProblem& p, const BackwardArrays& a, bool always,
+                    cudaStream_t stream) {
+  using Heads8 = OnePassTraits<Bfloat16, OnePassHeads8<kKernel>>;
+  using Heads16 = OnePassTraits<Bfloat16, OnePassHeads16<kKernel, 32>>;
+  using WideHeads16 = OnePassTraits<Bfloat16, OnePassHeads16<kKernel, 56>>;
+  switch (p.head_dim) {
+    case 8:
+      return LaunchBackwardOnePass<Heads8>(p, a, always, stream);
+    case 16:
+      if (p.width <= Heads16::kTileColumns) {
+        return LaunchBackwardOnePass<Heads16>(p, a, always, stream);
+      }
+      return LaunchBackwardOnePass<WideHeads16>(p, a, always, stream);
+  }
+  return false;
+}
 
 }  // namespace
 
 bool MmaBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays& arrays, bool always,
                         cudaStream_t stream) {
-  if (p.type != DType::kBfloat16 || p.kernel_rows != 7 || !p.has_key) return false;
-  using Heads8 = OnePassTraits<Bfloat16, OnePassHeads8>;
-  using Heads16 = OnePassTraits<Bfloat16, OnePassHeads16<32>>;
-  using WideHeads16 = OnePassTraits<Bfloat16, OnePassHeads16<56>>;
-  switch (p.head_dim) {
-    case 8:
-      return LaunchBackwardOnePass<Heads8>(p, arrays, always, stream);
-    case 16:
-      if (p.width <= Heads16::kTileColumns) {
-        return LaunchBackwardOnePass<Heads16>(p, arrays, always, stream);
-      }
-      return LaunchBackwardOnePass<WideHeads16>(p, arrays, always, stream);
+  if (p.type != DType::kBfloat16 || !p.has_key) return false;
+  switch (p.kernel_rows) {
+    case 3:
+      return LaunchForHeads<3>(p, arrays, always, stream);
+    case 5:
+      return LaunchForHeads<5>(p, arrays, always, stream);
+    case 7:
+      return LaunchForHeads<7>(p, arrays, always, stream);
   }
   return false;
 }

@@ -24,9 +24,10 @@ struct KeyGradients {
 };
 
 // The float32 sums of the keys of each column that are in the halo tile of the row of MMA tiles
-// that is computed there. The next row of MMA tiles, two rows of pixels further down, adds to all
-// but the first two rows of keys, and takes their place with its last two. So a ring of 8 rows is
-// enough, if the rows of MMA tiles follow one another in each column.
+// that is computed there. The next row of MMA tiles, kFinishedRows pixels further down, adds to all
+// but the first of these rows of keys, and takes the place of those with its last ones. So a ring of
+// as many rows as a halo tile has is enough, if the rows of MMA tiles follow one another in each
+// column.
 //
 // [column][chunk][slot][pair of channels] of {dK, dK, dV, dV}. The pairs are swizzled by chunk, so
 // that neither adding to the rows of a block nor reading two rows of all chunks has bank conflicts.
@@ -39,13 +40,14 @@ struct KeyGradientRing {
   static constexpr int kColumnBytes = Traits::kChunks * kChunkBytes;
   static constexpr int kBytes = kColumns * kColumnBytes;
   static constexpr int kFinishedRows = Traits::kMmaTileRows;
-  static_assert(kSlots == 8 && Traits::kRowBlocks == 1 && Traits::kBlockColumns == 1 &&
-                kFinishedRows == 2 && Traits::kChunks == 2);
+  static constexpr int kStoreColumns = 8 / kFinishedRows;  // that the warp stores at once
+  static_assert(Traits::kRowBlocks == 1 && Traits::kChunks == 2 && kSlots % kFinishedRows == 0);
 
   unsigned columns;  // of the image
   bool is_new;       // whether the lane's row has no sums yet
-  char* own_row;     // the lane's row in the first halo column of the row's first MMA tile
-  // Two finished rows: of four columns, the lane stores half a chunk of one pixel.
+  int own_column;    // the lane's in a block, relative to the image
+  char* own_row;     // the lane's row and column in the first block of the row's first MMA tile
+  // The finished rows: the lane stores half a chunk of one of 8 pixels.
   int finished_column;            // the lane's, in the image
   int finished_slot, first_slot;  // of the lane's row, and of the halo tile's first
   const char* finished_pixels;    // of the lane's column and chunk
@@ -56,15 +58,20 @@ struct KeyGradientRing {
   // For a row of MMA tiles; `row` counts them from the top of the image.
   __device__ KeyGradientRing(char* smem, const TileGrid& g, const KeyRegion& region, int row,
                              const MmaLane& lane)
-      : columns(g.width), is_new(row == 0 || lane.row >= kSlots - kFinishedRows) {
+      : columns(g.width),
+        is_new(row == 0 || Traits::BlockRow(lane.row) >= kSlots - kFinishedRows),
+        own_column(Traits::BlockColumn(lane.row) - Traits::kHalo) {
     first_slot = row * kFinishedRows % kSlots;
-    own_row = smem - Traits::kHalo * kColumnBytes + (first_slot + lane.row) % kSlots * kSlotBytes;
+    own_row = smem + own_column * kColumnBytes +
+              (first_slot + Traits::BlockRow(lane.row)) % kSlots * kSlotBytes;
     half = lane.id % 2;
     chunk = lane.id / 4 % 2;
-    finished_column = lane.id / 8 - Traits::kHalo;
-    finished_slot = lane.id / 2 % 2;
+    // 8 lanes have two rows of a column, which lie in different banks.
+    const int pixels = lane.id / 8, next_rows = pixels / kStoreColumns;
+    finished_column = pixels - next_rows * kStoreColumns - Traits::kHalo;
+    finished_slot = lane.id / 2 % 2 + 2 * next_rows;
     finished_pixels = smem + finished_column * kColumnBytes + chunk * kChunkBytes;
-    y = row * kFinishedRows - Traits::kHalo + lane.id / 2 % 2;
+    y = row * kFinishedRows - Traits::kHalo + finished_slot;
     const int head = region.head + chunk / Traits::kHeadChunks;
     has_head = head < g.heads;
     column_stride = g.qkv_parts * g.heads * Traits::kHeadDim;
@@ -73,29 +80,30 @@ struct KeyGradientRing {
              finished_column * column_stride + head * Traits::kHeadDim +
              chunk % Traits::kHeadChunks * 8 + half * 4;
   }
-  // Adds the gradients of steps, the first of which begins at column `left` of the row's halo. The
-  // sums are read first, as the compiler does not know that they are different ones.
-  template <int kSteps>
+  // Adds the gradients of `kBlocks` blocks, the first of which begins at column `left` of the row's
+  // halo. The sums are read first, as the compiler does not know that they are different ones.
+  template <int kBlocks, int kSteps>
   __device__ void Add(int left, const MmaLane& lane,
                       const KeyGradients<Traits> (&gradients)[kSteps]) const {
     constexpr int kChunks = Traits::kChunks;
-    char* column = own_row + left * kColumnBytes;
-    float4 sums[2 * kSteps][kChunks];
-    bool valid[2 * kSteps];
+    constexpr int kBlockBytes = Traits::kBlockColumns * kColumnBytes;
+    char* block = own_row + left * kColumnBytes;
+    float4 sums[kBlocks][kChunks];
+    bool valid[kBlocks];
 #pragma unroll
-    for (int i = 0; i < 2 * kSteps; ++i) {
-      valid[i] = static_cast<unsigned>(left + i - Traits::kHalo) < columns;
+    for (int i = 0; i < kBlocks; ++i) {
+      valid[i] = static_cast<unsigned>(left + i * Traits::kBlockColumns + own_column) < columns;
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
         sums[i][c] = make_float4(0.f, 0.f, 0.f, 0.f);
         if (valid[i] && !is_new) {
           sums[i][c] = *reinterpret_cast<const float4*>(
-              column + i * kColumnBytes + c * kChunkBytes + (lane.pair ^ c) * 16);
+              block + i * kBlockBytes + c * kChunkBytes + (lane.pair ^ c) * 16);
         }
       }
     }
 #pragma unroll
-    for (int i = 0; i < 2 * kSteps; ++i) {
+    for (int i = 0; i < kBlocks; ++i) {
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
         const KeyGradients<Traits>& step = gradients[i / 2];
@@ -105,21 +113,22 @@ struct KeyGradientRing {
         sum.z += step.dv[c][i % 2 * 2];
         sum.w += step.dv[c][i % 2 * 2 + 1];
         if (valid[i]) {
-          *reinterpret_cast<float4*>(column + i * kColumnBytes + c * kChunkBytes +
+          *reinterpret_cast<float4*>(block + i * kBlockBytes + c * kChunkBytes +
                                      (lane.pair ^ c) * 16) = sum;
         }
       }
     }
   }
-  // Stores rows 2 `pair` and 2 `pair` + 1 of the halo tile, as far as they lie in the image, of the
-  // four columns from column `left` of the row's halo on.
-  __device__ void Store(const TileGrid& g, int left, int pair, float dk_scale, float dv_scale,
+  // Stores the kFinishedRows rows number `group` of the halo tile, as far as they lie in the image,
+  // of the kStoreColumns columns from column `left` of the row's halo on.
+  __device__ void Store(const TileGrid& g, int left, int group, float dk_scale, float dv_scale,
                         Element* d_key, Element* d_value) const {
-    const bool row_valid = static_cast<unsigned>(y + 2 * pair) < static_cast<unsigned>(g.height);
+    const int top = kFinishedRows * group;
+    const bool row_valid = static_cast<unsigned>(y + top) < static_cast<unsigned>(g.height);
     if (static_cast<unsigned>(finished_column + left) >= columns || !row_valid || !has_head) return;
     const char* from = finished_pixels + left * kColumnBytes +
-                       (first_slot + 2 * pair + finished_slot) % kSlots * kSlotBytes;
-    const uint32_t to = offset + left * column_stride + 2 * pair * row_stride;
+                       (first_slot + top + finished_slot) % kSlots * kSlotBytes;
+    const uint32_t to = offset + left * column_stride + top * row_stride;
     const float4 a = *reinterpret_cast<const float4*>(from + ((2 * half) ^ chunk) * 16);
     const float4 b = *reinterpret_cast<const float4*>(from + ((2 * half + 1) ^ chunk) * 16);
     *reinterpret_cast<uint2*>(d_key + to) =

@@ -11,14 +11,14 @@
 namespace sasa {
 namespace {
 
+// Of windows of 7, tuned on an H200.
+template <int kKernel_>
 struct ProjectedConfig {
-  static constexpr int kKernel = kProjectedKernelSize, kHeadDim = kProjectedHeadDim;
-  static constexpr MmaTiles kTiles = {4, 28, 4};
+  static constexpr int kKernel = kKernel_, kHeadDim = kProjectedHeadDim;
+  static constexpr MmaTiles kTiles = kKernel == 5 ? MmaTiles{3, 28, 4} : MmaTiles{4, 28, 4};
 };
-using Projection =
-    ProjectionTraits<MmaKernelTraits<Bfloat16, ProjectedConfig>, kProjectedChannels>;
 
-template <typename Stores>
+template <typename Projection, typename Stores>
 __global__ void __launch_bounds__(Projection::Traits::kThreads, Projection::Traits::kMinCtasPerSm)
     MmaProjectedForwardKernel(TileGrid g, const Bfloat16* __restrict__ inputs,
                               const Bfloat16* __restrict__ kernel,
@@ -30,17 +30,32 @@ __global__ void __launch_bounds__(Projection::Traits::kThreads, Projection::Trai
                                              relative_columns, output, lse);
 }
 
+template <int kKernel>
+void LaunchProjectedForward(const LocalAttentionProblem& p, const ProjectedForwardArrays& a,
+                            cudaStream_t stream) {
+  using Traits = MmaKernelTraits<Bfloat16, ProjectedConfig<kKernel>>;
+  using Projection = ProjectionTraits<Traits, kProjectedChannels>;
+  const TileGrid g = MakeMmaTileGrid<Traits>(p);
+  const auto kernel = a.lse == nullptr ? MmaProjectedForwardKernel<Projection, StoreForInference>
+                                       : MmaProjectedForwardKernel<Projection, StoreForTraining>;
+  LaunchMmaKernel<Traits>(kernel, Projection::kBytes, g.num_tiles, stream, g,
+                          static_cast<const Bfloat16*>(a.inputs),
+                          static_cast<const Bfloat16*>(a.kernel), a.relative_rows,
+                          a.relative_columns, static_cast<Bfloat16*>(a.output), a.lse);
+}
+
 }  // namespace
 
 void MmaProjectedForward(const LocalAttentionProblem& p, const ProjectedForwardArrays& a,
                          cudaStream_t stream) {
-  const TileGrid g = MakeMmaTileGrid<Projection::Traits>(p);
-  const auto kernel = a.lse == nullptr ? MmaProjectedForwardKernel<StoreForInference>
-                                       : MmaProjectedForwardKernel<StoreForTraining>;
-  LaunchMmaKernel<Projection::Traits>(kernel, Projection::kBytes, g.num_tiles, stream, g,
-                                      static_cast<const Bfloat16*>(a.inputs),
-                                      static_cast<const Bfloat16*>(a.kernel), a.relative_rows,
-                                      a.relative_columns, static_cast<Bfloat16*>(a.output), a.lse);
+  switch (p.kernel_rows) {
+    case 3:
+      return LaunchProjectedForward<3>(p, a, stream);
+    case 5:
+      return LaunchProjectedForward<5>(p, a, stream);
+    case 7:
+      return LaunchProjectedForward<7>(p, a, stream);
+  }
 }
 
 }  // namespace sasa
