@@ -273,9 +273,10 @@ def test_gradients_of_projections_equal_those_of_products(
       loss = tf.reduce_sum(tf.cast(tf.sin(output), tf.float32))
     return tf.nest.flatten(tape.gradient(loss, [inputs, kernels]))
 
-  monkeypatch.setenv(fused_projection.VARIABLE, "0")
-  expected = tf.function(gradients, jit_compile=True)(inputs, kernels)
-  monkeypatch.setenv(fused_projection.VARIABLE, "1")
+  with monkeypatch.context() as patch:
+    patch.setattr(fused_projection, "is_faster", lambda projection: False)
+    expected = tf.function(gradients, jit_compile=True)(inputs, kernels)
+  monkeypatch.setattr(fused_projection, "_MIN_ELEMENTS", 1)
   calls = []
   kernel = fused_projection._gradients
   monkeypatch.setattr(fused_projection, "_gradients", lambda *a: calls.append(a) or kernel(*a))

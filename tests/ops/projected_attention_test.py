@@ -107,7 +107,7 @@ def test_training_has_only_the_product_of_the_backward_pass(calls):
 def test_training_with_the_kernel_of_the_projections_gradients(calls, monkeypatch):
   tensors = arguments()
   gradients = []
-  monkeypatch.setattr(fused_projection, "supports", lambda projection: True)
+  monkeypatch.setattr(fused_projection, "is_faster", lambda projection: True)
   monkeypatch.setattr(
     fused_projection,
     "_gradients",

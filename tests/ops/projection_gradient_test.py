@@ -46,9 +46,9 @@ def calls(monkeypatch):
   loaded = dataclasses.replace(library.load(), architectures=(80, 90))
   monkeypatch.setattr(library, "load", lambda: loaded)
   monkeypatch.setattr(fused_projection, "call_kernel", replaced)
+  monkeypatch.setattr(fused_projection, "_MIN_ELEMENTS", 1)
   monkeypatch.setattr(fused, "_projects", lambda *arguments: False)  # that kernel needs a GPU too
   monkeypatch.setattr(library, "gpu_capability", lambda: (9, 0))
-  monkeypatch.setenv(fused_projection.VARIABLE, "1")
   monkeypatch.setitem(xla_custom_call.PLATFORMS, "GPU", "CPU")  # the attention's kernels
   with ops.use_target_device("GPU"):
     yield found
@@ -215,8 +215,10 @@ def test_others_have_the_products(calls, changes):
   assert not calls
 
 
-@pytest.mark.parametrize("case", ["eager", "graph", "float32", "no key", "32 channels"])
-def test_other_contexts_and_inputs_have_the_products(calls, case):
+@pytest.mark.parametrize(
+  "case", ["eager", "graph", "float32", "no key", "32 channels", "few pixels"]
+)
+def test_other_contexts_and_inputs_have_the_products(calls, monkeypatch, case):
   inputs, kernels = arguments(
     SMALL,
     32 if case == "32 channels" else CHANNELS,
@@ -226,6 +228,8 @@ def test_other_contexts_and_inputs_have_the_products(calls, case):
   if case == "no key":
     kernels[1] = None
     relative = {"relative_rows": tf.ones([7, 4]), "relative_columns": tf.ones([7, 4])}
+  if case == "few pixels":
+    monkeypatch.setattr(fused_projection, "_MIN_ELEMENTS", inputs.shape.num_elements() + 1)
   if case == "eager":
     gradients(inputs, kernels)
   else:
@@ -246,11 +250,5 @@ def test_other_gpus_have_the_products(calls, monkeypatch, capability):
 def test_library_without_code_for_hopper(calls, monkeypatch):
   loaded = dataclasses.replace(library.load(), architectures=(80,))
   monkeypatch.setattr(library, "load", lambda: loaded)
-  compiled(gradients, *arguments(SMALL))
-  assert not calls
-
-
-def test_off_by_default(calls, monkeypatch):
-  monkeypatch.delenv(fused_projection.VARIABLE)
   compiled(gradients, *arguments(SMALL))
   assert not calls

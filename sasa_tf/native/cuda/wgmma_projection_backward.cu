@@ -66,7 +66,7 @@ const char* CudaProjectionBackward(const ProjectionProblem& p, const ProjectionB
   }
   const bool launched =
       p.channels == 64
-          ? LaunchProjectionBackward<ProjectionBackwardTraits<64, 6>>(p, a, cuda_stream)
+          ? LaunchProjectionBackward<ProjectionBackwardTraits<64, 4>>(p, a, cuda_stream)
           : LaunchProjectionBackward<ProjectionBackwardTraits<128, 3>>(p, a, cuda_stream);
   return launched ? LaunchError()
                   : "the backward pass of the projections needs code for sm_90a, and TMA";

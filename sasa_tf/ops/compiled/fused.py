@@ -405,7 +405,7 @@ def local_attention_packed(
   call = _kernel_call((qkv,), tables, geometry, scale)
   if _pools(call, qkv, pool_size):
     call, pool_size = _with_pooling(call, pool_size), 1
-  if projection is not None and compiled_for_gpu() and fused_projection.supports(projection):
+  if projection is not None and compiled_for_gpu() and fused_projection.is_faster(projection):
     qkv = fused_projection.with_gradients(qkv, projection)
   if projection is not None and not (
     call.pool_size == 1 and _projects(call, projection, recompute_qkv)
