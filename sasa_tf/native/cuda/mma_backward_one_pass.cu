@@ -372,13 +372,14 @@ __global__ void ReduceTablesKernel(TableReduction reduction) {
   ReduceTableGradients(reduction);
 }
 
-// Whether the kernel is faster than the two passes, by measurements on an H200 with windows of 7:
-// with images of 28 x 28 pixels or more, and if the regions occupy most of the GPU's multiprocessors
-// to the end.
+// Whether the kernel is faster than the two passes, by measurements on an H200: with images of 28 x
+// 28 pixels or more, and if the regions occupy most of the GPU's multiprocessors to the end.
 template <typename Traits>
 bool IsFaster(const LocalAttentionProblem& p, int num_regions, int ctas) {
   constexpr int kMinSide = 28;
-  constexpr float kMinOccupied = Traits::kHeadDim == 8 ? 0.85f : 0.9f;
+  constexpr bool kNarrow = Traits::kHeadDim == 8;
+  constexpr float kMinOccupied =
+      Traits::kKernel == 7 ? (kNarrow ? 0.85f : 0.9f) : (kNarrow ? 0.72f : 0.8f);
   const int turns = CeilDiv(num_regions, ctas);
   return p.height >= kMinSide && p.width >= kMinSide &&
          num_regions >= kMinOccupied * turns * ctas;
@@ -437,16 +438,16 @@ bool LaunchBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays&
   return true;
 }
 
-// The tiles: {warps, columns, CTAs, staged store, split rows, compact buffer, one head}. Of windows of
-// 7, tuned on an H200.
+// The tiles: {warps, columns, CTAs, staged store, split rows, compact buffer, one head}; and the boxes
+// of keys and values. Tuned on an H200.
 template <int kKernel_>
 struct OnePassHeads8 {
-  static constexpr int kKernel = kKernel_, kHeadDim = 8;
+  static constexpr int kKernel = kKernel_, kHeadDim = 8, kBoxes = kKernel == 3 ? 7 : 10;
   static constexpr MmaTiles kTiles = {kKernel == 3 ? 12 : 8, 56, 1};
 };
 template <int kKernel_, int kColumns>
 struct OnePassHeads16 {
-  static constexpr int kKernel = kKernel_, kHeadDim = 16;
+  static constexpr int kKernel = kKernel_, kHeadDim = 16, kBoxes = kKernel == 3 ? 7 : 10;
   static constexpr MmaTiles kTiles = {kKernel == 3 ? 12 : 8, kColumns, 1, true, false, false, true};
 };
 
@@ -455,7 +456,7 @@ struct OnePassTraits : MmaKernelTraits<Element, Config> {
   using Base = MmaKernelTraits<Element, Config>;
   // The buffers of keys and values. The rows of MMA tiles that the warps compute, if they are of two
   // images, need up to 28 rows of keys, and 40 with windows of 5.
-  static constexpr int kBoxes = 10, kBoxRows = 4, kBufferRows = kBoxes * kBoxRows;
+  static constexpr int kBoxes = Config::kBoxes, kBoxRows = 4, kBufferRows = kBoxes * kBoxRows;
   static constexpr int kTmaBoxRows = kBoxRows;
   static constexpr int kTmaBoxBytes = kBoxRows * Base::kSmemPitch * Base::kPixelBytes;
   static constexpr int kBufferBytes = (kBoxes * kTmaBoxBytes + 1023) / 1024 * 1024;
