@@ -65,6 +65,16 @@ SASA_EXPORT bool sasa_tf_local_attention_supports_projections(const int64_t* siz
   return sasa::SupportsProjections(LocalAttention(sizes, scale), channels);
 }
 
+SASA_EXPORT bool sasa_tf_local_attention_supports_projected_backward(const int64_t* sizes,
+                                                                     float scale,
+                                                                     int64_t channels) {
+  return sasa::SupportsProjectedBackward(LocalAttention(sizes, scale), channels);
+}
+
+SASA_EXPORT bool sasa_tf_local_attention_projected_backward_is_faster(const int64_t* sizes) {
+  return sasa::IsProjectedBackwardFaster(LocalAttention(sizes, 1.f));
+}
+
 // `sizes`: pixels, channels and outputs.
 SASA_EXPORT bool sasa_tf_projection_backward_supported(const int64_t* sizes) {
   return sasa::SupportsProjectionBackward(

@@ -38,6 +38,16 @@ constexpr int64_t kProjectedChannels = 64;  // of the input
 // Two tiles of 28 columns, of which each projects at most 32 with its halo.
 constexpr int64_t kProjectedMaxWidth = 57;
 
+// The CUDA backward kernel with the projections inside: windows of 3 and 7, whole rows of an image.
+constexpr int64_t kProjectedBackwardMaxWidth = 56;
+
+// One backward kernel is faster than two in images of this many rows and columns or more, if its
+// CTAs, one on a multiprocessor, compute whole images of two heads for this part of the time.
+// Measured on an H200.
+constexpr int64_t kMinOnePassSide = 28;
+constexpr double kMinOnePassOccupancy = 0.85;
+constexpr int64_t kHopperMultiprocessors = 132;
+
 // The CUDA kernels of the projections' backward pass: one or two slices of the channels.
 constexpr int64_t kMaxProjectionChannels = 128;
 
@@ -75,6 +85,26 @@ inline bool SupportsProjections(const LocalAttentionProblem& p, int64_t channels
          channels == kProjectedChannels && p.has_key && p.dilation_rows == 1 &&
          p.dilation_columns == 1 && p.pool_size == 1 &&
          p.width <= kProjectedMaxWidth && p.height * p.width * channels <= kMaxInt32;
+}
+
+// Whether the CUDA backward kernel with the projections inside supports a problem. It needs sm_90.
+inline bool SupportsProjectedBackward(const LocalAttentionProblem& p, int64_t channels) {
+  return SupportsProjections(p, channels) && p.kernel_rows % 4 == 3 &&
+         p.width <= kProjectedBackwardMaxWidth;
+}
+
+// Whether one backward kernel is faster than two, where `ctas` compute `regions`.
+inline bool IsOnePassFaster(const LocalAttentionProblem& p, int64_t regions, int64_t ctas,
+                            double min_occupancy) {
+  const int64_t turns = (regions + ctas - 1) / ctas;
+  return p.height >= kMinOnePassSide && p.width >= kMinOnePassSide &&
+         static_cast<double>(regions) >= min_occupancy * static_cast<double>(turns * ctas);
+}
+
+// The same for the kernel with the projections inside, on a Hopper GPU.
+inline bool IsProjectedBackwardFaster(const LocalAttentionProblem& p) {
+  return IsOnePassFaster(p, p.batch * ((p.heads + 1) / 2), kHopperMultiprocessors,
+                         kMinOnePassOccupancy);
 }
 
 // Whether the CUDA kernels of the projections' backward pass support a problem, of query, key and

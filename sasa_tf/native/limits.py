@@ -130,6 +130,49 @@ def supports_projections(
   )
 
 
+def supports_projected_backward(
+  dtype: str,
+  kernel_size: tuple[int, int],
+  shape: Sequence[int | None],
+  channels: int,
+  scale: float,
+) -> bool:
+  """Whether the CUDA backward kernel with the projections inside supports local self-attention.
+
+  Args:
+    dtype: see `supports_projections`, as the others.
+    kernel_size: rows and columns of the window.
+    shape: [B, H, W, N, D] of the query.
+    channels: C of the inputs.
+    scale: multiplies the query.
+  """
+  width = shape[2]
+  return (
+    supports_projections(dtype, kernel_size, shape, channels, scale)
+    and kernel_size[0] % 4 == 3
+    and width is not None
+    and width <= constants()["kProjectedBackwardMaxWidth"]
+  )
+
+
+def projected_backward_is_faster(shape: Sequence[int | None]) -> bool:
+  """Whether that kernel is faster than others on a Hopper GPU; not if a size is unknown.
+
+  Args:
+    shape: [B, H, W, N, D] of the query.
+  """
+  limit = constants()
+  batch, height, width, heads, _ = shape
+  if batch is None or height is None or width is None or heads is None:
+    return False
+  regions = batch * ((heads + 1) // 2)
+  workers = limit["kHopperMultiprocessors"]
+  return (
+    min(height, width) >= limit["kMinOnePassSide"]
+    and regions >= limit["kMinOnePassOccupancy"] * -(-regions // workers) * workers
+  )
+
+
 def supports_projection_backward(
   dtype: str, shape: Sequence[int | None], channels: int, outputs: int
 ) -> bool:

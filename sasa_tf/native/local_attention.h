@@ -67,6 +67,20 @@ struct BackwardArrays {
   float* workspace;  // `WorkspaceFloats(problem)` floats
 };
 
+// The backward pass from the input of the projections: see ProjectedForwardArrays for `inputs` and
+// `kernel`, and BackwardArrays for the others. `d_qkv` [B, H, W, 3, N, D] is the gradient of query,
+// key and value.
+struct ProjectedBackwardArrays {
+  const void *inputs, *kernel;
+  const float *relative_rows, *relative_columns;
+  const void* output;
+  const float* lse;
+  const void* d_output;
+  void* d_qkv;
+  float *d_relative_rows, *d_relative_columns;
+  float* workspace;  // `WorkspaceFloats(problem)` floats
+};
+
 // At most this many workers compute partial sums of the gradients of the relative tables. The
 // partial sums are then added in a fixed order, so that the results are deterministic.
 constexpr int64_t kTableWorkers = 1024;
@@ -85,6 +99,8 @@ const char* CudaBackward(const LocalAttentionProblem& problem, const BackwardArr
 // The problem has qkv_parts 3, although query, key and value are in no array.
 const char* CudaProjectedForward(const LocalAttentionProblem& problem, int64_t channels,
                                  const ProjectedForwardArrays& arrays, void* stream);
+const char* CudaProjectedBackward(const LocalAttentionProblem& problem, int64_t channels,
+                                  const ProjectedBackwardArrays& arrays, void* stream);
 
 }  // namespace sasa
 

@@ -1,4 +1,4 @@
-// Compares the CUDA kernel of local attention with the projections inside, on an emulated or a real
+// Compares the CUDA kernels of local attention with the projections inside, on an emulated or a real
 // GPU, with loops in double precision on random problems. random_problems.h documents the command
 // line.
 #include <cmath>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "checks.h"
+#include "cuda/launch.h"
 #include "device_array.h"
 #include "limits.h"
 #include "local_attention.h"
@@ -22,6 +23,8 @@ using sasa::LocalAttentionProblem;
 
 constexpr int64_t kChannels = sasa::kProjectedChannels;
 
+bool backward_pass = true;  // which needs a Hopper GPU
+
 constexpr Setting<LocalAttentionProblem> kSettings[] = {
     {"batch", [](LocalAttentionProblem& p, int x) { p.batch = x; }},
     {"height", [](LocalAttentionProblem& p, int x) { p.height = x; }},
@@ -32,6 +35,7 @@ constexpr Setting<LocalAttentionProblem> kSettings[] = {
     {"relative", [](LocalAttentionProblem& p, int x) { p.has_relative = x; }},
     {"scale", [](LocalAttentionProblem& p, int x) { p.scale = x; }},
     {"nonfinite", [](LocalAttentionProblem&, int x) { nonfinite = x; }},
+    {"backward", [](LocalAttentionProblem&, int x) { backward_pass = x; }},
 };
 
 LocalAttentionProblem Random(std::mt19937& random, const Settings& settings) {
@@ -65,18 +69,114 @@ double RoundToBfloat16(double exact) {
   return x;
 }
 
+// Packs query, key and value, or their gradients.
+std::vector<double> Packed(const LocalAttentionProblem& p,
+                           const std::vector<const std::vector<double>*>& parts) {
+  const int64_t filters = p.heads * p.head_dim;
+  std::vector<double> packed;
+  for (int64_t begin = 0; begin < p.batch * p.height * p.width * filters; begin += filters) {
+    for (const auto* part : parts) {
+      packed.insert(packed.end(), part->begin() + begin, part->begin() + begin + filters);
+    }
+  }
+  return packed;
+}
+
+// The gradients of query, key, value and tables, from the output and LSE on the device. Those of
+// query, key and value have the same bits as from packed QKV.
+bool CheckBackward(const LocalAttentionProblem& p, const DeviceArray& inputs,
+                   const DeviceArray& kernel, const DeviceArray& rows, const DeviceArray& columns,
+                   const DeviceArray& output, const DeviceArray& lse, Typed& d_output,
+                   const Arrays& a) {
+  const int64_t filters = p.heads * p.head_dim, table = a.rows.size();
+  Typed d_qkv(p.type, p.batch * p.height * p.width * 3 * filters);
+  Typed d_rows(DType::kFloat32, table), d_columns(DType::kFloat32, table);
+  DeviceArray device_d_output(d_output.bytes), device_d_qkv(d_qkv.bytes);
+  DeviceArray device_d_rows(d_rows.bytes), device_d_columns(d_columns.bytes);
+  DeviceArray workspace(std::vector<char>(4 * sasa::WorkspaceFloats(p)));
+  std::vector<char> before;
+  for (int run = 0; run < 2; ++run) {
+    for (DeviceArray* array : {&device_d_qkv, &device_d_rows, &device_d_columns, &workspace}) {
+      array->Poison();
+    }
+    const char* error =
+        sasa::CudaProjectedBackward(p, kChannels,
+                                    {.inputs = inputs.data(),
+                                     .kernel = kernel.data(),
+                                     .relative_rows = rows.floats(),
+                                     .relative_columns = columns.floats(),
+                                     .output = output.data(),
+                                     .lse = lse.floats(),
+                                     .d_output = device_d_output.data(),
+                                     .d_qkv = device_d_qkv.data(),
+                                     .d_relative_rows = device_d_rows.floats(),
+                                     .d_relative_columns = device_d_columns.floats(),
+                                     .workspace = workspace.floats()},
+                                    nullptr);
+    if (error != nullptr) return std::puts(error), false;
+    if (!device_d_qkv.CopyTo(d_qkv.bytes) || !device_d_rows.CopyTo(d_rows.bytes) ||
+        !device_d_columns.CopyTo(d_columns.bytes)) {
+      return std::puts("the kernel wrote outside its gradients"), false;
+    }
+    std::vector<char> bytes = d_qkv.bytes;
+    bytes.insert(bytes.end(), d_rows.bytes.begin(), d_rows.bytes.end());
+    bytes.insert(bytes.end(), d_columns.bytes.begin(), d_columns.bytes.end());
+    if (run == 1 && bytes != before) {
+      return std::puts("the gradients depend on the order of the threads"), false;
+    }
+    before = bytes;
+  }
+  Typed qkv = d_qkv, from_qkv = d_qkv;
+  qkv.SetExact(Packed(p, {&a.query, &a.key, &a.value}));
+  DeviceArray device_qkv(qkv.bytes);
+  device_d_qkv.Poison();
+  const int64_t part = filters * 2;  // in bytes
+  const sasa::BackwardArrays packed = {.query = device_qkv.data(),
+                                       .key = device_qkv.data() + part,
+                                       .value = device_qkv.data() + 2 * part,
+                                       .relative_rows = rows.floats(),
+                                       .relative_columns = columns.floats(),
+                                       .output = output.data(),
+                                       .lse = lse.floats(),
+                                       .d_output = device_d_output.data(),
+                                       .d_query = device_d_qkv.data(),
+                                       .d_key = device_d_qkv.data() + part,
+                                       .d_value = device_d_qkv.data() + 2 * part,
+                                       .d_relative_rows = device_d_rows.floats(),
+                                       .d_relative_columns = device_d_columns.floats(),
+                                       .workspace = workspace.floats()};
+  // Twice, because every third tensor map of the emulated GPU fails.
+  if (!sasa::MmaBackwardOnePass(p, packed, true, nullptr) &&
+      !sasa::MmaBackwardOnePass(p, packed, true, nullptr)) {
+    return std::puts("the one-pass kernel does not support the problem"), false;
+  }
+  device_d_qkv.CopyTo(from_qkv.bytes);
+  if (!nonfinite && from_qkv.bytes != d_qkv.bytes) {
+    return std::puts("the gradients differ from those with packed QKV"), false;
+  }
+  const std::vector<double> expected = Packed(p, {&a.d_query, &a.d_key, &a.d_value});
+  double max = 1;
+  for (double x : a.d_rows) max = std::fmax(max, std::fabs(x));
+  for (double x : a.d_columns) max = std::fmax(max, std::fabs(x));
+  // The gradients of the logits, rounded to bfloat16, are multiplied by keys of up to 40.
+  return Agrees("d_qkv", d_qkv, expected, 5e-2) &
+         Agrees("d_rows", d_rows, a.d_rows, 5e-2, max) &
+         Agrees("d_columns", d_columns, a.d_columns, 5e-2, max);
+}
+
 bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   const int64_t pixels = p.batch * p.height * p.width, filters = p.heads * p.head_dim;
   const int64_t table = p.has_relative ? p.kernel_rows * p.head_dim / 2 : 0;
   Typed inputs(p.type, pixels * kChannels), kernel(p.type, kChannels * 3 * filters);
   Typed rows(DType::kFloat32, table), columns(DType::kFloat32, table);
-  Typed output(p.type, pixels * filters);
+  Typed output(p.type, pixels * filters), d_output = output;
   std::vector<double> exact_inputs, exact_kernel;
   Arrays a;
   inputs.Fill(random, exact_inputs);
   kernel.Fill(random, exact_kernel);
   rows.Fill(random, a.rows);
   columns.Fill(random, a.columns);
+  d_output.Fill(random, a.d_output);
   if (nonfinite) inputs.SetNonFinite(random() % inputs.size(), nonfinite == 2, exact_inputs);
   std::vector<double>* const parts[] = {&a.query, &a.key, &a.value};
   for (int part = 0; part < 3; ++part) {
@@ -91,7 +191,6 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
       }
     }
   }
-  a.d_output.resize(output.size());
   a.output.resize(output.size());
   a.lse.resize(pixels * p.heads);
   a.d_query.resize(output.size());
@@ -105,10 +204,10 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   DeviceArray device_rows(rows.bytes), device_columns(columns.bytes), device_output(output.bytes);
   Typed lse(DType::kFloat32, pixels * p.heads);
   DeviceArray device_lse(lse.bytes);
+  device_lse.Poison();
   std::vector<char> before;
   for (int run = 0; run < 2; ++run) {
     device_output.Poison();
-    device_lse.Poison();
     const char* error = sasa::CudaProjectedForward(p, kChannels,
                                                    {.inputs = device_inputs.data(),
                                                     .kernel = device_kernel.data(),
@@ -126,7 +225,12 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
     }
     before = output.bytes;
   }
-  return Agrees("output", output, a.output, 2e-2) & Agrees("lse", lse, a.lse, 2e-2);
+  const bool agrees =
+      Agrees("output", output, a.output, 2e-2) & Agrees("lse", lse, a.lse, 2e-2);
+  if (!backward_pass || !sasa::SupportsProjectedBackward(p, kChannels)) return agrees;
+  return CheckBackward(p, device_inputs, device_kernel, device_rows, device_columns, device_output,
+                       device_lse, d_output, a) &
+         agrees;
 }
 
 }  // namespace

@@ -47,6 +47,14 @@ struct Typed {
     return bits & 0x8000 ? -magnitude : magnitude;
   }
 
+  // Sets a bfloat16 array to values that it represents exactly.
+  void SetExact(const std::vector<double>& values) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      const float x = values[i];
+      std::memcpy(&bytes[i * 2], reinterpret_cast<const char*>(&x) + 2, 2);
+    }
+  }
+
   // Sets an element to NaN or infinity, also in the copy.
   void SetNonFinite(size_t i, bool infinite, std::vector<double>& copy) {
     copy[i] = infinite ? INFINITY : NAN;

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.native import build, cache, library
+from sasa_tf.native import build, cache, library, limits
 from sasa_tf.ops.checks import window_geometry
 from sasa_tf.ops.compiled import fused, fused_projection
 from sasa_tf.ops.stem.absorbed_attention import block_attention_2d_absorbed
@@ -181,7 +181,7 @@ def test_pooled_output_equals_the_reference(shape, kernel, dilation, dtype, mode
 
 
 # [B, H, W, N] and the window, with 64 channels and heads 8 wide: the forward kernel has the
-# projections inside.
+# projections inside, and that of the backward pass can have them.
 PROJECTED = [
   ((2, 56, 56, 8), 7),
   ((1, 17, 16, 3), 7),
@@ -197,8 +197,11 @@ PROJECTED = [
 @pytest.mark.gpu
 @pytest.mark.skipif(not GPU, reason="there is no NVIDIA GPU")
 @pytest.mark.parametrize("border", ["zero", "mask"])
+@pytest.mark.parametrize("projects_backward", [False, True])
 @pytest.mark.parametrize(("shape", "kernel_size"), PROJECTED)
-def test_projections_inside_equal_the_reference(monkeypatch, shape, kernel_size, border):
+def test_projections_inside_equal_the_reference(
+  monkeypatch, shape, kernel_size, projects_backward, border
+):
   generator = tf.random.Generator.from_seed(1)
   *size, heads = shape
   filters = 8 * heads
@@ -229,6 +232,13 @@ def test_projections_inside_equal_the_reference(monkeypatch, shape, kernel_size,
   monkeypatch.setattr(
     fused, "_projected_forward", lambda *a: calls.append(a) or projected_forward(*a)
   )
+  backward_calls = []
+  projected_backward = fused._projected_backward
+  monkeypatch.setattr(
+    fused, "_projected_backward", lambda *a: backward_calls.append(a) or projected_backward(*a)
+  )
+  monkeypatch.setenv(fused.PROJECTED_BACKWARD_VARIABLE, str(int(projects_backward)))
+  monkeypatch.setattr(limits, "projected_backward_is_faster", lambda shape: True)
   arguments = [inputs, kernels, tables, upstream]
   exact = tf.nest.map_structure(lambda x: tf.cast(x, tf.float64), arguments)
   expected = results(*exact, "reference")
@@ -237,6 +247,8 @@ def test_projections_inside_equal_the_reference(monkeypatch, shape, kernel_size,
   infer = tf.function(attend, jit_compile=True)
   found.append(infer(*arguments[:3], "fused"))
   assert len(calls) == 2
+  supported = kernel_size in (3, 7) and shape[2] <= 56 and library.gpu_capability() == (9, 0)
+  assert len(backward_calls) == (projects_backward and supported)
   names = ("output", "inputs", "query", "key", "value", "rows", "columns", "inference")
   for name, a, b in zip(names, found, [*expected, expected[0]], strict=True):
     error = float(tf.norm(tf.cast(a, tf.float64) - b) / tf.norm(b))

@@ -95,11 +95,12 @@ def test_local_attention_limits_equal_those_of_cpp():
 def test_limits_of_projections_equal_those_of_cpp():
   library = ctypes.CDLL(str(cache.library_path()))
   supported = library.sasa_tf_local_attention_supports_projections
-  supported.restype = ctypes.c_bool
-  outcomes = set()
+  backward = library.sasa_tf_local_attention_supports_projected_backward
+  supported.restype = backward.restype = ctypes.c_bool
+  outcomes, backward_outcomes = set(), set()
   for dtype, kernel, depth, channels, size, scale in itertools.product(
     DTYPES,
-    ((3, 3), (7, 7), (7, 5), (9, 9)),
+    ((3, 3), (5, 5), (7, 7), (7, 5), (9, 9)),
     (4, 8, 16),
     (32, 64, 128),
     ((56, 56), (56, 57), (56, 58), (2**20, 32), (2**20 - 1, 32)),
@@ -110,8 +111,30 @@ def test_limits_of_projections_equal_those_of_cpp():
     expected = supported(p.sizes, ctypes.c_float(scale), ctypes.c_int64(channels))
     assert found == expected, (p, channels)
     outcomes.add((found, size))
+    found = limits.supports_projected_backward(dtype, kernel, p.shape, channels, scale)
+    expected = backward(p.sizes, ctypes.c_float(scale), ctypes.c_int64(channels))
+    assert found == expected, (p, channels)
+    backward_outcomes.add((found, kernel, size))
   assert len(outcomes) == 8, outcomes  # supported or not, but not all sizes are
+  sizes = ((56, 56), (2**20 - 1, 32))
+  expected = {(True, kernel, size) for kernel in ((3, 3), (7, 7)) for size in sizes}
+  assert {outcome for outcome in backward_outcomes if outcome[0]} == expected
   assert not limits.supports_projections("bfloat16", (7, 7), (1, 56, None, 8, 8), 64, 1.0)
+
+
+@needs_library
+def test_speed_of_the_projected_backward_pass_equals_that_of_cpp():
+  library = ctypes.CDLL(str(cache.library_path()))
+  is_faster = library.sasa_tf_local_attention_projected_backward_is_faster
+  is_faster.restype = ctypes.c_bool
+  outcomes = set()
+  for batch, side, heads in itertools.product(range(1, 140), (27, 28, 56), (1, 7, 8)):
+    p = Problem(batch, side, 56, heads=heads, depth=8, dtype="bfloat16")
+    found = limits.projected_backward_is_faster(p.shape)
+    assert found == is_faster(p.sizes), p
+    outcomes.add((found, batch, heads))
+  assert {(True, 32, 8), (False, 48, 8), (True, 128, 8), (True, 132, 1)} <= outcomes
+  assert not limits.projected_backward_is_faster((None, 56, 56, 8, 8))
 
 
 @needs_library

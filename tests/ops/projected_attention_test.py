@@ -1,6 +1,6 @@
-"""The forward kernel with the projections inside: where it is used, and its gradients.
+"""The kernels with the projections inside: where they are used, and their gradients.
 
-The kernel needs a GPU; here other kernels replace it.
+The kernels need a GPU; here other kernels replace them.
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from sasa_tf import ops
-from sasa_tf.native import library
+from sasa_tf.native import library, limits
 from sasa_tf.ops.compiled import fused, fused_projection, xla_custom_call
 from sasa_tf.ops.compiled.local_attention_stablehlo import LocalAttentionCall
 from sasa_tf.ops.window import WindowGeometry
@@ -25,15 +25,18 @@ WIDE = f"{17 * 16},{3 * FILTERS}"  # the product that the kernel has inside
 
 @pytest.fixture
 def calls(monkeypatch):
-  """Replaces the kernel, traces for a GPU, and yields whether each call saves the LSE."""
+  """Replaces the kernels, traces for a GPU, and yields the calls.
+
+  For the forward kernel whether it saves the LSE, for the backward kernel "backward".
+  """
   found = []
   call_kernel = fused.call_kernel
 
   def replaced(module, platforms, arguments, specs):
-    if "projected_forward" not in module:
+    if "projected" not in module:
       return call_kernel(module, platforms, arguments, specs)
     assert platforms == ("CUDA",)
-    pixels, kernel, *tables = arguments
+    pixels, kernel, *tables = arguments[:4]
     # Products of another shape than the one that the tests count.
     parts = [pixels @ tf.reshape(kernel[:, part], [CHANNELS, FILTERS]) for part in range(3)]
     qkv = tf.reshape(tf.concat(parts, -1), [*SIZE, 3, HEADS, DEPTH])
@@ -42,6 +45,16 @@ def calls(monkeypatch):
     call = LocalAttentionCall(
       "bf16", HEADS, DEPTH, window, 0.5, True, has_relative, True, platforms=("CPU",)
     )
+    if "projected_backward" in module:
+      found.append("backward")
+      empty = tf.TensorSpec([0], tf.bfloat16)
+      d_qkv, _, _, *others = call_kernel(
+        call.backward,
+        ("CPU",),
+        [*[qkv] * 3, *tables, *arguments[4:]],
+        [specs[0], empty, empty, *specs[1:]],
+      )
+      return [d_qkv, *others]
     lse = tf.TensorSpec([*SIZE, HEADS])
     outputs = [specs[0], lse, tf.TensorSpec([0], tf.bfloat16)]
     output, lse, _ = call_kernel(call.forward, ("CPU",), [*[qkv] * 3, *tables], outputs)
@@ -53,6 +66,15 @@ def calls(monkeypatch):
   monkeypatch.setitem(xla_custom_call.PLATFORMS, "GPU", "CPU")  # the other kernels
   with ops.use_target_device("GPU"):
     yield found
+
+
+@pytest.fixture
+def projects_backward(calls, monkeypatch):
+  """As `calls`, with the backward kernel for images of any size."""
+  monkeypatch.setenv(fused.PROJECTED_BACKWARD_VARIABLE, "1")
+  monkeypatch.setattr(fused_projection, "has_hopper_kernels", lambda: True)
+  monkeypatch.setattr(limits, "projected_backward_is_faster", lambda shape: True)
+  return calls
 
 
 def arguments(dtype=tf.bfloat16):
@@ -104,6 +126,57 @@ def test_training_has_only_the_product_of_the_backward_pass(calls):
     assert_equal(found, tf.function(with_gradients, jit_compile=True)(*tensors))
 
 
+@pytest.mark.parametrize("has_tables", [True, False])
+def test_training_has_no_product_with_the_backward_kernel(projects_backward, has_tables):
+  inputs, kernels, tables = arguments()
+  tensors = (inputs, kernels, tables)
+  if has_tables:
+    run = with_gradients
+  else:
+
+    def run(inputs, kernels, tables):
+      with tf.GradientTape() as tape:
+        tape.watch([inputs, *kernels])
+        output = attend(inputs, kernels, [None, None])
+      return [output, *tape.gradient(output, [inputs, *kernels])]
+
+  found = tf.function(run, jit_compile=True)(*tensors)
+  assert projects_backward == [True, "backward"]
+  assert WIDE not in products(run, *tensors)
+  with ops.use_target_device("CPU"):
+    assert_equal(found, tf.function(run, jit_compile=True)(*tensors))
+
+
+def test_backward_kernel_with_the_kernel_of_the_projections_gradients(
+  projects_backward, monkeypatch
+):
+  tensors = arguments()
+  monkeypatch.setattr(fused_projection, "is_faster", lambda projection: True)
+  monkeypatch.setattr(fused_projection, "_gradients", fused_projection._stock_gradients)
+  found = tf.function(with_gradients, jit_compile=True)(*tensors)
+  assert projects_backward == [True, "backward"]
+  with ops.use_target_device("CPU"):
+    assert_equal(found, tf.function(with_gradients, jit_compile=True)(*tensors))
+
+
+@pytest.mark.parametrize("case", ["switch", "GPU", "slower", "kernel_size"])
+def test_other_gradients_have_the_product(projects_backward, monkeypatch, case):
+  inputs, kernels, tables = arguments()
+  changes = {}
+  if case == "switch":
+    monkeypatch.delenv(fused.PROJECTED_BACKWARD_VARIABLE)
+  if case == "GPU":
+    monkeypatch.setattr(fused_projection, "has_hopper_kernels", lambda: False)
+  if case == "slower":
+    monkeypatch.setattr(limits, "projected_backward_is_faster", lambda shape: False)
+  if case == "kernel_size":
+    changes["kernel_size"] = 5
+    tables = [table[:5] for table in tables]
+  run = tf.function(with_gradients, jit_compile=True)
+  run.get_concrete_function(inputs, kernels, tables, **changes)
+  assert projects_backward == [True]
+
+
 def test_training_with_the_kernel_of_the_projections_gradients(calls, monkeypatch):
   tensors = arguments()
   gradients = []
@@ -120,7 +193,10 @@ def test_training_with_the_kernel_of_the_projections_gradients(calls, monkeypatc
     assert_equal(found, tf.function(with_gradients, jit_compile=True)(*tensors))
 
 
-def test_gradient_from_outside_of_a_function(calls):
+@pytest.mark.parametrize("has_backward", [False, True])
+def test_gradient_from_outside_of_a_function(calls, request, has_backward):
+  if has_backward:
+    request.getfixturevalue("projects_backward")
   inputs, kernels, tables = arguments()
   run = tf.function(attend, jit_compile=True)
 
@@ -132,6 +208,7 @@ def test_gradient_from_outside_of_a_function(calls):
 
   found = gradient()
   assert calls
+  assert ("backward" in calls) == has_backward
   with ops.use_target_device("CPU"):
     run = tf.function(attend, jit_compile=True)
     assert_equal(found, gradient())

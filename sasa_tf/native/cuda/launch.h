@@ -29,6 +29,11 @@ void MmaProjectedForward(const LocalAttentionProblem& problem, const ProjectedFo
 bool MmaBackwardOnePass(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
                         bool always, cudaStream_t stream);
 
+// The backward pass in one kernel, with the projections inside: see SupportsProjectedBackward in
+// limits.h. Returns false if the GPU does not have it.
+bool MmaProjectedBackward(const LocalAttentionProblem& problem,
+                          const ProjectedBackwardArrays& arrays, cudaStream_t stream);
+
 }  // namespace sasa
 
 #endif  // SASA_TF_NATIVE_CUDA_LAUNCH_H_

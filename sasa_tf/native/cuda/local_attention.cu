@@ -18,6 +18,14 @@ bool Empty(const LocalAttentionProblem& p) {
   return p.batch * p.height * p.width * p.heads * p.head_dim == 0;
 }
 
+void ClearTableGradients(const LocalAttentionProblem& p, float* rows, float* columns,
+                         cudaStream_t stream) {
+  if (!p.has_relative) return;
+  const size_t entry_bytes = p.head_dim / 2 * sizeof(float);
+  cudaMemsetAsync(rows, 0, p.kernel_rows * entry_bytes, stream);
+  cudaMemsetAsync(columns, 0, p.kernel_columns * entry_bytes, stream);
+}
+
 }  // namespace
 
 const char* CudaForward(const LocalAttentionProblem& p, const ForwardArrays& arrays, void* stream) {
@@ -38,16 +46,27 @@ const char* CudaProjectedForward(const LocalAttentionProblem& p, int64_t channel
   return LaunchError();
 }
 
+const char* CudaProjectedBackward(const LocalAttentionProblem& p, int64_t channels,
+                                  const ProjectedBackwardArrays& arrays, void* stream) {
+  if (const char* reason = UnsupportedReason(p, Platform::kCuda)) return reason;
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  if (!SupportsProjectedBackward(p, channels)) {
+    return "the CUDA kernels have no backward kernel with the projections of this problem inside";
+  }
+  if (Empty(p)) {
+    ClearTableGradients(p, arrays.d_relative_rows, arrays.d_relative_columns, cuda_stream);
+  } else if (!MmaProjectedBackward(p, arrays, cuda_stream)) {
+    return "the backward kernel with the projections inside needs a GPU of compute capability 9.0";
+  }
+  return LaunchError();
+}
+
 const char* CudaBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
                          void* stream) {
   if (const char* reason = UnsupportedReason(p, Platform::kCuda)) return reason;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   if (Empty(p)) {
-    const size_t entry_bytes = p.head_dim / 2 * sizeof(float);
-    if (p.has_relative) {
-      cudaMemsetAsync(arrays.d_relative_rows, 0, p.kernel_rows * entry_bytes, cuda_stream);
-      cudaMemsetAsync(arrays.d_relative_columns, 0, p.kernel_columns * entry_bytes, cuda_stream);
-    }
+    ClearTableGradients(p, arrays.d_relative_rows, arrays.d_relative_columns, cuda_stream);
   } else {
     (UsesTensorCores(p) ? MmaBackward : SimtBackward)(p, arrays, cuda_stream);
   }

@@ -5,8 +5,7 @@
 // As MmaForwardCta, but a CTA computes the keys and values of a tile's new rows, and the queries of
 // its own pixels, from x, with the weights of its heads in shared memory. A warp takes 32
 // neighboring pixels of a row at a time, two groups of 16:
-//   1. Each lane loads its part of their channels to registers, 16 bytes at a time. The products sum
-//      over the channels in the order in which lanes hold them, so no element moves between lanes.
+//   1. Each lane loads its part of their channels to registers, see mma_projection.cuh.
 //   2. The products of 16 pixels and 8 outputs are rounded and stored to shared memory: keys and
 //      values to the ring buffers that MmaForwardCta loads them to, queries to a ring buffer without
 //      halo columns.
@@ -19,23 +18,16 @@
 #include <cstdint>
 
 #include "cuda/mma_forward.cuh"
+#include "cuda/mma_projection.cuh"
 
 namespace sasa {
 namespace {
 
-// Traits_: MmaKernelTraits. kChannels_: of x.
+// Traits_: MmaKernelTraits. kChannels_: of x. Projects two groups of 16 pixels at a time.
 template <typename Traits_, int kChannels_>
-struct ProjectionTraits {
+struct ProjectionTraits : ProjectionShape<Traits_, kChannels_, 2> {
+  using Base = ProjectionShape<Traits_, kChannels_, 2>;
   using Traits = Traits_;
-  using Element = typename Traits::Element;
-  static constexpr int kChannels = kChannels_;
-  static constexpr int kParts = 3;
-  static constexpr int kPieces = kChannels / 32;             // of 64 bytes of a pixel
-  static constexpr int kOutputs = kParts * Traits::kChunks;  // groups of 8 outputs, by part
-  // Groups of 16 pixels that a warp projects at a time. More have more registers.
-  static constexpr int kGroups = 2, kHalves = 2 * kGroups;
-  static_assert(Traits::kTileHeads == 2 && Traits::kHeadChunks == 1 && !Traits::kIsPadded &&
-                kChannels % 32 == 0);
 
   // The ring buffer of queries has the tile's rows, and those of the next tile that are projected
   // with its halo.
@@ -47,35 +39,9 @@ struct ProjectionTraits {
   static constexpr int kQueries = 2 * Traits::kBufferBytes;
   static constexpr int kTables = kQueries + (kQueryBytes + 127) / 128 * 128;
   static constexpr int kWeights = kTables + (RelativeTables<Traits>::kBytes + 127) / 128 * 128;
-  static constexpr int kStaging = kWeights + kOutputs * 8 * kChannels * 2;
+  static constexpr int kStaging = kWeights + Base::kWeightBytes;
   static constexpr int kBytes = kStaging + Traits::kWarps * TileStore<Traits>::kBytes;
 };
-
-// The weights [C, 3, N, D] of a CTA's heads as B operands: [group of 8 outputs][32 channels]
-// [output][channel], of which a lane loads 8 channels at once.
-template <typename P>
-__device__ inline void FillProjectionWeights(const TileGrid& g, int head,
-                                             const typename P::Element* __restrict__ kernel,
-                                             char* memory) {
-  using Traits = typename P::Traits;
-  uint16_t* to = reinterpret_cast<uint16_t*>(memory + P::kWeights);
-  const int part_stride = g.heads * Traits::kHeadDim;
-  for (int i = threadIdx.x; i < P::kChannels * P::kOutputs; i += Traits::kThreads) {
-    const int channel = i / P::kOutputs, output = i % P::kOutputs;
-    const int part = output / Traits::kChunks, chunk = output % Traits::kChunks;
-    uint4 bits = make_uint4(0, 0, 0, 0);
-    if (head + chunk < g.heads) {
-      bits = __ldg(reinterpret_cast<const uint4*>(
-          kernel + (channel * P::kParts + part) * part_stride + (head + chunk) * 8));
-    }
-    const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-      to[((output * P::kPieces + channel / 32) * 8 + n) * 32 + channel % 32] =
-          static_cast<uint16_t>(words[n / 2] >> n % 2 * 16);
-    }
-  }
-}
 
 // The ring buffer of queries.
 template <typename P>
@@ -149,7 +115,7 @@ __device__ __forceinline__ void ProjectTile(const TileGrid& g, const CtaTile& ti
   ClearOutsideOfImage<Traits>(tile, buffer, columns, lane, memory);
   const int first_row = max(buffer.FirstNewRow(), Traits::kHalo - tile.y);
   const int end_row = min(Traits::kSmemRows, Traits::kHalo + tile.rows_left);
-  const char* weights = memory + P::kWeights + lane.row * 64 + lane.pair * 16;
+  const char* weights = LaneWeights(lane, memory + P::kWeights);
 #pragma unroll 1
   for (int begin = 0; begin < columns.count; begin += 16 * P::kGroups) {
     // The lane's pixels are 8 columns apart.
@@ -191,18 +157,7 @@ __device__ __forceinline__ void ProjectTile(const TileGrid& g, const CtaTile& ti
         const int part = output / Traits::kChunks, chunk = output % Traits::kChunks;
         if (part == 0 && y < 0) continue;
         float acc[P::kGroups][4];
-#pragma unroll
-        for (int piece = 0; piece < P::kPieces; ++piece) {
-          const uint4 b =
-              *reinterpret_cast<const uint4*>(weights + (output * P::kPieces + piece) * 512);
-#pragma unroll
-          for (int j = 0; j < P::kGroups; ++j) {
-            const uint4 &first = a[2 * j][piece], &second = a[2 * j + 1][piece];
-            const auto& sum = piece == 0 ? kZeros : const_cast<const float(&)[4]>(acc[j]);
-            MmaM16N8K16<Element>(acc[j], sum, first.x, second.x, first.y, second.y, b.x, b.y);
-            MmaM16N8K16<Element>(acc[j], first.z, second.z, first.w, second.w, b.z, b.w);
-          }
-        }
+        MmaProjection<P>(weights, output, a, acc);
         const uint32_t to = ((part == 0 ? queries : keys) ^ chunk * 16) +
                             (part == 2 ? Traits::kBufferBytes : 0);
 #pragma unroll
@@ -236,7 +191,8 @@ __device__ __forceinline__ void MmaProjectedForwardCta(
   tables.Fill(g, relative_rows, relative_columns);
   // All tiles of a CTA are of the same heads, see PersistentTileRange.
   FillProjectionWeights<P>(
-      g, static_cast<int>(blockIdx.x % g.head_groups.divisor) * Traits::kTileHeads, kernel, memory);
+      g, static_cast<int>(blockIdx.x % g.head_groups.divisor) * Traits::kTileHeads, kernel,
+      memory + P::kWeights);
   PositionBias<Traits> bias(tables, lane, WarpTileIterator<Traits>(g, CtaTile(), lane));
   char* staging = memory + P::kStaging + threadIdx.x / kWarpSize * TileStore<Traits>::kBytes;
   const char* queries = memory + P::kQueries + lane.pair * 4;

@@ -201,8 +201,10 @@ struct LdmatrixAddresses {
   uint32_t next_xor = 0;  // of the swizzle, two columns further on
 
   // `top`: the first row of the halo tile, in the tile's buffer; `column`: its first column.
-  __device__ LdmatrixAddresses(uint32_t smem_begin, const SmemRowBuffer<Traits>& buffer,
-                               const MmaLane& lane, int top, int column) {
+  // Buffer: SmemRowBuffer, or another type that maps rows to slots.
+  template <typename Buffer>
+  __device__ LdmatrixAddresses(uint32_t smem_begin, const Buffer& buffer, const MmaLane& lane,
+                               int top, int column) {
     const int block = kTransposed ? lane.matrix_lo : lane.matrix_hi;
     const int chunk = kTransposed ? lane.matrix_hi : lane.matrix_lo;
     column += block * Traits::kBlockColumns + Traits::BlockColumn(lane.ldmatrix_row);

@@ -161,24 +161,55 @@ ffi::Error Forward(Array query, Array key, Array value, Array relative_rows, Arr
 }
 
 #ifdef SASA_TF_WITH_CUDA
+// The inputs have shape [B, H, W, C], and the kernel [C, 3, N, D].
+ffi::ErrorOr<LocalAttentionProblem> MakeProjectedProblem(const Array& inputs, const Array& kernel,
+                                                         const Window& window) {
+  const auto sizes = inputs.dimensions(), parts = kernel.dimensions();
+  if (sizes.size() != 4 || parts.size() != 4 || parts[0] != sizes[3] || parts[1] != 3) {
+    return ffi::Unexpected(ffi::Error::InvalidArgument(
+        "the inputs must have shape [B, H, W, C], and the kernel [C, 3, N, D]"));
+  }
+  const ffi::ErrorOr<DType> type = DTypeOf(inputs);
+  if (!type.has_value()) return ffi::Unexpected(type.error());
+  return MakeProblem(sizes, parts[2], parts[3], 3, *type, window);
+}
+
 ffi::Error ProjectedForward(Array inputs, Array kernel, Array relative_rows,
                             Array relative_columns, ResultArray output, ResultArray lse,
                             Window window, void* stream) {
-  const auto sizes = inputs.dimensions(), parts = kernel.dimensions();
-  if (sizes.size() != 4 || parts.size() != 4 || parts[0] != sizes[3] || parts[1] != 3) {
-    return ffi::Error::InvalidArgument(
-        "the inputs must have shape [B, H, W, C], and the kernel [C, 3, N, D]");
-  }
-  const ffi::ErrorOr<DType> type = DTypeOf(inputs);
-  if (!type.has_value()) return type.error();
-  const LocalAttentionProblem p = MakeProblem(sizes, parts[2], parts[3], 3, *type, window);
+  const auto p = MakeProjectedProblem(inputs, kernel, window);
+  if (!p.has_value()) return p.error();
   const ProjectedForwardArrays arrays{.inputs = inputs.untyped_data(),
                                       .kernel = kernel.untyped_data(),
                                       .relative_rows = Floats(relative_rows),
                                       .relative_columns = Floats(relative_columns),
                                       .output = output->untyped_data(),
                                       .lse = static_cast<float*>(DataOrNull(lse))};
-  return ToError(CudaProjectedForward(p, sizes[3], arrays, stream));
+  return ToError(CudaProjectedForward(*p, inputs.dimensions()[3], arrays, stream));
+}
+
+ffi::Error ProjectedBackward(Array inputs, Array kernel, Array relative_rows,
+                             Array relative_columns, Array output, Array lse, Array d_output,
+                             ResultArray d_qkv, ResultArray d_relative_rows,
+                             ResultArray d_relative_columns, ResultArray workspace, Window window,
+                             void* stream) {
+  const auto p = MakeProjectedProblem(inputs, kernel, window);
+  if (!p.has_value()) return p.error();
+  if (static_cast<int64_t>(workspace->element_count()) < WorkspaceFloats(*p)) {
+    return ffi::Error::InvalidArgument("the workspace is smaller than WorkspaceFloats");
+  }
+  const ProjectedBackwardArrays arrays{.inputs = inputs.untyped_data(),
+                                       .kernel = kernel.untyped_data(),
+                                       .relative_rows = Floats(relative_rows),
+                                       .relative_columns = Floats(relative_columns),
+                                       .output = output.untyped_data(),
+                                       .lse = Floats(lse),
+                                       .d_output = d_output.untyped_data(),
+                                       .d_qkv = d_qkv->untyped_data(),
+                                       .d_relative_rows = Floats(d_relative_rows),
+                                       .d_relative_columns = Floats(d_relative_columns),
+                                       .workspace = Floats(workspace)};
+  return ToError(CudaProjectedBackward(*p, inputs.dimensions()[3], arrays, stream));
 }
 #endif
 
@@ -268,6 +299,21 @@ XLA_FFI_DEFINE_HANDLER(kCudaProjectedForward, ProjectedForward,
                            .Ret<Array>()  // lse
                            .Attrs<Window>()
                            .Ctx<ffi::PlatformStream<void*>>());
+XLA_FFI_DEFINE_HANDLER(kCudaProjectedBackward, ProjectedBackward,
+                       ffi::Ffi::Bind()
+                           .Arg<Array>()  // inputs
+                           .Arg<Array>()  // kernel
+                           .Arg<Array>()  // relative_rows
+                           .Arg<Array>()  // relative_columns
+                           .Arg<Array>()  // output
+                           .Arg<Array>()  // lse
+                           .Arg<Array>()  // d_output
+                           .Ret<Array>()  // d_qkv
+                           .Ret<Array>()  // d_relative_rows
+                           .Ret<Array>()  // d_relative_columns
+                           .Ret<Array>()  // workspace
+                           .Attrs<Window>()
+                           .Ctx<ffi::PlatformStream<void*>>());
 #endif
 
 }  // namespace
@@ -281,6 +327,7 @@ void RegisterLocalAttention(Registrar& registrar) {
   registrar.RegisterCuda(forward, kCudaForward);
   registrar.RegisterCuda(backward, kCudaBackward);
   registrar.RegisterCuda("sasa_tf_local_attention_projected_forward", kCudaProjectedForward);
+  registrar.RegisterCuda("sasa_tf_local_attention_projected_backward", kCudaProjectedBackward);
 #endif
 }
 

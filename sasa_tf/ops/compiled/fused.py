@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,10 +39,14 @@ from sasa_tf.ops.xla_barriers import compiled_for_gpu, target_device
 # Cached so that an eager call neither checks the limits nor writes StableHLO a second time.
 _cached_call = functools.cache(LocalAttentionCall)
 _projected_forward = functools.cache(LocalAttentionCall.projected_forward)
+_projected_backward = functools.cache(LocalAttentionCall.projected_backward)
 _unsupported_by_limits = functools.lru_cache(maxsize=4096)(limits.local_attention_unsupported)
 
 # Of the forward kernel with the projections inside, which has been measured on Hopper GPUs only.
 _MIN_PROJECTED_CAPABILITY = (9, 0)
+
+# "1" to use the backward kernel with the projections inside, where it is expected to be faster.
+PROJECTED_BACKWARD_VARIABLE = "SASA_TF_PROJECTED_BACKWARD"
 
 
 def unsupported_reason(
@@ -119,6 +124,7 @@ class _FusedAttention:
     recompute_qkv: see `local_attention_2d_qkv_packed`.
     projection: of the packed QKV, which the forward kernel then computes itself instead of reading
       it. XLA removes the product that nothing else reads.
+    projects_backward: whether the backward kernel does too, instead of `recompute_qkv`.
   """
 
   call: LocalAttentionCall
@@ -126,6 +132,7 @@ class _FusedAttention:
   stock: Callable[..., tf.Tensor]
   recompute_qkv: RecomputeQkv | None = None
   projection: Projection | None = None
+  projects_backward: bool = False
 
   def _with_none(self, inputs: Sequence[tf.Tensor]) -> list[Any]:
     """Returns the inputs with None in the place of those that are absent."""
@@ -171,17 +178,22 @@ class _FusedAttention:
     self, projection: Projection, inputs: Sequence[tf.Tensor], specs: Sequence[tf.TensorSpec]
   ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns output and LSE from the input of the projections."""
-    # The gradients of both are those of packed QKV.
-    pixels, kernel = map(tf.stop_gradient, (projection.inputs, projection.kernel))
-    channels = static_size(pixels, 3)
-    kernel = tf.reshape(kernel, [channels, 3, self.call.heads, self.call.depth])
     output, lse = call_kernel(
-      _projected_forward(self.call, channels, specs[1].shape.rank > 1),
+      _projected_forward(self.call, static_size(projection.inputs, 3), specs[1].shape.rank > 1),
       PROJECTED_PLATFORMS,
-      [pixels, kernel, *self._operands(inputs)[3:]],
+      self._projected_operands(projection, inputs),
       specs,
     )
     return output, lse
+
+  def _projected_operands(
+    self, projection: Projection, inputs: Sequence[tf.Tensor]
+  ) -> list[tf.Tensor]:
+    """Returns the input of the projections, their kernel [C, 3, N, D] and both tables."""
+    # The gradients of both are those of packed QKV.
+    pixels, kernel = map(tf.stop_gradient, (projection.inputs, projection.kernel))
+    shape = [static_size(pixels, 3), 3, self.call.heads, self.call.depth]
+    return [pixels, tf.reshape(kernel, shape), *self._operands(inputs)[3:]]
 
   def inference(self, *inputs: tf.Tensor) -> tf.Tensor:
     """Returns the result of a call, without what only gradients need."""
@@ -208,6 +220,16 @@ class _FusedAttention:
       upstream: gradient of the output, or of the pooled output if there is one.
     """
     first = inputs[0]
+    tables = [tf.TensorSpec(shape, tf.float32) for shape in self.call.table_shapes]
+    scratch = tf.TensorSpec([None], tf.float32)
+    if self.projection is not None and self.projects_backward:
+      *gradients, _ = call_kernel(
+        _projected_backward(self.call, static_size(self.projection.inputs, 3)),
+        PROJECTED_PLATFORMS,
+        [*self._projected_operands(self.projection, inputs), output, lse, upstream],
+        [tf.TensorSpec(first.shape, first.dtype), *tables, scratch],
+      )
+      return self._of_present(gradients)
     operands = inputs
     if self.recompute_qkv is not None:
       operands = [self.recompute_qkv([output, upstream]), *inputs[1:]]
@@ -217,8 +239,8 @@ class _FusedAttention:
       tf.TensorSpec(first.shape, first.dtype),
       part if self.call.has_key else absent,
       part,
-      *[tf.TensorSpec(shape, tf.float32) for shape in self.call.table_shapes],
-      tf.TensorSpec([None], tf.float32),  # scratch
+      *tables,
+      scratch,
     ]
     d_query, d_key, d_value, d_rows, d_columns, _ = call_kernel(
       self.call.backward,
@@ -227,7 +249,10 @@ class _FusedAttention:
       specs,
     )
     d_maps = [d_query] if self.call.packed else [d_query, d_key, d_value]
-    gradients = [*d_maps, d_rows, d_columns]
+    return self._of_present([*d_maps, d_rows, d_columns])
+
+  def _of_present(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns the gradients of the inputs that are not absent."""
     return [g for g, present in zip(gradients, self.present, strict=True) if present]
 
   def stock_forward(self, *inputs: tf.Tensor) -> tf.Tensor:
@@ -281,10 +306,11 @@ def _attend(
   stock: Callable[..., tf.Tensor],
   recompute_qkv: RecomputeQkv | None = None,
   projection: Projection | None = None,
+  projects_backward: bool = False,
 ) -> tf.Tensor:
   """Calls the kernels with maps and tables, of which some may be None."""
   present = tuple(x is not None for x in inputs)
-  attention = _FusedAttention(call, present, stock, recompute_qkv, projection)
+  attention = _FusedAttention(call, present, stock, recompute_qkv, projection, projects_backward)
   return attention(*[x for x in inputs if x is not None])
 
 
@@ -358,20 +384,33 @@ def _projects(
   Outside of XLA, or if the backward pass needs packed QKV of the forward pass, the product is
   computed in any case.
   """
-  shape: Any = projection.inputs.shape
   return (
     recompute_qkv is not None
     and compiled_for_gpu()
     and library.gpu_capability() >= _MIN_PROJECTED_CAPABILITY
     and PLATFORMS["GPU"] in call.platforms
     and call.geometry.dilation_rate == (1, 1)
-    and limits.supports_projections(
-      projection.inputs.dtype.name,
-      call.geometry.kernel_size,
-      (*shape[:3], call.heads, call.depth),
-      shape[3],
-      call.scale,
-    )
+    and limits.supports_projections(*_projected_problem(call, projection))
+  )
+
+
+def _projected_problem(
+  call: LocalAttentionCall, projection: Projection
+) -> tuple[str, tuple[int, int], tuple[int | None, ...], int, float]:
+  """Returns the arguments of `limits.supports_projections`."""
+  shape: Any = projection.inputs.shape
+  size = (*shape[:3], call.heads, call.depth)
+  return projection.inputs.dtype.name, call.geometry.kernel_size, size, shape[3], call.scale
+
+
+def _projects_backward(call: LocalAttentionCall, projection: Projection) -> bool:
+  """Returns whether the backward kernel computes the projection, where the forward kernel does."""
+  problem = _projected_problem(call, projection)
+  return (
+    os.environ.get(PROJECTED_BACKWARD_VARIABLE) == "1"
+    and fused_projection.has_hopper_kernels()
+    and limits.supports_projected_backward(*problem)
+    and limits.projected_backward_is_faster(problem[2])
   )
 
 
@@ -411,6 +450,7 @@ def local_attention_packed(
     call.pool_size == 1 and _projects(call, projection, recompute_qkv)
   ):
     projection = None
+  projects_backward = projection is not None and _projects_backward(call, projection)
   output = _attend(
     call,
     (qkv, *tables),
@@ -419,5 +459,6 @@ def local_attention_packed(
     ),
     recompute_qkv,
     projection,
+    projects_backward,
   )
   return average_pool_heads(output, pool_size) if pool_size > 1 else output

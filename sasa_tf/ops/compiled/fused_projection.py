@@ -20,11 +20,21 @@ from sasa_tf.ops.derivatives import vector_jacobian_product
 from sasa_tf.ops.qkv_packing import Projection
 
 _PLATFORMS = ("CUDA",)
-_HOPPER_CAPABILITY, _HOPPER_ARCHITECTURE = (9, 0), 90  # the instructions exist on no other GPU
+_HOPPER_CAPABILITY, _HOPPER_ARCHITECTURE = (9, 0), 90
 
 # Elements of the inputs from which the kernel is faster than two products, measured on an H200. Its
 # partial sums take the same time for inputs of any size.
 _MIN_ELEMENTS = 2**23
+
+
+def has_hopper_kernels() -> bool:
+  """Returns whether the GPUs have the kernels with instructions that exist on no other GPU."""
+  loaded = library.load()
+  return (
+    library.gpu_capability() == _HOPPER_CAPABILITY
+    and PLATFORMS["GPU"] in loaded.platforms
+    and _HOPPER_ARCHITECTURE in loaded.architectures
+  )
 
 
 def is_faster(projection: Projection) -> bool:
@@ -32,12 +42,10 @@ def is_faster(projection: Projection) -> bool:
 
   Inputs of unknown size count as large.
   """
-  loaded, elements = library.load(), projection.inputs.shape.num_elements()
+  elements = projection.inputs.shape.num_elements()
   return (
     (elements is None or elements >= _MIN_ELEMENTS)
-    and library.gpu_capability() == _HOPPER_CAPABILITY
-    and PLATFORMS["GPU"] in loaded.platforms
-    and _HOPPER_ARCHITECTURE in loaded.architectures
+    and has_hopper_kernels()
     and limits.supports_projection_backward(
       projection.inputs.dtype.name,
       tuple(projection.inputs.shape[:3]),

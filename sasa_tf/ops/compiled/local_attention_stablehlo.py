@@ -10,7 +10,7 @@ from sasa_tf.native import limits
 from sasa_tf.ops.compiled.stablehlo import SIZES, Array, module
 from sasa_tf.ops.window import WindowGeometry
 
-PROJECTED_PLATFORMS = ("CUDA",)  # that have the kernel with the projections inside
+PROJECTED_PLATFORMS = ("CUDA",)  # that have the kernels with the projections inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +72,22 @@ class LocalAttentionCall:
       channels: of the input.
       saves_lse: whether the LSE is not empty.
     """
-    inputs = Array((*SIZES, channels), self.element)
-    kernel = Array((channels, 3, self.heads, self.depth), self.element)
     return self._module(
       "projected_forward",
-      [inputs, kernel, *self._tables],
+      [*self._projection(channels), *self._tables],
       [self._maps, self._lse if saves_lse else Array((0,))],
+      PROJECTED_PLATFORMS,
+    )
+
+  def projected_backward(self, channels: int) -> str:
+    """Takes those, output, LSE and an upstream gradient; returns gradients and scratch memory.
+
+    The first gradient is that of packed QKV, the others are those of the tables.
+    """
+    return self._module(
+      "projected_backward",
+      [*self._projection(channels), *self._tables, self._maps, self._lse, self._maps],
+      [self._inputs, *self._tables, Array(("%scratch",))],
       PROJECTED_PLATFORMS,
     )
 
@@ -94,6 +104,11 @@ class LocalAttentionCall:
     key = self._maps if self.has_key and not self.packed else absent
     value = absent if self.packed else self._maps
     return self._module("backward", arguments, [self._inputs, key, value, *self._tables, scratch])
+
+  def _projection(self, channels: int) -> list[Array]:
+    """The input of the projections and their kernel."""
+    inputs = Array((*SIZES, channels), self.element)
+    return [inputs, Array((channels, 3, self.heads, self.depth), self.element)]
 
   @property
   def _inputs(self) -> Array:
