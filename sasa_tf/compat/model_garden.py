@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from official.core import exp_factory
 from official.vision.evaluation import coco_evaluator
 from official.vision.ops import preprocess_ops
@@ -30,6 +32,21 @@ def replaced_normalization(normalize_image: Callable[..., Any]) -> Iterator[None
     yield
   finally:
     preprocess_ops.normalize_image = original
+
+
+@contextlib.contextmanager
+def uncompressed_data_service() -> Iterator[None]:
+  """Makes the datasets that Model Garden gets from a tf.data service travel uncompressed.
+
+  Batches of normalized images shrink by 3 to 15 %, and their decompression takes as long as
+  everything else that a training does to receive them.
+  """
+  original = tf.data.experimental.service.distribute
+  tf.data.experimental.service.distribute = functools.partial(original, compression=None)
+  try:
+    yield
+  finally:
+    tf.data.experimental.service.distribute = original
 
 
 class HookedCOCOEvaluator(coco_evaluator.COCOEvaluator):

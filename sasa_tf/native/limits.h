@@ -46,6 +46,7 @@ constexpr int64_t kProjectedBackwardMaxWidth = 56;
 // Measured on an H200.
 constexpr int64_t kMinOnePassSide = 28;
 constexpr double kMinOnePassOccupancy = 0.85;
+constexpr double kMinSmallOnePassOccupancy = 0.72;  // with windows of 3 and 5
 constexpr int64_t kHopperMultiprocessors = 132;
 
 // The CUDA kernels of the projections' backward pass: one or two slices of the channels.
@@ -101,10 +102,15 @@ inline bool IsOnePassFaster(const LocalAttentionProblem& p, int64_t regions, int
          static_cast<double>(regions) >= min_occupancy * static_cast<double>(turns * ctas);
 }
 
+// For heads 8 wide.
+inline double MinOnePassOccupancy(const LocalAttentionProblem& p) {
+  return p.kernel_rows == 7 ? kMinOnePassOccupancy : kMinSmallOnePassOccupancy;
+}
+
 // The same for the kernel with the projections inside, on a Hopper GPU.
 inline bool IsProjectedBackwardFaster(const LocalAttentionProblem& p) {
   return IsOnePassFaster(p, p.batch * ((p.heads + 1) / 2), kHopperMultiprocessors,
-                         kMinOnePassOccupancy);
+                         MinOnePassOccupancy(p));
 }
 
 // Whether the CUDA kernels of the projections' backward pass support a problem, of query, key and

@@ -155,10 +155,11 @@ def supports_projected_backward(
   )
 
 
-def projected_backward_is_faster(shape: Sequence[int | None]) -> bool:
+def projected_backward_is_faster(kernel_size: tuple[int, int], shape: Sequence[int | None]) -> bool:
   """Whether that kernel is faster than others on a Hopper GPU; not if a size is unknown.
 
   Args:
+    kernel_size: rows and columns of the window.
     shape: [B, H, W, N, D] of the query.
   """
   limit = constants()
@@ -167,9 +168,10 @@ def projected_backward_is_faster(shape: Sequence[int | None]) -> bool:
     return False
   regions = batch * ((heads + 1) // 2)
   workers = limit["kHopperMultiprocessors"]
+  least = "kMinOnePassOccupancy" if kernel_size[0] == 7 else "kMinSmallOnePassOccupancy"
   return (
     min(height, width) >= limit["kMinOnePassSide"]
-    and regions >= limit["kMinOnePassOccupancy"] * -(-regions // workers) * workers
+    and regions >= limit[least] * -(-regions // workers) * workers
   )
 
 

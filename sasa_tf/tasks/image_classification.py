@@ -9,7 +9,7 @@ import tf_keras
 from official.core import config_definitions, task_factory
 from official.vision.tasks import image_classification
 
-from sasa_tf.compat.model_garden import replaced_normalization
+from sasa_tf.compat.model_garden import replaced_normalization, uncompressed_data_service
 from sasa_tf.configs.image_classification import ImageClassificationTask as Config
 from sasa_tf.modeling.builders.build_errors import model_errors
 from sasa_tf.tasks import tfds_decoders
@@ -69,10 +69,10 @@ class ImageClassificationTask(image_classification.ImageClassificationTask):
   ) -> tf.data.Dataset:
     """Builds the dataset of (images [B, H, W, 3], labels [B])."""
     data = tfds_decoders.pass_through(params)
-    if params.is_training and params.batch_augmentation:
-      dataset = build_batch_inputs(self.task_config, data, input_context)
-    else:
-      with replaced_normalization(normalize_image):
+    with uncompressed_data_service(), replaced_normalization(normalize_image):
+      if params.is_training and params.batch_augmentation:
+        dataset = build_batch_inputs(self.task_config, data, input_context)
+      else:
         dataset = super().build_inputs(data, input_context)
     classes = self.task_config.model.num_classes
     pad_crop = params.pad_crop if params.is_training else 0

@@ -10,7 +10,7 @@ from official.core import task_factory
 from official.vision.configs.retinanet import DataConfig
 from official.vision.tasks import retinanet
 
-from sasa_tf.compat.model_garden import replaced_normalization
+from sasa_tf.compat.model_garden import replaced_normalization, uncompressed_data_service
 from sasa_tf.configs.retinanet import RetinaNetTask as Config
 from sasa_tf.errors import UserError
 from sasa_tf.modeling.builders import build_retinanet
@@ -80,7 +80,7 @@ class RetinaNetTask(retinanet.RetinaNetTask):
     self, params: DataConfig, input_context: tf.distribute.InputContext | None = None
   ) -> tf.data.Dataset:
     """Builds the dataset of (images [B, H, W, 3], labels of all anchors)."""
-    with replaced_normalization(normalize_image):
+    with uncompressed_data_service(), replaced_normalization(normalize_image):
       dataset = super().build_inputs(tfds_decoders.pass_through(params), input_context)
     classes = self.task_config.model.num_classes
     tfds_classes = _tfds_classes(params.tfds_name) if params.tfds_name else None

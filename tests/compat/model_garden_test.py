@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from official.core import config_definitions, exp_factory
+from official.core import config_definitions, exp_factory, input_reader
 from official.vision.dataloaders import classification_input
 from official.vision.serving import export_base
 
@@ -108,3 +108,20 @@ def test_replaced_normalization():
   np.testing.assert_array_equal(replaced, np.full([2, 4, 4, 3], 42.0))
   stock, _ = parser.parse_fn(False)(example)
   assert np.all(stock < 0)
+
+
+def test_uncompressed_data_service(monkeypatch):
+  calls, service = [], tf.data.experimental.service
+
+  def distribute(**options):
+    calls.append(options)
+    return lambda dataset: dataset
+
+  monkeypatch.setattr(service, "distribute", distribute)
+  data = config_definitions.DataConfig(
+    enable_tf_data_service=True, tf_data_service_address="grpc://host:5050", input_path="file"
+  )
+  reader = input_reader.InputReader(data)
+  with model_garden.uncompressed_data_service():
+    reader._maybe_apply_data_service(tf.data.Dataset.range(1), tf.distribute.InputContext())
+  assert calls[0]["compression"] is None and service.distribute is distribute

@@ -128,13 +128,16 @@ def test_speed_of_the_projected_backward_pass_equals_that_of_cpp():
   is_faster = library.sasa_tf_local_attention_projected_backward_is_faster
   is_faster.restype = ctypes.c_bool
   outcomes = set()
-  for batch, side, heads in itertools.product(range(1, 140), (27, 28, 56), (1, 7, 8)):
-    p = Problem(batch, side, 56, heads=heads, depth=8, dtype="bfloat16")
-    found = limits.projected_backward_is_faster(p.shape)
+  for kernel, batch, side, heads in itertools.product(
+    ((3, 3), (7, 7)), range(1, 140), (27, 28, 56), (1, 7, 8)
+  ):
+    p = Problem(batch, side, 56, heads=heads, depth=8, kernel=kernel, dtype="bfloat16")
+    found = limits.projected_backward_is_faster(kernel, p.shape)
     assert found == is_faster(p.sizes), p
-    outcomes.add((found, batch, heads))
-  assert {(True, 32, 8), (False, 48, 8), (True, 128, 8), (True, 132, 1)} <= outcomes
-  assert not limits.projected_backward_is_faster((None, 56, 56, 8, 8))
+    outcomes.add((found, kernel[0], batch, side, heads))
+  assert {(True, 7, 32, 56, 8), (False, 7, 48, 56, 8), (True, 3, 48, 56, 8)} <= outcomes
+  assert {(True, 7, 128, 28, 8), (False, 7, 128, 27, 8), (True, 7, 132, 56, 1)} <= outcomes
+  assert not limits.projected_backward_is_faster((7, 7), (None, 56, 56, 8, 8))
 
 
 @needs_library

@@ -100,6 +100,7 @@ def test_measurement_reads_from_the_service(numbered, monkeypatch):
     assert input_pipeline.measure_input(params, seconds=0, warmup_batches=1).images_per_second
   (options,) = calls
   assert options["service"] == f"grpc://localhost:{port}"
+  assert options["compression"] is None
 
 
 def free_port():

@@ -33,7 +33,7 @@ class Result:
     case: what was measured.
     seconds: mean time of a step in each round; empty if the case failed.
     steps: number of steps in a round.
-    compile_seconds: time until the end of the first round.
+    compile_seconds: time until the end of the first steps.
     loss: after the last round, as evidence that the step computes something.
     gradient_bytes: size of the gradients that each replica passes to the all-reduce.
     efficiency: images/s relative to `replicas` times those of a single replica; None without the
@@ -61,6 +61,10 @@ class Result:
     """Returns one line of JSON, which includes the metadata."""
     speed = {"images_per_second": self.images_per_second}
     return json.dumps({**dataclasses.asdict(self), **speed, **metadata})
+
+
+# The first step creates the optimizer's variables, so that the second one is traced again.
+_COMPILING_STEPS = 2
 
 
 class _ResidentInputs(Trainer):
@@ -91,7 +95,7 @@ def _resident_batch(
     # int64 as in the train program, see `Int32Transport`.
     return images, tf.random.stateless_uniform([batch], [3, 4], 0, classes, tf.int64)
 
-  return distribution.run(draw)
+  return tf.function(lambda: distribution.run(draw))()
 
 
 def _make_step(all_reduce: str, max_bucket_bytes: int | None) -> Callable[..., ReplicaStep]:
@@ -124,7 +128,7 @@ def _make_trainer(
 
 
 class _Run:
-  """A case that is trained in rounds. The first one, which compiles it, is not measured."""
+  """A case that is compiled at first, and then trained in rounds."""
 
   def __init__(
     self, case: Case, device_names: Sequence[str], steps: int, max_bucket_bytes: int | None
@@ -144,27 +148,30 @@ class _Run:
     try:
       self._distribution = strategy.from_devices(device_names[: case.replicas])
       self._trainer = _make_trainer(case, params, self._distribution, max_bucket_bytes)
-      self.run_round()
+      self._train(_COMPILING_STEPS)
     except Exception as error:
       self._fail(error)
     finally:
       performance.set_mixed_precision_policy("float32")
       tf_keras.backend.clear_session()
-    self._seconds.clear()
     self._compile_seconds = time.perf_counter() - start
 
-  def run_round(self) -> None:
+  def run_round(self, measured: bool = True) -> None:
     """Trains for a round, unless the case has failed."""
     if self._error:
       return
     before = time.perf_counter()
     try:
-      with self._distribution.scope():
-        logs = self._trainer.train(tf.constant(self._steps))
-      self._loss = float(logs["training_loss"])  # waits for the devices
+      self._train(self._steps)
     except Exception as error:  # reported in the row of the case
       self._fail(error)
-    self._seconds.append((time.perf_counter() - before) / self._steps)
+    if measured:
+      self._seconds.append((time.perf_counter() - before) / self._steps)
+
+  def _train(self, steps: int) -> None:
+    with self._distribution.scope():
+      logs = self._trainer.train(tf.constant(steps))
+    self._loss = float(logs["training_loss"])  # waits for the devices
 
   def result(self) -> Result:
     """Returns the times of all rounds, or why the case failed."""
@@ -213,6 +220,9 @@ def measure_all(
   print(_TABLE.header_line(), flush=True)
   for _, of_model in itertools.groupby(cases, key=lambda case: case.model):
     runs = [_Run(case, device_names, steps, max_bucket_bytes) for case in of_model]
+    # `clear_session` of later cases empties TensorFlow's cache of functions that are ready to run.
+    for run in runs:
+      run.run_round(measured=False)
     for _ in range(rounds):
       for run in runs:
         run.run_round()

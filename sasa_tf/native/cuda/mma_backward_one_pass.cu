@@ -161,8 +161,9 @@ bool LaunchBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays&
       CeilDiv((regions.rows - 1) * Traits::kMmaTileRows + Traits::kHaloRows, Traits::kBoxRows);
   const int resident =
       PersistentGridSize(kernel, kTableWorkers, Traits::kThreads, kBytes, kTableWorkers);
-  constexpr double kMinOccupancy = Traits::kHeadDim == 8 ? kMinOnePassOccupancy : 0.9;
-  if (!always && !IsOnePassFaster(p, regions.num_regions, resident, kMinOccupancy)) return false;
+  constexpr double kWideHeads = Traits::kKernel == 7 ? 0.9 : 0.8;
+  const double min_occupancy = Traits::kHeadDim == 8 ? MinOnePassOccupancy(p) : kWideHeads;
+  if (!always && !IsOnePassFaster(p, regions.num_regions, resident, min_occupancy)) return false;
   int ctas = regions.num_regions < resident ? regions.num_regions : resident;
   if (!FitsBuffers<Traits>(regions, ctas)) ctas = regions.num_regions;  // some start later
   if (ctas > kTableWorkers) return false;
@@ -183,16 +184,16 @@ bool LaunchBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays&
   return true;
 }
 
-// The tiles: {warps, columns, CTAs, staged store, split rows, compact buffer, one head}. Of windows of
-// 7, tuned on an H200.
+// The tiles: {warps, columns, CTAs, staged store, split rows, compact buffer, one head}; and the boxes
+// of keys and values. Tuned on an H200.
 template <int kKernel_>
 struct OnePassHeads8 {
-  static constexpr int kKernel = kKernel_, kHeadDim = 8;
+  static constexpr int kKernel = kKernel_, kHeadDim = 8, kBoxes = kKernel == 3 ? 7 : 10;
   static constexpr MmaTiles kTiles = {kKernel == 3 ? 12 : 8, 56, 1};
 };
 template <int kKernel_, int kColumns>
 struct OnePassHeads16 {
-  static constexpr int kKernel = kKernel_, kHeadDim = 16;
+  static constexpr int kKernel = kKernel_, kHeadDim = 16, kBoxes = kKernel == 3 ? 7 : 10;
   static constexpr MmaTiles kTiles = {kKernel == 3 ? 12 : 8, kColumns, 1, true, false, false, true};
 };
 
@@ -201,7 +202,7 @@ struct OnePassTraits : MmaKernelTraits<Element, Config> {
   using Base = MmaKernelTraits<Element, Config>;
   // The buffers of keys and values. The rows of MMA tiles that the warps compute, if they are of two
   // images, need up to 28 rows of keys, and 40 with windows of 5.
-  static constexpr int kBoxes = 10, kBoxRows = 4, kBufferRows = kBoxes * kBoxRows;
+  static constexpr int kBoxes = Config::kBoxes, kBoxRows = 4, kBufferRows = kBoxes * kBoxRows;
   static constexpr int kTmaBoxRows = kBoxRows;
   static constexpr int kTmaBoxBytes = kBoxRows * Base::kSmemPitch * Base::kPixelBytes;
   static constexpr int kBufferBytes = (kBoxes * kTmaBoxBytes + 1023) / 1024 * 1024;

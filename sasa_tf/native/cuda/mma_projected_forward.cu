@@ -11,11 +11,11 @@
 namespace sasa {
 namespace {
 
-// Of windows of 7, tuned on an H200.
+// {warps, columns, CTAs, staged store, split rows}, tuned on an H200.
 template <int kKernel_>
 struct ProjectedConfig {
   static constexpr int kKernel = kKernel_, kHeadDim = kProjectedHeadDim;
-  static constexpr MmaTiles kTiles = kKernel == 5 ? MmaTiles{3, 28, 4} : MmaTiles{4, 28, 4};
+  static constexpr MmaTiles kTiles = kKernel == 5 ? MmaTiles{4, 28, 3, false, true} : MmaTiles{4, 28, 4};
 };
 
 template <typename Projection, typename Stores>

@@ -410,7 +410,7 @@ def _projects_backward(call: LocalAttentionCall, projection: Projection) -> bool
     os.environ.get(PROJECTED_BACKWARD_VARIABLE) == "1"
     and fused_projection.has_hopper_kernels()
     and limits.supports_projected_backward(*problem)
-    and limits.projected_backward_is_faster(problem[2])
+    and limits.projected_backward_is_faster(*problem[1:3])
   )
 
 
