@@ -23,7 +23,7 @@ REPLACEMENTS = {
   r"damaged?": "corrupt, corruption",
   r"anew": "again, recompute",
   r"(?<![</])pictures?(?!>)": "images",
-  r"(?<!reset by )peers?": "other workers, baselines",
+  r"(?<!reset by )peers?(?!_health)": "other workers, baselines",
   r"(?<!Connection )refus(e|es|ed|al|als|ing)": "reject, raise ValueError, unsupported",
   r"told|tells? (of|how)": "reported, logged",
   r"not to be had": "unavailable",

@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.eager import context as eager_context
 from tensorflow.python.eager import forwardprop_util, record
 from tensorflow.python.framework import convert_to_constants
 from tensorflow.python.ops import control_flow_util
@@ -266,3 +267,26 @@ def set_restored_checkpoint(manager: tf.train.CheckpointManager, path: str, step
   """
   manager._last_checkpoint_step = step
   manager._latest_checkpoint = path
+
+
+def answers_in_cluster(task: str, timeout_seconds: float) -> bool:
+  """Returns whether another process of a multi-worker cluster answers.
+
+  False also if it was restarted. True outside of a cluster.
+
+  Args:
+    task: name of the process, such as "/job:worker/replica:0/task:1".
+    timeout_seconds: how long to wait for the answer.
+  """
+  milliseconds = int(1000 * timeout_seconds)
+  try:
+    eager_context.context().check_collective_ops_peer_health(task, timeout_in_ms=milliseconds)
+    return True
+  except tf.errors.InternalError:  # of a single process
+    return True
+  except (
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.UnavailableError,
+  ):
+    return False

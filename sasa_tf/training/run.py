@@ -22,12 +22,11 @@ from sasa_tf.training import checks, input_files, model_labels, results, strateg
 from sasa_tf.training.config_validation.experiment_check import check_experiment
 from sasa_tf.training.creation import create_trainer, translate_step_errors
 from sasa_tf.training.experiment import RUN_FILE
-from sasa_tf.training.multi_worker import config_sync, process_role
+from sasa_tf.training.multi_worker import config_sync, process_role, worker_failure
 from sasa_tf.training.multi_worker import strategy as multi_worker_strategy
 from sasa_tf.training.multi_worker.cluster import Cluster, read_cluster
 from sasa_tf.training.multi_worker.continuous_eval import CheckpointWatcher, evaluate_checkpoints
 from sasa_tf.training.multi_worker.controller import MultiWorkerController
-from sasa_tf.training.multi_worker.worker_failure import translate_collective_errors
 from sasa_tf.training.progress import TrainingProgress
 from sasa_tf.training.resilience import checkpoints
 from sasa_tf.training.resilience.controller import Controller
@@ -129,7 +128,7 @@ def run_experiment(
   role = process_role.resolve_role(params, mode, cluster)
   with (
     original_paths_in_errors(),
-    translate_collective_errors(role.cluster),
+    worker_failure.translate_collective_errors(role.cluster),
     process_role.output_directory(model_dir, role.writes_model_dir, params) as output_dir,
     tempfile.TemporaryDirectory(prefix="sasa_tf_records_") as scratch,
     contextlib.ExitStack() as held,
@@ -333,7 +332,12 @@ def _processes(distribution: tf.distribute.Strategy, cluster: Cluster | None) ->
   def gather(text: str) -> list[str]:
     return config_sync.all_gather_strings(distribution, text, len(addresses))
 
-  return Processes(addresses.index(cluster.address), gather)
+  return Processes(
+    addresses.index(cluster.address),
+    gather,
+    functools.partial(worker_failure.find_lost_worker, cluster),
+    functools.partial(worker_failure.find_silent_worker, cluster),
+  )
 
 
 def _add_train_actions(

@@ -15,6 +15,7 @@ from sasa_tf.modeling.builders.build_errors import section_errors
 from sasa_tf.training.step.all_reduce_mode import Processes, replica_group
 from sasa_tf.training.step.int32_transport import Int32Transport
 from sasa_tf.training.step.nonfinite_guard import NonfiniteGuard
+from sasa_tf.training.step.process_watch import aborted_on_loss
 from sasa_tf.training.step.replica_failure import check_group, translate_group_failure
 from sasa_tf.training.step.replica_step import ReplicaStep
 
@@ -62,6 +63,7 @@ class Trainer(base_trainer.Trainer):
     self._loop_start = 0
     self._replica_step = None
     self._group = None
+    self._processes = processes
     # A TPU runs only XLA programs, so that Model Garden's own step is used there.
     if train and not isinstance(self.strategy, tf.distribute.TPUStrategy):
       self._group = replica_group(self.strategy, all_reduce, config.runtime.enable_xla, processes)
@@ -87,6 +89,18 @@ class Trainer(base_trainer.Trainer):
     name = "train_data" if is_train_data else "validation_data"
     with section_errors(f"task.{name}", data.as_dict(), "the dataset"):
       return super().distribute_dataset(dataset_or_fn, *args, **kwargs)
+
+  def train(self, num_steps: tf.Tensor) -> dict[str, Any]:
+    """Runs a loop of steps, and returns its metrics. Does not wait for a process that is lost.
+
+    Raises:
+      WorkerLostError: see `train_loop_end`.
+    """
+    watched = contextlib.nullcontext()
+    if self._group is not None and self._processes is not None:
+      watched = aborted_on_loss(self._group, self._processes)
+    with watched:
+      return super().train(num_steps)
 
   def train_loop_begin(self) -> None:
     """Records the step at which the loop begins."""

@@ -221,3 +221,22 @@ def test_constants_are_inlined():
     expected = function(tf.constant(x))
     np.testing.assert_array_equal(traced(tf.constant(x)), expected)
     np.testing.assert_array_equal(inlined(tf.constant(x)), expected)
+
+
+def test_processes_answer_outside_of_a_cluster():
+  assert compat.answers_in_cluster("/job:worker/replica:0/task:1", timeout_seconds=1)
+
+
+@pytest.mark.parametrize(
+  "error", [tf.errors.DeadlineExceededError, tf.errors.UnavailableError, tf.errors.InternalError]
+)
+def test_errors_of_processes_that_do_not_answer(monkeypatch, error):
+  """Those of a cluster; `process_watch_test` has one."""
+
+  def check(task, timeout_in_ms):
+    assert (task, timeout_in_ms) == ("/job:worker/replica:0/task:1", 1500)
+    raise error(None, None, "no answer")
+
+  monkeypatch.setattr(compat.eager_context.context(), "check_collective_ops_peer_health", check)
+  answers = compat.answers_in_cluster("/job:worker/replica:0/task:1", timeout_seconds=1.5)
+  assert answers == (error is tf.errors.InternalError)

@@ -162,7 +162,7 @@ def created(monkeypatch):
 
 
 def several(gather, mode="in_program"):
-  processes = all_reduce_mode.Processes(1, gather)
+  processes = all_reduce_mode.Processes(1, gather, str, str)
   strategy = Strategy("GPU:0", "GPU:1", replicas=5)
   return all_reduce_mode.replica_group(strategy, mode, True, processes)
 
@@ -216,7 +216,7 @@ def test_several_processes_reduce_between_programs_by_default(created, capsys, i
     raise AssertionError("a process with another --all_reduce would not answer")
 
   strategy = Strategy("GPU:0", "GPU:1", replicas=5)
-  processes = all_reduce_mode.Processes(index, gather)
+  processes = all_reduce_mode.Processes(index, gather, str, str)
   assert all_reduce_mode.replica_group(strategy, "auto", True, processes) is None
   assert not created
   printed = capsys.readouterr().err

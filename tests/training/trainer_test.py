@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import queue
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from sasa_tf.errors import WorkerLostError
 from sasa_tf.native import library
 from sasa_tf.tasks.image_classification import ImageClassificationTask
 from sasa_tf.training import strategy
+from sasa_tf.training.step.all_reduce_mode import Processes
 from sasa_tf.training.trainer import Trainer
 from tests.walks import modules_executed
 
@@ -122,6 +124,28 @@ def test_failed_all_reduce_ends_the_loop(make_trainer):
   with pytest.raises(tf.errors.OutOfRangeError):
     trainer.train(tf.constant(100))
   assert trainer._group.aborted == "OutOfRangeError"
+
+
+class WaitingGroup(FailingGroup):
+  """A group of several processes, which waits until it is aborted."""
+
+  def __init__(self):
+    super().__init__()
+    self._reason = queue.Queue()
+
+  def abort(self, reason):
+    self._reason.put(reason)
+
+  def failure(self):
+    return self._reason.get(timeout=60)
+
+
+def test_loss_of_another_process_ends_the_loop(make_trainer):
+  trainer = make_trainer(xla=True)
+  trainer._group = WaitingGroup()
+  trainer._processes = Processes(0, list, lambda: "lost the process at b:2", str)
+  with pytest.raises(WorkerLostError, match="not train together any more: lost the process at b:2"):
+    trainer.train(tf.constant(1))
 
 
 def test_training_step_passes_through_few_modules(make_trainer):

@@ -33,10 +33,14 @@ class Processes(NamedTuple):
   Attributes:
     index: number of this process.
     gather: returns the texts of all processes, in their order. All must call it.
+    find_lost: returns "" or which process is lost, some seconds after it.
+    find_silent: returns "" or which process does not answer now.
   """
 
   index: int
   gather: Callable[[str], list[str]]
+  find_lost: Callable[[], str]
+  find_silent: Callable[[], str]
 
 
 def replica_group(
@@ -88,9 +92,8 @@ def replica_group(
 def _reason_against(devices: Sequence[str], processes: Processes | None) -> str | None:
   """Returns why "auto" does not select the all-reduce within the program where it is supported.
 
-  It selects it for the GPUs of one process. On CPUs, the sums are computed by one replica. With
-  several processes, TensorFlow notices the loss of one within seconds, NCCL possibly only at the
-  time limit.
+  It selects it for the GPUs of one process. On CPUs, the sums are computed by one replica. Between
+  several processes, NCCL opens its own connections, which a firewall may block.
   """
   if processes is not None:
     return "the replicas belong to several processes"
