@@ -237,8 +237,7 @@ def test_projections_inside_equal_the_reference(
   monkeypatch.setattr(
     fused, "_projected_backward", lambda *a: backward_calls.append(a) or projected_backward(*a)
   )
-  monkeypatch.setenv(fused.PROJECTED_BACKWARD_VARIABLE, str(int(projects_backward)))
-  monkeypatch.setattr(limits, "projected_backward_is_faster", lambda *a: True)
+  monkeypatch.setattr(limits, "projected_backward_is_faster", lambda *a: projects_backward)
   arguments = [inputs, kernels, tables, upstream]
   exact = tf.nest.map_structure(lambda x: tf.cast(x, tf.float64), arguments)
   expected = results(*exact, "reference")

@@ -71,7 +71,6 @@ def calls(monkeypatch):
 @pytest.fixture
 def projects_backward(calls, monkeypatch):
   """As `calls`, with the backward kernel for images of any size."""
-  monkeypatch.setenv(fused.PROJECTED_BACKWARD_VARIABLE, "1")
   monkeypatch.setattr(fused_projection, "has_hopper_kernels", lambda: True)
   monkeypatch.setattr(limits, "projected_backward_is_faster", lambda *a: True)
   return calls
@@ -159,12 +158,10 @@ def test_backward_kernel_with_the_kernel_of_the_projections_gradients(
     assert_equal(found, tf.function(with_gradients, jit_compile=True)(*tensors))
 
 
-@pytest.mark.parametrize("case", ["switch", "GPU", "slower", "kernel_size"])
+@pytest.mark.parametrize("case", ["GPU", "slower", "kernel_size"])
 def test_other_gradients_have_the_product(projects_backward, monkeypatch, case):
   inputs, kernels, tables = arguments()
   changes = {}
-  if case == "switch":
-    monkeypatch.delenv(fused.PROJECTED_BACKWARD_VARIABLE)
   if case == "GPU":
     monkeypatch.setattr(fused_projection, "has_hopper_kernels", lambda: False)
   if case == "slower":

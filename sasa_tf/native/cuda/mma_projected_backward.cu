@@ -71,10 +71,9 @@ struct ProjectedBackwardConfig {
   static constexpr MmaTiles kTiles = {kKernel == 3 ? 12 : 8, 56, 1};
 };
 
-// With 12 warps, there are not registers for two groups of pixels at a time.
 template <int kKernel>
 using SourceOf = ProjectedSource<ProjectedBackwardTraits<Bfloat16, ProjectedBackwardConfig<kKernel>>,
-                                 kProjectedChannels, kKernel == 3 ? 1 : 2, 1>;
+                                 kProjectedChannels>;
 
 }  // namespace
 

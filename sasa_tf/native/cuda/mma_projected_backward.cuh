@@ -39,12 +39,14 @@ struct ProjectedBackwardTraits : MmaKernelTraits<Element, Config> {
   static_assert(kBufferRows % Base::kBlockRows == 0 && Base::kMmaTileColumns == 4);
 };
 
-// kGroups: of 16 pixels that a warp projects at a time. kAhead: how many such steps before their
-// products pixels are loaded.
-template <typename Traits_, int kChannels, int kGroups, int kAhead>
+// kChannels: of x.
+template <typename Traits_, int kChannels>
 struct ProjectedSource {
   using Traits = Traits_;
   using Element = typename Traits::Element;
+  // Groups of 16 pixels that a warp projects at a time, in a step. Those of the next step are loaded
+  // before.
+  static constexpr int kGroups = 2, kAhead = 1;
   using Projection = ProjectionShape<Traits, kChannels, kGroups>;
   static constexpr int kColumns = 2 * Traits::kMmaTileColumns;  // of 16 pixels: two MMA tiles
   static constexpr int kAllGroups = CeilDiv(Traits::kTileColumns, kColumns);

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,9 +43,6 @@ _unsupported_by_limits = functools.lru_cache(maxsize=4096)(limits.local_attentio
 
 # Of the forward kernel with the projections inside, which has been measured on Hopper GPUs only.
 _MIN_PROJECTED_CAPABILITY = (9, 0)
-
-# "1" to use the backward kernel with the projections inside, where it is expected to be faster.
-PROJECTED_BACKWARD_VARIABLE = "SASA_TF_PROJECTED_BACKWARD"
 
 
 def unsupported_reason(
@@ -407,8 +403,7 @@ def _projects_backward(call: LocalAttentionCall, projection: Projection) -> bool
   """Returns whether the backward kernel computes the projection, where the forward kernel does."""
   problem = _projected_problem(call, projection)
   return (
-    os.environ.get(PROJECTED_BACKWARD_VARIABLE) == "1"
-    and fused_projection.has_hopper_kernels()
+    fused_projection.has_hopper_kernels()
     and limits.supports_projected_backward(*problem)
     and limits.projected_backward_is_faster(*problem[1:3])
   )
