@@ -168,7 +168,9 @@ class ReplicaStep:
     self, program: ProgramAllReduce, gradients: list[tf.Tensor]
   ) -> list[tf.Tensor]:
     buckets = GradientBuckets(gradients, self._max_bucket_bytes, last_first=True)
-    return buckets.join(program.reduce_asynchronously(buckets.split(gradients)))
+    # NCCL takes twice as long for many arrays as for a single one of the same size.
+    flat = [[bucket] for bucket in buckets.flatten(gradients)]
+    return buckets.unflatten([bucket for (bucket,) in program.reduce_asynchronously(flat)])
 
   def _update_metric(
     self, metric: tf_keras.metrics.Metric, updates: Sequence[tuple[Any, ...]]
