@@ -43,7 +43,8 @@ def penalty_gradients(attend, tensors, upstream):
   every = [*tensors, upstream]
   with tf.GradientTape() as tape:
     tape.watch(every)
-    penalty = tf.add_n([tf.reduce_sum(g**3) for g in gradients(attend, tensors, upstream)[1:]])
+    first = gradients(attend, tensors, upstream)[1:]
+    penalty = tf.add_n([tf.reduce_sum(tf.cast(gradient, tf.float64) ** 3) for gradient in first])
   return tape.gradient(penalty, every)
 
 
@@ -84,6 +85,27 @@ def test_second_derivatives_of_one_tensor_as_two_arguments(implementation, pair)
 
   expected = penalty("reference", tf.identity)
   assert_close(penalty(implementation, lambda x: x), expected, 100 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16], ids=lambda dtype: dtype.name)
+@each
+def test_second_derivatives_in_half_precision(implementation, dtype, jit_compile):
+  case = CASES["one_block"]
+  tensors = [tf.cast(t, dtype if t.shape.rank == 5 else tf.float32) for t in inputs(case)]
+  *tensors, upstream = tensors
+  attend = attention(case, implementation)
+  run = tf.function(
+    lambda *every: penalty_gradients(attend, every[:-1], every[-1]),
+    jit_compile=jit_compile,
+    autograph=False,
+  )
+  found = run(*tensors, upstream)
+  exact = [tf.cast(t, tf.float64) for t in (*tensors, upstream)]
+  expected = penalty_gradients(attention(case, "reference"), exact[:-1], exact[-1])
+  for one, other in zip(found, expected, strict=True):
+    scale = np.abs(other).max()
+    np.testing.assert_allclose(tf.cast(one, tf.float64) / scale, other / scale, atol=0.05)
 
 
 @each

@@ -187,8 +187,11 @@ def _differentiable(
     return [None if x is None else next(present) for x in inputs]
 
   def stock(*present: tf.Tensor) -> tf.Tensor:
-    output, _ = attention.forward(*with_none(present), chunked=False)
-    return output
+    # TensorFlow has no gradient of products of half-precision operands with float32 results.
+    value: Any = inputs[2]
+    exact = [tf.cast(x, softmax_dtype(value.dtype)) for x in present]
+    output, _ = attention.forward(*with_none(exact), chunked=False)
+    return tf.cast(output, value.dtype)
 
   def stock_gradient(*arguments: tf.Tensor) -> Any:
     *present, upstream = arguments

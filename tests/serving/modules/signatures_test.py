@@ -41,7 +41,8 @@ def encode(pixels, image_format="PNG", mode=None):
 def assert_equal(found, expected):
   assert set(found) == {"logits", "probs"}
   for name, values in expected.items():
-    np.testing.assert_allclose(found[name], values, atol=1e-5, err_msg=name)
+    # The rounding of logits differs between batches and threads.
+    np.testing.assert_allclose(found[name], values, atol=1e-4, err_msg=name)
 
 
 def test_inputs_have_the_documented_names_and_shapes(signatures):
