@@ -51,6 +51,12 @@ void LaunchPdl(void (*kernel)(Parameters...), int ctas, int threads, int smem_by
 
 namespace sasa {
 
+// Returns why a launch has failed, or null.
+inline const char* LaunchError() {
+  const cudaError_t error = cudaGetLastError();
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
 // Returns the number of CTAs of a persistent kernel, which loop over `work` tiles: as many as are
 // resident at a time, at most `limit`.
 template <typename Kernel>

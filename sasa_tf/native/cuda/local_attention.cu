@@ -2,17 +2,13 @@
 // kernels.
 #include <cuda_runtime.h>
 
+#include "cuda/kernel_launch.cuh"
 #include "cuda/launch.h"
 #include "limits.h"
 #include "local_attention.h"
 
 namespace sasa {
 namespace {
-
-const char* LaunchError() {
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
 
 bool Empty(const LocalAttentionProblem& p) {
   return p.batch * p.height * p.width * p.heads * p.head_dim == 0;

@@ -177,10 +177,7 @@ bool LaunchBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays&
             static_cast<const Element*>(a.output), a.lse, static_cast<const Element*>(a.d_output),
             static_cast<Element*>(a.d_query), static_cast<Element*>(a.d_key),
             static_cast<Element*>(a.d_value), TablePartials(p, a));
-  const TableReduction reduction = MakeTableReduction(p, a, ctas, g.scale * PoolWeight(g));
-  if (reduction.elements > 0) {
-    LaunchPdl(ReduceTablesKernel, reduction.elements, 128, 0, stream, reduction);
-  }
+  LaunchTableReduction(MakeTableReduction(p, a, ctas, g.scale * PoolWeight(g)), stream);
   return true;
 }
 

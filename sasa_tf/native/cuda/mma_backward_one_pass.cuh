@@ -22,6 +22,7 @@
 #include <cstdint>
 
 #include "cuda/element_types.cuh"
+#include "cuda/kernel_launch.cuh"
 #include "cuda/mma_epilogue.cuh"
 #include "cuda/mma_key_gradient_ring.cuh"
 #include "cuda/mma_position_bias.cuh"
@@ -320,6 +321,11 @@ __device__ __forceinline__ void MmaBackwardOnePassCta(
 __global__ void ReduceTablesKernel(TableReduction reduction) {
   GridDependencyWait();
   ReduceTableGradients(reduction);
+}
+
+inline void LaunchTableReduction(const TableReduction& reduction, cudaStream_t stream) {
+  if (reduction.elements == 0) return;
+  LaunchPdl(ReduceTablesKernel, reduction.elements, 128, 0, stream, reduction);
 }
 
 }  // namespace

@@ -57,10 +57,7 @@ bool LaunchProjectedBackward(const LocalAttentionProblem& p, const ProjectedBack
             a.relative_rows, a.relative_columns, static_cast<const Bfloat16*>(a.output), a.lse,
             static_cast<const Bfloat16*>(a.d_output), d_packed, d_packed + part,
             d_packed + 2 * part, TablePartials(p, tables));
-  const TableReduction reduction = MakeTableReduction(p, tables, ctas, g.scale);
-  if (reduction.elements > 0) {
-    LaunchPdl(ReduceTablesKernel, reduction.elements, 128, 0, stream, reduction);
-  }
+  LaunchTableReduction(MakeTableReduction(p, tables, ctas, g.scale), stream);
   return true;
 }
 

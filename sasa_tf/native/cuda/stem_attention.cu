@@ -5,6 +5,7 @@
 // the workspace, and the last kernel adds them in a fixed order.
 #include <cuda_runtime.h>
 
+#include "cuda/kernel_launch.cuh"
 #include "cuda/stem_launch.h"
 #include "cuda/stem_partition.cuh"
 #include "limits.h"
@@ -44,11 +45,6 @@ __global__ void __launch_bounds__(kReduceThreads)
 
 bool IsEmpty(const StemProblem& p) {
   return p.batch * p.height * p.width * p.heads * p.head_dim == 0;
-}
-
-const char* LaunchError() {
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 
 }  // namespace

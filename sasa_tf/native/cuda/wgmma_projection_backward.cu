@@ -11,11 +11,6 @@
 namespace sasa {
 namespace {
 
-const char* LaunchError() {
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-
 // Returns false if there is no code for this GPU, or no TMA.
 template <typename Traits>
 bool LaunchProjectionBackward(const ProjectionProblem& p, const ProjectionBackwardArrays& a,
