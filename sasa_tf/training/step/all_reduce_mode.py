@@ -70,9 +70,8 @@ def replica_group(
   if mode == "auto" and not enable_xla:
     return None  # there are no programs
   devices = tuple(strategy.extended.worker_devices)
-  reason = _unsupported_reason(strategy, devices, enable_xla, processes)
-  if mode == "auto":
-    reason = _reason_against(devices, processes) or reason
+  reason = _reason_against(devices, processes) if mode == "auto" else None
+  reason = reason or _unsupported_reason(strategy, devices, enable_xla, processes)
   group = None
   if mode == "in_program" and processes is not None:
     group, reason = _group_of_processes(devices, reason, processes)
