@@ -191,8 +191,9 @@ TableReduction LaunchBackwardDq(const LocalAttentionProblem& p, const BackwardAr
       static_cast<const Element*>(a.query), static_cast<const Element*>(a.key),
       static_cast<const Element*>(a.value), a.relative_rows, a.relative_columns,
       static_cast<const Element*>(a.output), a.lse, static_cast<const Element*>(a.d_output),
-      static_cast<Element*>(a.d_query), a.workspace, TablePartials(p, a));
-  return MakeTableReduction(p, a, ctas, g.scale * PoolWeight(g));
+      static_cast<Element*>(a.d_query), a.workspace, TablePartials(p, a.workspace));
+  return MakeTableReduction(p, a.workspace, ctas, g.scale * PoolWeight(g), a.d_relative_rows,
+                            a.d_relative_columns);
 }
 
 // Windows of 7 are tuned on an H100, the others on an H200.

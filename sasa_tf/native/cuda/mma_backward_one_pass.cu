@@ -176,8 +176,10 @@ bool LaunchBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays&
             static_cast<const Element*>(a.query), a.relative_rows, a.relative_columns,
             static_cast<const Element*>(a.output), a.lse, static_cast<const Element*>(a.d_output),
             static_cast<Element*>(a.d_query), static_cast<Element*>(a.d_key),
-            static_cast<Element*>(a.d_value), TablePartials(p, a));
-  LaunchTableReduction(MakeTableReduction(p, a, ctas, g.scale * PoolWeight(g)), stream);
+            static_cast<Element*>(a.d_value), TablePartials(p, a.workspace));
+  LaunchTableReduction(MakeTableReduction(p, a.workspace, ctas, g.scale * PoolWeight(g),
+                                          a.d_relative_rows, a.d_relative_columns),
+                       stream);
   return true;
 }
 

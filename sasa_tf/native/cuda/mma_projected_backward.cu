@@ -48,16 +48,14 @@ bool LaunchProjectedBackward(const LocalAttentionProblem& p, const ProjectedBack
       g, PersistentGridSize(kernel, regions.num_regions, Traits::kThreads, kBytes, kTableWorkers));
   auto* const d_packed = static_cast<Bfloat16*>(a.d_qkv);
   const int64_t part = p.heads * p.head_dim;
-  BackwardArrays tables = {};
-  tables.workspace = a.workspace;
-  tables.d_relative_rows = a.d_relative_rows;
-  tables.d_relative_columns = a.d_relative_columns;
   LaunchPdl(kernel, ctas, Traits::kThreads, kBytes, stream, g, regions,
             static_cast<const Bfloat16*>(a.inputs), static_cast<const Bfloat16*>(a.kernel),
             a.relative_rows, a.relative_columns, static_cast<const Bfloat16*>(a.output), a.lse,
             static_cast<const Bfloat16*>(a.d_output), d_packed, d_packed + part,
-            d_packed + 2 * part, TablePartials(p, tables));
-  LaunchTableReduction(MakeTableReduction(p, tables, ctas, g.scale), stream);
+            d_packed + 2 * part, TablePartials(p, a.workspace));
+  LaunchTableReduction(MakeTableReduction(p, a.workspace, ctas, g.scale, a.d_relative_rows,
+                                          a.d_relative_columns),
+                       stream);
   return true;
 }
 

@@ -226,8 +226,9 @@ TableReduction LaunchBackwardDq(const LocalAttentionProblem& p, const BackwardAr
   LaunchKernel(kernel, ctas, plan.threads, smem_bytes, stream, g, LoadFrom(p, a.query),
                LoadFrom(p, a.key), LoadFrom(p, a.value), a.relative_rows, a.relative_columns,
                LoadFrom(p, a.output), a.lse, LoadFrom(p, a.d_output), StoreTo(p, a.d_query),
-               a.workspace, TablePartials(p, a));
-  return MakeTableReduction(p, a, ctas, kLn2);
+               a.workspace, TablePartials(p, a.workspace));
+  return MakeTableReduction(p, a.workspace, ctas, kLn2, a.d_relative_rows,
+                            a.d_relative_columns);
 }
 
 }  // namespace

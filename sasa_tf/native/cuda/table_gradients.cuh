@@ -11,8 +11,8 @@
 namespace sasa {
 
 // The partial sums in the workspace, which follow delta.
-inline float* TablePartials(const LocalAttentionProblem& p, const BackwardArrays& arrays) {
-  return arrays.workspace + p.batch * p.height * p.width * p.heads;
+inline float* TablePartials(const LocalAttentionProblem& p, float* workspace) {
+  return workspace + p.batch * p.height * p.width * p.heads;
 }
 
 // What a dK/dV kernel reduces; nothing if `elements` is 0.
@@ -23,17 +23,18 @@ struct TableReduction {
   float *d_relative_rows, *d_relative_columns;
 };
 
-inline TableReduction MakeTableReduction(const LocalAttentionProblem& p, const BackwardArrays& a,
-                                         int ctas, float factor) {
+inline TableReduction MakeTableReduction(const LocalAttentionProblem& p, float* workspace, int ctas,
+                                         float factor, float* d_relative_rows,
+                                         float* d_relative_columns) {
   const int half = static_cast<int>(p.head_dim) / 2;
   TableReduction reduction = {};
-  reduction.partials = TablePartials(p, a);
+  reduction.partials = TablePartials(p, workspace);
   reduction.ctas = ctas;
   reduction.row_elements = p.kernel_rows * half;
   reduction.elements = p.has_relative ? (p.kernel_rows + p.kernel_columns) * half : 0;
   reduction.factor = factor;
-  reduction.d_relative_rows = a.d_relative_rows;
-  reduction.d_relative_columns = a.d_relative_columns;
+  reduction.d_relative_rows = d_relative_rows;
+  reduction.d_relative_columns = d_relative_columns;
   return reduction;
 }
 
