@@ -57,26 +57,25 @@ class ProgramAllReduce:
 
     return list(reduce(*tensors))
 
-  def reduce_asynchronously(self, buckets: Sequence[Sequence[tf.Tensor]]) -> list[list[tf.Tensor]]:
-    """Returns the sums over all replicas. Each bucket is reduced beside the program.
+  def reduce_asynchronously(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns the sums over all replicas. Each tensor is reduced beside the program.
 
-    On GPUs, XLA can compute the tensors of later buckets while those of earlier ones are on their
-    way. NCCL reduces the tensors of a bucket together, in their own memory. Not differentiable.
-    Must be called in a function that XLA compiles.
+    On GPUs, XLA can compute later tensors while earlier ones are on their way. NCCL reduces each in
+    its own memory. Not differentiable. Must be called in a function that XLA compiles.
 
     Args:
-      buckets: tensors as for `__call__`, in the order in which they are computed.
+      tensors: as for `__call__`, in the order in which they are computed.
     """
-    slots = range(self._num_started, self._num_started + len(buckets))
-    self._num_started += len(buckets)
+    slots = range(self._num_started, self._num_started + len(tensors))
+    self._num_started += len(tensors)
     started = [
-      self._call("all_reduce_start", bucket, slot)
-      for slot, bucket in zip(slots, buckets, strict=True)
+      self._call("all_reduce_start", [tensor], slot)
+      for slot, tensor in zip(slots, tensors, strict=True)
     ]
     # All have been started before the program waits for the first one.
     return [
-      self._call("all_reduce_finish", bucket, slot)
-      for slot, bucket in zip(slots, started, strict=True)
+      self._call("all_reduce_finish", of_tensor, slot)[0]
+      for slot, of_tensor in zip(slots, started, strict=True)
     ]
 
   def _call(self, kernel: str, tensors: Sequence[tf.Tensor], slot: int = 0) -> list[tf.Tensor]:

@@ -67,8 +67,7 @@ def check_sums(group: ReplicaGroup, devices: Sequence[str]) -> None:
       all_reduce = ProgramAllReduce(group, number)
       arrays = [tf.fill([size], number + 1.0) for size in _SIZES[group.platform]]
       sums = [all_reduce([array])[0] for array in arrays]
-      for bucket in all_reduce.reduce_asynchronously([arrays, arrays[:1]]):
-        sums += bucket
+      sums += all_reduce.reduce_asynchronously([*arrays, arrays[0]])
       return [function(total) for total in sums for function in (tf.reduce_min, tf.reduce_max)]
 
     with tf.device(devices[replica]):

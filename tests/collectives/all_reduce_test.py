@@ -79,8 +79,7 @@ def test_asynchronous_sums(replicas):
     for _ in range(4):
       arrays.append(tf.sin(arrays[-1]))
     (before,) = all_reduce([tf.constant(1.0)])
-    first, second = all_reduce.reduce_asynchronously([arrays[:2], arrays[2:]])
-    sums = [*first, *second]
+    sums = all_reduce.reduce_asynchronously(arrays)
     (after,) = all_reduce([tf.constant(2.0)])
     return arrays, sums, tf.add_n(sums), before + after
 
@@ -95,8 +94,8 @@ def test_asynchronous_sums(replicas):
 
 def test_asynchronous_sums_of_several_calls_and_steps():
   def program(all_reduce, replica):
-    (first,) = all_reduce.reduce_asynchronously([[tf.fill([3], 1.0 + replica), tf.fill([5], 2.0)]])
-    return first, *all_reduce.reduce_asynchronously([[tf.fill([2], 3.0), first[0]]])
+    first = all_reduce.reduce_asynchronously([tf.fill([3], 1.0 + replica), tf.fill([5], 2.0)])
+    return first, all_reduce.reduce_asynchronously([tf.fill([2], 3.0), first[0]])
 
   with open_group(2) as group:
     for first, second in results(run_replicas(group, program, calls=3)):
@@ -108,7 +107,7 @@ def test_asynchronous_sums_of_several_calls_and_steps():
 
 def test_replica_that_does_not_start_an_asynchronous_sum_is_an_error():
   def program(all_reduce, replica):
-    return all_reduce.reduce_asynchronously([2 * [tf.zeros([4])]]) if replica else tf.zeros([])
+    return all_reduce.reduce_asynchronously([tf.zeros([4])]) if replica else tf.zeros([])
 
   with open_group(2, timeout_seconds=1.0) as group:
     _, second = run_replicas(group, program)

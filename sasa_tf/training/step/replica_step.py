@@ -169,8 +169,7 @@ class ReplicaStep:
   ) -> list[tf.Tensor]:
     buckets = GradientBuckets(gradients, self._max_bucket_bytes, last_first=True)
     # NCCL takes twice as long for many arrays as for a single one of the same size.
-    flat = [[bucket] for bucket in buckets.flatten(gradients)]
-    return buckets.unflatten([bucket for (bucket,) in program.reduce_asynchronously(flat)])
+    return buckets.unflatten(program.reduce_asynchronously(buckets.flatten(gradients)))
 
   def _update_metric(
     self, metric: tf_keras.metrics.Metric, updates: Sequence[tuple[Any, ...]]
