@@ -183,16 +183,19 @@ bool LaunchBackwardOnePass(const LocalAttentionProblem& p, const BackwardArrays&
   return true;
 }
 
-// The tiles: {warps, columns, CTAs, staged store, split rows, compact buffer, one head}; and the boxes
-// of keys and values. Tuned on an H200.
+// The boxes of keys and values. Tuned on an H200.
+constexpr int OnePassBoxes(int kernel) { return kernel == 3 ? 7 : kernel == 5 ? 10 : 8; }
+
+// The tiles: {warps, columns, CTAs, staged store, split rows, compact buffer, one head}. Tuned on an
+// H200.
 template <int kKernel_>
 struct OnePassHeads8 {
-  static constexpr int kKernel = kKernel_, kHeadDim = 8, kBoxes = kKernel == 3 ? 7 : 10;
+  static constexpr int kKernel = kKernel_, kHeadDim = 8, kBoxes = OnePassBoxes(kKernel);
   static constexpr MmaTiles kTiles = {kKernel == 3 ? 12 : 8, 56, 1};
 };
 template <int kKernel_, int kColumns>
 struct OnePassHeads16 {
-  static constexpr int kKernel = kKernel_, kHeadDim = 16, kBoxes = kKernel == 3 ? 7 : 10;
+  static constexpr int kKernel = kKernel_, kHeadDim = 16, kBoxes = OnePassBoxes(kKernel);
   static constexpr MmaTiles kTiles = {kKernel == 3 ? 12 : 8, kColumns, 1, true, false, false, true};
 };
 

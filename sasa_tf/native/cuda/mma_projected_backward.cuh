@@ -39,20 +39,19 @@ struct ProjectedBackwardTraits : MmaKernelTraits<Element, Config> {
   static_assert(kBufferRows % Base::kBlockRows == 0 && Base::kMmaTileColumns == 4);
 };
 
-// kChannels: of x.
-template <typename Traits_, int kChannels>
+// kChannels: of x. A warp projects kTiles MMA tiles at a time, in a step. Those of the next kAhead
+// steps are loaded before.
+template <typename Traits_, int kChannels, int kTiles, int kAhead>
 struct ProjectedSource {
   using Traits = Traits_;
   using Element = typename Traits::Element;
-  // Groups of 16 pixels that a warp projects at a time, in a step. Those of the next step are loaded
-  // before.
-  static constexpr int kGroups = 2, kAhead = 1;
-  using Projection = ProjectionShape<Traits, kChannels, kGroups>;
-  static constexpr int kColumns = 2 * Traits::kMmaTileColumns;  // of 16 pixels: two MMA tiles
-  static constexpr int kAllGroups = CeilDiv(Traits::kTileColumns, kColumns);
-  // Of the queries, [MMA tile][lane] of a word for each head.
+  using Projection = ProjectionShape<Traits, kChannels, QueryOrder::kPairs>;
+  static constexpr int kRowTiles = CeilDiv(Traits::kTileColumns, Traits::kMmaTileColumns);
+  static_assert(kTiles % 2 == 0 && kRowTiles % 2 == 0);
+  // Of the queries: [MMA tile][pixel][pair of channels][head] in words, of which a lane reads two.
+  // The halves of a pixel are swapped in the second four, so that stmatrix has no bank conflicts.
   static constexpr int kTileQueryBytes = kWarpSize * 8;
-  static constexpr int kQueryBytes = 2 * kAllGroups * kTileQueryBytes;  // of a group
+  static constexpr int kQueryBytes = kRowTiles * kTileQueryBytes;  // of a group
   static constexpr int kQueries = 2 * Traits::kBufferBytes;
   static constexpr int kWeights = kQueries + Traits::kQuerySlots * kQueryBytes;
   static constexpr int kBytes = kWeights + Projection::kWeightBytes;
@@ -115,7 +114,7 @@ struct ProjectedSource {
     __device__ Queries(const ProjectedSource& source, const CtaTile&, const MmaLane& lane,
                        const WarpTileIterator<Traits>&, int number, int row)
         : from(source.memory + kQueries + source.QuerySlot(number, row) * kQueryBytes +
-               lane.id * 8) {}
+               QueryOffset(lane.row, lane.pair / 2) + lane.pair % 2 * 8) {}
     // Zeros outside of the image.
     __device__ void Load(const WarpTileIterator<Traits>&, const RowPredicate&,
                          RowFragment<Traits>& to) const {
@@ -125,12 +124,16 @@ struct ProjectedSource {
     }
     __device__ void Advance(const WarpTileIterator<Traits>&) { from += kTileQueryBytes; }
   };
+  // Of half of a pixel: four channels of both heads.
+  __device__ static int QueryOffset(int pixel, int half) {
+    return pixel * 32 + (half ^ pixel / 4) * 16;
+  }
   __device__ int QuerySlot(int number, int row) const {
     return (number * regions.rows + row) % Traits::kQuerySlots;
   }
 
-  // Projects a group of the CTA's region number `number`, if there is one. Of 16 pixels, each half is
-  // an MMA tile: the products with a head's weights are the queries as MmaQK needs them.
+  // Projects a group of the CTA's region number `number`, if there is one. The pixels of a product
+  // are those of an MMA tile.
   __device__ __forceinline__ void Project(int number, int row, const MmaLane& lane) const {
     while (row >= regions.rows) {
       row -= regions.rows;
@@ -140,29 +143,35 @@ struct ProjectedSource {
     if (index >= regions.num_regions) return;
     const int image = RegionAt<Traits>(regions, index).image;
     const int group = number * regions.rows + row;
-    const int lane_row = lane.row / Traits::kMmaTileColumns;
+    // Of an MMA tile, the lane loads channels of one pixel, and passes the address of another's
+    // results to stmatrix.
     const int column = lane.row % Traits::kMmaTileColumns;
-    const int y = row * Traits::kMmaTileRows + lane_row;
+    const int y = row * Traits::kMmaTileRows + lane.row / Traits::kMmaTileColumns;
     const Element* pixels =
         x + ((static_cast<int64_t>(image) * g.height + y) * g.width + column) * kChannels +
         lane.pair * 8;
     const int columns_left = y < g.height ? g.width - column : 0;
-    const int slot = group % Traits::kSlots * Traits::kMmaTileRows + lane_row;
-    const uint32_t keys =
-        Traits::SwizzledOffset(slot * Traits::kSmemPitch + Traits::kHalo + column, 0) +
-        lane.pair * 4;
-    char* queries = memory + kQueries + QuerySlot(number, row) * kQueryBytes + lane.id * 8;
-    const char* weights = LaneWeights(lane, memory + kWeights);
+    const int slot =
+        group % Traits::kSlots * Traits::kMmaTileRows + lane.ldmatrix_row / Traits::kMmaTileColumns;
+    const int pixel = slot * Traits::kSmemPitch + Traits::kHalo +
+                      lane.ldmatrix_row % Traits::kMmaTileColumns;
+    const uint32_t smem = SmemAddress(memory);
+    const uint32_t keys = smem + Traits::SwizzledOffset(pixel, lane.matrix_lo) +
+                          lane.matrix_hi * Traits::kBufferBytes;
+    const uint32_t queries = smem + kQueries + QuerySlot(number, row) * kQueryBytes +
+                             QueryOffset(lane.ldmatrix_row, lane.matrix_lo) +
+                             lane.matrix_hi * kTileQueryBytes;
 
-    constexpr int kSteps = CeilDiv(kAllGroups, kGroups);
-    uint4 a[kAhead + 1][2 * kGroups][Projection::kPieces];
+    constexpr int kSteps = CeilDiv(kRowTiles, kTiles), kLast = kRowTiles - (kSteps - 1) * kTiles;
+    uint4 loaded[kAhead + 1][kTiles][Projection::kPieces];
+    // Zeros outside of the image.
     const auto load = [&](int step) {
 #pragma unroll
-      for (int i = 0; i < 2 * kGroups; ++i) {
-        const int left = (2 * kGroups * step + i) * Traits::kMmaTileColumns;
+      for (int i = 0; i < kTiles; ++i) {
+        const int left = (kTiles * step + i) * Traits::kMmaTileColumns;
 #pragma unroll
         for (int piece = 0; piece < Projection::kPieces; ++piece) {
-          uint4& to = a[step % (kAhead + 1)][i][piece];
+          uint4& to = loaded[step % (kAhead + 1)][i][piece];
           to = make_uint4(0, 0, 0, 0);
           if (left < Traits::kTileColumns && left < columns_left) {
             to = __ldg(reinterpret_cast<const uint4*>(pixels + left * kChannels + piece * 32));
@@ -175,58 +184,37 @@ struct ProjectedSource {
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       if (step + kAhead < kSteps) load(step + kAhead);
-      const int first = step * kGroups;
-      if (first * kColumns >= g.width) break;
-      const auto& pixels_of_step = a[step % (kAhead + 1)];
-      if constexpr (kAllGroups % kGroups == 0) {
-        ProjectGroups<Projection>(weights, first, columns_left, pixels_of_step, keys, queries);
+      const int first = step * kTiles;
+      if (first * Traits::kMmaTileColumns >= g.width) break;
+      const auto& of_step = loaded[step % (kAhead + 1)];
+      if (step + 1 < kSteps) {
+        ProjectTiles<kTiles>(lane, first, of_step, keys, queries);
       } else {
-        if (step + 1 < kSteps) {
-          ProjectGroups<Projection>(weights, first, columns_left, pixels_of_step, keys, queries);
-        } else {
-          using Last = ProjectionShape<Traits, kChannels, kAllGroups % kGroups>;
-          uint4 last[Last::kHalves][Last::kPieces];
-#pragma unroll
-          for (int i = 0; i < Last::kHalves * Last::kPieces; ++i) {
-            last[i / Last::kPieces][i % Last::kPieces] =
-                pixels_of_step[i / Last::kPieces][i % Last::kPieces];
-          }
-          ProjectGroups<Last>(weights, first, columns_left, last, keys, queries);
-        }
+        ProjectTiles<kLast>(lane, first, of_step, keys, queries);
       }
     }
     BarrierOf(group).Arrive();  // all lanes, each for what it wrote
   }
 
-  // Projects P::kGroups groups of 16 pixels, from number `first` of the row on.
-  template <typename P>
-  __device__ __forceinline__ void ProjectGroups(const char* weights, int first, int columns_left,
-                                                const uint4 (&a)[P::kHalves][P::kPieces],
-                                                uint32_t keys, char* queries) const {
-    uint32_t query_words[P::kHalves][Traits::kTileHeads];
+  // Projects kCount MMA tiles, from number `first` of the row on. Pixels right of the image become
+  // zeros.
+  template <int kCount>
+  __device__ __forceinline__ void ProjectTiles(const MmaLane& lane, int first,
+                                               const uint4 (*pixels)[Projection::kPieces],
+                                               uint32_t keys, uint32_t queries) const {
+    uint32_t matrices[kCount][Projection::kParts][2];
+    MmaProjection<Projection, kCount>(memory + kWeights, lane, pixels, matrices);
 #pragma unroll
-    for (int output = 0; output < P::kOutputs; ++output) {
-      const int part = output / Traits::kChunks, chunk = output % Traits::kChunks;
-      float acc[P::kGroups][4];
-      MmaProjection<P>(weights, output, a, acc);
-#pragma unroll
-      for (int i = 0; i < P::kHalves; ++i) {
-        const uint32_t words =
-            PackX2<Element>(acc[i / 2][i % 2 * 2], acc[i / 2][i % 2 * 2 + 1]);
-        const int tile = 2 * first + i, left = tile * Traits::kMmaTileColumns;
-        if (part == 0) {
-          query_words[i][chunk] = words;
-        } else if (left < columns_left) {
-          const uint32_t to = (keys ^ chunk * 16 ^ Traits::SwizzleXor(left)) +
-                              (part == 2 ? Traits::kBufferBytes : 0);
-          *reinterpret_cast<uint32_t*>(memory + to + left * Traits::kPixelBytes) = words;
-        }
+    for (int i = 0; i < kCount; ++i) {
+      const int left = (first + i) * Traits::kMmaTileColumns;
+      const auto &key = matrices[i][1], &value = matrices[i][2];
+      StmatrixX4Trans((keys ^ Traits::SwizzleXor(left)) + left * Traits::kPixelBytes,
+                      key[0], key[1], value[0], value[1]);
+      if (i % 2 == 0) {
+        const auto &query = matrices[i][0], &next = matrices[i + 1][0];
+        StmatrixX4Trans(queries + (first + i) * kTileQueryBytes, query[0], query[1], next[0],
+                        next[1]);
       }
-    }
-#pragma unroll
-    for (int i = 0; i < P::kHalves; ++i) {
-      *reinterpret_cast<uint2*>(queries + (2 * first + i) * kTileQueryBytes) =
-          make_uint2(query_words[i][0], query_words[i][1]);
     }
   }
 };

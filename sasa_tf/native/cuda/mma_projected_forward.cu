@@ -11,10 +11,12 @@
 namespace sasa {
 namespace {
 
-// {warps, columns, CTAs, staged store, split rows}, tuned on an H200.
+// {warps, columns, CTAs, staged store, split rows}; and the groups of 8 pixels that are projected at
+// a time. Tuned on an H200.
 template <int kKernel_>
 struct ProjectedConfig {
   static constexpr int kKernel = kKernel_, kHeadDim = kProjectedHeadDim;
+  static constexpr int kGroups = kKernel == 5 ? 4 : 2;
   static constexpr MmaTiles kTiles = kKernel == 5 ? MmaTiles{4, 28, 3, false, true} : MmaTiles{4, 28, 4};
 };
 
@@ -33,8 +35,9 @@ __global__ void __launch_bounds__(Projection::Traits::kThreads, Projection::Trai
 template <int kKernel>
 void LaunchProjectedForward(const LocalAttentionProblem& p, const ProjectedForwardArrays& a,
                             cudaStream_t stream) {
-  using Traits = MmaKernelTraits<Bfloat16, ProjectedConfig<kKernel>>;
-  using Projection = ProjectionTraits<Traits, kProjectedChannels>;
+  using Config = ProjectedConfig<kKernel>;
+  using Traits = MmaKernelTraits<Bfloat16, Config>;
+  using Projection = ProjectionTraits<Traits, kProjectedChannels, Config::kGroups>;
   const TileGrid g = MakeMmaTileGrid<Traits>(p);
   const auto kernel = a.lse == nullptr ? MmaProjectedForwardKernel<Projection, StoreForInference>
                                        : MmaProjectedForwardKernel<Projection, StoreForTraining>;

@@ -4,9 +4,9 @@
 //
 // As MmaForwardCta, but a CTA computes the keys and values of a tile's new rows, and the queries of
 // its own pixels, from x, with the weights of its heads in shared memory. A warp takes 32
-// neighboring pixels of a row at a time, two groups of 16:
+// neighboring pixels of a row at a time, four groups of 8:
 //   1. Each lane loads its part of their channels to registers, see mma_projection.cuh.
-//   2. The products of 16 pixels and 8 outputs are rounded and stored to shared memory: keys and
+//   2. The products of 8 pixels and 16 outputs are rounded and stored to shared memory: keys and
 //      values to the ring buffers that MmaForwardCta loads them to, queries to a ring buffer without
 //      halo columns.
 // Of the halo of a tile, only the columns are projected by two CTAs; rows stay in the ring buffers.
@@ -23,24 +23,30 @@
 namespace sasa {
 namespace {
 
-// Traits_: MmaKernelTraits. kChannels_: of x. Projects two groups of 16 pixels at a time.
-template <typename Traits_, int kChannels_>
-struct ProjectionTraits : ProjectionShape<Traits_, kChannels_, 2> {
-  using Base = ProjectionShape<Traits_, kChannels_, 2>;
+// Traits_: MmaKernelTraits. kChannels_: of x. kGroups_: groups of 8 pixels that a warp projects at a
+// time; more have more registers.
+template <typename Traits_, int kChannels_, int kGroups_>
+struct ProjectionTraits : ProjectionShape<Traits_, kChannels_, QueryOrder::kHeads> {
+  using Base = ProjectionShape<Traits_, kChannels_, QueryOrder::kHeads>;
   using Traits = Traits_;
+  static constexpr int kGroups = kGroups_;
+  static constexpr int kLoadedGroups = 4;  // at a time
+  static_assert(kGroups % 2 == 0 && kLoadedGroups % kGroups == 0);
 
   // The ring buffer of queries has the tile's rows, and those of the next tile that are projected
   // with its halo.
   static constexpr int kQueryRows = Traits::kTileRows + Traits::kHalo;
   static constexpr int kQueryBytes = kQueryRows * Traits::kTileColumns * Traits::kPixelBytes;
 
-  // Shared memory: keys and values, queries, the relative tables, the weights, and a staging buffer
-  // per warp.
+  // Shared memory: keys and values, queries, the relative tables, the weights, a staging buffer per
+  // warp, and for each thread a place for what stmatrix stores of pixels that do not exist.
   static constexpr int kQueries = 2 * Traits::kBufferBytes;
   static constexpr int kTables = kQueries + (kQueryBytes + 127) / 128 * 128;
   static constexpr int kWeights = kTables + (RelativeTables<Traits>::kBytes + 127) / 128 * 128;
   static constexpr int kStaging = kWeights + Base::kWeightBytes;
-  static constexpr int kBytes = kStaging + Traits::kWarps * TileStore<Traits>::kBytes;
+  static constexpr int kUnused =
+      kStaging + (Traits::kWarps * TileStore<Traits>::kBytes + 15) / 16 * 16;
+  static constexpr int kBytes = kUnused + Traits::kThreads * 16;
 };
 
 // The ring buffer of queries.
@@ -115,57 +121,66 @@ __device__ __forceinline__ void ProjectTile(const TileGrid& g, const CtaTile& ti
   ClearOutsideOfImage<Traits>(tile, buffer, columns, lane, memory);
   const int first_row = max(buffer.FirstNewRow(), Traits::kHalo - tile.y);
   const int end_row = min(Traits::kSmemRows, Traits::kHalo + tile.rows_left);
-  const char* weights = LaneWeights(lane, memory + P::kWeights);
+  const uint32_t smem = SmemAddress(memory), unused = smem + P::kUnused + threadIdx.x * 16;
+  const int64_t image = static_cast<int64_t>(tile.image) * g.height * g.width;
 #pragma unroll 1
-  for (int begin = 0; begin < columns.count; begin += 16 * P::kGroups) {
-    // The lane's pixels are 8 columns apart.
+  for (int begin = 0; begin < columns.count; begin += P::kLoadedGroups * P::kPixels) {
+    // Of a group of 8 columns, the lane loads channels of one pixel, and passes the address of
+    // another's results to stmatrix: keys and values of a group, or queries of two groups.
     const int columns_left = columns.count - begin - lane.row;
-    const int column = columns.first + begin + lane.row, left = column - Traits::kHalo;
-    bool is_query[P::kHalves];
+    const Element* from =
+        x + (image + tile.x + columns.first + begin + lane.row - Traits::kHalo) * P::kChannels +
+        lane.pair * 8;
+    const int column = begin + lane.ldmatrix_row, query = column + lane.matrix_hi * P::kPixels;
+    const int left = columns.first + query - Traits::kHalo;
+    bool is_pixel[P::kLoadedGroups], is_query[P::kLoadedGroups / 2];
 #pragma unroll
-    for (int i = 0; i < P::kHalves; ++i) {
-      is_query[i] =
-          8 * i < columns_left && left + 8 * i >= 0 && left + 8 * i < Traits::kTileColumns;
+    for (int i = 0; i < P::kLoadedGroups; ++i) {
+      is_pixel[i] = column + P::kPixels * i < columns.count;
+      if (i % 2 == 0) {
+        is_query[i / 2] = query + P::kPixels * i < columns.count && left + P::kPixels * i >= 0 &&
+                          left + P::kPixels * i < Traits::kTileColumns;
+      }
     }
-    const int64_t image = static_cast<int64_t>(tile.image) * g.height * g.width;
-    const Element* from = x + (image + tile.x + left) * P::kChannels + lane.pair * 8;
+    uint4 loaded[P::kLoadedGroups][P::kPieces] = {};  // zeros outside of the image
 #pragma unroll 1
     for (int row = first_row + static_cast<int>(threadIdx.x) / kWarpSize; row < end_row;
          row += Traits::kWarps) {
       const int y = row - Traits::kHalo;
       const Element* pixels = from + (tile.y + y) * g.width * P::kChannels;
-      uint4 a[P::kHalves][P::kPieces];
 #pragma unroll
-      for (int i = 0; i < P::kHalves; ++i) {
+      for (int i = 0; i < P::kLoadedGroups; ++i) {
 #pragma unroll
         for (int piece = 0; piece < P::kPieces; ++piece) {
-          a[i][piece] = make_uint4(0, 0, 0, 0);
-          if (8 * i < columns_left) {
-            a[i][piece] =
-                __ldg(reinterpret_cast<const uint4*>(pixels + 8 * i * P::kChannels + piece * 32));
+          if (P::kPixels * i < columns_left) {
+            loaded[i][piece] = __ldg(reinterpret_cast<const uint4*>(
+                pixels + P::kPixels * i * P::kChannels + piece * 32));
           }
         }
       }
       // The swizzle is the same 8 pixels further on. `left` may be negative.
       const uint32_t keys =
-          Traits::SwizzledOffset(buffer.Slot(row) * Traits::kSmemPitch + column, 0) + lane.pair * 4;
-      const uint32_t queries = P::kQueries +
-                               Traits::SwizzledOffset(ring.Pixel(max(y, 0), left + 8), 0) -
-                               8 * Traits::kPixelBytes + lane.pair * 4;
+          smem + lane.matrix_hi * Traits::kBufferBytes +
+          Traits::SwizzledOffset(buffer.Slot(row) * Traits::kSmemPitch + columns.first + column,
+                                 lane.matrix_lo);
+      const uint32_t queries =
+          smem + P::kQueries +
+          Traits::SwizzledOffset(ring.Pixel(max(y, 0), left + P::kPixels), lane.matrix_lo) -
+          P::kPixels * Traits::kPixelBytes;
 #pragma unroll
-      for (int output = 0; output < P::kOutputs; ++output) {
-        const int part = output / Traits::kChunks, chunk = output % Traits::kChunks;
-        if (part == 0 && y < 0) continue;
-        float acc[P::kGroups][4];
-        MmaProjection<P>(weights, output, a, acc);
-        const uint32_t to = ((part == 0 ? queries : keys) ^ chunk * 16) +
-                            (part == 2 ? Traits::kBufferBytes : 0);
+      for (int first = 0; first < P::kLoadedGroups; first += P::kGroups) {
+        uint32_t matrices[P::kGroups][P::kParts][2];
+        MmaProjection<P>(memory + P::kWeights, lane, loaded + first, matrices);
 #pragma unroll
-        for (int i = 0; i < P::kHalves; ++i) {
-          if (part == 0 ? is_query[i] : 8 * i < columns_left) {
-            *reinterpret_cast<uint32_t*>(
-                memory + static_cast<int>(to + 8 * i * Traits::kPixelBytes)) =
-                PackX2<Element>(acc[i / 2][i % 2 * 2], acc[i / 2][i % 2 * 2 + 1]);
+        for (int i = 0; i < P::kGroups; ++i) {
+          const int offset = (first + i) * P::kPixels * Traits::kPixelBytes;
+          const auto &key = matrices[i][1], &value = matrices[i][2];
+          StmatrixX4Trans(is_pixel[first + i] ? keys + offset : unused, key[0], key[1], value[0],
+                          value[1]);
+          if (i % 2 == 0) {
+            const auto &first_query = matrices[i][0], &second_query = matrices[i + 1][0];
+            StmatrixX4Trans(y >= 0 && is_query[(first + i) / 2] ? queries + offset : unused,
+                            first_query[0], first_query[1], second_query[0], second_query[1]);
           }
         }
       }

@@ -1,5 +1,5 @@
 // Wrappers of the PTX instructions that CUDA C++ has no intrinsics for, named after them: cp.async,
-// ldmatrix, movmatrix, mma, griddepcontrol and the approximate float32 functions; and the
+// ldmatrix, stmatrix, movmatrix, mma, griddepcontrol and the approximate float32 functions; and the
 // arithmetic of the 16-bit types.
 //
 // With SASA_EMULATED_GPU defined, tests/native/emulated_gpu/emulated_ptx.h replaces this file and
@@ -177,6 +177,24 @@ __device__ inline uint32_t Movmatrix(uint32_t a) {
   uint32_t transposed;
   asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(transposed) : "r"(a));
   return transposed;
+}
+// Stores four 8x8 matrices of 16-bit elements transposed, to the addresses that LdmatrixX4Trans would
+// load them from.
+__device__ inline void StmatrixX4Trans(uint32_t smem, uint32_t m0, uint32_t m1, uint32_t m2,
+                                       uint32_t m3) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(smem),
+               "r"(m0), "r"(m1), "r"(m2), "r"(m3)
+               : "memory");
+#else
+  const uint32_t matrices[4] = {m0, m1, m2, m3};
+  const unsigned lane = threadIdx.x % 32;
+  for (unsigned i = 0; i < 4; ++i) {
+    const uint32_t row = __shfl_sync(~0u, smem, 8 * i + lane / 4);
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(row + lane % 4 * 4), "r"(Movmatrix(matrices[i]))
+                 : "memory");
+  }
+#endif
 }
 
 // d [16, 8] = a [16, 16] b [16, 8] + c.

@@ -135,6 +135,10 @@ inline void LdmatrixX2Trans(uint32_t smem, uint32_t& first, uint32_t& second,
 inline uint32_t Movmatrix(uint32_t a, SourceLocation location = SourceLocation::Current()) {
   return emulation::Movmatrix("Movmatrix", location, a);
 }
+inline void StmatrixX4Trans(uint32_t smem, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3,
+                            SourceLocation location = SourceLocation::Current()) {
+  emulation::Stmatrix("StmatrixX4Trans", location, 4, true, smem, {m0, m1, m2, m3});
+}
 
 template <typename T>
 void MmaM16N8K16(float (&d)[4], const float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2,

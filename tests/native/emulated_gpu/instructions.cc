@@ -27,6 +27,28 @@ void Ldmatrix(const char* name, SourceLocation location, int count, bool transpo
   });
 }
 
+void Stmatrix(const char* name, SourceLocation location, int count, bool transposed, uint32_t smem,
+              std::array<uint32_t, 4> matrices) {
+  struct Operands {
+    char* row;
+    std::array<uint32_t, 4> matrices;
+  } operands = {nullptr, matrices};
+  if (Lane() < 8 * count) operands.row = ResolveSmem(name, location, smem, 16, 16);
+  RunCollective(name, location, ~0u, true, operands, [&](Operands* const* all) {
+    for (int i = 0; i < count; ++i) {
+      uint16_t matrix[8][8];
+      for (int lane = 0; lane < kWarp; ++lane) {
+        for (int j = 0; j < 2; ++j) {
+          const int row = lane / 4, column = lane % 4 * 2 + j;
+          const uint16_t element = all[lane]->matrices[i] >> 16 * j;
+          (transposed ? matrix[column][row] : matrix[row][column]) = element;
+        }
+      }
+      for (int row = 0; row < 8; ++row) std::memcpy(all[8 * i + row]->row, matrix[row], 16);
+    }
+  });
+}
+
 uint32_t Movmatrix(const char* name, SourceLocation location, uint32_t a) {
   RunCollective(name, location, ~0u, true, a, [](uint32_t* const* all) {
     uint16_t matrix[8][8];

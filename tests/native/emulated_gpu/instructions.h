@@ -2,6 +2,7 @@
 #ifndef SASA_TF_TESTS_NATIVE_EMULATED_GPU_INSTRUCTIONS_H_
 #define SASA_TF_TESTS_NATIVE_EMULATED_GPU_INSTRUCTIONS_H_
 
+#include <array>
 #include <cstdint>
 #include <type_traits>
 
@@ -15,6 +16,10 @@ namespace emulation {
 // next.
 void Ldmatrix(const char* name, SourceLocation location, int count, bool transposed, uint32_t smem,
               uint32_t* matrices);
+
+// stmatrix: stores what ldmatrix loads, to addresses as there.
+void Stmatrix(const char* name, SourceLocation location, int count, bool transposed, uint32_t smem,
+              std::array<uint32_t, 4> matrices);
 
 // movmatrix: transposes a matrix in the registers that ldmatrix writes.
 uint32_t Movmatrix(const char* name, SourceLocation location, uint32_t a);
