@@ -21,6 +21,10 @@ void MmaForward(const LocalAttentionProblem& problem, const ForwardArrays& array
                 cudaStream_t stream);
 void MmaBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
                  cudaStream_t stream);
+// The forward pass of small images, where it is faster than MmaForward's other kernels, or `always`.
+// Returns false if it is not, or does not support the problem or the GPU.
+bool MmaRowForward(const LocalAttentionProblem& problem, const ForwardArrays& arrays, bool always,
+                   cudaStream_t stream);
 // With the projections inside: see SupportsProjections in limits.h.
 void MmaProjectedForward(const LocalAttentionProblem& problem, const ProjectedForwardArrays& arrays,
                          cudaStream_t stream);

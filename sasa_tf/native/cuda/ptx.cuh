@@ -172,6 +172,16 @@ __device__ inline void LdmatrixX2Trans(uint32_t smem, uint32_t& first, uint32_t&
                : "=r"(first), "=r"(second)
                : "r"(smem));
 }
+// Stores four 8x8 matrices of 16-bit elements to the addresses that LdmatrixX4 would load them from.
+// Only for sm_90 and later.
+__device__ inline void StmatrixX4(uint32_t smem, uint32_t m0, uint32_t m1, uint32_t m2,
+                                  uint32_t m3) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(smem), "r"(m0),
+               "r"(m1), "r"(m2), "r"(m3)
+               : "memory");
+#endif
+}
 // Transposes an 8x8 matrix of 16-bit elements across the registers of a warp.
 __device__ inline uint32_t Movmatrix(uint32_t a) {
   uint32_t transposed;

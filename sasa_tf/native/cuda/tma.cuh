@@ -195,6 +195,32 @@ __device__ inline void TmaLoad(const TensorMap& tensor_map, const Barrier& barri
 #endif
 }
 
+// Makes what the thread wrote to shared memory visible to TMA stores; a barrier must follow, before
+// another thread starts them.
+__device__ inline void TmaStoreFence() {
+#if SASA_ARCH_HAS_TMA
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+// Stores the box whose first element is at (channel, x, y, image), except what lies outside the
+// image. Called by one thread.
+__device__ inline void TmaStore(const TensorMap& tensor_map, uint32_t smem, int channel, int x,
+                                int y, int image) {
+#if SASA_ARCH_HAS_TMA
+  asm volatile(
+      "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3, %4}], [%5];\n"
+      "cp.async.bulk.commit_group;" ::"l"(&tensor_map.map),
+      "r"(channel), "r"(x), "r"(y), "r"(image), "r"(smem)
+      : "memory");
+#endif
+}
+// Waits until the thread's TMA stores have read shared memory.
+__device__ inline void TmaStoreWaitRead() {
+#if SASA_ARCH_HAS_TMA
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+#endif
+}
+
 }  // namespace sasa
 
 #endif  // SASA_EMULATED_GPU

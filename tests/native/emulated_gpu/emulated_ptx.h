@@ -132,6 +132,10 @@ inline void LdmatrixX2Trans(uint32_t smem, uint32_t& first, uint32_t& second,
   first = matrices[0];
   second = matrices[1];
 }
+inline void StmatrixX4(uint32_t smem, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3,
+                       SourceLocation location = SourceLocation::Current()) {
+  emulation::Stmatrix("StmatrixX4", location, 4, false, smem, {m0, m1, m2, m3});
+}
 inline uint32_t Movmatrix(uint32_t a, SourceLocation location = SourceLocation::Current()) {
   return emulation::Movmatrix("Movmatrix", location, a);
 }

@@ -19,11 +19,11 @@ struct TensorMap {
   void Prefetch() const {}
 };
 
-// Fails every third time, so that kernels are also tested without TMA.
+// Fails every fifth time, so that kernels are also tested without TMA.
 inline bool EncodeTensorMap(const TensorMapDesc& desc, TensorMap& tensor_map) {
   static int calls = 0;
   tensor_map.desc = desc;
-  return ++calls % 3 != 0;
+  return ++calls % 5 != 0;
 }
 
 class TmaBarrier {
@@ -167,6 +167,43 @@ inline void TmaLoad(const TensorMap& tensor_map, Mbarrier barrier, uint32_t smem
                     int x, int y, int image,
                     emulation::SourceLocation location = emulation::SourceLocation::Current()) {
   EmulateTmaLoad(tensor_map, barrier.loads(), smem, channel, x, y, image, location);
+}
+
+// The TMA stores that a thread has not waited for, by the thread. They read shared memory when they
+// are waited for.
+inline auto& PendingTmaStores() {
+  static std::map<unsigned, std::vector<std::pair<char*, const char*>>> stores;  // chunks
+  return stores[threadIdx.x];
+}
+
+inline void TmaStoreFence() {}
+
+inline void TmaStore(const TensorMap& tensor_map, uint32_t smem, int channel, int x, int y,
+                     int image,
+                     emulation::SourceLocation location = emulation::SourceLocation::Current()) {
+  constexpr int kChunk = 16, kAlignment = 128;
+  const TensorMapDesc& desc = tensor_map.desc;
+  const int chunks = desc.box_channels * 2 / kChunk;
+  uint32_t address = smem;
+  emulation::ResolveSmem("TmaStore", location, address, kChunk, kAlignment);
+  for (int row = y; row < y + desc.box_rows; ++row) {
+    for (int column = x; column < x + desc.box_columns; ++column) {
+      for (int chunk = 0; chunk < chunks; ++chunk, address += kChunk) {
+        const uint32_t swizzled = address ^ address / kAlignment % chunks * kChunk;
+        const char* from = emulation::ResolveSmem("TmaStore", location, swizzled, kChunk, kChunk);
+        const int first = channel + chunk * kChunk / 2;
+        if (row >= desc.height || column >= desc.width || first >= desc.channels) continue;
+        const int64_t pixel = (int64_t{image} * desc.height + row) * desc.width + column;
+        char* data = static_cast<char*>(const_cast<void*>(desc.data));
+        PendingTmaStores().emplace_back(data + 2 * (pixel * desc.pixel_stride + first), from);
+      }
+    }
+  }
+}
+
+inline void TmaStoreWaitRead() {
+  for (const auto& [to, from] : PendingTmaStores()) std::memcpy(to, from, 16);
+  PendingTmaStores().clear();
 }
 
 }  // namespace sasa
