@@ -13,13 +13,12 @@ template <typename Traits, typename Config, bool kPooled>
 __global__ void __launch_bounds__(RowForwardLayout<Traits, Config>::kThreads,
                                   Config::kConfig.min_ctas_per_sm)
     RowForwardKernel(RowTileGrid g, const __grid_constant__ RowForwardMaps maps,
-                     const Bfloat16* __restrict__ query, int qkv_parts,
                      const float* __restrict__ relative_rows,
-                     const float* __restrict__ relative_columns, Bfloat16* __restrict__ output,
+                     const float* __restrict__ relative_columns, bool store_output,
                      float* __restrict__ lse, Bfloat16* __restrict__ pooled_output) {
   extern __shared__ __align__(1024) char memory[];
-  RowForwardCta<Traits, Config, kPooled>(g, maps, memory, query, qkv_parts, relative_rows,
-                                         relative_columns, output, lse, pooled_output);
+  RowForwardCta<Traits, Config, kPooled>(g, maps, memory, relative_rows, relative_columns,
+                                         store_output, lse, pooled_output);
 }
 
 template <typename Traits, typename Config, bool kPooled>
@@ -33,22 +32,22 @@ bool LaunchRows(const LocalAttentionProblem& p, const ForwardArrays& a, cudaStre
       !EncodeRowTileMap<Traits>(p, a.query, p.qkv_parts, g.row_tiles, maps.query) ||
       !EncodeRowTileMap<Traits>(p, a.key, p.qkv_parts, g.row_tiles, maps.key) ||
       !EncodeRowTileMap<Traits>(p, a.value, p.qkv_parts, g.row_tiles, maps.value) ||
-      (a.output != nullptr && !EncodeRowTileMap<Traits>(p, a.output, 1, 1, maps.output))) {
+      (a.output != nullptr &&
+       !EncodeRowTileMap<Traits>(p, a.output, 1, 1, maps.output))) {
     return false;
   }
-  const int groups = CeilDiv(g.items, kConfig.items), bytes = Layout::Bytes(g);
-  const int resident = PersistentGridSize(kernel, groups, Layout::kThreads, bytes, groups);
-  const int ctas = kConfig.stages == 1 ? groups : resident;
+  const int bytes = Layout::Bytes(g);
+  int ctas = PersistentGridSize(kernel, g.items, Layout::kThreads, bytes, g.items);
+  if (!kConfig.persistent) ctas = g.items;
   LaunchPdl(kernel, ctas, Layout::kThreads, bytes, stream, g, maps,
-            static_cast<const Bfloat16*>(a.query), p.qkv_parts,
             p.has_relative ? a.relative_rows : nullptr,
-            p.has_relative ? a.relative_columns : nullptr, static_cast<Bfloat16*>(a.output), a.lse,
+            p.has_relative ? a.relative_columns : nullptr, a.output != nullptr, a.lse,
             static_cast<Bfloat16*>(a.pooled_output));
   return true;
 }
 
 #ifndef SASA_ROW_CONFIG
-#define SASA_ROW_CONFIG {7, 1, 1, 3, RowStore::kTma, true, true}
+#define SASA_ROW_CONFIG {8, 2, 2, true, 0}
 #endif
 struct Config {
   static constexpr RowForwardConfig kConfig = SASA_ROW_CONFIG;
@@ -67,8 +66,13 @@ bool LaunchWidth(const LocalAttentionProblem& p, const ForwardArrays& a, cudaStr
 }
 template <int kKernel>
 bool LaunchKernelSize(const LocalAttentionProblem& p, const ForwardArrays& a, cudaStream_t stream) {
-  return p.head_dim == 32 ? LaunchWidth<kKernel, 32>(p, a, stream)
-                          : LaunchWidth<kKernel, 64>(p, a, stream);
+#ifdef SASA_ROW_VARIANT
+  if (p.head_dim == 32) return LaunchPool<kKernel, 32, 16>(p, a, stream);
+#endif
+#ifndef SASA_ROW_VARIANT
+  if (p.head_dim == 32) return LaunchWidth<kKernel, 32>(p, a, stream);
+#endif
+  return LaunchWidth<kKernel, 64>(p, a, stream);
 }
 
 }  // namespace
@@ -82,7 +86,11 @@ bool MmaRowForward(const LocalAttentionProblem& p, const ForwardArrays& a, bool 
   }
   if (!always) return false;
   if (p.kernel_rows == 3) return LaunchKernelSize<3>(p, a, stream);
+#ifdef SASA_ROW_VARIANT
+  if (p.kernel_rows == 5) return false;
+#else
   if (p.kernel_rows == 5) return LaunchKernelSize<5>(p, a, stream);
+#endif
   return LaunchKernelSize<7>(p, a, stream);
 }
 

@@ -17,6 +17,7 @@
 
 #include "cuda/element_types.cuh"
 #include "cuda/mma_fragment.cuh"
+#include "cuda/opaque_register.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/tile_scheduler.cuh"
 #include "cuda/tma.cuh"
@@ -113,12 +114,13 @@ __device__ inline void LoadRowTile(uint32_t smem, uint32_t offset, RowTileFragme
   for (int i = 0; i < Traits::kSteps; ++i) LdmatrixX4(smem + (offset ^ 32 * i), a[i]);
 }
 
-// Computes the position bias of row tiles, by way of a few bytes of shared memory per warp.
+// Computes the position bias of row tiles, by way of shared memory. An entry is one of a relative
+// table: the lane has entries 2 `pair` and 2 `pair` + 1 of its two rows.
 template <typename Traits>
 class RowTileBias {
  public:
-  static constexpr int kColumnBytes = 16 * Traits::kColumns * 4;
-  static constexpr int kBytes = kColumnBytes + 16 * 8 * 4;  // of shared memory, per warp
+  static constexpr int kColumnBytes = 16 * Traits::kColumns * 4, kRowBytes = 16 * 8 * 4;
+  static constexpr int kBytes = kColumnBytes + kRowBytes + kWarpSize * 4;  // per warp
 
   float row_entries[4], column_entries[4];  // q . table, an accumulator [16, 8 entries]
 
@@ -126,8 +128,8 @@ class RowTileBias {
   __device__ RowTileBias(const RowTileGrid& g, const MmaLane& lane, char* smem,
                          const float* relative_rows, const float* relative_columns)
       : columns_(reinterpret_cast<float*>(smem)), rows_(columns_ + kColumnBytes / 4) {
-    constexpr int kHalf = Traits::kHeadDim / 2;
-    for (int i = lane.id; i < kBytes / 4; i += kWarpSize) columns_[i] = kMinusInfinity;
+    constexpr int kHalf = Traits::kHeadDim / 2, kUnused = (kColumnBytes + kRowBytes) / 4;
+    for (int i = lane.id; i < kUnused; i += kWarpSize) columns_[i] = kMinusInfinity;
     const auto pack = [&](const float* table, int channel) {
       if (table == nullptr || lane.row >= Traits::kKernel) return 0u;
       const float* from = table + lane.row * kHalf + channel;
@@ -138,11 +140,17 @@ class RowTileBias {
       row_table_[i / 2][i % 2] = pack(relative_rows, 8 * i + 2 * lane.pair);
       column_table_[i / 2][i % 2] = pack(relative_columns, 8 * i + 2 * lane.pair);
     }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int index = ColumnIndex(lane.row + i / 2 * 8, EntryColumn(lane, i));
+      column_index_[i] = OpaqueRegister(
+          static_cast<uint32_t>(ColumnInside(g, lane, i) ? index : kUnused + lane.id), lane, i);
+    }
     __syncwarp();
   }
 
-  // The image's row or column of key that the lane's entry `i` of an accumulator is for, of a row
-  // tile whose first row of the image is `top`.
+  // The row or column of keys that entry `i` of the lane is for, in the image, of a row tile whose
+  // first row is `top`.
   __device__ static int EntryRow(const MmaLane& lane, int i, int top) {
     return top + i / 2 * (Traits::kTileRows - 1) + 2 * lane.pair + i % 2 - Traits::kHalo;
   }
@@ -150,26 +158,24 @@ class RowTileBias {
     const int column = lane.row + (Traits::kTileRows == 1 ? i / 2 * 8 : 0);
     return column + 2 * lane.pair + i % 2 - Traits::kHalo;
   }
-  // Whether the table has the entry.
+  // Whether the table has the entry, and whether it has and the keys lie in the image.
   __device__ static bool IsEntry(const MmaLane& lane, int i) {
     return 2 * lane.pair + i % 2 < Traits::kKernel;
   }
   __device__ static bool RowInside(const RowTileGrid& g, const MmaLane& lane, int i, int top) {
-    const int row = EntryRow(lane, i, top);
-    return IsEntry(lane, i) && row >= 0 && row < g.height;
+    return IsEntry(lane, i) && static_cast<unsigned>(EntryRow(lane, i, top)) <
+                                   static_cast<unsigned>(g.height);
   }
   __device__ static bool ColumnInside(const RowTileGrid& g, const MmaLane& lane, int i) {
-    const int column = EntryColumn(lane, i);
-    return IsEntry(lane, i) && column >= 0 && column < g.width;
+    return IsEntry(lane, i) &&
+           static_cast<unsigned>(EntryColumn(lane, i)) < static_cast<unsigned>(g.width);
   }
 
   // Computes the bias for the queries of a row tile. `columns`: an accumulator for each block of a
-  // row of keys, minus infinity where a key is not in the window or the image. `rows`: for each half
-  // of the 16 rows and each row of keys, from top - K / 2 on, the row part times scale_log2, minus
-  // infinity where a row of keys is not in the window or the image.
+  // row of keys, minus infinity where a key is not in the window or the image.
   __device__ void Compute(const RowTileGrid& g, const MmaLane& lane,
                           const RowTileFragment<Traits>& q, int top, float scale_log2,
-                          float (&columns)[Traits::kBlocks][4], float (&rows)[2][8]) {
+                          float (&columns)[Traits::kBlocks][4]) {
 #pragma unroll
     for (int i = 0; i < Traits::kTableSteps; ++i) {
       const auto& a = q[i];
@@ -185,15 +191,17 @@ class RowTileBias {
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int row = lane.row + i / 2 * 8;
-      // What is not written stays minus infinity.
-      if (ColumnInside(g, lane, i)) {
-        columns_[ColumnIndex(row, EntryColumn(lane, i))] = column_entries[i];
-      }
-      const int slot = 2 * lane.pair + i % 2 + i / 2 * (Traits::kTileRows - 1);
-      if (IsEntry(lane, i)) {
-        rows_[row * 8 + slot] =
-            RowInside(g, lane, i, top) ? row_entries[i] * scale_log2 : kMinusInfinity;
+      columns_[column_index_[i]] = column_entries[i];  // of others nothing is read
+      if constexpr (Traits::kTileRows == 2) {
+        // The last row of keys is not in the first half's windows, the first not in the second's.
+        const int slot = 2 * lane.pair + i % 2 + i / 2;
+        if (IsEntry(lane, i)) {
+          rows_[(lane.row + i / 2 * 8) * 8 + slot] =
+              RowInside(g, lane, i, top) ? row_entries[i] * scale_log2 : kMinusInfinity;
+        }
+      } else if (i % 2 == 0) {
+        *reinterpret_cast<float2*>(rows_ + (lane.row + i / 2 * 8) * 8 + 2 * lane.pair) =
+            make_float2(row_entries[i] * scale_log2, row_entries[i + 1] * scale_log2);
       }
     }
     __syncwarp();
@@ -207,15 +215,22 @@ class RowTileBias {
         columns[block][2 * half] = two.x;
         columns[block][2 * half + 1] = two.y;
       }
-#pragma unroll
-      for (int i = 0; i < CeilDiv(Traits::kKeyRows, 4); ++i) {
-        const float4 four = *reinterpret_cast<const float4*>(rows_ + row * 8 + 4 * i);
-        rows[half][4 * i] = four.x;
-        rows[half][4 * i + 1] = four.y;
-        rows[half][4 * i + 2] = four.z;
-        rows[half][4 * i + 3] = four.w;
-      }
     }
+  }
+  // The row part of a half's query for a row of keys in the image, counted from top - K / 2, times
+  // scale_log2. With two rows of the image, it is minus infinity where the row of keys is not in the
+  // window.
+  __device__ float RowPart(const MmaLane& lane, int half, int slot) const {
+    return rows_[(lane.row + half * 8) * 8 + slot];
+  }
+  // Subtracts a maximum from the row part of each half.
+  __device__ void SubtractMax(const MmaLane& lane, const float (&max)[2]) const {
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      rows_[(lane.row + i / 2 * 8) * 8 + 2 * lane.pair + i % 2] -= max[i / 2];
+    }
+    __syncwarp();
   }
 
  private:
@@ -225,7 +240,8 @@ class RowTileBias {
   }
 
   float* columns_;
-  float* rows_;  // [16 queries][8 rows of keys]
+  float* rows_;               // [16 queries][8 rows of keys]
+  uint32_t column_index_[4];  // of the lane's entries in columns_
   uint32_t row_table_[Traits::kTableSteps][2], column_table_[Traits::kTableSteps][2];
 };
 
