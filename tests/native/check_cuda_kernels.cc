@@ -133,8 +133,8 @@ struct DeviceQkv {
 
 const char* Forward(const LocalAttentionProblem& p, const sasa::ForwardArrays& arrays) {
   if (!rows) return sasa::CudaForward(p, arrays, nullptr);
-  // It needs TMA, of which the emulated GPU fails to encode every fifth tensor map.
-  for (int tries = 0; tries < 3; ++tries) {
+  // It needs TMA, of which the emulated GPU fails to encode every seventh tensor map.
+  for (int tries = 0; tries < 2; ++tries) {
     if (sasa::MmaRowForward(p, arrays, true, nullptr)) return nullptr;
   }
   return "the kernel for small images does not support the problem";
@@ -142,7 +142,7 @@ const char* Forward(const LocalAttentionProblem& p, const sasa::ForwardArrays& a
 
 const char* Backward(const LocalAttentionProblem& p, const sasa::BackwardArrays& arrays) {
   if (!one_pass) return sasa::CudaBackward(p, arrays, nullptr);
-  // It needs TMA, of which the emulated GPU fails to encode every fifth tensor map.
+  // It needs TMA, of which the emulated GPU fails to encode every seventh tensor map.
   for (int tries = 0; tries < 2; ++tries) {
     if (sasa::MmaBackwardOnePass(p, arrays, true, nullptr)) return nullptr;
   }

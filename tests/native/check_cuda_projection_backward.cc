@@ -68,7 +68,7 @@ bool Check(const ProjectionProblem& p, std::mt19937& random) {
     device_d_kernel.Poison();
     workspace.Poison();
     const char* error = nullptr;
-    // Again, because every third tensor map of the emulated GPU fails.
+    // Again, because every seventh tensor map of the emulated GPU fails.
     for (int attempt = 0; attempt < (error == nullptr ? 1 : 2); ++attempt) {
       error = sasa::CudaProjectionBackward(p,
                                            {.inputs = device_inputs.data(),

@@ -145,7 +145,7 @@ bool CheckBackward(const LocalAttentionProblem& p, const DeviceArray& inputs,
                                        .d_relative_rows = device_d_rows.floats(),
                                        .d_relative_columns = device_d_columns.floats(),
                                        .workspace = workspace.floats()};
-  // Twice, because every third tensor map of the emulated GPU fails.
+  // Twice, because every seventh tensor map of the emulated GPU fails.
   if (!sasa::MmaBackwardOnePass(p, packed, true, nullptr) &&
       !sasa::MmaBackwardOnePass(p, packed, true, nullptr)) {
     return std::puts("the one-pass kernel does not support the problem"), false;

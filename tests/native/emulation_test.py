@@ -61,6 +61,8 @@ CHECKS = (
 )
 # Problems that the one-pass backward kernel supports.
 ONE_PASS = ("--one_pass=1", "--dilation=1", "--key=1", "--type=bfloat16")
+# Problems that the kernels for small images support.
+ROWS = ("--rows=1", "--dilation=1", "--key=1", "--type=bfloat16", "--backward=0")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +159,30 @@ def test_one_pass_backward_kernel_with_many_low_images(kernels, depth, kernel):
 def test_one_pass_backward_kernel_does_not_hide_nonfinite_elements(kernels, depth, kernel, kind):
   flags = (*ONE_PASS, f"--depth={depth}", f"--kernel={kernel}")
   assert_agrees(run(kernels, 4, 21, *flags, f"--nonfinite={kind}"))
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("depth", [32, 64])
+def test_forward_kernel_for_small_images_matches_loops(kernels, depth, kernel):
+  flags = (*ROWS, f"--depth={depth}", f"--kernel={kernel}")
+  assert_agrees(run(kernels, 3, kernel, *flags))
+  # Rows of 8 and of 16 columns, several images in a CTA, with pooling and without.
+  for side, pool in ((8, 2), (7, 1), (14, 2), (16, 1)):
+    size = (f"--height={side}", f"--width={side}", "--heads=3", "--batch=2", f"--pool={pool}")
+    assert_agrees(run(kernels, 1, side, *flags, *size, seed=2))
+
+
+@pytest.mark.parametrize("depth", [32, 64])
+def test_forward_kernel_for_small_images_with_overflowing_exponentials(kernels, depth):
+  flags = (*ROWS, f"--depth={depth}", "--kernel=7", "--scale=16")
+  for mask in (0, 1):
+    assert_agrees(run(kernels, 3, 31, *flags, f"--mask={mask}"))
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
+@pytest.mark.parametrize("depth", [32, 64])
+def test_forward_kernel_for_small_images_does_not_hide_nonfinite_elements(kernels, depth, kind):
+  assert_agrees(run(kernels, 4, 41, *ROWS, f"--depth={depth}", f"--nonfinite={kind}", "--kernel=7"))
 
 
 def test_repeated_passes_have_the_same_bits(repeated_passes):

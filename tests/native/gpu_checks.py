@@ -33,6 +33,9 @@ PASSES = "check_repeated_passes"  # has kernels of its own
 ONE_PASS = ("--one_pass=1", "--dilation=1", "--key=1", "--type=bfloat16")
 ONE_PASS_KERNELS = (("--depth=8",), ("--depth=16",), ("--depth=16", "--width=45"))
 
+# Problems that the kernels for small images support.
+ROWS = ("--rows=1", "--dilation=1", "--key=1", "--type=bfloat16", "--backward=0")
+
 
 def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None) -> None:
   """Compiles the programs into the folder."""
@@ -87,6 +90,15 @@ def main() -> int:
     for flags in one_pass:
       kernel = [str(folder / PROGRAMS[0]), half, *flags]
       runs += [kernel, [*kernel, "--nonfinite=1"], [*kernel, "--nonfinite=2"]]
+    rows = [
+      [*ROWS, f"--kernel={kernel}", f"--depth={depth}"]
+      for kernel, depth in itertools.product((3, 5, 7), (32, 64))
+    ]
+    # Several images for each CTA.
+    rows += [[*flags, "--batch=20", "--heads=16"] for flags in rows]
+    for flags in rows:
+      kernel = [str(folder / PROGRAMS[0]), half, *flags]
+      runs += [kernel, [*kernel, "--nonfinite=1"], [*kernel, "--nonfinite=2"]]
     # More tiles for each CTA than stages of shared memory.
     runs.append([str(folder / PROGRAMS[3]), "4", "1", "--pixels=60001"])
     runs.append([str(folder / PASSES), options.passes])
@@ -94,7 +106,7 @@ def main() -> int:
       for tool in ("memcheck", "racecheck"):
         run = [sanitizer, f"--tool={tool}", "--error-exitcode=1"]
         runs += [[*run, str(folder / name), options.sanitized] for name in PROGRAMS]
-        runs += [[*run, str(folder / PROGRAMS[0]), options.sanitized, *flags] for flags in one_pass]
+        runs += [[*run, str(folder / PROGRAMS[0]), options.sanitized, *flags] for flags in one_pass + rows]
     else:
       print("compute-sanitizer is not installed")
     return max(subprocess.run(command, check=False).returncode for command in runs)

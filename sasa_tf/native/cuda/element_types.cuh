@@ -19,6 +19,12 @@ constexpr float kLn2 = 0.6931471805599453f;
 constexpr float kMaskedLogit = -1e30f;  // logit of a masked key
 constexpr float kInvalidLse = 1e30f;    // LSE of a query outside the image: its probabilities are 0
 
+// Whether a row sum of exponentials without the row maximum is accurate: far from overflow and from
+// underflow.
+__device__ inline bool SumInRange(float row_sum) {
+  return row_sum > 0x1p-100f && row_sum < 0x1p100f;
+}
+
 // Converts a packed bf16x2 register to two floats; ptx.cuh has the same for fp16x2.
 __device__ inline float2 UnpackX2(uint32_t packed, Bfloat16) {
   return make_float2(__uint_as_float(packed << 16), __uint_as_float(packed & 0xffff0000u));

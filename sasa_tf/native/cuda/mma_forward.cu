@@ -78,6 +78,7 @@ struct ForwardTiles {
 }  // namespace
 
 void MmaForward(const LocalAttentionProblem& p, const ForwardArrays& arrays, cudaStream_t stream) {
+  if (MmaRowForward(p, arrays, false, stream)) return;
   DispatchMmaTiles<ForwardTiles>(p, [&](auto traits) {
     using Traits = decltype(traits);
     // A kernel without pooling is a few percent faster for windows of 7, and for smaller ones with

@@ -40,12 +40,6 @@
 namespace sasa {
 namespace {
 
-// Whether a row sum of exponentials without the row maximum is accurate: far from overflow and from
-// underflow.
-__device__ inline bool SumInRange(float row_sum) {
-  return row_sum > 0x1p-100f && row_sum < 0x1p100f;
-}
-
 // What a forward kernel stores. Template arguments, as each takes registers. The pooled output is
 // stored if the problem has one; kernels with it do not store what is null.
 struct StoreForTraining {

@@ -17,7 +17,6 @@
 
 #include "cuda/element_types.cuh"
 #include "cuda/mma_fragment.cuh"
-#include "cuda/opaque_register.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/tile_scheduler.cuh"
 #include "cuda/tma.cuh"
@@ -26,7 +25,6 @@
 namespace sasa {
 namespace {
 
-constexpr int kMaxRowTileSide = 16;  // rows and columns of an image
 constexpr float kMinusInfinity = -__builtin_huge_valf();
 
 // kColumns: 16 or 8, to which the rows of an image are padded.
@@ -41,6 +39,7 @@ struct RowTileTraits {
   static constexpr int kTableSteps = kSteps / 2;
   static constexpr int kPixelBytes = 2 * kHeadDim;
   static constexpr int kTileBytes = 16 * kPixelBytes;
+  static constexpr int kRowBytes = kColumns * kPixelBytes;  // of the image
   static constexpr int kTileRows = 16 / kColumns;             // rows of the image in a row tile
   static constexpr int kKeyRows = kKernel + kTileRows - 1;    // that its windows reach
   static constexpr int kBlocks = kColumns / 8;                // of 8 keys, in a row of keys
@@ -113,137 +112,6 @@ __device__ inline void LoadRowTile(uint32_t smem, uint32_t offset, RowTileFragme
 #pragma unroll
   for (int i = 0; i < Traits::kSteps; ++i) LdmatrixX4(smem + (offset ^ 32 * i), a[i]);
 }
-
-// Computes the position bias of row tiles, by way of shared memory. An entry is one of a relative
-// table: the lane has entries 2 `pair` and 2 `pair` + 1 of its two rows.
-template <typename Traits>
-class RowTileBias {
- public:
-  static constexpr int kColumnBytes = 16 * Traits::kColumns * 4, kRowBytes = 16 * 8 * 4;
-  static constexpr int kBytes = kColumnBytes + kRowBytes + kWarpSize * 4;  // per warp
-
-  float row_entries[4], column_entries[4];  // q . table, an accumulator [16, 8 entries]
-
-  // `smem`: the warp's kBytes, which this fills. The tables [K, D/2] may be null.
-  __device__ RowTileBias(const RowTileGrid& g, const MmaLane& lane, char* smem,
-                         const float* relative_rows, const float* relative_columns)
-      : columns_(reinterpret_cast<float*>(smem)), rows_(columns_ + kColumnBytes / 4) {
-    constexpr int kHalf = Traits::kHeadDim / 2, kUnused = (kColumnBytes + kRowBytes) / 4;
-    for (int i = lane.id; i < kUnused; i += kWarpSize) columns_[i] = kMinusInfinity;
-    const auto pack = [&](const float* table, int channel) {
-      if (table == nullptr || lane.row >= Traits::kKernel) return 0u;
-      const float* from = table + lane.row * kHalf + channel;
-      return PackX2<Bfloat16>(from[0], from[1]);
-    };
-#pragma unroll
-    for (int i = 0; i < 2 * Traits::kTableSteps; ++i) {
-      row_table_[i / 2][i % 2] = pack(relative_rows, 8 * i + 2 * lane.pair);
-      column_table_[i / 2][i % 2] = pack(relative_columns, 8 * i + 2 * lane.pair);
-    }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int index = ColumnIndex(lane.row + i / 2 * 8, EntryColumn(lane, i));
-      column_index_[i] = OpaqueRegister(
-          static_cast<uint32_t>(ColumnInside(g, lane, i) ? index : kUnused + lane.id), lane, i);
-    }
-    __syncwarp();
-  }
-
-  // The row or column of keys that entry `i` of the lane is for, in the image, of a row tile whose
-  // first row is `top`.
-  __device__ static int EntryRow(const MmaLane& lane, int i, int top) {
-    return top + i / 2 * (Traits::kTileRows - 1) + 2 * lane.pair + i % 2 - Traits::kHalo;
-  }
-  __device__ static int EntryColumn(const MmaLane& lane, int i) {
-    const int column = lane.row + (Traits::kTileRows == 1 ? i / 2 * 8 : 0);
-    return column + 2 * lane.pair + i % 2 - Traits::kHalo;
-  }
-  // Whether the table has the entry, and whether it has and the keys lie in the image.
-  __device__ static bool IsEntry(const MmaLane& lane, int i) {
-    return 2 * lane.pair + i % 2 < Traits::kKernel;
-  }
-  __device__ static bool RowInside(const RowTileGrid& g, const MmaLane& lane, int i, int top) {
-    return IsEntry(lane, i) && static_cast<unsigned>(EntryRow(lane, i, top)) <
-                                   static_cast<unsigned>(g.height);
-  }
-  __device__ static bool ColumnInside(const RowTileGrid& g, const MmaLane& lane, int i) {
-    return IsEntry(lane, i) &&
-           static_cast<unsigned>(EntryColumn(lane, i)) < static_cast<unsigned>(g.width);
-  }
-
-  // Computes the bias for the queries of a row tile. `columns`: an accumulator for each block of a
-  // row of keys, minus infinity where a key is not in the window or the image.
-  __device__ void Compute(const RowTileGrid& g, const MmaLane& lane,
-                          const RowTileFragment<Traits>& q, int top, float scale_log2,
-                          float (&columns)[Traits::kBlocks][4]) {
-#pragma unroll
-    for (int i = 0; i < Traits::kTableSteps; ++i) {
-      const auto& a = q[i];
-      const auto& b = q[Traits::kTableSteps + i];
-      const auto accumulate = [&](float(&sum)[4]) -> const float(&)[4] {
-        return i == 0 ? kZeros : const_cast<const float(&)[4]>(sum);
-      };
-      MmaM16N8K16<Bfloat16>(column_entries, accumulate(column_entries), b[0], b[1], b[2], b[3],
-                            column_table_[i][0], column_table_[i][1]);
-      MmaM16N8K16<Bfloat16>(row_entries, accumulate(row_entries), a[0], a[1], a[2], a[3],
-                            row_table_[i][0], row_table_[i][1]);
-    }
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      columns_[column_index_[i]] = column_entries[i];  // of others nothing is read
-      if constexpr (Traits::kTileRows == 2) {
-        // The last row of keys is not in the first half's windows, the first not in the second's.
-        const int slot = 2 * lane.pair + i % 2 + i / 2;
-        if (IsEntry(lane, i)) {
-          rows_[(lane.row + i / 2 * 8) * 8 + slot] =
-              RowInside(g, lane, i, top) ? row_entries[i] * scale_log2 : kMinusInfinity;
-        }
-      } else if (i % 2 == 0) {
-        *reinterpret_cast<float2*>(rows_ + (lane.row + i / 2 * 8) * 8 + 2 * lane.pair) =
-            make_float2(row_entries[i] * scale_log2, row_entries[i + 1] * scale_log2);
-      }
-    }
-    __syncwarp();
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = lane.row + half * 8;
-#pragma unroll
-      for (int block = 0; block < Traits::kBlocks; ++block) {
-        const float2 two = *reinterpret_cast<const float2*>(
-            columns_ + ColumnIndex(row, 8 * block + 2 * lane.pair));
-        columns[block][2 * half] = two.x;
-        columns[block][2 * half + 1] = two.y;
-      }
-    }
-  }
-  // The row part of a half's query for a row of keys in the image, counted from top - K / 2, times
-  // scale_log2. With two rows of the image, it is minus infinity where the row of keys is not in the
-  // window.
-  __device__ float RowPart(const MmaLane& lane, int half, int slot) const {
-    return rows_[(lane.row + half * 8) * 8 + slot];
-  }
-  // Subtracts a maximum from the row part of each half.
-  __device__ void SubtractMax(const MmaLane& lane, const float (&max)[2]) const {
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      rows_[(lane.row + i / 2 * 8) * 8 + 2 * lane.pair + i % 2] -= max[i / 2];
-    }
-    __syncwarp();
-  }
-
- private:
-  // [16 queries][columns of the image], swizzled against bank conflicts.
-  __device__ static int ColumnIndex(int row, int column) {
-    return row * Traits::kColumns + (column ^ (Traits::kColumns == 16 ? row / 2 % 2 * 8 : 0));
-  }
-
-  float* columns_;
-  float* rows_;               // [16 queries][8 rows of keys]
-  uint32_t column_index_[4];  // of the lane's entries in columns_
-  uint32_t row_table_[Traits::kTableSteps][2], column_table_[Traits::kTableSteps][2];
-};
 
 }  // namespace
 }  // namespace sasa

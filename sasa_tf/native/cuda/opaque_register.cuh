@@ -33,6 +33,10 @@ enum RegisterTag : int {
   kTagSelectDelta = 30,       // 2
   kTagColumnTableZeros = 34,  // 2
   kTagSelectZeros = 36,       // 2
+  // Row tiles.
+  kTagRowTileColumn = 0,  // 4
+  kTagColumnOutside = 4,  // 4
+  kTagHasEntry = 8,       // 2
 };
 
 // Returns `bits`, but the compiler cannot know that: it keeps the value in a register instead of

@@ -25,6 +25,12 @@ __device__ inline float QuadMax(float x) {
   return fmaxf(x, __shfl_xor_sync(kFullMask, x, 2));
 }
 
+// Sum over the same lanes.
+__device__ inline float QuadReduceSum(float x) {
+  x += __shfl_xor_sync(kFullMask, x, 1);
+  return x + __shfl_xor_sync(kFullMask, x, 2);
+}
+
 }  // namespace sasa
 
 #endif  // SASA_TF_NATIVE_CUDA_WARP_REDUCE_CUH_
