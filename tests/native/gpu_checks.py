@@ -106,7 +106,9 @@ def main() -> int:
       for tool in ("memcheck", "racecheck"):
         run = [sanitizer, f"--tool={tool}", "--error-exitcode=1"]
         runs += [[*run, str(folder / name), options.sanitized] for name in PROGRAMS]
-        runs += [[*run, str(folder / PROGRAMS[0]), options.sanitized, *flags] for flags in one_pass + rows]
+        runs += [
+          [*run, str(folder / PROGRAMS[0]), options.sanitized, *flags] for flags in one_pass + rows
+        ]
     else:
       print("compute-sanitizer is not installed")
     return max(subprocess.run(command, check=False).returncode for command in runs)

@@ -1,8 +1,8 @@
 // The position bias of row tiles (see mma_row_tile.cuh), and the softmax's terms of keys outside of
 // the image.
 //
-// Entries are those of a relative table, times the queries: accumulators [16 queries, 8 entries], of
-// which a lane has entries 2 `pair` and 2 `pair` + 1 for two queries.
+// Entries are those of a relative table, times the queries: accumulators [16 queries, 8 entries].
+// A lane has entries 2 `pair` and 2 `pair` + 1 of two queries.
 #ifndef SASA_TF_NATIVE_CUDA_MMA_ROW_BIAS_CUH_
 #define SASA_TF_NATIVE_CUDA_MMA_ROW_BIAS_CUH_
 
@@ -18,8 +18,7 @@
 namespace sasa {
 namespace {
 
-// Computes the position bias of row tiles, by way of shared memory. An entry is one of a relative
-// table: the lane has entries 2 `pair` and 2 `pair` + 1 of its two rows.
+// Computes the position bias of row tiles, by way of shared memory.
 template <typename Traits>
 class RowTileBias {
  public:
@@ -47,8 +46,8 @@ class RowTileBias {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int index = ColumnIndex(lane.row + i / 2 * 8, EntryColumn(lane, i));
-      column_index_[i] = OpaqueRegister(
-          static_cast<uint32_t>(ColumnInside(g, lane, i) ? index : kUnused + lane.id), lane, kTagRowTileColumn + i);
+      const uint32_t place = ColumnInside(g, lane, i) ? index : kUnused + lane.id;
+      column_index_[i] = OpaqueRegister(place, lane, kTagRowTileColumn + i);
     }
     __syncwarp();
   }
@@ -122,8 +121,8 @@ class RowTileBias {
     }
   }
   // The row part of a half's query for a row of keys in the image, counted from top - K / 2, times
-  // scale_log2. With two rows of the image, it is minus infinity where the row of keys is not in the
-  // window.
+  // scale_log2. With two rows of the image, it is minus infinity where the row of keys is not in
+  // the window.
   __device__ float RowPart(const MmaLane& lane, int half, int slot) const {
     return rows_[(lane.row + half * 8) * 8 + slot];
   }
@@ -169,9 +168,9 @@ struct OutsideKeys {
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      has_entry[i] = i == 0 && Traits::kKernel == 7
-                         ? 1.f
-                         : OpaqueRegister(Bias::IsEntry(lane, i) ? 1.f : 0.f, lane, kTagHasEntry + i);
+      const bool always = i == 0 && Traits::kKernel == 7;
+      const float x = Bias::IsEntry(lane, i) ? 1.f : 0.f;
+      has_entry[i] = always ? 1.f : OpaqueRegister(x, lane, kTagHasEntry + i);
     }
   }
 
@@ -186,7 +185,8 @@ struct OutsideKeys {
       float rows[2], columns[2];
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const float row = bias.row_entries[2 * half + i], column = bias.column_entries[2 * half + i];
+        const float row = bias.row_entries[2 * half + i];
+        const float column = bias.column_entries[2 * half + i];
         min = fminf(min, fminf(row, column));
         rows[i] = Exp2Approx(row * scale_log2) * has_entry[i];
         columns[i] = Exp2Approx(column * scale_log2);
@@ -225,8 +225,10 @@ struct OutsideKeys {
           const bool is_entry = Bias::IsEntry(lane, entry);
           const bool has_row = is_entry && Bias::RowInside(g, lane, entry, top) == (set == 0);
           const bool has_column = is_entry && (set == 1 || !Bias::ColumnInside(g, lane, entry));
-          row_values[set][i] = has_row ? bias.row_entries[entry] * scale_log2 : kMaskedLogit;
-          column_values[set][i] = has_column ? bias.column_entries[entry] * scale_log2 : kMaskedLogit;
+          const float row = bias.row_entries[entry] * scale_log2;
+          const float column = bias.column_entries[entry] * scale_log2;
+          row_values[set][i] = has_row ? row : kMaskedLogit;
+          column_values[set][i] = has_column ? column : kMaskedLogit;
         }
         maxima[set] = QuadMax(fmaxf(column_values[set][0], column_values[set][1]));
         row_max[half] =

@@ -39,15 +39,14 @@ bool LaunchRowForward(const LocalAttentionProblem& p, const ForwardArrays& a, cu
   const auto kernel = RowForwardKernel<Traits, Config>;
   const RowTileGrid g = MakeRowTileGrid<Traits>(p);
   RowForwardMaps maps = {};
-  if (!CompiledForSm90(reinterpret_cast<const void*>(kernel)) || !EncodeMaps<Traits>(g, p, a, maps)) {
-    return false;
-  }
+  if (!CompiledForSm90(reinterpret_cast<const void*>(kernel))) return false;
+  if (!EncodeMaps<Traits>(g, p, a, maps)) return false;
   const int bytes = Layout(g).bytes;
   const int ctas = PersistentGridSize(kernel, g.items, Layout::kThreads, bytes, g.items);
   LaunchPdl(kernel, ctas, Layout::kThreads, bytes, stream, g, maps,
             p.has_relative ? a.relative_rows : nullptr,
             p.has_relative ? a.relative_columns : nullptr, a.output != nullptr, a.lse,
-            p.pool_size == 1 ? nullptr : static_cast<Bfloat16*>(a.pooled_output));
+            static_cast<Bfloat16*>(a.pooled_output));
   return true;
 }
 

@@ -277,7 +277,7 @@ __device__ inline void StorePooledRows(const RowTileGrid& g, const MmaLane& lane
 }
 
 // The forward pass of a CTA. `memory`: the bytes of the layout, aligned to 1024 bytes. `lse` may be
-// null, and `pooled_output` is if the problem does not pool.
+// null.
 template <typename Traits, typename Config>
 __device__ __forceinline__ void RowForwardCta(const RowTileGrid& g, const RowForwardMaps& maps,
                                               char* memory,
@@ -326,8 +326,9 @@ __device__ __forceinline__ void RowForwardCta(const RowTileGrid& g, const RowFor
   RowTileAttention<Traits> attention(g, lane);
   __syncthreads();
 
-  const int unit = pooled_output == nullptr ? 1 : 2 / Traits::kTileRows;  // row tiles, for a warp
-  unsigned loads = 0;                                                     // waited for
+  // Row tiles of a warp: with pooling, two rows of the image.
+  const int unit = g.pool_shift == 0 ? 1 : 2 / Traits::kTileRows;
+  unsigned loads = 0;  // that have been waited for
 #pragma unroll 1
   for (int item = blockIdx.x; item < g.items; item += gridDim.x, ++loads) {
     const int stage = loads % kStages;
@@ -346,7 +347,9 @@ __device__ __forceinline__ void RowForwardCta(const RowTileGrid& g, const RowFor
         const auto column = [&](int half) {
           return lane.row + (Traits::kTileRows == 1 ? 8 * half : 0);
         };
-        const auto is_query = [&](int half) { return row(half) < g.height && column(half) < g.width; };
+        const auto is_query = [&](int half) {
+          return row(half) < g.height && column(half) < g.width;
+        };
         const RowPredicate valid = {is_query(0), is_query(1)};
         attention.Attend(g, lane, tile_smem, top, RowTileKeys<Traits>(g, top, keys, values), valid,
                          bias);
@@ -363,7 +366,7 @@ __device__ __forceinline__ void RowForwardCta(const RowTileGrid& g, const RowFor
           lse[pixel * g.heads.divisor + head] = kLn2 * (max + Log2Approx(sum));
         }
       }
-      if (pooled_output != nullptr) {
+      if (g.pool_shift != 0) {
         const int pooled_row = image * (g.height / 2) + first * Traits::kTileRows / 2;
         const uint32_t pixel = pooled_row * (g.width / 2);
         StorePooledRows<Traits>(

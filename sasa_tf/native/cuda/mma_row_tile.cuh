@@ -40,9 +40,9 @@ struct RowTileTraits {
   static constexpr int kPixelBytes = 2 * kHeadDim;
   static constexpr int kTileBytes = 16 * kPixelBytes;
   static constexpr int kRowBytes = kColumns * kPixelBytes;  // of the image
-  static constexpr int kTileRows = 16 / kColumns;             // rows of the image in a row tile
-  static constexpr int kKeyRows = kKernel + kTileRows - 1;    // that its windows reach
-  static constexpr int kBlocks = kColumns / 8;                // of 8 keys, in a row of keys
+  static constexpr int kTileRows = 16 / kColumns;           // rows of the image in a row tile
+  static constexpr int kKeyRows = kKernel + kTileRows - 1;  // that its windows reach
+  static constexpr int kBlocks = kColumns / 8;              // of 8 keys, in a row of keys
 
   // Byte offset of a chunk in an image in shared memory, with the swizzle of TMA. It is the same
   // for pixels that are a multiple of 8 apart.
