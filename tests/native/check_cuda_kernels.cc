@@ -141,12 +141,15 @@ const char* Forward(const LocalAttentionProblem& p, const sasa::ForwardArrays& a
 }
 
 const char* Backward(const LocalAttentionProblem& p, const sasa::BackwardArrays& arrays) {
-  if (!one_pass) return sasa::CudaBackward(p, arrays, nullptr);
-  // It needs TMA, of which the emulated GPU fails to encode every seventh tensor map.
+  if (!rows && !one_pass) return sasa::CudaBackward(p, arrays, nullptr);
+  // They need TMA, of which the emulated GPU fails to encode every seventh tensor map.
   for (int tries = 0; tries < 2; ++tries) {
-    if (sasa::MmaBackwardOnePass(p, arrays, true, nullptr)) return nullptr;
+    if (rows ? sasa::MmaRowBackward(p, arrays, nullptr)
+             : sasa::MmaBackwardOnePass(p, arrays, true, nullptr)) {
+      return nullptr;
+    }
   }
-  return "the one-pass kernel does not support the problem";
+  return "the backward kernel does not support the problem";
 }
 
 bool Check(const LocalAttentionProblem& p, std::mt19937& random) {

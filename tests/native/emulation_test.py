@@ -62,7 +62,8 @@ CHECKS = (
 # Problems that the one-pass backward kernel supports.
 ONE_PASS = ("--one_pass=1", "--dilation=1", "--key=1", "--type=bfloat16")
 # Problems that the kernels for small images support.
-ROWS = ("--rows=1", "--dilation=1", "--key=1", "--type=bfloat16", "--backward=0")
+ROWS = ("--rows=1", "--dilation=1", "--key=1", "--type=bfloat16")
+ROWS_FORWARD = (*ROWS, "--backward=0")
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,9 @@ def test_mma_kernels_match_loops(kernels, depth, kernel):
   assert_agrees(run(kernels, 4, depth // 4, *flags, "--type=bfloat16"))
   if kernel == 7:
     assert_agrees(run(kernels, 4, depth // 4, *flags, "--type=float16"))
+  if depth >= 32 and kernel <= 7:
+    # Too wide for the kernels for small images.
+    assert_agrees(run(kernels, 1, kernel, *flags, "--type=bfloat16", "--width=18"))
 
 
 @pytest.mark.parametrize("kernel", [3, 5, 7, 9, 11])
@@ -164,7 +168,7 @@ def test_one_pass_backward_kernel_does_not_hide_nonfinite_elements(kernels, dept
 @pytest.mark.parametrize("kernel", [3, 5, 7])
 @pytest.mark.parametrize("depth", [32, 64])
 def test_forward_kernel_for_small_images_matches_loops(kernels, depth, kernel):
-  flags = (*ROWS, f"--depth={depth}", f"--kernel={kernel}")
+  flags = (*ROWS_FORWARD, f"--depth={depth}", f"--kernel={kernel}")
   assert_agrees(run(kernels, 3, kernel, *flags))
   # Rows of 8 and of 16 columns, several images in a CTA, with pooling and without.
   for side, pool in ((8, 2), (7, 1), (14, 2), (16, 1)):
@@ -174,7 +178,7 @@ def test_forward_kernel_for_small_images_matches_loops(kernels, depth, kernel):
 
 @pytest.mark.parametrize("depth", [32, 64])
 def test_forward_kernel_for_small_images_with_overflowing_exponentials(kernels, depth):
-  flags = (*ROWS, f"--depth={depth}", "--kernel=7", "--scale=16")
+  flags = (*ROWS_FORWARD, f"--depth={depth}", "--kernel=7", "--scale=16")
   for mask in (0, 1):
     assert_agrees(run(kernels, 3, 31, *flags, f"--mask={mask}"))
 
@@ -182,7 +186,39 @@ def test_forward_kernel_for_small_images_with_overflowing_exponentials(kernels, 
 @pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
 @pytest.mark.parametrize("depth", [32, 64])
 def test_forward_kernel_for_small_images_does_not_hide_nonfinite_elements(kernels, depth, kind):
-  assert_agrees(run(kernels, 4, 41, *ROWS, f"--depth={depth}", f"--nonfinite={kind}", "--kernel=7"))
+  flags = (*ROWS_FORWARD, f"--depth={depth}", f"--nonfinite={kind}", "--kernel=7")
+  assert_agrees(run(kernels, 4, 41, *flags))
+
+
+def row_backward_flags(depth, kernel):
+  # Shared memory is for at most 13 rows of heads 64 wide.
+  height = ("--height=13",) if depth == 64 else ()
+  return (*ROWS, f"--depth={depth}", f"--kernel={kernel}", *height)
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("depth", [32, 64])
+def test_backward_kernel_for_small_images_matches_loops(kernels, depth, kernel):
+  flags = row_backward_flags(depth, kernel)
+  assert_agrees(run(kernels, 3, 10 * kernel, *flags))
+  # Two rows in a row tile. With an odd height, the last one has a row that is not in the image.
+  for seed, height in enumerate((1, 4, 5, 7, 8), start=100 * kernel):
+    assert_agrees(run(kernels, 1, seed, *flags, f"--height={height}", "--width=7", seed=seed))
+  # More images than CTAs, which compute them one after another.
+  assert_agrees(run(kernels, 1, kernel, *flags, "--height=3", "--width=10", "--batch=5"))
+  for size in (("--height=6", "--width=12", "--batch=3"), ("--height=8", "--width=6")):
+    assert_agrees(run(kernels, 1, kernel, *flags, *size, "--pool=2"))
+
+
+@pytest.mark.parametrize("kind", [1, 2], ids=["NaN", "infinity"])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("depth", [32, 64])
+def test_backward_kernel_for_small_images_does_not_hide_nonfinite_elements(
+  kernels, depth, kernel, kind
+):
+  flags = (*row_backward_flags(depth, kernel), f"--nonfinite={kind}")
+  assert_agrees(run(kernels, 2, 21, *flags))
+  assert_agrees(run(kernels, 2, 31, *flags, "--height=7", "--width=7"))
 
 
 def test_repeated_passes_have_the_same_bits(repeated_passes):

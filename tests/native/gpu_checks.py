@@ -34,7 +34,9 @@ ONE_PASS = ("--one_pass=1", "--dilation=1", "--key=1", "--type=bfloat16")
 ONE_PASS_KERNELS = (("--depth=8",), ("--depth=16",), ("--depth=16", "--width=45"))
 
 # Problems that the kernels for small images support.
-ROWS = ("--rows=1", "--dilation=1", "--key=1", "--type=bfloat16", "--backward=0")
+ROWS = ("--rows=1", "--dilation=1", "--key=1", "--type=bfloat16")
+# Shared memory is for the backward pass of at most 13 rows of heads 64 wide.
+ROW_KERNELS = (("--depth=32",), ("--depth=64", "--height=13"), ("--depth=64", "--backward=0"))
 
 
 def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None) -> None:
@@ -91,8 +93,8 @@ def main() -> int:
       kernel = [str(folder / PROGRAMS[0]), half, *flags]
       runs += [kernel, [*kernel, "--nonfinite=1"], [*kernel, "--nonfinite=2"]]
     rows = [
-      [*ROWS, f"--kernel={kernel}", f"--depth={depth}"]
-      for kernel, depth in itertools.product((3, 5, 7), (32, 64))
+      [*ROWS, f"--kernel={kernel}", *flags]
+      for kernel, flags in itertools.product((3, 5, 7), ROW_KERNELS)
     ]
     # Several images for each CTA.
     rows += [[*flags, "--batch=20", "--heads=16"] for flags in rows]

@@ -33,6 +33,11 @@ void MmaProjectedForward(const LocalAttentionProblem& problem, const ProjectedFo
 bool MmaBackwardOnePass(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
                         bool always, cudaStream_t stream);
 
+// The backward pass of small images in one kernel. Returns false if it does not support the problem
+// or the GPU.
+bool MmaRowBackward(const LocalAttentionProblem& problem, const BackwardArrays& arrays,
+                    cudaStream_t stream);
+
 // The backward pass in one kernel, with the projections inside: see SupportsProjectedBackward in
 // limits.h. Returns false if the GPU does not have it.
 bool MmaProjectedBackward(const LocalAttentionProblem& problem,

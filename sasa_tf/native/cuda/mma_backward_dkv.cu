@@ -309,6 +309,7 @@ void MmaBackwardDkv(const LocalAttentionProblem& p, const BackwardArrays& arrays
 
 void MmaBackward(const LocalAttentionProblem& p, const BackwardArrays& arrays,
                  cudaStream_t stream) {
+  if (MmaRowBackward(p, arrays, stream)) return;
   if (MmaBackwardOnePass(p, arrays, false, stream)) return;
   MmaBackwardDkv(p, arrays, MmaBackwardDq(p, arrays, stream), stream);
 }

@@ -12,6 +12,7 @@
 #include "cuda/kernel_attributes.h"
 #include "cuda/mma_backward.h"
 #include "cuda/mma_launch.cuh"
+#include "cuda/table_reduction.cuh"
 #include "limits.h"
 #include "local_attention.h"
 

@@ -22,7 +22,6 @@
 #include <cstdint>
 
 #include "cuda/element_types.cuh"
-#include "cuda/kernel_launch.cuh"
 #include "cuda/mma_epilogue.cuh"
 #include "cuda/mma_key_gradient_ring.cuh"
 #include "cuda/mma_position_bias.cuh"
@@ -34,7 +33,6 @@
 #include "cuda/mma_warp_tile.cuh"
 #include "cuda/opaque_register.cuh"
 #include "cuda/ptx.cuh"
-#include "cuda/table_gradients.cuh"
 #include "cuda/tile_scheduler.cuh"
 #include "cuda/tma.cuh"
 #include "local_attention.h"
@@ -316,16 +314,6 @@ __device__ __forceinline__ void MmaBackwardOnePassCta(
   if (g.has_relative) {
     StoreTablePartials<Traits>(lane, d_tables, reinterpret_cast<float*>(memory), table_partials);
   }
-}
-
-__global__ void ReduceTablesKernel(TableReduction reduction) {
-  GridDependencyWait();
-  ReduceTableGradients(reduction);
-}
-
-inline void LaunchTableReduction(const TableReduction& reduction, cudaStream_t stream) {
-  if (reduction.elements == 0) return;
-  LaunchPdl(ReduceTablesKernel, reduction.elements, 128, 0, stream, reduction);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "cuda/kernel_attributes.h"
 #include "cuda/launch.h"
 #include "cuda/mma_launch.cuh"
+#include "cuda/table_reduction.cuh"
 #include "limits.h"
 #include "local_attention.h"
 
