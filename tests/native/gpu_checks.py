@@ -68,6 +68,15 @@ def compile_programs(folder: pathlib.Path, architectures: tuple[int, ...] | None
     subprocess.run([compilers.nvcc, *kernels, f"{program}.o", "-o", program], check=True)
 
 
+def run_check(command: list[str]) -> int:
+  """Runs a command, prints it with its output when it has ended, and returns its status."""
+  result = subprocess.run(
+    command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+  )
+  print(f"{pathlib.Path(command[0]).name} {' '.join(command[1:])}\n{result.stdout}", flush=True)
+  return abs(result.returncode)
+
+
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("problems", nargs="?", default="500")
@@ -83,7 +92,7 @@ def main() -> int:
     if options.build:
       return 0
     runs = [[str(folder / name), options.problems] for name in PROGRAMS]
-    half = str(int(options.problems) // 2)
+    half, few = str(int(options.problems) // 2), str(int(options.problems) // 20)
     runs += [[str(folder / name), half, f"--nonfinite={n}"] for name in PROGRAMS for n in (1, 2)]
     one_pass = [
       [*ONE_PASS, f"--kernel={kernel}", *flags]
@@ -96,10 +105,10 @@ def main() -> int:
       [*ROWS, f"--kernel={kernel}", *flags]
       for kernel, flags in itertools.product((3, 5, 7), ROW_KERNELS)
     ]
-    # Several images for each CTA.
-    rows += [[*flags, "--batch=20", "--heads=16"] for flags in rows]
-    for flags in rows:
-      kernel = [str(folder / PROGRAMS[0]), half, *flags]
+    # Several images for each CTA, of which the loops take their time.
+    many_images = [[*flags, "--batch=20", "--heads=16"] for flags in rows]
+    for problems, flags in [(half, f) for f in rows] + [(few, f) for f in many_images]:
+      kernel = [str(folder / PROGRAMS[0]), problems, *flags]
       runs += [kernel, [*kernel, "--nonfinite=1"], [*kernel, "--nonfinite=2"]]
     # More tiles for each CTA than stages of shared memory.
     runs.append([str(folder / PROGRAMS[3]), "4", "1", "--pixels=60001"])
@@ -108,12 +117,12 @@ def main() -> int:
       for tool in ("memcheck", "racecheck"):
         run = [sanitizer, f"--tool={tool}", "--error-exitcode=1"]
         runs += [[*run, str(folder / name), options.sanitized] for name in PROGRAMS]
-        runs += [
-          [*run, str(folder / PROGRAMS[0]), options.sanitized, *flags] for flags in one_pass + rows
-        ]
+        of_kernels = [*one_pass, *rows, *many_images]
+        runs += [[*run, str(folder / PROGRAMS[0]), options.sanitized, *f] for f in of_kernels]
     else:
       print("compute-sanitizer is not installed")
-    return max(subprocess.run(command, check=False).returncode for command in runs)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+      return max(pool.map(run_check, runs))
 
 
 if __name__ == "__main__":
