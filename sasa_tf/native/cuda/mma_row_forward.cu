@@ -19,8 +19,8 @@ __global__ void __launch_bounds__(RowForwardLayout<Traits, Config>::kThreads,
                      const float* __restrict__ relative_columns, bool store_output,
                      float* __restrict__ lse, Bfloat16* __restrict__ pooled_output) {
   extern __shared__ __align__(1024) char memory[];
-  RowForwardCta<Traits, Config>(g, maps, memory, relative_rows, relative_columns,
-                                         store_output, lse, pooled_output);
+  RowForwardCta<Traits, Config>(g, maps, memory, relative_rows, relative_columns, store_output, lse,
+                                pooled_output);
 }
 
 template <typename Traits>
