@@ -121,7 +121,8 @@ def main() -> int:
         runs += [[*run, str(folder / PROGRAMS[0]), options.sanitized, *f] for f in of_kernels]
     else:
       print("compute-sanitizer is not installed")
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Each takes half a GiB of the GPU's memory.
+    with concurrent.futures.ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
       return max(pool.map(run_check, runs))
 
 
