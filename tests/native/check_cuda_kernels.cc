@@ -50,7 +50,9 @@ constexpr Setting<LocalAttentionProblem> kSettings[] = {
 
 LocalAttentionProblem Random(std::mt19937& random, const Settings& settings) {
   const auto up_to = [&](int max) { return 1 + int(random() % max); };
-  const auto image_side = [&] { return up_to(settings.count("rows") ? 16 : random() % 4 == 0 ? 33 : 12); };
+  const auto image_side = [&] {
+    return up_to(settings.count("rows") ? 16 : random() % 4 == 0 ? 33 : 12);
+  };
   LocalAttentionProblem p = {};
   p.batch = up_to(2);
   p.height = image_side();
@@ -199,7 +201,8 @@ bool Check(const LocalAttentionProblem& p, std::mt19937& random) {
   const DeviceQkv out(p.qkv_parts, part, packed, query, key, value);
   Typed d_rows(single, row_size), d_columns(single, column_size);
   Typed workspace(single, sasa::WorkspaceFloats(p));
-  DeviceArray device_rows(row_table.bytes), device_columns(columns.bytes), device_output(output.bytes);
+  DeviceArray device_rows(row_table.bytes), device_columns(columns.bytes);
+  DeviceArray device_output(output.bytes);
   DeviceArray device_lse(lse.bytes), device_d_output(d_output.bytes);
   DeviceArray device_d_rows(row_table.bytes), device_d_columns(columns.bytes);
   DeviceArray device_workspace(workspace.bytes);

@@ -37,7 +37,7 @@ struct RowBackwardTraits : Traits {
 // The rows of keys that a row tile has weights of, a whole number of steps; and where its P and dS
 // begin, less the place that rows of keys before its first would take. Computed by the host: nvcc
 // 13.0 can omit the remainder of an unrolled loop whose bounds are a minimum and a maximum.
-struct RowTileKeys {
+struct StoredKeyRows {
   int begin, end, weights;
 };
 
@@ -47,7 +47,7 @@ struct RowBackwardGrid {
   int num_heads, qkv_parts;
   int image_bytes, d_output_bytes;  // of an image in shared memory
   int query_stages;                 // 1 or 2 buffers of queries, outputs and dO
-  RowTileKeys keys[kMaxRowTileSide];  // by row tile
+  StoredKeyRows keys[kMaxRowTileSide];  // by row tile
   // The shared memory: keys and values at 0; queries, outputs and dO; P; dS; sums of dS by table
   // entry, if they have no other place; tables; a row of zeros; mbarriers.
   int queries, p, ds, sums, tables, zeros, barriers, bytes;
@@ -67,7 +67,7 @@ RowBackwardGrid MakeRowBackwardGrid(const LocalAttentionProblem& p, int query_st
   int weights = 0;
   for (int i = 0; i < r.g.row_tiles; ++i) {
     const int top = i * Traits::kTileRows, height = r.g.height;
-    RowTileKeys& keys = r.keys[i];
+    StoredKeyRows& keys = r.keys[i];
     keys.begin = top < Traits::kHalo ? 0 : top - Traits::kHalo;
     keys.end = top + Traits::kTileRows + Traits::kHalo;
     if (keys.end > height) keys.end = height;

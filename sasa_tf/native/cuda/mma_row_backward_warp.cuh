@@ -135,6 +135,16 @@ struct RowBackwardWarp {
     return static_cast<unsigned>(entry) < Traits::kKernel;
   }
 
+  // Calls `f` with each block and element of accumulators over a row of keys, and its column entry.
+  template <typename Function>
+  __device__ void ForEachColumn(const Function& f) const {
+#pragma unroll
+    for (int block = 0; block < Traits::kBlocks; ++block) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) f(block, i, ColumnEntry(block, i));
+    }
+  }
+
   // The column part of the bias, from table entries to columns of keys.
   __device__ void ColumnBias(char* staging, const float (&entries)[4],
                              float (&bias)[Traits::kBlocks][4]) const {
@@ -144,16 +154,11 @@ struct RowBackwardWarp {
       Entry(staging, lane, 2 * lane.pair + i % 2)[i / 2 * 8] = entries[i];
     }
     __syncwarp();
-#pragma unroll
-    for (int block = 0; block < Traits::kBlocks; ++block) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int entry = ColumnEntry(block, i);
-        const bool in_image = 8 * block + 2 * lane.pair + i % 2 < g.width;
-        bias[block][i] =
-            IsEntry(entry) && in_image ? Entry(staging, lane, entry)[i / 2 * 8] : kMaskedLogit;
-      }
-    }
+    ForEachColumn([&](int block, int i, int entry) {
+      const bool in_image = 8 * block + 2 * lane.pair + i % 2 < g.width;
+      bias[block][i] =
+          IsEntry(entry) && in_image ? Entry(staging, lane, entry)[i / 2 * 8] : kMaskedLogit;
+    });
     __syncwarp();
   }
   // Stores the row part of the exponents by entry, with masks. A __syncwarp must follow.
@@ -176,14 +181,9 @@ struct RowBackwardWarp {
   __device__ void AddColumnSums(char* staging, const float (&by_key)[Traits::kBlocks][4],
                                 float (&by_entry)[4]) const {
     __syncwarp();
-#pragma unroll
-    for (int block = 0; block < Traits::kBlocks; ++block) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int entry = ColumnEntry(block, i);
-        if (IsEntry(entry)) Entry(staging, lane, entry)[i / 2 * 8] = by_key[block][i];
-      }
-    }
+    ForEachColumn([&](int block, int i, int entry) {
+      if (IsEntry(entry)) Entry(staging, lane, entry)[i / 2 * 8] = by_key[block][i];
+    });
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -234,7 +234,7 @@ struct RowBackwardWarp {
                              const float (&minus_delta)[4], char* staging, float scale_log2,
                              Accumulator& dq, float (&row_sums)[4],
                              float (&column_sums)[Traits::kBlocks][4]) const {
-    const RowTileKeys rows = r.keys[warp];
+    const StoredKeyRows rows = r.keys[warp];
     const int steps = (rows.end - rows.begin) / Traits::kTileRows;
     int entry = rows.begin - top + Traits::kHalo;
     const float* row_part = Entry(staging, lane, entry + Traits::kEntryMargin);
@@ -388,7 +388,7 @@ struct RowBackwardWarp {
     const uint32_t own = smem + r.p + top * Traits::kKeyRowBytes + lane.matrix_lo * 256 + matrix;
 #pragma unroll 1
     for (int tile = begin; tile < end; ++tile) {
-      const RowTileKeys& rows = r.keys[tile];
+      const StoredKeyRows& rows = r.keys[tile];
       uint32_t p = own + rows.weights, ds = p + (r.ds - r.p);
       if constexpr (kTwoRows) {
         const int row = top + lane.matrix_lo;
