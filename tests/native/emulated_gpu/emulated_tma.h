@@ -130,32 +130,43 @@ class Mbarrier {
   uint32_t address_;
 };
 
-// The data arrives when it is waited for; until then its place is NaN. The swizzle is that of the
-// CUDA driver API's documentation of tensor maps.
-template <typename Barrier>
-void EmulateTmaLoad(const TensorMap& tensor_map, Barrier& loads, uint32_t smem, int channel, int x,
-                    int y, int image, emulation::SourceLocation location) {
-  constexpr int kChunk = 16, kAlignment = 128, kNan = 0xff;
+// Calls `f` with the place in shared memory and the data of each 16 bytes of a box; null outside the
+// image. The swizzle is that of the CUDA driver API's documentation of tensor maps.
+template <typename Function>
+void ForEachTmaChunk(const char* name, const TensorMap& tensor_map, uint32_t smem, int channel,
+                     int x, int y, int image, emulation::SourceLocation location,
+                     const Function& f) {
+  constexpr int kChunk = Mbarrier::kChunkBytes, kAlignment = 128;
   const TensorMapDesc& desc = tensor_map.desc;
   const int chunks = desc.box_channels * 2 / kChunk;
   uint32_t address = smem;
-  emulation::ResolveSmem("TmaLoad", location, address, kChunk, kAlignment);
+  emulation::ResolveSmem(name, location, address, kChunk, kAlignment);
   for (int row = y; row < y + desc.box_rows; ++row) {
     for (int column = x; column < x + desc.box_columns; ++column) {
       for (int chunk = 0; chunk < chunks; ++chunk, address += kChunk) {
         const uint32_t swizzled = address ^ address / kAlignment % chunks * kChunk;
-        char* target = emulation::ResolveSmem("TmaLoad", location, swizzled, kChunk, kChunk);
-        std::memset(target, kNan, kChunk);
+        char* place = emulation::ResolveSmem(name, location, swizzled, kChunk, kChunk);
         const int first = channel + chunk * kChunk / 2;
         const bool in_image = row >= 0 && row < desc.height && column >= 0 && column < desc.width &&
                               first < desc.channels;
         const int64_t pixel = (int64_t{image} * desc.height + row) * desc.width + column;
         const char* data = static_cast<const char*>(desc.data);
-        loads.emplace_back(
-            target, in_image ? data + 2 * (pixel * desc.pixel_stride + first) : nullptr);
+        f(place, in_image ? data + 2 * (pixel * desc.pixel_stride + first) : nullptr);
       }
     }
   }
+}
+
+// The data arrives when it is waited for; until then its place is NaN.
+template <typename Loads>
+void EmulateTmaLoad(const TensorMap& tensor_map, Loads& loads, uint32_t smem, int channel, int x,
+                    int y, int image, emulation::SourceLocation location) {
+  ForEachTmaChunk("TmaLoad", tensor_map, smem, channel, x, y, image, location,
+                  [&](char* place, const char* data) {
+                    constexpr int kNan = 0xff;
+                    std::memset(place, kNan, Mbarrier::kChunkBytes);
+                    loads.emplace_back(place, data);
+                  });
 }
 
 inline void TmaLoad(const TensorMap& tensor_map, TmaBarrier& barrier, uint32_t smem, int channel,
@@ -181,28 +192,16 @@ inline void TmaStoreFence() {}
 inline void TmaStore(const TensorMap& tensor_map, uint32_t smem, int channel, int x, int y,
                      int image,
                      emulation::SourceLocation location = emulation::SourceLocation::Current()) {
-  constexpr int kChunk = 16, kAlignment = 128;
-  const TensorMapDesc& desc = tensor_map.desc;
-  const int chunks = desc.box_channels * 2 / kChunk;
-  uint32_t address = smem;
-  emulation::ResolveSmem("TmaStore", location, address, kChunk, kAlignment);
-  for (int row = y; row < y + desc.box_rows; ++row) {
-    for (int column = x; column < x + desc.box_columns; ++column) {
-      for (int chunk = 0; chunk < chunks; ++chunk, address += kChunk) {
-        const uint32_t swizzled = address ^ address / kAlignment % chunks * kChunk;
-        const char* from = emulation::ResolveSmem("TmaStore", location, swizzled, kChunk, kChunk);
-        const int first = channel + chunk * kChunk / 2;
-        if (row >= desc.height || column >= desc.width || first >= desc.channels) continue;
-        const int64_t pixel = (int64_t{image} * desc.height + row) * desc.width + column;
-        char* data = static_cast<char*>(const_cast<void*>(desc.data));
-        PendingTmaStores().emplace_back(data + 2 * (pixel * desc.pixel_stride + first), from);
-      }
-    }
-  }
+  ForEachTmaChunk("TmaStore", tensor_map, smem, channel, x, y, image, location,
+                  [](const char* place, const char* data) {
+                    if (data != nullptr) {
+                      PendingTmaStores().emplace_back(const_cast<char*>(data), place);
+                    }
+                  });
 }
 
 inline void TmaStoreWaitRead() {
-  for (const auto& [to, from] : PendingTmaStores()) std::memcpy(to, from, 16);
+  for (const auto& [to, from] : PendingTmaStores()) std::memcpy(to, from, Mbarrier::kChunkBytes);
   PendingTmaStores().clear();
 }
 
